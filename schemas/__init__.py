@@ -1,0 +1,1 @@
+"""The language of driftloop: events, topics, model specs and their codec."""

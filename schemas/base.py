@@ -1,0 +1,58 @@
+"""What all events share: frozen, forward compatible, deterministic bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import DecodeError
+
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN)]
+PredictionId = Annotated[str, Field(min_length=1, max_length=128)]
+TimestampMs = Annotated[int, Field(ge=0, lt=2**53, description="Unix time in milliseconds")]
+Version = Annotated[int, Field(ge=0, lt=2**31, description="0 means that no model answered")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FeatureValue = bool | int | float | str | None
+ClassValue = bool | int | float | str
+
+
+class Event(BaseModel):
+    """A JSON object on a topic. Unknown fields pass through, so an older reader loses nothing."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    def encode(self) -> bytes:
+        """JSON bytes: fields in declared order, absent ones left out; the same event gives the same bytes."""
+        return orjson.dumps(self.model_dump(exclude_none=True))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises DecodeError naming the field, what it held and what it should hold."""
+        try:
+            return cls.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            raise DecodeError(first_reason(cls.__name__, error)) from error
+
+
+def first_reason(name: str, error: ValidationError) -> str:
+    """The first problem of a validation error as one line that a person can act on."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the record"
+    shown = repr(problem["input"])
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return f"{name}: {where}: {problem['msg']} (got {shown})"
+
+
+def class_name(value: ClassValue) -> str:
+    """The canonical name of a class, so that ``1``, ``1.0`` and ``"1"`` name the same one."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

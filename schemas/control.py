@@ -1,0 +1,88 @@
+"""Control records: what else the monitor and policy must know, appended to the model's vitals partition.
+
+They make vitals the one ordered input of monitor and policy, so that replaying it gives the same decisions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from .base import Event, ModelName, TimestampMs, Version
+from .decisions import Change
+from .runs import RunStatus
+from .serving import Reference
+
+
+class SpecControl(Event):
+    """A model's spec was applied."""
+
+    control: Literal["spec"] = "spec"
+    model: ModelName
+    digest: str
+    spec: dict[str, Any]
+    ts: TimestampMs
+
+
+class RequestControl(Event):
+    """A person asked for a retraining."""
+
+    control: Literal["request"] = "request"
+    model: ModelName
+    command_id: str
+    by: str
+    why: str
+    ts: TimestampMs
+    change: Change | None = None
+
+
+class ApprovalControl(Event):
+    """A person granted or refused a trigger that needs approval."""
+
+    control: Literal["approval"] = "approval"
+    model: ModelName
+    command_id: str
+    trigger_id: str
+    granted: bool
+    by: str
+    why: str
+    ts: TimestampMs
+
+
+class RunControl(Event):
+    """A run ended or moved on: the policy's cooldown and volume counters depend on it."""
+
+    control: Literal["run"] = "run"
+    model: ModelName
+    run_id: str
+    trigger_id: str
+    stage: int
+    last_stage: bool
+    status: RunStatus
+    ts: TimestampMs
+
+
+class UpdateControl(Event):
+    """A version went live (or none is): the detectors' reference from here on."""
+
+    control: Literal["update"] = "update"
+    model: ModelName
+    generation: int
+    version: Version
+    refresh: int = 0
+    reference: Reference | None = None
+    ts: TimestampMs
+
+
+class TickControl(Event):
+    """Nothing passed for a while: time goes on."""
+
+    control: Literal["tick"] = "tick"
+
+
+Control = Annotated[
+    SpecControl | RequestControl | ApprovalControl | RunControl | UpdateControl | TickControl,
+    Field(discriminator="control"),
+]
+CONTROL: TypeAdapter[Control] = TypeAdapter(Control)

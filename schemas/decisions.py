@@ -1,0 +1,81 @@
+"""What the monitor, the policy and people decide: drift, triggers and commands."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from .base import Event, ModelName, Sha256, TimestampMs, Version
+from .events import Role
+
+DriftKind = Literal["concept", "accuracy", "data", "prediction", "latency", "failures", "fairness", "labels"]
+Severity = Literal["info", "warning", "alarm"]
+TriggerReason = Literal["drift", "schedule", "volume", "manual"]
+Approval = Literal["automatic", "needed", "granted", "refused"]
+Action = Literal["trigger", "approve", "refuse", "promote", "rollback", "pin", "bar", "register", "retire"]
+
+
+class ChangePosition(Event):
+    """Where a change began in one outcomes partition."""
+
+    seq: int = Field(description="first outcome after the change")
+    append_ms: int = Field(description="append time at or before that outcome's inputs")
+
+
+class Change(Event):
+    """An estimated change point: where in the log, and when in the world."""
+
+    partitions: dict[str, ChangePosition] = Field(description="outcomes partition → position")
+    ts: TimestampMs = Field(description="event time of the first prediction after the change")
+
+
+class Drift(Event):
+    """A detector says that something changed, with the numbers that a person can check."""
+
+    drift_id: str
+    model: ModelName
+    version: Version
+    role: Role = "champion"
+    kind: DriftKind
+    detector: str
+    subject: str = Field(description="what changed: error, a feature's name, a segment, latency p95, …")
+    severity: Severity
+    value: float
+    threshold: float
+    ts: TimestampMs = Field(description="the monitor's now")
+    estimated_change: Change | None = None
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+
+class Trigger(Event):
+    """Retrain this model, because."""
+
+    trigger_id: str
+    model: ModelName
+    version: Version = Field(description="the champion that decayed; 0 when there is none yet")
+    reason: TriggerReason
+    ts: TimestampMs
+    drifts: tuple[str, ...] = ()
+    estimated_change: Change | None = None
+    approval: Approval = "automatic"
+    by: str | None = None
+    why: str | None = None
+    spec_digest: Sha256
+
+
+class Command(Event):
+    """A person (or their tool) asks for something. Stale ones are refused by an event."""
+
+    command_id: str
+    model: ModelName
+    action: Action
+    ts: TimestampMs
+    by: str
+    why: str = ""
+    generation: int | None = Field(
+        default=None, description="the generation the person saw; absent = whatever"
+    )
+    version: Version | None = Field(default=None, description="promote, rollback, pin, bar: which one")
+    trigger_id: str | None = Field(default=None, description="approve, refuse: which trigger")
+    manifest_sha256: Sha256 | None = Field(default=None, description="register: the stored manifest's digest")

@@ -1,0 +1,52 @@
+"""The one exception tree of driftloop. Every message says what was wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Base of everything driftloop raises on purpose."""
+
+
+class SettingsError(Error):
+    """A setting or environment variable is wrong, unknown or has no effect."""
+
+
+class SpecError(Error):
+    """A ``driftloop.toml`` is wrong; ``problems`` has one line per mistake: key, value and fix."""
+
+    def __init__(self, source: str, problems: tuple[str, ...]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(f"{source}: " + "; ".join(problems))
+
+
+class DecodeError(Error):
+    """Bytes that are not the event they should be; ``reason`` is one line fit for a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class TopicError(Error):
+    """The cluster's topics differ from the catalogue in a way that driftloop must not mend by itself."""
+
+
+class BrokerError(Error):
+    """The broker cannot be started or reached."""
+
+
+class ArtifactError(Error):
+    """An artifact or manifest is missing, too large, altered, unsigned or in a format that is not allowed."""
+
+
+class IllegalTransition(Error):
+    """A lifecycle was asked for a move that its table does not have."""
+
+
+class StateError(Error):
+    """Local state does not belong to this cluster or log, or the log no longer holds what it needs."""
+
+
+class NoModelError(Error):
+    """A prediction was asked of a model that has no live version yet."""

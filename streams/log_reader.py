@@ -1,0 +1,115 @@
+"""Reading whole topics without a group: specs, runs, model updates, acknowledgements.
+
+"Caught up" means PARTITION_EOF was seen on every partition; comparing with the high watermark would wait
+for ever, since transaction markers occupy offsets. On failure: nothing is committed, read again from the
+beginning.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ..schemas.errors import BrokerError
+from ..schemas.topics import Topic
+from .connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+def as_record(message: Message) -> Record:
+    """A delivered message (never an error event) as a Record."""
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        append_ms=message.timestamp()[1],
+        key=_as_bytes(message.key()),
+        value=_as_bytes(message.value()),
+    )
+
+
+def _as_bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
+
+
+class LogReader:
+    """Follows all partitions of some topics from their beginning (or given offsets), read_committed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: tuple[Topic, ...],
+        *,
+        partitions: frozenset[int] | None = None,
+        start: int = OFFSET_BEGINNING,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Raises BrokerError when the cluster or a topic cannot be reached within ``timeout_s``."""
+        self._consumer = Consumer(connection.consumer(f"reader-{uuid.uuid4().hex}"))
+        self._at_end: dict[tuple[str, int], bool] = {}
+        assignment: list[TopicPartition] = []
+        for topic in topics:
+            name = connection.topic(topic)
+            for partition in self._partitions(name, timeout_s):
+                if partitions is None or partition in partitions:
+                    assignment.append(TopicPartition(name, partition, start))
+                    self._at_end[(name, partition)] = False
+        self._consumer.assign(assignment)
+
+    def _partitions(self, name: str, timeout_s: float) -> list[int]:
+        try:
+            metadata = self._consumer.list_topics(name, timeout=timeout_s).topics[name]
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to read {name}: {error.args[0]}") from error
+        if metadata.error is not None:
+            raise BrokerError(
+                f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
+            )
+        return sorted(metadata.partitions)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the end of every partition has been seen since the last record of it."""
+        return all(self._at_end.values())
+
+    def poll(self, timeout_s: float = 0.0, *, max_records: int = 1000) -> list[Record]:
+        """What has arrived, in order per partition. Waits up to ``timeout_s`` for the first record."""
+        records: list[Record] = []
+        for message in self._consumer.consume(max_records, timeout=timeout_s):
+            error = message.error()
+            where = (message.topic() or "", message.partition() or 0)
+            if error is None:
+                self._at_end[where] = False
+                records.append(as_record(message))
+            elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
+                self._at_end[where] = True
+            elif not error.retriable() and error.fatal():
+                raise KafkaException(error)
+        return records
+
+    def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:
+        """Everything up to the present end of every partition. Raises BrokerError past the deadline."""
+        until = time.monotonic() + deadline_s
+        while not self.caught_up:
+            if time.monotonic() > until:
+                behind = [f"{t}[{p}]" for (t, p), done in self._at_end.items() if not done]
+                raise BrokerError(f"could not read {', '.join(behind)} to the end within {deadline_s:g} s")
+            yield from self.poll(0.1)
+
+    def close(self) -> None:
+        self._consumer.close()
