@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -112,8 +113,9 @@ def _config_differences(
         return []
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in by_name]
     differences: list[Difference] = []
-    described: dict[ConfigResource, Future[dict[str, ConfigEntry]]] = admin.describe_configs(
-        resources, request_timeout=_TIMEOUT_S
+    described = cast(
+        "dict[ConfigResource, Future[dict[str, ConfigEntry]]]",
+        admin.describe_configs(resources, request_timeout=_TIMEOUT_S),
     )
     for resource, future in described.items():
         name = str(resource.name)
@@ -144,7 +146,7 @@ def _create(
         )
         for topic in topics
     ]
-    created: dict[str, Future[None]] = admin.create_topics(new, operation_timeout=_TIMEOUT_S)
+    created = cast("dict[str, Future[None]]", admin.create_topics(new, operation_timeout=_TIMEOUT_S))
     for name, future in created.items():
         try:
             future.result()
@@ -157,9 +159,8 @@ def _mend(admin: AdminClient, differences: list[Difference]) -> None:
     changes: dict[str, list[ConfigEntry]] = {}
     for difference in differences:
         if difference.what == "partitions":
-            more: dict[str, Future[None]] = admin.create_partitions(
-                [NewPartitions(difference.topic, int(difference.wanted))]
-            )
+            wanted = [NewPartitions(difference.topic, int(difference.wanted))]
+            more = cast("dict[str, Future[None]]", admin.create_partitions(wanted))
             more[difference.topic].result()
         else:
             entry = ConfigEntry(
@@ -171,6 +172,6 @@ def _mend(admin: AdminClient, differences: list[Difference]) -> None:
         for name, entries in changes.items()
     ]
     if resources:
-        altered: dict[ConfigResource, Future[None]] = admin.incremental_alter_configs(resources)
+        altered = cast("dict[ConfigResource, Future[None]]", admin.incremental_alter_configs(resources))
         for future in altered.values():
             future.result()
