@@ -13,7 +13,9 @@ DriftKind = Literal["concept", "accuracy", "data", "prediction", "latency", "fai
 Severity = Literal["info", "warning", "alarm"]
 TriggerReason = Literal["drift", "schedule", "volume", "manual"]
 Approval = Literal["automatic", "needed", "granted", "refused"]
-Action = Literal["trigger", "approve", "refuse", "promote", "rollback", "pin", "bar", "register", "retire"]
+Action = Literal[
+    "trigger", "approve", "refuse", "promote", "rollback", "pin", "unpin", "bar", "register", "retire"
+]
 
 
 class ChangePosition(Event):
@@ -79,3 +81,15 @@ class Command(Event):
     version: Version | None = Field(default=None, description="promote, rollback, pin, bar: which one")
     trigger_id: str | None = Field(default=None, description="approve, refuse: which trigger")
     manifest_sha256: Sha256 | None = Field(default=None, description="register: the stored manifest's digest")
+
+
+class CommandResult(Event):
+    """What the registrar made of a command. A stale or impossible one is refused, with the reason."""
+
+    command_id: str
+    model: ModelName
+    action: Action
+    status: Literal["done", "refused"]
+    reason: str = ""
+    generation: int = Field(description="the model's generation after the command")
+    ts: TimestampMs

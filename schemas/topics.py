@@ -84,6 +84,15 @@ COMMANDS = Topic(
     retention_ms=365 * DAY_MS,
     holds="what people ask for",
 )
+COMMAND_RESULTS = Topic(
+    "command-results",
+    "model",
+    "model",
+    "registrar",
+    "CommandResult",
+    retention_ms=365 * DAY_MS,
+    holds="what became of each command",
+)
 TRAINING_RUNS = Topic(
     "training-runs",
     "run_id, partitioned by model",
@@ -141,7 +150,7 @@ MONITOR_STATE = Topic(
 )
 
 CATALOGUE: tuple[Topic, ...] = (
-    PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, TRAINING_RUNS, MODEL_UPDATES, SPECS,
+    PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS, MODEL_UPDATES, SPECS,
     MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, MONITOR_STATE,
 )  # fmt: skip
 
