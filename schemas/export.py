@@ -66,7 +66,7 @@ def asyncapi(prefix: str, version: str) -> dict[str, Any]:
         "info": {
             "title": "driftloop",
             "version": version,
-            "description": "Keeps deployed models right. Events are JSON objects; unknown fields pass through.",
+            "description": "Keeps deployed models right. JSON objects; unknown fields pass through.",
         },
         "defaultContentType": "application/json",
         "channels": channels,
