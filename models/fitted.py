@@ -1,0 +1,63 @@
+"""What learners give and loaders take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..schemas.serving import ArtifactFormat, FeatureSpec, Task
+from .features import Row
+
+
+class ModelSignature(Protocol):
+    """What a loader must know of a model; a Manifest and a Fitted both are one."""
+
+    @property
+    def format(self) -> ArtifactFormat: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model as bytes in an allowed format; ``classes`` in the order of the model's scores."""
+
+    format: ArtifactFormat
+    data: bytes
+    features: tuple[FeatureSpec, ...]
+    classes: tuple[str, ...] | None
+    task: Task = "classification"
+
+
+class Learner(Protocol):
+    """Something that learns from rows. Deterministic: the same arguments give the same bytes."""
+
+    def fit(
+        self,
+        rows: Sequence[Row],
+        labels: Sequence[str | float],
+        *,
+        features: tuple[FeatureSpec, ...],
+        classes: tuple[str, ...] | None,
+        task: Task,
+        seed: int,
+    ) -> Fitted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: a class name or a number; ``scores`` per class where the model has them."""
+
+    prediction: str | float
+    scores: dict[str, float] | None = None
+
+
+class Predictor(Protocol):
+    """A loaded model. Thread safe: ``predict`` may run from many threads at once."""
+
+    def predict(self, rows: Sequence[Row]) -> list[Answer]: ...

@@ -1,0 +1,1 @@
+"""The gates of promotion: significance, fairness, latency and business cost."""
