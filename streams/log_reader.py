@@ -18,6 +18,13 @@ from ..schemas.errors import BrokerError
 from ..schemas.topics import Topic
 from .connection import Connection
 
+_OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
+
+
+def newest(records: int) -> int:
+    """A ``start`` that reads only the newest ``records`` offsets of each partition."""
+    return _OFFSET_TAIL_BASE - records
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -1,0 +1,30 @@
+"""``driftloop apply``: publish the models of driftloop.toml."""
+
+from __future__ import annotations
+
+import typer
+
+from ...schemas.spec import JOIN_KEY
+from ...schemas.specfile import load_deployment
+from ..apply import apply_deployment
+from ..settings import Settings
+from .console import output
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(apply)
+
+
+def apply() -> None:
+    """Publish the models of driftloop.toml; every role follows the published spec, none reads the file."""
+    settings = Settings()
+    deployment = load_deployment(settings.config)
+    applied = apply_deployment(settings.connection(), deployment)
+    for name in applied.changed:
+        output.print(f"published  {_shown(name)}")
+    for name in applied.unchanged:
+        output.print(f"unchanged  {_shown(name)}")
+
+
+def _shown(name: str) -> str:
+    return "join settings" if name == JOIN_KEY else f"model {name}"

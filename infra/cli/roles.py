@@ -1,0 +1,77 @@
+"""The roles that run alone: ``driftloop join``, ``monitor`` and ``train``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+import typer
+
+from ..settings import Settings
+from .console import errors
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(join)
+    app.command()(monitor)
+    app.command()(train)
+
+
+def join() -> None:
+    """Join predictions with labels, exactly once: outcomes and vitals."""
+    from ...streams.join_shell import run_joiner
+
+    settings = Settings()
+    instance = settings.instance("join")
+    _announce("join", instance)
+    run_joiner(
+        settings.connection(),
+        state_dir=settings.state_dir / "join" / instance,
+        instance_id=instance,
+        stop=stop_on_signals(),
+    )
+
+
+def monitor() -> None:
+    """Watch vitals for drift and trigger retraining."""
+    from ...streams.monitor_app import run_monitor
+
+    settings = Settings()
+    instance = settings.instance("monitor")
+    _announce("monitor", instance)
+    run_monitor(settings.connection(), instance_id=instance, clock=settings.clock)
+
+
+def train() -> None:
+    """Retrain on triggers, prove, publish; carry out people's commands."""
+    from ...streams.trainer_shell import run_trainer
+
+    settings = Settings()
+    instance = settings.instance("train")
+    _announce("train", instance)
+    run_trainer(
+        settings.connection(),
+        store_url=settings.store_url(),
+        keys_dir=settings.keys_path(),
+        state_dir=settings.state_dir / "train" / instance,
+        instance_id=instance,
+        clock=settings.clock,
+        stop=stop_on_signals(),
+    )
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set."""
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def _announce(role: str, instance: str) -> None:
+    errors.print(f"{role}: instance {instance} starting", highlight=False)

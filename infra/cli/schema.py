@@ -1,0 +1,42 @@
+"""``driftloop schema export``: the interface for any language."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from ...schemas.export import asyncapi, json_schemas
+from ..settings import Settings
+from .console import output
+
+
+def register(app: typer.Typer) -> None:
+    schema = typer.Typer(help="The events and topics, for any language.", no_args_is_help=True)
+    schema.callback()(_group)
+    schema.command("export")(export)
+    app.add_typer(schema, name="schema")
+
+
+def _group() -> None:
+    """Keeps ``export`` a subcommand although it is the only one."""
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(help="Where to write; made when missing.")] = Path("schema"),
+) -> None:
+    """Write asyncapi.json (AsyncAPI 3) and one JSON Schema per event."""
+    directory.mkdir(parents=True, exist_ok=True)
+    document = asyncapi(Settings().topic_prefix, version("driftloop"))
+    _write(directory / "asyncapi.json", document)
+    schemas = json_schemas()
+    for name, schema in schemas.items():
+        _write(directory / f"{name}.schema.json", schema)
+    output.print(f"wrote asyncapi.json and {len(schemas)} schemas to {directory}")
+
+
+def _write(path: Path, document: object) -> None:
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")

@@ -1,0 +1,107 @@
+"""``driftloop status``: what a person at three in the morning wants to see first."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..lag import Lag, read_lag
+from ..overview import ModelView, Overview, read_overview
+from ..settings import Settings
+from .console import output
+from .models import shown_time, shown_version
+
+ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh every 2 seconds.")) -> None:
+    """Models, versions, accuracy, drift, runs, servers, lag and dead letters."""
+    connection = Settings().connection()
+    if not watch:
+        output.print(render(read_overview(connection), read_lag(connection), now_ms=_now_ms()))
+        return
+    with Live(console=output, auto_refresh=False) as live:
+        while True:
+            view = render(read_overview(connection), read_lag(connection), now_ms=_now_ms())
+            live.update(view, refresh=True)
+            time.sleep(2)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def render(overview: Overview, lags: list[Lag], *, now_ms: int) -> Group:
+    """Everything on one screen."""
+    return Group(_models(overview, now_ms), _lags(lags), _dead_letters(overview))
+
+
+def _models(overview: Overview, now_ms: int) -> Table:
+    table = Table(title="models", title_justify="left")
+    for column in ("model", "live", "accuracy", "last drift", "last run", "servers"):
+        table.add_column(column)
+    for name, view in sorted(overview.models.items()):
+        table.add_row(
+            name, shown_version(view), _accuracy(view), _drift(view), _run(view), _servers(view, now_ms)
+        )
+    if not overview.models:
+        table.add_row("none yet: publish driftloop.toml with `driftloop apply`")
+    return table
+
+
+def _accuracy(view: ModelView) -> str:
+    return "" if view.accuracy is None else f"{view.accuracy:.1%} of {len(view.errors)}"
+
+
+def _drift(view: ModelView) -> str:
+    drift = view.last_drift
+    if drift is None:
+        return "none seen"
+    what = f"{drift.kind} of {drift.subject} v{drift.version} ({drift.detector})"
+    return f"{drift.severity}: {what}, {shown_time(drift.ts)}"
+
+
+def _run(view: ModelView) -> str:
+    run = view.last_run
+    if run is None:
+        return "none yet"
+    if run.status == "waiting" and run.progress is not None:
+        return f"waiting: {run.progress.labels} of {run.progress.needed} labels"
+    return f"{run.status} {'' if run.version is None else f'v{run.version} '}{run.why}".strip()
+
+
+def _servers(view: ModelView, now_ms: int) -> str:
+    lines: list[str] = []
+    for server, ack in sorted(view.acks.items()):
+        age = "" if now_ms - ack.ts < ACK_FRESH_MS else " (silent since " + shown_time(ack.ts) + ")"
+        lines.append(f"{server}: {ack.status} v{ack.version} {ack.reason}".rstrip() + age)
+    return "\n".join(lines) or "none"
+
+
+def _lags(lags: list[Lag]) -> Table:
+    behind: dict[tuple[str, str], list[Lag]] = defaultdict(list)
+    for lag in lags:
+        behind[(lag.group, lag.topic)].append(lag)
+    table = Table("role", "topic", "partitions", "behind (offsets)", title="lag", title_justify="left")
+    for (group, topic), parts in sorted(behind.items()):
+        never = " (never started)" if all(part.committed is None for part in parts) else ""
+        table.add_row(group, topic, str(len(parts)), f"{sum(part.behind for part in parts)}{never}")
+    return table
+
+
+def _dead_letters(overview: Overview) -> Text:
+    if not overview.dead_letters:
+        return Text("dead letters: none")
+    return Text(
+        f"dead letters: {overview.dead_letters} recently; newest: {overview.last_dead_letter}", "yellow"
+    )

@@ -1,0 +1,36 @@
+"""``driftloop trigger`` and ``approve``: ask for a retraining, or say yes or no to one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..commands import command, send
+from ..settings import Settings
+from .console import output
+
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(trigger)
+    app.command()(approve)
+
+
+def trigger(model: Model, reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")]) -> None:
+    """Ask for a retraining now, whatever the detectors say."""
+    send(Settings().connection(), command(model, "trigger", why=reason))
+    output.print(f"{model}: retraining requested; follow it with `driftloop status`")
+
+
+def approve(
+    model: Model,
+    trigger_id: Annotated[str, typer.Argument(help="The trigger that waits for approval.")],
+    refuse: Annotated[bool, typer.Option("--refuse", help="Say no instead.")] = False,
+    why: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
+) -> None:
+    """Grant (or refuse) a trigger of a model whose spec says approval = "needed"."""
+    action = "refuse" if refuse else "approve"
+    send(Settings().connection(), command(model, action, trigger_id=trigger_id, why=why))
+    output.print(f"{model}: {trigger_id} {'refused' if refuse else 'granted'}")

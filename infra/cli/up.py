@@ -1,0 +1,60 @@
+"""``driftloop up``: everything of a driftloop.toml in one terminal."""
+
+from __future__ import annotations
+
+import threading
+
+import typer
+
+from ...schemas.errors import SpecError
+from ...schemas.specfile import load_deployment
+from ..settings import Settings
+from ..stack import Prepared, loop_roles, prepared_cluster, server_role
+from ..supervisor import Supervisor
+from .console import output
+from .roles import stop_on_signals
+
+_COLOURS = {"join": "cyan", "monitor": "magenta", "train": "yellow", "serve": "green"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+
+
+def up() -> None:
+    """Run the whole loop of driftloop.toml here; Ctrl-C stops all of it cleanly."""
+    settings = Settings()
+    deployment = load_deployment(settings.config)
+    if not deployment.models:
+        raise SpecError(str(settings.config), ("it has no [models.NAME] table: nothing to keep right",))
+    stop = stop_on_signals()
+    with prepared_cluster(settings, deployment) as prepared:
+        roles = (*loop_roles(prepared.settings), server_role(prepared.settings, tuple(deployment.models)))
+        supervisor = Supervisor(roles, _say)
+        supervisor.start()
+        _welcome(prepared, tuple(deployment.models))
+        supervisor.run(stop)
+    output.print("stopped")
+
+
+_printing = threading.Lock()
+
+
+def _say(role: str, line: str) -> None:
+    with _printing:
+        output.print(f"[{_COLOURS.get(role, 'white')}]{role:>8}[/] │ ", end="")
+        output.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _welcome(prepared: Prepared, models: tuple[str, ...]) -> None:
+    settings = prepared.settings
+    kind = "embedded broker" if prepared.embedded else "cluster"
+    output.print(f"Kafka      {settings.bootstrap_servers} ({kind})")
+    output.print(f"server     http://{settings.http_host}:{settings.http_port}  (POST /predict, /feedback)")
+    output.print(f"models     {', '.join(models)}")
+    if prepared.embedded:
+        output.print(
+            f"elsewhere  DRIFTLOOP_BOOTSTRAP_SERVERS={settings.bootstrap_servers} driftloop status",
+            soft_wrap=True,
+        )
+    output.print("Ctrl-C stops everything\n")

@@ -1,0 +1,70 @@
+"""What ``up`` and ``demo`` have in common: a cluster with topics and specs, and the roles that run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..schemas.spec import Deployment
+from .apply import Applied, apply_deployment
+from .broker import EmbeddedBroker
+from .settings import Settings
+from .supervisor import Role
+from .topics_admin import TopicsReport, apply_topics
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cluster that is ready for the roles."""
+
+    settings: Settings
+    topics: TopicsReport
+    specs: Applied
+    embedded: bool
+
+
+@contextmanager
+def prepared_cluster(settings: Settings, deployment: Deployment) -> Iterator[Prepared]:
+    """The user's cluster, or the embedded broker where none is named; topics and specs applied."""
+    if settings.bootstrap_servers is not None:
+        yield _prepare(settings, deployment, embedded=False)
+        return
+    with EmbeddedBroker(settings.state_dir / "broker") as broker:
+        reached = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        yield _prepare(reached, deployment, embedded=True)
+
+
+def _prepare(settings: Settings, deployment: Deployment, *, embedded: bool) -> Prepared:
+    connection = settings.connection()
+    topics = apply_topics(
+        connection,
+        data_partitions=settings.data_partitions,
+        model_partitions=settings.model_partitions,
+    )
+    return Prepared(settings, topics, apply_deployment(connection, deployment), embedded)
+
+
+def role_environment(settings: Settings, name: str) -> dict[str, str]:
+    """What a role's process must know: where the cluster is and who it is. The rest it inherits."""
+    assert settings.bootstrap_servers is not None
+    return {
+        "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "DRIFTLOOP_STATE_DIR": str(settings.state_dir),
+        "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
+        "DRIFTLOOP_CLOCK": settings.clock,
+        "DRIFTLOOP_INSTANCE_ID": f"{name}-0",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def loop_roles(settings: Settings) -> tuple[Role, ...]:
+    """The joiner, the monitor and the trainer."""
+    return tuple(
+        Role(name, (name,), role_environment(settings, name)) for name in ("join", "monitor", "train")
+    )
+
+
+def server_role(settings: Settings, models: tuple[str, ...]) -> Role:
+    """The reference server, serving ``models``."""
+    return Role("serve", ("serve", *models), role_environment(settings, "serve"))

@@ -1,0 +1,133 @@
+"""One supervisor for the roles of ``driftloop up`` and the demo: starts, prefixes, restarts, stops.
+
+A role that dies is restarted after a pause that doubles (1 s to 30 s) while it keeps dying young, so a
+broken one neither loops hot nor is forgotten. Children die with their parent, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+YOUNG_S = 60.0
+STOP_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A process of the loop: the words after ``driftloop`` and what its environment adds."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(slots=True)
+class _Child:
+    role: Role
+    process: subprocess.Popen[str]
+    started: float
+    pause_s: float = FIRST_PAUSE_S
+    restart_at: float | None = None
+    reader: threading.Thread | None = None
+
+
+class Supervisor:
+    """Runs roles until told to stop. ``say(role, line)`` gets every line they print."""
+
+    def __init__(self, roles: tuple[Role, ...], say: Callable[[str, str], None]) -> None:
+        self._roles = roles
+        self._say = say
+        self._children: dict[str, _Child] = {}
+
+    def start(self) -> None:
+        for role in self._roles:
+            self._children[role.name] = self._spawn(role)
+
+    def run(self, stop: threading.Event) -> None:
+        """Watches until ``stop`` is set, then stops all."""
+        try:
+            while not stop.wait(0.2):
+                self.watch()
+        finally:
+            self.stop()
+
+    def watch(self) -> None:
+        """Restarts what has died and waited its pause. Call it often."""
+        now = time.monotonic()
+        for name, child in list(self._children.items()):
+            code = child.process.poll()
+            if code is None:
+                continue
+            if child.restart_at is None:
+                young = now - child.started < YOUNG_S
+                child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S) if young else FIRST_PAUSE_S
+                child.restart_at = now + child.pause_s
+                self._say(name, f"ended with {_shown(code)}; restarting in {child.pause_s:g} s")
+            elif now >= child.restart_at:
+                fresh = self._spawn(child.role)
+                fresh.pause_s = child.pause_s
+                self._children[name] = fresh
+
+    def pid(self, name: str) -> int:
+        """The present process of a role."""
+        return self._children[name].process.pid
+
+    def stop(self) -> None:
+        """SIGTERM to all, a shared deadline, then SIGKILL to what is left."""
+        running = [child for child in self._children.values() if child.process.poll() is None]
+        for child in running:
+            child.process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for child in running:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._say(child.role.name, f"did not stop within {STOP_TIMEOUT_S:g} s: killed")
+                child.process.kill()
+                child.process.wait()
+        for child in self._children.values():
+            if child.reader is not None:
+                child.reader.join(timeout=1.0)
+        self._children.clear()
+
+    def _spawn(self, role: Role) -> _Child:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "driftloop", *role.arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **role.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops them in order
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        child = _Child(role, process, time.monotonic())
+        assert process.stdout is not None
+        child.reader = threading.Thread(target=self._forward, args=(role.name, process.stdout), daemon=True)
+        child.reader.start()
+        return child
+
+    def _forward(self, name: str, stream: IO[str]) -> None:
+        for line in stream:
+            self._say(name, line.rstrip("\n"))
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _shown(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
