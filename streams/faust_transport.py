@@ -1,0 +1,216 @@
+"""Faust's Kafka transport for an agent that keeps its own position.
+
+Faust's stock consumer reads uncommitted records, resumes at the group's committed offset and keeps books of
+acknowledged offsets that go wrong where transactions leave gaps. Here the agent's state knows which record it
+stands at, so that position, and nothing else, decides where reading resumes:
+
+- read_committed: the aiokafka consumer's isolation level is set as it is created;
+- resume: after each assignment, and whenever Faust seeks back, partitions are sought to ``Keeper.resume_at``;
+- linked records: each carries the offset of the one read just before it, so that the agent sees when
+  something between the fetch and itself dropped a record (Faust clears its buffers on every rebalance);
+- progress: the group's committed offset is written for others to read, and never read by us;
+- no silent reset: where retention has removed what comes next, reading raises instead of jumping ahead.
+
+On failure: any exception here crashes the app; the next start resumes from the keeper's position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import faust
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP, AppT, ConsumerMessage, TransportT
+
+Record = ConsumerRecord[bytes, bytes]
+
+
+class Keeper(Protocol):
+    """Who knows how far each partition has been applied."""
+
+    async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
+        """The next offset to read, for every assigned partition."""
+        ...
+
+    def applied(self) -> Mapping[TP, int]:
+        """The offset up to which each owned partition is applied, its events acknowledged."""
+        ...
+
+
+class LinkedMessage(ConsumerMessage):
+    """A message that knows which offset was read just before it."""
+
+    __slots__ = ("previous",)
+    previous: int
+
+
+class LinkedRecord:
+    """A fetched record with the offset of the one before it."""
+
+    __slots__ = ("previous", "record")
+
+    def __init__(self, record: Record, previous: int) -> None:
+        self.record = record
+        self.previous = previous
+
+
+class ReadCommittedThread(AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer. Everything below runs in its event loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Offset of the last record handed on, per partition sought by us since its assignment.
+        self._last_read: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust sets read_committed only for exactly_once, which it cannot keep; aiokafka takes the level
+        # over when it starts.
+        consumer._isolation_level = "read_committed"  # pyright: ignore[reportPrivateUsage]
+        return consumer
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        for tp in revoked:
+            self._last_read.pop(tp, None)
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # Until we have sought them, aiokafka would read these from the group's committed offsets.
+        self._last_read.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _seek_wait(self, consumer: AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        for tp, offset in partitions.items():
+            self._last_read[tp] = offset - 1
+        await super()._seek_wait(consumer, partitions)
+
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Any:
+        try:
+            fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        except NoOffsetForPartitionError:
+            return {}  # a first start: nothing committed and not yet sought
+        except OffsetOutOfRangeError as error:
+            if not any(tp in self._last_read for tp in _partitions_of(error)):
+                return {}  # it was the group's committed offset, which does not count
+            raise
+        return {tp: self._link(tp, records) for tp, records in fetched.items()}
+
+    def _link(self, tp: TP, records: Iterable[Any]) -> list[LinkedRecord]:
+        linked: list[LinkedRecord] = []
+        last = self._last_read.get(tp)
+        if last is None:
+            return linked  # read from a position that is not ours; seeking will come back to it
+        for record in cast("Iterable[Record]", records):
+            linked.append(LinkedRecord(record, last))
+            last = record.offset
+        self._last_read[tp] = last
+        return linked
+
+    async def progress(self) -> Mapping[TP, tuple[int, int]]:
+        """Per partition sought: the next offset to fetch, and the last record handed on."""
+        return cast("Mapping[TP, tuple[int, int]]", await self.call_thread(self._progress))
+
+    async def _progress(self) -> Mapping[TP, tuple[int, int]]:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        return {
+            tp: (await consumer.position(tp), last)
+            for tp, last in list(self._last_read.items())
+            if tp in assigned
+        }
+
+
+def _partitions_of(error: OffsetOutOfRangeError) -> Iterable[TP]:
+    """aiokafka raises it with {partition: offset}."""
+    return cast("Mapping[TP, int]", error.args[0])
+
+
+class ReadCommittedConsumer(Consumer):
+    """Faust's consumer, resuming where the app's keeper says. Topics must be declared with ``acks=False``."""
+
+    def _new_consumer_thread(self) -> ReadCommittedThread:
+        return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _keeper(self) -> Keeper:
+        return cast(KeeperApp, self.app).keeper
+
+    def _to_message(self, tp: TP, record: LinkedRecord) -> ConsumerMessage:
+        plain = record.record
+        message = LinkedMessage(
+            plain.topic,
+            plain.partition,
+            plain.offset,
+            plain.timestamp / 1000.0,
+            plain.timestamp_type,
+            list(plain.headers),
+            plain.key,
+            plain.value,
+            None,
+            plain.serialized_key_size,
+            plain.serialized_value_size,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+        message.previous = record.previous
+        return message
+
+    async def perform_seek(self) -> None:
+        """Seek every assigned partition to the keeper's position (Faust: to the committed one)."""
+        assigned = frozenset(self.assignment())
+        if assigned:
+            await self.seek_wait(await self._keeper.resume_at(assigned))
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: a full buffer makes the reader wait in ``put``, which is all the pressure needed.
+
+        Faust would take the partition out of the fetch and then sleep a whole second.
+        """
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See on_buffer_full."""
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Publish progress: everything below the committed offset is applied and its events acknowledged.
+
+        Where all that was read is applied, the fetch position is committed, so that the lag is 0 although
+        transaction markers follow the last record.
+        """
+        applied = self._keeper.applied()
+        offsets: dict[TP, int] = {}
+        for tp, (position, last_read) in (await cast(ReadCommittedThread, self._thread).progress()).items():
+            done = applied.get(tp)
+            if done is None:
+                continue
+            offset = max(position, done + 1) if done >= last_read else done + 1
+            if offset != self._committed_offset[tp]:
+                offsets[tp] = offset
+        if not offsets or not await self._commit(offsets):
+            return False
+        self._committed_offset.update(offsets)
+        return True
+
+
+class ReadCommittedTransport(Transport):
+    """Kafka transport whose consumer is ReadCommittedConsumer."""
+
+    Consumer = ReadCommittedConsumer
+
+
+class KeeperApp(faust.App):
+    """A Faust app whose keeper, not the group, knows the positions."""
+
+    keeper: Keeper
+
+    def _new_transport(self) -> TransportT:
+        return ReadCommittedTransport(self.conf.broker_consumer, cast(AppT, self))

@@ -1,0 +1,344 @@
+"""Kill the monitor again and again amid transactions, then compare it with an offline replay of vitals.
+
+    python -m tests.soak_monitor --kills 100 --seed 1
+
+A producer writes transactional vitals for ten models into two partitions, a fifth of transactions aborted,
+the first of the log among them. Worker processes are killed -9 at seeded random moments, at start-up too;
+with --zombies N, N times a worker is frozen past its session, another takes over, and the first is thawed.
+At the end the monitor's last snapshot must equal the replay's state, and its events, repeats dropped by id,
+the replay's events, byte for byte. Exit status 0 means that they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from driftloop.infra.topics_admin import apply_topics
+from driftloop.schemas.partition import partition_of
+from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
+from driftloop.streams.connection import Connection
+from driftloop.streams.log_reader import LogReader, Record
+from driftloop.streams.monitor_app import run_monitor
+from driftloop.streams.monitor_shell import MonitorSettings
+from driftloop.streams.monitor_state import find_resume_point
+
+from tests.chain_core import ChainCore
+
+PARTITIONS = 2
+MODELS = [f"model-{i}" for i in range(10)]
+EMITTED: tuple[Topic, ...] = (DRIFT, TRIGGERS, DEAD_LETTERS)
+# Snapshots far more often than in production, so that kills meet every step.
+SETTINGS = MonitorSettings(snapshot_records=20, snapshot_min_s=0.2, snapshot_max_s=1.0, session_s=6.0)
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened, and the verdict."""
+
+    kills: int = 0
+    zombies: int = 0
+    records: int = 0
+    aborted_transactions: int = 0
+    committed_transactions: int = 0
+    events: int = 0
+    re_emitted: int = 0
+    forked_events: int = 0
+    skipped: int = 0
+    repeated: int = 0
+    diverged: list[str] = field(default_factory=list[str])
+    events_differ: list[str] = field(default_factory=list[str])
+    restored_from_snapshot: int = 0
+    restart_s: list[float] = field(default_factory=list[float])
+    stop_s: float = 0.0
+    reread_warnings: int = 0
+
+    @property
+    def exact(self) -> bool:
+        return not (
+            self.diverged or self.events_differ or self.forked_events or self.skipped or self.repeated
+        )
+
+
+class VitalsWriter(threading.Thread):
+    """Writes transactions of vitals-like records until told to stop."""
+
+    def __init__(self, connection: Connection, seed: int, rate: float) -> None:
+        super().__init__(daemon=True)
+        self._producer = Producer(connection.transactional(f"soak-{uuid.uuid4().hex}"))
+        self._topic = connection.topic(VITALS)
+        self._random = random.Random(seed)
+        self._rate = rate
+        self._done = threading.Event()
+        self.aborted = 0
+        self.committed = 0
+
+    def run(self) -> None:
+        self._producer.init_transactions()
+        number = 0
+        while not self._done.is_set():
+            size = self._random.randint(1, 6)
+            self._producer.begin_transaction()
+            for _ in range(size):
+                number += 1
+                self._write(number)
+            self._producer.flush()
+            if number <= 12 or self._random.random() < 0.2:
+                self._producer.abort_transaction()
+                self.aborted += 1
+            else:
+                self._producer.commit_transaction()
+                self.committed += 1
+            self._done.wait(self._random.expovariate(self._rate / 3.5))
+
+    def _write(self, number: int) -> None:
+        model = self._random.choice(MODELS)
+        partition = partition_of(model, PARTITIONS)
+        value = json.dumps({"model": model, "n": number, "x": self._random.random()}).encode()
+        if self._random.random() < 0.01:
+            value = b"\xff" + value
+        self._producer.produce(self._topic, value, partition=partition)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+class Worker:
+    """A monitor in a process of its own; its stderr says when it applied its first record."""
+
+    def __init__(self, connection: Connection, instance: str, logs: Path) -> None:
+        self.instance = instance
+        self.started = time.monotonic()
+        self.log = logs / f"{instance}-{uuid.uuid4().hex[:6]}.log"
+        command = [sys.executable, "-m", "tests.soak_monitor", "--worker", instance]
+        command += ["--bootstrap", connection.bootstrap_servers, "--prefix", connection.prefix]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_applying(self, deadline_s: float = 60.0) -> float:
+        """Seconds from start until the first record was applied."""
+        until = time.monotonic() + deadline_s
+        while "first record applied" not in self.text():
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"worker {self.instance} does not work:\n{self.text()}")
+            time.sleep(0.01)
+        return time.monotonic() - self.started
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, deadline_s: float = 30.0) -> float:
+        begin = time.monotonic()
+        self.process.terminate()
+        code = self.process.wait(deadline_s)
+        if code != 0:
+            raise RuntimeError(f"worker {self.instance} ended with {code}:\n{self.text()}")
+        return time.monotonic() - begin
+
+
+def work(connection: Connection, instance: str) -> None:
+    """The worker process."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("driftloop").setLevel(logging.INFO)
+    seen: list[int] = []
+
+    class Watched(ChainCore):
+        def apply(self, value: bytes, *, offset: int, append_time_ms: int):
+            if not seen:
+                seen.append(offset)
+                print("first record applied", offset, flush=True)
+            return super().apply(value, offset=offset, append_time_ms=append_time_ms)
+
+    run_monitor(connection, instance, Watched, Watched.restore, SETTINGS)
+
+
+def soak(connection: Connection, *, kills: int, zombies: int, seed: int, rate: float, logs: Path) -> Report:
+    """Kill, freeze, and compare."""
+    chance = random.Random(seed)
+    report = Report(kills=kills, zombies=zombies)
+    freezes = set(chance.sample(range(kills), zombies))
+    writer = VitalsWriter(connection, seed, rate)
+    writer.start()
+    workers: list[Worker] = []
+    worker = Worker(connection, "monitor-0", logs)
+    for number in range(kills):
+        if number in freezes:
+            worker = _freeze_and_take_over(worker, connection, number, logs, workers)
+        elif chance.random() < 0.15:
+            time.sleep(chance.uniform(0.0, 2.0))  # amid start-up
+        else:
+            report.restart_s.append(worker.wait_applying())
+            time.sleep(chance.uniform(0.0, 2.0))
+        worker.kill()
+        workers.append(worker)
+        worker = Worker(connection, worker.instance, logs)
+    report.restart_s.append(worker.wait_applying())
+    writer.stop()
+    report.aborted_transactions, report.committed_transactions = writer.aborted, writer.committed
+    wait_applied(connection)
+    report.stop_s = worker.terminate()
+    workers.append(worker)
+    for each in workers:
+        report.restored_from_snapshot += each.text().count("resumes at") - each.text().count("state at -1)")
+        report.reread_warnings += each.text().count("reading again from")
+    compare(connection, report)
+    return report
+
+
+def _freeze_and_take_over(
+    worker: Worker, connection: Connection, number: int, logs: Path, workers: list[Worker]
+) -> Worker:
+    """Freeze the worker beyond its session, start another, thaw the first while the other works."""
+    worker.wait_applying()
+    worker.process.send_signal(signal.SIGSTOP)
+    successor = Worker(connection, f"monitor-z{number}", logs)
+    successor.wait_applying()
+    time.sleep(0.5)
+    worker.process.send_signal(signal.SIGCONT)
+    time.sleep(3.0)
+    worker.kill()
+    workers.append(worker)
+    return successor
+
+
+def wait_applied(connection: Connection, deadline_s: float = 120.0) -> None:
+    """Until the published progress has reached the end of vitals."""
+    reader = Consumer(connection.consumer("monitor"))
+    until = time.monotonic() + deadline_s
+    topic = connection.topic(VITALS)
+    try:
+        while True:
+            places = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+            ends = [reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
+            done = [place.offset for place in reader.committed(places, timeout=10)]
+            if done == ends:
+                return
+            if time.monotonic() > until:
+                raise RuntimeError(f"the monitor stands at {done} of {ends}")
+            time.sleep(0.1)
+    finally:
+        reader.close()
+
+
+def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:
+    with contextlib.closing(LogReader(connection, (topic,))) as reader:
+        yield from reader.catch_up()
+
+
+def compare(connection: Connection, report: Report) -> None:
+    """Replay the committed vitals offline and compare states and events."""
+    cores = [ChainCore(partition) for partition in range(PARTITIONS)]
+    wanted: dict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    for record in read_topic(connection, VITALS):
+        report.records += 1
+        core = cores[record.partition]
+        for event in core.apply(record.value or b"", offset=record.offset, append_time_ms=record.append_ms):
+            wanted[(event.topic.name, event.key or b"%d" % record.partition)].append(event.value)
+    for core in cores:
+        point = find_resume_point(connection, core.partition)
+        got = ChainCore.restore(point.snapshot.data) if point.snapshot else ChainCore(core.partition)
+        for model, (count, chain) in core.chains.items():
+            got_count, got_chain = got.chains.get(model, (0, ""))
+            report.skipped += max(0, count - got_count)
+            report.repeated += max(0, got_count - count)
+            if chain != got_chain:
+                report.diverged.append(model)
+    _compare_events(connection, wanted, report)
+
+
+def _compare_events(
+    connection: Connection, wanted: dict[tuple[str, bytes], list[bytes]], report: Report
+) -> None:
+    first: dict[tuple[str, str], bytes] = {}
+    got: dict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    for topic in EMITTED:
+        for record in read_topic(connection, topic):
+            body = json.loads(record.value or b"{}")
+            known = first.setdefault((topic.name, body["id"]), record.value or b"")
+            if known is not record.value:
+                report.re_emitted += 1
+                report.forked_events += known != record.value
+                continue
+            report.events += 1
+            got[(topic.name, record.key or b"%d" % body["partition"])].append(known)
+            if record.key and record.partition != partition_of(record.key, PARTITIONS):
+                report.events_differ.append(f"{topic.name} {record.key!r} on partition {record.partition}")
+    for place in sorted(wanted.keys() | got.keys()):
+        if place[0] == DEAD_LETTERS.name:  # no key, so spread over partitions: their order is not kept
+            wanted[place].sort()
+            got[place].sort()
+        if wanted[place] != got[place]:
+            report.events_differ.append(f"{place}: {len(got[place])} events, wanted {len(wanted[place])}")
+
+
+@contextlib.contextmanager
+def some_broker(bootstrap: str | None) -> Iterator[str]:
+    """The given cluster, or an embedded broker for the time of the run."""
+    if bootstrap:
+        yield bootstrap
+        return
+    from driftloop.infra.broker import EmbeddedBroker
+
+    with tempfile.TemporaryDirectory() as data, EmbeddedBroker(Path(data)) as broker:
+        yield broker.bootstrap_servers
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--zombies", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=60.0, help="records per second")
+    parser.add_argument("--bootstrap", default=os.environ.get("DRIFTLOOP_BOOTSTRAP_SERVERS"))
+    parser.add_argument("--prefix", default=f"soak-{uuid.uuid4().hex[:8]}.")
+    parser.add_argument("--logs", type=Path, default=None)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(Connection(given.bootstrap, given.prefix), given.worker)
+        return 0
+    with some_broker(given.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as scratch:
+        connection = Connection(bootstrap, given.prefix)
+        apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+        logs = given.logs or Path(scratch)
+        logs.mkdir(parents=True, exist_ok=True)
+        report = soak(
+            connection, kills=given.kills, zombies=given.zombies, seed=given.seed, rate=given.rate, logs=logs
+        )
+    restarts = sorted(report.restart_s)
+    summary = asdict(report) | {
+        "exact": report.exact,
+        "restart_s": {
+            "n": len(restarts),
+            "p50": round(restarts[len(restarts) // 2], 2),
+            "max": round(restarts[-1], 2),
+        },
+    }
+    print(json.dumps(summary, indent=1))
+    return 0 if report.exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
