@@ -1,0 +1,80 @@
+"""Fixtures that every test may use: one Kafka for the session, a topic prefix of its own per test."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports numpy or ONNX: two cores are shared with the broker.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Tests state their settings; the developer's environment must not reach them or their child processes.
+TEST_BOOTSTRAP = os.environ.pop("DRIFTLOOP_TEST_BOOTSTRAP", None)
+for _name in [
+    name for name in os.environ if name.startswith("DRIFTLOOP_") and name != "DRIFTLOOP_KAFKA_JARS"
+]:
+    del os.environ[_name]
+
+import uuid  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from confluent_kafka.admin import AdminClient  # noqa: E402
+from driftloop.infra.broker import EmbeddedBroker  # noqa: E402
+from driftloop.infra.settings import Settings  # noqa: E402
+from driftloop.infra.topics_admin import apply_topics  # noqa: E402
+from driftloop.schemas.topics import CATALOGUE  # noqa: E402
+from driftloop.streams.connection import Connection  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What dies in a thread or in a finaliser fails the test that it happened in.
+    for kind in ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning"):
+        config.addinivalue_line("filterwarnings", f"error::pytest.{kind}")
+
+
+@dataclass(frozen=True)
+class RunningBroker:
+    """A Kafka that is up: the session's own, or the one that DRIFTLOOP_TEST_BOOTSTRAP names."""
+
+    bootstrap_servers: str
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """One embedded broker for the whole session; set DRIFTLOOP_TEST_BOOTSTRAP to use one that runs."""
+    if TEST_BOOTSTRAP:
+        yield RunningBroker(TEST_BOOTSTRAP)
+        return
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), heap_mb=384, quick=True) as started:
+        yield RunningBroker(started.bootstrap_servers)
+
+
+@pytest.fixture
+def settings(broker: RunningBroker, tmp_path: Path) -> Settings:
+    """Settings of a deployment that no other test sees: fresh topic prefix, fresh state folder."""
+    return Settings(
+        bootstrap_servers=broker.bootstrap_servers,
+        topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
+        state_dir=tmp_path / "state",
+        config=tmp_path / "driftloop.toml",
+        data_partitions=2,
+        model_partitions=2,
+    )
+
+
+@pytest.fixture
+def connection(settings: Settings) -> Connection:
+    """How this test's roles and clients reach Kafka."""
+    return settings.connection()
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Iterator[Connection]:
+    """The catalogue's topics under this test's prefix, removed afterwards."""
+    connection = settings.connection()
+    apply_topics(
+        connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
+    )
+    yield connection
+    AdminClient(connection.client()).delete_topics([connection.topic(topic) for topic in CATALOGUE])
