@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import os
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -24,8 +22,10 @@ from confluent_kafka.admin import AdminClient
 
 from ..schemas.errors import BrokerError
 from .broker_config import Node, server_properties
+from .broker_folder import announce, lock_folder, withdraw
 from .broker_jars import jars_folder
 from .broker_java import Jvm, find_java
+from .broker_ports import listens, place
 from .settings import Settings
 
 START_TIMEOUT_S = 90.0
@@ -85,13 +85,15 @@ class EmbeddedBroker:
 
     def start(self) -> Self:
         """Starts all nodes and returns when every one of them answers."""
+        if self._lock is not None:
+            raise BrokerError("this embedded broker is running already")
         jars = jars_folder(self._jars or Settings().kafka_jars)
         quick = _FAST_START if self._quick else _FAST_START[:1]
         self._java = (str(find_java()), "-cp", f"{jars}/*", f"-Xmx{self._heap_mb}m", *quick)
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.data_dir)
+        self._lock = lock_folder(self.data_dir)
         try:
-            self._nodes = _place(self._count, self._port)
+            self._nodes = place(self._count, self._port)
             cluster = self._cluster_id()
             for node in self._nodes:
                 self._write_properties(node)
@@ -99,6 +101,7 @@ class EmbeddedBroker:
             for node in self._nodes:
                 self._spawn(node)
             self._await_ready(self._nodes)
+            announce(self.data_dir, self.bootstrap_servers)
         except BaseException:
             self.stop()
             raise
@@ -106,6 +109,9 @@ class EmbeddedBroker:
 
     def stop(self) -> None:
         """Asks every node to end, waits, and ends by force what is left."""
+        if self._lock is None:
+            return
+        withdraw(self.data_dir)
         for jvm in self._jvms.values():
             jvm.signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -115,9 +121,8 @@ class EmbeddedBroker:
                 jvm.wait(STOP_TIMEOUT_S)
         self._jvms.clear()
         self._nodes = ()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self._lock)
+        self._lock = None
 
     def kill_node(self, node: int) -> None:
         """Ends a node as a power cut would."""
@@ -209,7 +214,7 @@ class EmbeddedBroker:
         """Returns when every node answers and knows all the others that should run."""
         deadline = time.monotonic() + START_TIMEOUT_S
         for node in nodes:
-            while not _listens(node):
+            while not listens(node):
                 self._check_alive(deadline)
                 time.sleep(0.02)
         for node in nodes:
@@ -229,72 +234,6 @@ class EmbeddedBroker:
         log = self.log_file(node)
         what = "ended while starting" if failed else f"does not answer after {START_TIMEOUT_S:g} s"
         raise BrokerError(f"node {node} of the embedded broker {what}; {_last_error(log)} (log: {log})")
-
-
-def _place(count: int, port: int | None) -> tuple[Node, ...]:
-    """Ports for every node, all held at once while choosing, so that no two are the same."""
-    with contextlib.ExitStack() as held:
-
-        def take(wanted: int) -> int:
-            server = held.enter_context(socket.socket())
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                server.bind(("127.0.0.1", wanted))
-            except OSError as error:
-                raise BrokerError(
-                    f"port {wanted} is taken ({error.strerror}): name another one, or none for a free one"
-                ) from error
-            return int(server.getsockname()[1])
-
-        ports = [take(0 if port is None else port + index) for index in range(count)]
-        return tuple(Node(index + 1, ports[index], take(0)) for index in range(count))
-
-
-def _lock(data_dir: Path) -> int:
-    """An exclusive lock on the folder, as a file descriptor that the JVMs inherit."""
-    file = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _acquire(file, data_dir)
-        os.ftruncate(file, 0)
-        os.pwrite(file, str(os.getpid()).encode(), 0)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
-
-
-def _acquire(file: int, data_dir: Path) -> None:
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        owner = os.pread(file, 32, 0).decode("ascii", "replace")
-        # An owner that is gone leaves a JVM that is stopping right now: worth a wait.
-        if _alive(owner) or time.monotonic() > deadline:
-            raise BrokerError(
-                f"{data_dir} is in use by another broker (process {owner or 'unknown'}): stop it, "
-                "or name another data folder"
-            )
-        time.sleep(0.05)
-
-
-def _alive(pid: str) -> bool:
-    if not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _listens(node: Node) -> bool:
-    with socket.socket() as client:
-        client.settimeout(1.0)
-        return client.connect_ex(("127.0.0.1", node.port)) == 0
 
 
 def _last_error(log: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+KAFKA_VERSION = "4.3.1"
+
 # What driftloop asks of any cluster it starts itself. tests/test_compose.py holds docker-compose.yml to it.
 BROKER_SETTINGS: dict[str, str] = {
     "auto.create.topics.enable": "false",  # `driftloop topics apply` is the only one who creates topics

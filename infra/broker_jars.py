@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..schemas.errors import BrokerError
+from .broker_config import KAFKA_VERSION
 
-KAFKA_VERSION = "4.3.1"
 JARS_VARIABLE = "DRIFTLOOP_KAFKA_JARS"
 _LIST = Path(__file__).with_name("kafka_jars.toml")
 _PARALLEL = 8

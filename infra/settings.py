@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..schemas.errors import SettingsError
 from ..streams.connection import ConfigValue, Connection
+from .broker_folder import running_address
 
 PREFIX = "DRIFTLOOP_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA__"
@@ -115,13 +116,17 @@ class Settings(BaseSettings):
         return value
 
     def connection(self) -> Connection:
-        """How roles reach Kafka. Raises SettingsError where no address is known."""
-        if self.bootstrap_servers is None:
+        """How roles reach Kafka: the cluster that is set, or the embedded broker that runs on ``state_dir``.
+
+        Raises SettingsError where there is neither.
+        """
+        servers = self.bootstrap_servers or running_address(self.broker_dir())
+        if servers is None:
             raise SettingsError(
-                "no Kafka cluster: set DRIFTLOOP_BOOTSTRAP_SERVERS to its address, or start one with "
-                "`driftloop broker` and set what it prints"
+                "no Kafka cluster: set DRIFTLOOP_BOOTSTRAP_SERVERS to its address, or run `driftloop up` or "
+                f"`driftloop broker` (none is running on {self.state_dir})"
             )
-        return Connection(self.bootstrap_servers, self.topic_prefix, self.kafka)
+        return Connection(servers, self.topic_prefix, self.kafka)
 
     def client_config(self, **extra: ConfigValue) -> dict[str, ConfigValue]:
         """librdkafka's configuration of a plain client; keyword ``a_b`` means ``a.b``."""
@@ -131,6 +136,10 @@ class Settings(BaseSettings):
         """This process's name: always with its role, so that roles may share an environment."""
         name = self.instance_id or socket.gethostname()
         return name if name.split("-")[0] == role else f"{role}-{name}"
+
+    def broker_dir(self) -> Path:
+        """The embedded broker's data folder."""
+        return self.state_dir / "broker"
 
     def store_url(self) -> str:
         """Where artifacts and manifests are kept."""
