@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..schemas.errors import Error
 from ..schemas.serving import ArtifactFormat, FeatureSpec, Task
 from .features import Row
+
+
+class LearningError(Error):
+    """A learner cannot learn from these rows, e.g. because all labels are the same."""
 
 
 class ModelSignature(Protocol):
@@ -35,7 +40,10 @@ class Fitted:
 
 
 class Learner(Protocol):
-    """Something that learns from rows. Deterministic: the same arguments give the same bytes."""
+    """Something that learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
+
+    Raises LearningError when the rows cannot teach it.
+    """
 
     def fit(
         self,

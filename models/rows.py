@@ -1,11 +1,16 @@
-"""Labelled rows: what an outcome teaches."""
+"""Labelled rows: what an outcome teaches.
+
+A request is one row, however many versions answered it and however often its label was corrected: shadows
+are left out (the champion's outcome has the same features and label), the newest revision counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..schemas.base import FeatureValue
+from ..schemas.base import ClassValue, FeatureValue, class_name
+from ..schemas.events import Outcome
 from ..schemas.spec import ModelSpec
 
 LabelValue = str | float
@@ -26,5 +31,69 @@ class LabelledRow:
     version: int
 
 
-def rows_from_outcomes(values: Iterable[bytes], spec: ModelSpec, *, partition: int = 0) -> list[LabelledRow]:
-    raise NotImplementedError
+def rows_from_outcomes(
+    values: Iterable[bytes], spec: ModelSpec, *, partition: int = 0, classes: tuple[str, ...] | None = None
+) -> list[LabelledRow]:
+    """Rows of one outcomes partition, in the order in which each request was first seen.
+
+    ``classes``: the champion's, for a spec that declares none; they give a "wrong" its meaning when binary.
+
+    Left out: shadows, labels that are no class of the spec or no number, and verdicts that do not tell the
+    truth ("wrong" with more than two classes). Raises DecodeError for bytes that are not an outcome.
+    """
+    newest: dict[str, tuple[int, LabelledRow | None]] = {}
+    for value in values:
+        outcome = Outcome.decode(value)
+        if outcome.role == "shadow":
+            continue
+        known = newest.get(outcome.prediction_id)
+        if known is None or outcome.revision >= known[0]:
+            newest[outcome.prediction_id] = (
+                outcome.revision,
+                _row(outcome, spec, partition, spec.classes or classes),
+            )
+    return [row for _, row in newest.values() if row is not None]
+
+
+def _row(
+    outcome: Outcome, spec: ModelSpec, partition: int, classes: tuple[str, ...] | None
+) -> LabelledRow | None:
+    label = _label(outcome, spec, classes)
+    if label is None:
+        return None
+    known = outcome.features | (outcome.segments or {})  # a segment may be a feature that nobody repeated
+    return LabelledRow(
+        prediction_id=outcome.prediction_id,
+        ts=outcome.ts,
+        seq=outcome.seq,
+        partition=partition,
+        features=outcome.features,
+        label=label,
+        segments={
+            name: class_name(value) for name in spec.segments if (value := known.get(name)) is not None
+        },
+        prediction=_value(outcome.prediction, spec),
+        version=outcome.version,
+    )
+
+
+def _label(outcome: Outcome, spec: ModelSpec, classes: tuple[str, ...] | None) -> LabelValue | None:
+    if outcome.label is not None:
+        return _value(outcome.label, spec)
+    answer = _value(outcome.prediction, spec)
+    if outcome.correct is None or answer is None:
+        return None
+    if outcome.correct:
+        return answer
+    if spec.task == "classification" and classes is not None and len(classes) == 2 and answer in classes:
+        return classes[1] if answer == classes[0] else classes[0]
+    return None
+
+
+def _value(value: ClassValue | None, spec: ModelSpec) -> LabelValue | None:
+    if value is None:
+        return None
+    if spec.task == "regression":
+        return None if isinstance(value, str | bool) else float(value)
+    name = class_name(value)
+    return name if spec.classes is None or name in spec.classes else None
