@@ -1,0 +1,24 @@
+"""``driftloop demo``: the loop on real data, in one command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..settings import Settings
+from .console import output
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    race: Annotated[bool, typer.Option("--race", help="Do not hold the stream while a run trains.")] = False,
+    days: Annotated[int | None, typer.Option(help="Play only the first days of the year.", min=1)] = None,
+) -> None:
+    """Run the whole loop on a year of real flights and write .driftloop/demo/report.json."""
+    from ..demo.run import run_demo
+
+    run_demo(Settings(), output, race=race, days=days)

@@ -1,0 +1,147 @@
+"""Holding the stream: the driver goes on when the loop has decided all it can about what it was given.
+
+So the demo's results depend on the data and not on the machine: a slower one takes longer, no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import cast
+
+from confluent_kafka import Consumer, IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+
+from ...schemas.errors import Error
+from ...schemas.runs import TrainingRun
+from ...schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
+from ...streams.connection import Connection
+from ...streams.log_reader import LogReader
+from .loop_view import TOPICS, LoopView
+
+_TIMEOUT_S = 15.0
+_PAUSE_S = 0.01
+MARKER = 1  # a transaction's marker takes an offset that no reader ever consumes
+
+
+class LoopStuck(Error):
+    """The loop did not catch up with the stream."""
+
+
+class Barrier:
+    """Waits for joiner, monitor, trainer and servers, in that order, until nothing moves any more."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        view: LoopView,
+        *,
+        servers: int,
+        idle: Callable[[], None],
+        deadline_s: float = 300.0,
+    ) -> None:
+        """``idle`` is called while waiting, often: it keeps the picture alive and the processes watched."""
+        self._connection = connection
+        self._view = view
+        self._servers = servers
+        self._idle = idle
+        self._deadline_s = deadline_s
+        self._admin = AdminClient(connection.client())
+        self._decisions = LogReader(connection, TOPICS)
+        self._groups = {name: Consumer(connection.consumer(name)) for name in ("join", "monitor")}
+        self._partitions = {topic: self._count(topic) for topic in (PREDICTIONS, LABELS, OUTCOMES, VITALS)}
+
+    def close(self) -> None:
+        self._decisions.close()
+        for group in self._groups.values():
+            group.close()
+
+    def refresh(self) -> None:
+        """Takes in the decisions that have come."""
+        for record in self._decisions.poll(0.0):
+            self._view.apply(record)
+
+    def wait(self, *, predictions: int, labels: int) -> None:
+        """Returns when the loop has taken in so many predictions and labels, and has decided on them.
+
+        Raises LoopStuck past the deadline, naming what did not move.
+        """
+        deadline = time.monotonic() + self._deadline_s
+        self._until(lambda: self._sent(predictions, labels), deadline, "events to arrive on their topics")
+        self._until(self._joined, deadline, "the joiner")
+        while True:
+            self._until(self._monitored, deadline, "the monitor")
+            self._until(self._decided, deadline, "the trainer and the servers")
+            if self._monitored():  # a run's end is told to the monitor, which may decide anew
+                self.refresh()
+                if self._decided():
+                    return
+
+    def _until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
+        while not condition():
+            if time.monotonic() > deadline:
+                raise LoopStuck(
+                    f"waited {self._deadline_s:g} s for {what}; see its log in the demo's folder, "
+                    f"or `driftloop status` ({self._describe()})"
+                )
+            self._idle()
+            time.sleep(_PAUSE_S)
+
+    def _describe(self) -> str:
+        runs = ", ".join(f"{run.run_id} {run.status}" for run in self._view.open_runs()) or "no open runs"
+        return f"generation {self._view.generation}, {runs}, triggers {self._view.unanswered_triggers()}"
+
+    def _sent(self, predictions: int, labels: int) -> bool:
+        return (
+            sum(self._ends(PREDICTIONS).values()) >= predictions
+            and sum(self._ends(LABELS).values()) >= labels
+        )
+
+    def _joined(self) -> bool:
+        return self._reached("join", PREDICTIONS, slack=0) and self._reached("join", LABELS, slack=0)
+
+    def _monitored(self) -> bool:
+        return self._reached("monitor", VITALS, slack=MARKER)
+
+    def _decided(self) -> bool:
+        self.refresh()
+        if self._view.unanswered_triggers() or self._view.behind(self._servers):
+            return False
+        runs = self._view.open_runs()
+        if any(run.status != "waiting" for run in runs):
+            return False
+        return not runs or self._waits_for_more(runs)
+
+    def _waits_for_more(self, runs: list[TrainingRun]) -> bool:
+        """Whether every waiting run has looked at all outcomes there are and still lacks labels."""
+        ends = self._ends(OUTCOMES)
+        for run in runs:
+            progress = run.progress
+            if progress is None or progress.labels >= progress.needed:
+                return False
+            if any(progress.outcome_offsets.get(str(p), 0) < end - MARKER for p, end in ends.items()):
+                return False
+        return True
+
+    def _reached(self, group: str, topic: Topic, *, slack: int) -> bool:
+        ends = self._ends(topic)
+        wanted = [TopicPartition(self._connection.topic(topic), p) for p in ends]
+        committed = self._groups[group].committed(wanted, timeout=_TIMEOUT_S)
+        return all(max(tp.offset, 0) >= ends[tp.partition] - slack for tp in committed)
+
+    def _ends(self, topic: Topic) -> Mapping[int, int]:
+        name = self._connection.topic(topic)
+        latest = cast("OffsetSpec", OffsetSpec.latest())
+        request = {TopicPartition(name, p): latest for p in range(self._partitions[topic])}
+        futures = cast(
+            "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
+            self._admin.list_offsets(
+                request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT_S
+            ),
+        )
+        return {where.partition: future.result().offset for where, future in futures.items()}
+
+    def _count(self, topic: Topic) -> int:
+        name = self._connection.topic(topic)
+        return len(self._admin.list_topics(name, timeout=_TIMEOUT_S).topics[name].partitions)

@@ -1,0 +1,81 @@
+"""What the loop is measured against, on the very rows it answered: accuracy is nothing without these.
+
+- static: version 1 for ever.
+- no_change: the last label that had arrived when the question was asked.
+- schedule: as many retrainings as the loop promoted, evenly spaced, same learner, same window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.features import infer_features
+from ...models.fitted import Predictor
+from ...models.learners import make_learner
+from ...models.loaders import load
+from ...schemas.spec import ModelSpec
+from .flights import NEVER, Flights
+
+_BATCH = 4096
+
+
+def accuracy(answers: NDArray[np.str_], truth: NDArray[np.str_]) -> float:
+    """Share of right answers; shapes (n,) and (n,)."""
+    return float((answers == truth).sum()) / len(truth)
+
+
+def answers_of(predictor: Predictor, flights: Flights, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """What a version says to these rows; shape (n,)."""
+    said: list[str] = []
+    for start in range(0, len(rows), _BATCH):
+        batch = [flights.features(row) for row in rows[start : start + _BATCH].tolist()]
+        said.extend(str(answer.prediction) for answer in predictor.predict(batch))
+    return np.array(said, dtype=np.str_)
+
+
+def no_change(flights: Flights, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """The newest label known at each row's scheduled departure; shape (n,)."""
+    label_ms: NDArray[np.int64] = flights.label_ms
+    landed = np.flatnonzero(label_ms != NEVER)
+    order = landed[np.argsort(flights.label_ms[landed], kind="stable")]
+    labels = np.where(flights.late[order], "late", "on_time")
+    newest = np.searchsorted(flights.label_ms[order], flights.ts[rows], side="right") - 1
+    return labels[np.maximum(newest, 0)]
+
+
+def schedule(
+    flights: Flights,
+    rows: NDArray[np.int64],
+    *,
+    first: Predictor,
+    retrainings: int,
+    spec: ModelSpec,
+) -> NDArray[np.str_]:
+    """Answers of models retrained ``retrainings`` times at even distances over the rows' time; shape (n,)."""
+    times = flights.ts[rows]
+    first_ms, last_ms = int(times.min()), int(times.max()) + 1
+    step = (last_ms - first_ms) / (retrainings + 1)
+    period = ((times - first_ms) / step).astype(np.int64)
+    answers = np.empty(len(rows), dtype=object)
+    for index in range(retrainings + 1):
+        chosen = np.flatnonzero(period == index)
+        predictor = first if index == 0 else _trained_at(flights, first_ms + index * step, spec)
+        answers[chosen] = answers_of(predictor, flights, rows[chosen])
+    return answers.astype(np.str_)
+
+
+def _trained_at(flights: Flights, now_ms: float, spec: ModelSpec) -> Predictor:
+    known = np.flatnonzero((flights.label_ms != NEVER) & (flights.label_ms <= now_ms))
+    newest = known[-spec.window.max_rows :].tolist()
+    features = [flights.features(row) for row in newest]
+    labels = [flights.label(row) or "" for row in newest]
+    fitted = make_learner(spec.learner[0]).fit(
+        features,
+        labels,
+        features=infer_features(spec, features),
+        classes=spec.classes,
+        task=spec.task,
+        seed=spec.seed,
+    )
+    return load(fitted, fitted.data)

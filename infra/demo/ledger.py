@@ -1,0 +1,113 @@
+"""What the demo sent, and how the topics' contents compare with it: nobody's own counters are believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import orjson
+
+from ...schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS
+from ...streams.connection import Connection
+from ...streams.log_reader import LogReader
+
+_END_S = 180.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Row numbers of the flights that were asked about and answered for."""
+
+    predicted: list[int] = field(default_factory=list[int])
+    labelled: list[int] = field(default_factory=list[int])
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One outcome as it lies on the topic: which flight, which version answered, and what."""
+
+    prediction_id: str
+    version: int
+    prediction: str | None
+    label: str
+    offset_order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Sent against found. ``lost`` and ``duplicated`` add up all three topics."""
+
+    predictions: int
+    labels: int
+    outcomes: int
+    dead_letters: int
+    lost: int
+    duplicated: int
+    judged: tuple[Judged, ...]
+
+
+def compare(connection: Connection, ledger: Ledger, prediction_ids: Sequence[str]) -> Comparison:
+    """Reads predictions, labels, outcomes and dead letters whole (read_committed)."""
+    asked = [prediction_ids[row] for row in ledger.predicted]
+    answered = [prediction_ids[row] for row in ledger.labelled]
+    lost = duplicated = 0
+    found: dict[str, int] = {}
+    judged: list[Judged] = []
+    for topic, sent in ((PREDICTIONS, asked), (LABELS, answered), (OUTCOMES, answered)):
+        seen: Counter[str] = Counter()
+        reader = LogReader(connection, (topic,))
+        try:
+            for record in reader.catch_up(_END_S):
+                event = orjson.loads(record.value or b"{}")
+                seen[event["prediction_id"]] += 1
+                if topic is OUTCOMES:
+                    judged.append(
+                        Judged(
+                            event["prediction_id"],
+                            event["version"],
+                            event.get("prediction"),
+                            event["label"],
+                            len(judged),
+                        )
+                    )
+        finally:
+            reader.close()
+        missing, surplus = differences(sent, seen)
+        lost, duplicated = lost + missing, duplicated + surplus
+        found[topic.name] = seen.total()
+    return Comparison(
+        predictions=found[PREDICTIONS.name],
+        labels=found[LABELS.name],
+        outcomes=found[OUTCOMES.name],
+        dead_letters=_count(connection),
+        lost=lost,
+        duplicated=duplicated,
+        judged=tuple(judged),
+    )
+
+
+def differences(sent: Iterable[str], seen: Counter[str]) -> tuple[int, int]:
+    """(missing, surplus) of what was seen against what was sent."""
+    wanted = Counter(sent)
+    missing = (wanted - seen).total()
+    surplus = (seen - wanted).total()
+    return missing, surplus
+
+
+def _count(connection: Connection) -> int:
+    reader = LogReader(connection, (DEAD_LETTERS,))
+    try:
+        return sum(1 for _ in reader.catch_up(_END_S))
+    finally:
+        reader.close()
+
+
+def percentiles(values: Iterable[float]) -> dict[str, float | None]:
+    """p50 and p99, or None where there is nothing to measure."""
+    data = np.fromiter(values, np.float64)
+    if not len(data):
+        return {"p50": None, "p99": None}
+    p50, p99 = np.percentile(data, [50, 99])
+    return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}

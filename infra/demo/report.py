@@ -1,0 +1,189 @@
+"""What the demo found: counted from the topics, compared with what was sent and with three baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ...models.artifacts import ArtifactStore
+from ...models.fitted import Predictor
+from ...models.loaders import load
+from ...schemas.runs import TrainingRun
+from ...schemas.spec import ModelSpec
+from .baselines import accuracy, answers_of, no_change, schedule
+from .driver import Requests
+from .flights import Flights
+from .ledger import Comparison, percentiles
+from .loop_view import LoopView
+
+BASELINES = ("static", "no_change", "schedule_count_matched")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that the report is made of."""
+
+    comparison: Comparison
+    view: LoopView
+    requests: Requests
+    live: dict[str, int]
+    """Who serves which version at the end: server, scorer and topic."""
+    seconds: dict[str, float]
+
+
+def build_report(
+    found: Found, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
+) -> dict[str, Any]:
+    """The contents of report.json."""
+    view = found.view
+    versions = set(found.live.values())
+    return {
+        "events": {
+            "predictions": found.comparison.predictions,
+            "labels": found.comparison.labels,
+            "outcomes": found.comparison.outcomes,
+            "dead_letters": found.comparison.dead_letters,
+        },
+        "lost": found.comparison.lost,
+        "duplicated": found.comparison.duplicated,
+        "drift": _drift_by_kind(view),
+        "runs": _runs_by_status(view),
+        "live_version": versions.pop() if len(versions) == 1 else None,
+        "live_versions": found.live,
+        "requests": {
+            "total": found.requests.total,
+            "failed": found.requests.failed,
+            **{f"{name}_ms": value for name, value in percentiles(found.requests.latencies_ms).items()},
+        },
+        "accuracy": _accuracies(found, flights, spec, store, model),
+        "latency_ms": {
+            "label_to_drift": percentiles(label_to_drift(view)),
+            "trigger_to_live": percentiles(trigger_to_live(view)),
+        },
+        "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
+    }
+
+
+def _drift_by_kind(view: LoopView) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for stamped in view.drifts.values():
+        counts[stamped.event.kind] = counts.get(stamped.event.kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _runs_by_status(view: LoopView) -> dict[str, int]:
+    counts = {"promoted": 0, "rejected": 0, "failed": 0}
+    for run in view.runs.values():
+        counts[run.status] = counts.get(run.status, 0) + 1
+    return counts
+
+
+def label_to_drift(view: LoopView) -> list[float]:
+    """From the append time of the last label behind a detection to the append time of the drift event."""
+    taken: list[float] = []
+    for stamped in view.drifts.values():
+        caused = stamped.event.evidence.get("append_ms")
+        if isinstance(caused, int):
+            taken.append(float(stamped.append_ms - caused))
+    return taken
+
+
+def trigger_to_live(view: LoopView) -> list[float]:
+    """From a trigger (or, for a run that had to wait, its last label) to live everywhere, less training."""
+    taken: list[float] = []
+    promoted = {run.run_id: run for run in view.runs.values() if run.status == "promoted"}
+    for update in view.updates:
+        run = promoted.get(update.event.cause)
+        lives = [
+            since
+            for (_, generation), since in view.live_since.items()
+            if generation == update.event.generation
+        ]
+        if run is None or not lives:
+            continue
+        trigger = view.triggers.get(run.trigger_id)
+        if trigger is None or run.stage > 0:
+            continue
+        taken.append(max(lives) - trigger.append_ms - _spent(run, ("wait_labels", "train", "evaluate")))
+    return taken
+
+
+def _spent(run: TrainingRun, phases: tuple[str, ...]) -> float:
+    timings = run.timings_ms or {}
+    return sum(timings.get(phase, 0.0) for phase in phases)
+
+
+def _accuracies(
+    found: Found, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
+) -> dict[str, Any]:
+    where = {prediction_id: row for row, prediction_id in enumerate(flights.prediction_ids)}
+    judged = [one for one in found.comparison.judged if one.version >= 1]
+    if not judged:
+        return {"rows": 0}
+    rows = np.array([where[one.prediction_id] for one in judged], dtype=np.int64)
+    order = np.argsort(rows)
+    rows = rows[order]
+    truth = np.array([one.label for one in judged], dtype=np.str_)[order]
+    said = np.array([one.prediction or "" for one in judged], dtype=np.str_)[order]
+    first = first_version(store, model)
+    retrainings = sum(run.status == "promoted" for run in found.view.runs.values()) - 1
+    answers: dict[str, NDArray[np.str_]] = {
+        "static": answers_of(first, flights, rows),
+        "no_change": no_change(flights, rows),
+        "schedule_count_matched": schedule(
+            flights, rows, first=first, retrainings=max(0, retrainings), spec=spec
+        ),
+    }
+    result: dict[str, Any] = {"rows": len(rows), "loop": round(accuracy(said, truth), 4)}
+    result |= {name: round(accuracy(answer, truth), 4) for name, answer in answers.items()}
+    result["winners"] = [name for name in BASELINES if result[name] > result["loop"]]
+    result["verdict"] = verdict(result)
+    return result
+
+
+def first_version(store: ArtifactStore, model: str) -> Predictor:
+    """Version 1, as the servers loaded it."""
+    manifest = next(one for one in store.list_manifests(model) if one.version == 1 and one.refresh == 0)
+    return load(manifest, store.get_artifact(model, manifest.artifact_sha256))
+
+
+def verdict(accuracies: dict[str, Any]) -> str:
+    """One sentence: what the loop beats and what beats it."""
+    beaten = [name for name in BASELINES if accuracies[name] < accuracies["loop"]]
+    parts = [f"the loop ({accuracies['loop']:.2%}) beats {_listed(beaten, accuracies)}"] if beaten else []
+    if accuracies["winners"]:
+        parts.append(f"{_listed(accuracies['winners'], accuracies)} beats the loop")
+    return "; ".join(parts) or "nothing beats anything: all are equal"
+
+
+def _listed(names: list[str], accuracies: dict[str, Any]) -> str:
+    return ", ".join(f"{name} ({accuracies[name]:.2%})" for name in names)
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The report for a person."""
+    shown = Table(title="driftloop demo", show_header=False, title_justify="left")
+    shown.add_column(style="bold")
+    shown.add_column()
+    events, accuracies, requests = report["events"], report["accuracy"], report["requests"]
+    shown.add_row(
+        "events", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in events.items())
+    )
+    shown.add_row("lost, duplicated", f"{report['lost']}, {report['duplicated']}")
+    shown.add_row("drift", ", ".join(f"{kind} {count}" for kind, count in report["drift"].items()) or "none")
+    shown.add_row("runs", ", ".join(f"{status} {count}" for status, count in report["runs"].items()))
+    shown.add_row("live version", ", ".join(f"{who} {v}" for who, v in report["live_versions"].items()))
+    took = f"p50 {requests['p50_ms']} ms, p99 {requests['p99_ms']} ms"
+    shown.add_row("HTTP requests", f"{requests['total']:,}, failed {requests['failed']}, {took}")
+    for name in ("loop", *BASELINES):
+        if name in accuracies:
+            shown.add_row(f"accuracy: {name.replace('_', ' ')}", f"{accuracies[name]:.2%}")
+    shown.add_row("verdict", accuracies.get("verdict", "no version ever went live"))
+    for name, values in report["latency_ms"].items():
+        shown.add_row(name.replace("_", " "), f"p50 {values['p50']} ms, p99 {values['p99']} ms")
+    shown.add_row("seconds", ", ".join(f"{name} {value}" for name, value in report["seconds"].items()))
+    return shown
