@@ -20,11 +20,11 @@ from .apply import model_specs
 def store_registration(
     connection: Connection, store_url: str, model: str, file: Path, reference: Path, *, label_column: str
 ) -> str:
-    """The stored draft's digest. Raises Error when the model has no spec, ArtifactError when a file is wrong."""
+    """The stored draft's digest. Raises Error without a spec, ArtifactError when a file is wrong."""
     spec = model_specs(connection).get(model)
     if spec is None:
         raise Error(
-            f"model {model!r} has no spec yet: add [models.{model}] to driftloop.toml and run `driftloop apply`"
+            f"model {model!r} has no spec: add [models.{model}] to driftloop.toml, then `driftloop apply`"
         )
     try:
         data = file.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -153,6 +154,26 @@ def _create(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster: fine
                 raise TopicError(f"topic {name} cannot be created: {error.args[0].str()}") from error
+    _await_visible(admin, {topic.topic for topic in new})
+
+
+def _await_visible(admin: AdminClient, names: set[str]) -> None:
+    """A created topic reaches the brokers' metadata a moment later; nobody should meet that moment."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        known = admin.list_topics(timeout=_TIMEOUT_S).topics
+        waiting = {
+            name
+            for name in names
+            if name not in known
+            or not known[name].partitions
+            or any(partition.leader < 0 for partition in known[name].partitions.values())
+        }
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise TopicError(f"created, but no broker leads them: {', '.join(sorted(waiting))}; try again")
+        time.sleep(0.02)
 
 
 def _mend(admin: AdminClient, differences: list[Difference]) -> None:
