@@ -51,7 +51,7 @@ class ArtifactStore:
         return self._put(model, "artifacts", "", data)
 
     def get_artifact(self, model: str, sha256: str, max_bytes: int = MAX_ARTIFACT_BYTES) -> bytes:
-        """The bytes of that digest. Raises MissingArtifact; ArtifactError for too many bytes or altered ones."""
+        """The bytes of that digest. Raises MissingArtifact; ArtifactError when too many or altered."""
         return self._get(model, "artifacts", "", sha256, max_bytes)
 
     def put_manifest(self, manifest: Manifest) -> str:
