@@ -1,0 +1,68 @@
+"""Where events wait that the producer's queue had no room for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import NamedTuple, Protocol
+
+
+class Waiting(NamedTuple):
+    """An encoded event on its way to a topic."""
+
+    topic: str
+    key: str | bytes
+    value: bytes
+
+
+class Overflow(Protocol):
+    """Bounded, thread safe, first in first out. None of its calls waits for anything."""
+
+    def offer(self, event: Waiting) -> bool:
+        """Whether it was taken in; False when there is no room."""
+        ...
+
+    def take(self) -> Waiting | None:
+        """The oldest, or None."""
+        ...
+
+    def give_back(self, event: Waiting) -> None:
+        """What ``take`` gave and could not be sent after all becomes the oldest again."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class MemoryOverflow:
+    """Keeps events in memory, bounded by their number and by their bytes."""
+
+    def __init__(self, max_events: int = 50_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._events: deque[Waiting] = deque()
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def offer(self, event: Waiting) -> bool:
+        with self._lock:
+            if len(self._events) >= self._max_events or self._bytes + len(event.value) > self._max_bytes:
+                return False
+            self._events.append(event)
+            self._bytes += len(event.value)
+            return True
+
+    def take(self) -> Waiting | None:
+        with self._lock:
+            if not self._events:
+                return None
+            event = self._events.popleft()
+            self._bytes -= len(event.value)
+            return event
+
+    def give_back(self, event: Waiting) -> None:
+        with self._lock:
+            self._events.appendleft(event)
+            self._bytes += len(event.value)
+
+    def __len__(self) -> int:
+        return len(self._events)
