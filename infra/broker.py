@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 
 from ..schemas.errors import BrokerError
 from .broker_config import Node, server_properties
-from .broker_folder import announce, lock_folder, withdraw
+from .broker_folder import announce, lock_folder, unlock_folder, withdraw
 from .broker_jars import jars_folder
 from .broker_java import Jvm, find_java
 from .broker_ports import listens, place
@@ -34,6 +34,7 @@ LOG_BYTES = 16 << 20  # a node's log is put aside at the next start once it is l
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 _SERVER_CLASS = "kafka.Kafka"
 _FORMAT_CLASS = "kafka.tools.StorageTool"
+_FEATURES = "bootstrap.checkpoint"  # which versions of Kafka's features the cluster begins with
 
 
 class EmbeddedBroker:
@@ -121,7 +122,7 @@ class EmbeddedBroker:
                 jvm.wait(STOP_TIMEOUT_S)
         self._jvms.clear()
         self._nodes = ()
-        os.close(self._lock)
+        unlock_folder(self._lock)
         self._lock = None
 
     def kill_node(self, node: int) -> None:
@@ -151,13 +152,13 @@ class EmbeddedBroker:
         self.stop()
 
     def _cluster_id(self) -> str:
-        """The stored id, or a new one: Kafka's base64 of a UUID."""
+        """The stored id, or a new one."""
         file = self.data_dir / "cluster.id"
         if file.is_file():
             return file.read_text("utf-8").strip()
         if len(list(self.data_dir.glob("node-*/"))) > 0:
             raise BrokerError(f"{self.data_dir} has logs but no cluster.id: name another folder")
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = _random_id()
         file.write_text(cluster, "utf-8")
         return cluster
 
@@ -172,25 +173,30 @@ class EmbeddedBroker:
         self._properties(node).write_text(text, "utf-8")
 
     def _format(self, cluster: str) -> None:
-        """Formats the nodes that are new, side by side."""
+        """Formats a new cluster: one node with Kafka's tool, the others after it but for their ids."""
         new = [node for node in self._nodes if not (self._folder(node) / "meta.properties").is_file()]
-        if new and len(new) < len(self._nodes):
+        if not new:
+            return
+        if len(new) < len(self._nodes):
             raise BrokerError(
                 f"{self.data_dir} was made for {len(self._nodes) - len(new)} node(s), not {self._count}: "
                 "name another folder, since a quorum cannot grow this way"
             )
-        running = [
-            subprocess.Popen(
-                [*self._java, _FORMAT_CLASS, "format", "--cluster-id", cluster,
-                 "--config", str(self._properties(node))],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-            for node in new
-        ]  # fmt: skip
-        for process in running:
-            output, _ = process.communicate(timeout=START_TIMEOUT_S)
-            if process.returncode != 0:
-                raise BrokerError(f"the data folder {self.data_dir} cannot be formatted: {output.strip()}")
+        first, *others = new
+        formatted = subprocess.run(
+            [*self._java, _FORMAT_CLASS, "format", "--cluster-id", cluster,
+             "--config", str(self._properties(first))],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=START_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        if formatted.returncode != 0:
+            raise BrokerError(f"{self.data_dir} cannot be formatted: {formatted.stdout.strip()}")
+        for node in others:
+            folder = self._folder(node)
+            folder.mkdir(exist_ok=True)
+            shutil.copy(self._folder(first) / _FEATURES, folder / _FEATURES)
+            meta = f"version=1\ncluster.id={cluster}\nnode.id={node.number}\ndirectory.id={_random_id()}\n"
+            (folder / "meta.properties").write_text(meta, "utf-8")
 
     def _spawn(self, node: Node) -> None:
         assert self._lock is not None
@@ -234,6 +240,13 @@ class EmbeddedBroker:
         log = self.log_file(node)
         what = "ended while starting" if failed else f"does not answer after {START_TIMEOUT_S:g} s"
         raise BrokerError(f"node {node} of the embedded broker {what}; {_last_error(log)} (log: {log})")
+
+
+def _random_id() -> str:
+    """Kafka's way to write a random UUID; never with a leading dash, which would look like an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
 
 
 def _last_error(log: Path) -> str:

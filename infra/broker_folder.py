@@ -11,6 +11,7 @@ from pathlib import Path
 from ..schemas.errors import BrokerError
 
 _HANDOVER_S = 15.0
+_GLANCE_S = 0.5  # `running_address` of another process holds the lock for an instant
 
 
 def lock_folder(folder: Path) -> int:
@@ -30,11 +31,17 @@ def lock_folder(folder: Path) -> int:
     return file
 
 
+def unlock_folder(file: int) -> None:
+    """Gives the folder back, also where a forked process still has the descriptor."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
 def _acquire(file: int, folder: Path) -> None:
-    deadline = time.monotonic() + _HANDOVER_S
+    started = time.monotonic()
     while not _try_lock(file, fcntl.LOCK_EX):
         owner = os.pread(file, 32, 0).decode("ascii", "replace")
-        if _alive(owner) or time.monotonic() > deadline:
+        if time.monotonic() - started > (_GLANCE_S if _alive(owner) else _HANDOVER_S):
             raise BrokerError(
                 f"{folder} is in use by another broker (process {owner or 'unknown'}): stop that one, use it "
                 "through DRIFTLOOP_BOOTSTRAP_SERVERS, or name another data folder"

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
             raise ValueError(f"driftloop sets {', '.join(owned)} itself, so that would have no effect")
         if value:
             try:
-                AdminClient(dict(value))  # checks names, values and files; connects nowhere
+                AdminClient({"log_level": "3", **value})  # checks names, values and files; connects nowhere
             except KafkaException as error:
                 raise ValueError(str(error.args[0].str())) from None
         return value
@@ -156,7 +156,10 @@ def _refuse_unknown(environment: Mapping[str, str], fields: frozenset[str]) -> N
         variable = name.upper()
         if not variable.startswith(PREFIX) or variable in known or variable.startswith(KAFKA_PREFIX):
             continue
-        near = difflib.get_close_matches(variable, [*known, KAFKA_PREFIX], n=1, cutoff=0.0)[0]
+        candidates = [*known]
+        if variable.startswith(f"{PREFIX}KAFKA_"):  # one underscore short of a setting of librdkafka
+            candidates.append(KAFKA_PREFIX + variable.removeprefix(f"{PREFIX}KAFKA_"))
+        near = difflib.get_close_matches(variable, candidates, n=1, cutoff=0.0)[0]
         raise SettingsError(
             f"environment variable {name} means nothing to driftloop; did you mean {near}? "
             "Unset it or correct its name."

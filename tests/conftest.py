@@ -77,4 +77,6 @@ def topics(settings: Settings) -> Iterator[Connection]:
         connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
     )
     yield connection
-    AdminClient(connection.client()).delete_topics([connection.topic(topic) for topic in CATALOGUE])
+    names = [connection.topic(topic) for topic in CATALOGUE]
+    for deleted in AdminClient(connection.client()).delete_topics(names).values():
+        deleted.result(30)
