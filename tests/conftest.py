@@ -77,6 +77,8 @@ def topics(settings: Settings) -> Iterator[Connection]:
         connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
     )
     yield connection
-    names = [connection.topic(topic) for topic in CATALOGUE]
-    for deleted in AdminClient(connection.client()).delete_topics(names).values():
+    admin = AdminClient(connection.client())
+    present = admin.list_topics(timeout=30).topics
+    names = [name for topic in CATALOGUE if (name := connection.topic(topic)) in present]
+    for deleted in admin.delete_topics(names).values():
         deleted.result(30)
