@@ -1,0 +1,157 @@
+"""Where a change began: the best split of a stream's error history into a before and an after.
+
+ADWIN's buckets and Page-Hinkley's argmin tell that a change happened long before they tell where: ADWIN's
+first cut keeps hundreds of outcomes from before it. So the history is kept in blocks of outcomes, fine
+where recent and coarser with age, and the change is put where a split separates the means best (the
+least-squares estimate of a single change point; Bai, "Least squares estimation of a shift in linear
+processes", 1994).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+Direction = Literal["rise", "fall"]
+
+BLOCK = 16
+MAX_BLOCKS = 1024  # the newest 8,000 outcomes in full; then coarser, each block at most about 1 % of its age
+
+MIN_BATCHES = 8  # fewer batch means say too little about their own spread
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """``change`` is the index of the first outcome after the change."""
+
+    change: int
+    before_n: int
+    before_mean: float
+    after_n: int
+    after_mean: float
+
+    @property
+    def rise(self) -> float:
+        return self.after_mean - self.before_mean
+
+
+class ErrorHistory:
+    """Sums of errors over consecutive blocks of the stream, oldest first; bounded."""
+
+    def __init__(self, start: int = 0) -> None:
+        self._start = start
+        self._end = start
+        self._sizes: list[int] = []
+        self._sums: list[float] = []
+
+    def update(self, values: FloatArray) -> None:
+        """Append errors in [0, 1], in order."""
+        self._end += len(values)
+        taken = self._fill_last(values)
+        rest = values[taken:]
+        if len(rest):
+            starts = np.arange(0, len(rest), BLOCK)
+            self._sums.extend(np.add.reduceat(rest, starts).tolist())
+            self._sizes.extend(np.diff(np.append(starts, len(rest))).tolist())
+        while len(self._sizes) > MAX_BLOCKS:
+            self._thin()
+
+    def _fill_last(self, values: FloatArray) -> int:
+        if not self._sizes or self._sizes[-1] >= BLOCK:
+            return 0
+        taken = min(BLOCK - self._sizes[-1], len(values))
+        self._sizes[-1] += taken
+        self._sums[-1] += float(values[:taken].sum())
+        return taken
+
+    def _thin(self) -> None:
+        """Merge the older half in pairs."""
+        half = MAX_BLOCKS // 2
+        self._sizes[:half] = [a + b for a, b in zip(self._sizes[:half:2], self._sizes[1:half:2], strict=True)]
+        self._sums[:half] = [a + b for a, b in zip(self._sums[:half:2], self._sums[1:half:2], strict=True)]
+
+    def best_split(self, since: int, direction: Direction = "rise") -> Split | None:
+        """The split of the outcomes from index ``since`` on that separates the means best, in one direction.
+
+        None when no split shows a move in that direction.
+        """
+        sizes, sums, ends = self._blocks()
+        keep = ends > since
+        sizes, sums, ends = sizes[keep], sums[keep], ends[keep]
+        if len(sizes) < 2:
+            return None
+        before_n, before_sum = np.cumsum(sizes)[:-1], np.cumsum(sums)[:-1]
+        after_n, after_sum = sizes.sum() - before_n, sums.sum() - before_sum
+        move = (after_sum / after_n - before_sum / before_n) * (1 if direction == "rise" else -1)
+        score = np.where(move > 0, before_n * after_n * move * move, 0.0)
+        best = int(np.argmax(score))  # the earliest of equals
+        if score[best] <= 0:
+            return None
+        return Split(
+            change=int(ends[best]),
+            before_n=int(before_n[best]),
+            before_mean=float(before_sum[best] / before_n[best]),
+            after_n=int(after_n[best]),
+            after_mean=float(after_sum[best] / after_n[best]),
+        )
+
+    def deviations(self, split: Split, *, bits: bool) -> float:
+        """How many standard errors the move across ``split`` is, against what this stream does anyway.
+
+        Errors of one day, shift or region resemble each other, so the binomial variance is too small for
+        their means. It is replaced, where larger, by the long-run variance that means of as many outcomes
+        showed before the change (non-overlapping batch means; Alexopoulos & Seila 1998).
+        """
+        means, counts = (split.before_mean, split.after_mean), (split.before_n, split.after_n)
+        # For values in [0, 1] that are not bits, m (1 - m) is an upper bound of the variance.
+        binomial = sum(n * m * (1 - m) for n, m in zip(counts, means, strict=True)) / sum(counts)
+        long_run = self._long_run_variance(split.change, split.after_n)
+        variance = binomial if long_run is None else max(binomial, long_run) if bits else long_run
+        if variance <= 0:
+            return math.inf
+        return abs(split.rise) / math.sqrt(variance * (1 / split.before_n + 1 / split.after_n))
+
+    def _long_run_variance(self, until: int, batch: int) -> float | None:
+        """Variance per outcome by means of batches before index ``until``; None with too few outcomes."""
+        sizes, sums, ends = self._blocks()
+        sizes, sums = sizes[ends <= until][::-1], sums[ends <= until][::-1]
+        batch = min(batch, int(sizes.sum()) // MIN_BATCHES)
+        if batch < BLOCK:
+            return None
+        group = (np.cumsum(sizes) - sizes) // batch  # counted back from the change
+        batch_sizes = np.bincount(group, weights=sizes)
+        batch_sums = np.bincount(group, weights=sums)
+        whole = batch_sizes >= batch / 2
+        batch_sizes, batch_sums = batch_sizes[whole], batch_sums[whole]
+        if len(batch_sizes) < 2:
+            return None
+        mean = batch_sums.sum() / batch_sizes.sum()
+        squares = (batch_sums - batch_sizes * mean) ** 2 / batch_sizes
+        return float(squares.sum() / (len(batch_sizes) - 1))
+
+    def newest_mean(self, n: int) -> float:
+        """Mean of the newest ``n`` outcomes, rounded up to whole blocks; 0 when there are none."""
+        sizes, sums, ends = self._blocks()
+        keep = ends > self._end - n
+        return float(sums[keep].sum() / sizes[keep].sum()) if keep.any() else 0.0
+
+    def _blocks(self) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]:
+        sizes = np.array(self._sizes, dtype=np.int64)
+        return sizes, np.array(self._sums), self._start + np.cumsum(sizes)
+
+    def dump(self) -> dict[str, Any]:
+        return {"start": self._start, "sizes": self._sizes, "sums": self._sums}
+
+    @classmethod
+    def load(cls, state: dict[str, Any]) -> Self:
+        history = cls(int(state["start"]))
+        history._end = history._start + sum(state["sizes"])
+        history._sizes = [int(size) for size in state["sizes"]]
+        history._sums = [float(total) for total in state["sums"]]
+        return history
