@@ -123,7 +123,7 @@ def _reader(
     if not has_scores:
         return lambda outputs: [Answer(name(label)) for label in _flat(outputs[0])]
     return lambda outputs: [
-        Answer(name(label), scores if _are_probabilities(scores) else None)
+        Answer(name(label), scores if are_probabilities(scores) else None)
         for label, scores in zip(_flat(outputs[0]), _score_dicts(classes, outputs[1]), strict=True)
     ]
 
@@ -156,7 +156,7 @@ def _score_dicts(classes: tuple[str, ...], scores: Any) -> list[dict[str, float]
     return [dict(zip(classes, row, strict=True)) for row in cast("list[list[float]]", table.tolist())]
 
 
-def _are_probabilities(scores: dict[str, float]) -> bool:
+def are_probabilities(scores: dict[str, float]) -> bool:
     """Some classifiers put margins where others put probabilities; nobody should read those as such."""
     low = min(scores.values())
     return low >= -_PROBABILITY_SLACK and abs(sum(scores.values()) - 1.0) <= _PROBABILITY_SLACK
