@@ -14,6 +14,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterable, Awaitable, Callable
+from dataclasses import replace
 from typing import cast
 
 from confluent_kafka import KafkaException
@@ -25,12 +26,14 @@ from ..schemas.topics import DEAD_LETTERS, DRIFT, LABEL_REQUESTS, MONITOR_STATE,
 from .connection import Connection
 from .faust_settings import client_settings
 from .faust_transport import KeeperApp, LinkedMessage
-from .monitor_shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
-from .vitals_core import VitalsCore
+from .monitor_progress import GROUP
+from .monitor_shell import MAX_RECORD_BYTES, Core, MonitorSettings, MonitorShell
+from .stop_deadline import StopDeadline
+from .vitals_core import Clock, VitalsCore
 
 log = logging.getLogger(__name__)
 
-GROUP = "monitor"
+
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, LABEL_REQUESTS, DEAD_LETTERS)
 
 
@@ -40,22 +43,33 @@ class MonitorCrashed(Error):
 
 def run_monitor(
     connection: Connection,
+    *,
     instance_id: str,
-    make_core: Callable[[int], VitalsCore],
-    restore_core: Callable[[bytes], VitalsCore],
+    clock: Clock = "append",
+    make_core: Callable[[int], Core] | None = None,
+    restore_core: Callable[[bytes], Core] = VitalsCore.restore,
     settings: MonitorSettings | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT. Blocking; main thread only.
 
     ``instance_id`` is the static membership: a restarted process takes its partitions back at once.
-    ``make_core(partition)`` makes an empty core, ``restore_core(snapshot)`` one from its bytes.
+    ``clock`` "event" writes no ticks. ``make_core(partition)`` makes an empty core and
+    ``restore_core(snapshot)`` one from its bytes; by default VitalsCore.
+    Once asked to stop it ends within ``settings.stop_s``, by force if Kafka does not answer.
     Raises MonitorCrashed, TopicError (topics missing), SettingsError, BrokerError.
     """
     settings = settings or MonitorSettings()
+    if clock == "event":
+        settings = replace(settings, idle_tick_s=None)
     check_topics(connection)
+    make_core = make_core or (lambda partition: VitalsCore(partition, clock=clock))
     shell = MonitorShell(connection, make_core, restore_core, settings)
     app = build_app(connection, instance_id, shell, settings)
-    asyncio.run(_serve(app, shell, settings))
+    deadline = StopDeadline(settings.stop_s)
+    try:
+        asyncio.run(_serve(app, shell, deadline))
+    finally:
+        deadline.disarm()
 
 
 def check_topics(connection: Connection, *, timeout_s: float = 30.0) -> None:
@@ -86,6 +100,7 @@ def build_app(
         autodiscover=False,
         web_enabled=False,
         topic_allow_declare=False,
+        table_standby_replicas=0,  # else Faust puts its own assignor in place of round robin
         topic_disable_leader=True,
         consumer_group_instance_id=instance_id,
         consumer_auto_offset_reset="none",  # retention overtaking us must be loud (see faust_transport)
@@ -147,20 +162,24 @@ class _FaustWire:
             await consumer.seek_wait({tp: offset})
 
 
-async def _serve(app: KeeperApp, shell: MonitorShell, settings: MonitorSettings) -> None:
+async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app.finalize()
-    await app.start()
-    await app.wait(stop.wait())
-    try:
-        async with asyncio.timeout(settings.stop_s):
-            if app.crash_reason is None:
-                await shell.release_all()
-            await app.stop()
-    except TimeoutError:
-        log.warning("the monitor did not stop within %g s", settings.stop_s)
+    stopping = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(app.start())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await starting
+        await app.wait(stopping)
+    if app.crash_reason is None:
+        deadline.arm(exit_code=0)
+        await shell.release_all()
+    else:
+        log.error("the monitor failed: %r", app.crash_reason)
+        deadline.arm(exit_code=1)
+    await app.stop()
     if app.crash_reason is not None:
         raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason

@@ -30,7 +30,7 @@ from ..schemas.topics import DEAD_LETTERS, MONITOR_STATE
 from .connection import Connection
 from .faust_transport import LinkedMessage
 from .monitor_state import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
-from .vitals_core import Emitted, VitalsCore
+from .vitals_core import Emitted
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,17 @@ class MonitorSettings:
     stop_s: float = 4.5
 
 
+class Core(Protocol):
+    """What is kept per vitals partition (see vitals_core): a pure function of the records applied."""
+
+    @property
+    def applied_offset(self) -> int: ...
+
+    def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]: ...
+
+    def snapshot(self) -> bytes: ...
+
+
 class Wire(Protocol):
     """What the shell needs of the Kafka client."""
 
@@ -73,13 +84,14 @@ class Wire(Protocol):
 class OwnedPartition:
     """One vitals partition while it is ours. ``lock`` is held from applying a record to its events' acks."""
 
-    core: VitalsCore
+    core: Core
     cursor: int  # everything up to this offset is applied (or was never there) and acknowledged
     snapshot_at: float
     heard_at: float
     slot: int = 0
     unsaved: int = 0
     rereading: bool = False
+    broken: bool = False  # the core failed or was interrupted: it must not be used or saved again
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -89,19 +101,23 @@ class MonitorShell:
     def __init__(
         self,
         connection: Connection,
-        make_core: Callable[[int], VitalsCore],
-        restore_core: Callable[[bytes], VitalsCore],
+        make_core: Callable[[int], Core],
+        restore_core: Callable[[bytes], Core],
         settings: MonitorSettings,
         *,
+        find: Callable[[Connection, int], ResumePoint] = find_resume_point,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._make_core = make_core
         self._restore_core = restore_core
         self._settings = settings
+        self._find = find
         self._monotonic = monotonic
         self._owned: dict[TP, OwnedPartition] = {}
+        self._released: dict[TP, int] = {}  # where those given up stood: progress still to be published
         self._wire: Wire | None = None
+        self._resuming = asyncio.Lock()  # Faust may seek from two tasks at once
 
     def connect(self, wire: Wire) -> None:
         """Must be called before anything is applied."""
@@ -117,20 +133,22 @@ class MonitorShell:
 
     async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
         """Restore what is newly ours, forget what is no longer, and say where reading goes on."""
-        for tp in [tp for tp in self._owned if tp not in assigned]:
-            del self._owned[tp]
-        new = sorted(tp for tp in assigned if tp not in self._owned)
-        points = await asyncio.gather(
-            *(asyncio.to_thread(find_resume_point, self._connection, tp.partition) for tp in new)
-        )
-        for tp, point in zip(new, points, strict=True):
-            self._owned[tp] = await self._restore(tp, point)
-        for owned in self._owned.values():
-            owned.rereading = False
-        return {tp: self._owned[tp].cursor + 1 for tp in assigned}
+        async with self._resuming:
+            for tp in [tp for tp in self._owned if tp not in assigned]:
+                del self._owned[tp]
+            self._released.clear()
+            new = sorted(tp for tp in assigned if tp not in self._owned)
+            points = await asyncio.gather(
+                *(asyncio.to_thread(self._find, self._connection, tp.partition) for tp in new)
+            )
+            for tp, point in zip(new, points, strict=True):
+                self._owned[tp] = await self._restore(tp, point)
+            for owned in self._owned.values():
+                owned.rereading = False
+            return {tp: self._owned[tp].cursor + 1 for tp in assigned}
 
     def applied(self) -> Mapping[TP, int]:
-        return {tp: owned.cursor for tp, owned in self._owned.items()}
+        return self._released | {tp: owned.cursor for tp, owned in self._owned.items()}
 
     async def _restore(self, tp: TP, point: ResumePoint) -> OwnedPartition:
         now = self._monotonic()
@@ -170,6 +188,7 @@ class MonitorShell:
             async with asyncio.timeout(self._settings.revoke_s):
                 for tp, partition in owned:
                     async with partition.lock:
+                        self._released[tp] = partition.cursor
                         await self._save(tp, partition)
         except TimeoutError:
             log.warning("no last snapshot within %g s: the next owner replays more", self._settings.revoke_s)
@@ -194,8 +213,9 @@ class MonitorShell:
             try:
                 await self._apply(owned, message)
             except BaseException:
-                # The core may be ahead of what was acknowledged: never use or save it again.
-                self._owned.pop(tp, None)
+                owned.broken = True
+                if self._owned.get(tp) is owned:
+                    del self._owned[tp]
                 raise
             if self._due(owned):
                 await self._save(tp, owned)
@@ -232,7 +252,8 @@ class MonitorShell:
         acks: list[Awaitable[object]] = []
         for event in events:
             name = self._connection.topic(event.topic)
-            acks.append(await self.wire.send(name, event.key or None, _fitting(event), None))
+            partition = None if event.key else 0
+            acks.append(await self.wire.send(name, event.key or None, _fitting(event), partition))
         await asyncio.gather(*acks)
 
     # --- snapshots and time ----------------------------------------------------------------------------
@@ -247,7 +268,7 @@ class MonitorShell:
 
     async def _save(self, tp: TP, owned: OwnedPartition) -> None:
         """Write a snapshot; the caller holds the lock, so every event up to here is acknowledged."""
-        if owned.unsaved == 0 or owned.core.applied_offset != owned.cursor:
+        if owned.unsaved == 0 or owned.broken:
             return
         snapshot = Snapshot(owned.cursor, owned.core.snapshot(), owned.slot)
         topic = self._connection.topic(MONITOR_STATE)

@@ -14,18 +14,18 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.ids import event_id
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS
-from driftloop.streams.vitals_core import Emitted, VitalsCore
+from driftloop.streams.vitals_core import Emitted
 
 FORMAT = 1
 DRIFT_ODDS = 40  # of 256
 TRIGGER_ODDS = 8
 
 
-class ChainCore(VitalsCore):
+class ChainCore:
     """State: {model: [records applied, chain]}, and the ticks seen."""
 
     def __init__(self, partition: int) -> None:
-        super().__init__(partition)
+        self.partition = partition
         self._applied = -1
         self.chains: dict[str, tuple[int, str]] = {}
         self.ticks = 0

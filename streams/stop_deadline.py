@@ -1,0 +1,52 @@
+"""A process that was asked to stop, stops: by force once its time is over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+
+log = logging.getLogger(__name__)
+
+
+class StopDeadline:
+    """Ends the process, as kill -9 would, ``seconds`` after ``arm`` unless it has ended by then.
+
+    Only for processes whose state is safe at every moment. A client library's thread that waits for a broker
+    which does not answer would otherwise keep the process alive for as long as its timeouts last.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+
+    def arm(self, exit_code: int) -> None:
+        """Start the clock; the first call counts."""
+        if self._timer is None:
+            self._timer = threading.Timer(self._seconds, self._end, (exit_code,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def disarm(self) -> None:
+        """The work is over. The clock goes on only if threads are left that would hold the process."""
+        if self._timer is not None and not _holding_threads():
+            self._timer.cancel()
+
+    def _end(self, exit_code: int) -> None:
+        log.warning("not stopped %g s after being asked to: ending by force", self._seconds)
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        os._exit(exit_code)
+
+
+def _holding_threads(patience_s: float = 0.2) -> bool:
+    """Whether threads other than this and the main one keep the interpreter from ending."""
+    until = time.monotonic() + patience_s
+    while True:
+        here = {threading.current_thread(), threading.main_thread()}
+        if not any(not thread.daemon for thread in threading.enumerate() if thread not in here):
+            return False
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.01)

@@ -1,0 +1,63 @@
+"""The monitor when Kafka is away: it waits and goes on, and it stops in time even when nobody answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.topics_admin import apply_topics
+from driftloop.streams.connection import Connection
+from driftloop.streams.monitor_progress import MonitorProgress
+
+from tests.soak_monitor import PARTITIONS, Report, VitalsWriter, Worker, compare
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker(tmp_path / "broker", heap_mb=384, quick=True) as broker:
+        yield broker
+
+
+def write(connection: Connection, seed: int, transactions: int) -> None:
+    writer = VitalsWriter(connection, seed, rate=200.0)
+    writer.start()
+    wait_until(lambda: writer.committed >= transactions, 60, "vitals written")
+    writer.stop()
+
+
+def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
+    own_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    connection = Connection(own_broker.bootstrap_servers, "outage.")
+    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    write(connection, 1, 20)
+    worker = Worker(connection, "monitor-0", tmp_path)
+    worker.wait_applying()
+    own_broker.kill_node(1)
+    own_broker.start_node(1)
+    write(connection, 2, 20)
+    with contextlib.closing(MonitorProgress(connection)) as progress:
+        wait_until(lambda: progress.behind() == 0, 60, "the monitor went on after the outage")
+    assert worker.process.poll() is None, worker.text()
+    os.kill(own_broker.pids[1], signal.SIGSTOP)
+    try:
+        assert worker.terminate(deadline_s=10) < 5.5
+    finally:
+        os.kill(own_broker.pids[1], signal.SIGCONT)
+    successor = Worker(connection, "monitor-0", tmp_path)
+    write(connection, 3, 20)
+    with contextlib.closing(MonitorProgress(connection)) as progress:
+        wait_until(lambda: progress.behind() == 0, 60, "the successor has applied everything")
+    successor.terminate()
+    report = Report()
+    compare(connection, report)
+    assert report.exact, report
+    assert report.records > 0
