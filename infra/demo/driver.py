@@ -197,7 +197,7 @@ class Driver:
             return
         started = time.monotonic()
         self._picture.doing = "the loop catches up"
-        if not self._client.flush(FLUSH_S) or not self._scorer.flush(FLUSH_S):
+        if self._client.flush(FLUSH_S):  # the scorer emits through the same client
             raise Error(f"Kafka did not take the day's events within {FLUSH_S:g} s")
         self._barrier.wait(predictions=len(self.ledger.predicted), labels=len(self.ledger.labelled))
         self._picture.doing = ""

@@ -95,7 +95,7 @@ def _play(
             supervisor.watch()
             screen.draw()
 
-        client = stack.enter_context(Client(connection=connection))
+        client = stack.enter_context(Client(connection))
         scorer = stack.enter_context(
             HotModel(
                 MODEL,
