@@ -46,7 +46,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     if TEST_BOOTSTRAP:
         yield RunningBroker(TEST_BOOTSTRAP)
         return
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), heap_mb=384, quick=True) as started:
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), heap_mb=384) as started:
         yield RunningBroker(started.bootstrap_servers)
 
 

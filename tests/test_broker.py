@@ -35,7 +35,7 @@ app()
 
 
 def small(folder: Path, nodes: int = 1, port: int | None = None) -> EmbeddedBroker:
-    return EmbeddedBroker(folder, nodes, port, heap_mb=384, quick=True)
+    return EmbeddedBroker(folder, nodes, port, heap_mb=384)
 
 
 def topics_of(bootstrap_servers: str) -> set[str]:
@@ -137,7 +137,7 @@ def test_the_command_names_its_address_and_ends_cleanly_at_sigterm(tmp_path: Pat
 _PARENT = """
 import sys, time, pathlib
 from driftloop.infra.broker import EmbeddedBroker
-broker = EmbeddedBroker(pathlib.Path(sys.argv[1]), heap_mb=384, quick=True).start()
+broker = EmbeddedBroker(pathlib.Path(sys.argv[1]), heap_mb=384).start()
 print(broker.pids[1], flush=True)
 time.sleep(600)
 """
