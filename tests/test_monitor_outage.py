@@ -15,6 +15,7 @@ from driftloop.streams.connection import Connection
 from driftloop.streams.monitor_progress import MonitorProgress
 
 from tests.soak_monitor import PARTITIONS, Report, VitalsWriter, Worker, compare
+from tests.soak_subjects import SUBJECTS
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -22,12 +23,12 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(tmp_path / "broker", heap_mb=384, quick=True) as broker:
+    with EmbeddedBroker(tmp_path / "broker", heap_mb=384) as broker:
         yield broker
 
 
 def write(connection: Connection, seed: int, transactions: int) -> None:
-    writer = VitalsWriter(connection, seed, rate=200.0)
+    writer = VitalsWriter(connection, SUBJECTS["chain"], seed, rate=200.0)
     writer.start()
     wait_until(lambda: writer.committed >= transactions, 60, "vitals written")
     writer.stop()
@@ -58,6 +59,6 @@ def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
         wait_until(lambda: progress.behind() == 0, 60, "the successor has applied everything")
     successor.terminate()
     report = Report()
-    compare(connection, report)
+    compare(connection, SUBJECTS["chain"], report)
     assert report.exact, report
     assert report.records > 0
