@@ -15,6 +15,17 @@ class LearningError(Error):
     """A learner cannot learn from these rows, e.g. because all labels are the same."""
 
 
+def classes_present(labels: Sequence[str | float], classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes that labels name, in the order given (absent: sorted). Raises LearningError below two."""
+    present = {str(label) for label in labels}
+    kept = tuple(name for name in (classes or sorted(present)) if name in present)
+    if len(kept) < 2:
+        raise LearningError(f"needs labels of at least two classes to learn from, got {list(kept)}")
+    if len(kept) < len(present):
+        raise LearningError(f"the labels name classes that are not stated: {sorted(present - set(kept))}")
+    return kept
+
+
 class ModelSignature(Protocol):
     """What a loader must know of a model; a Manifest and a Fitted both are one."""
 

@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from ..schemas.serving import FeatureSpec, Task
 from ..schemas.spec import HistGradientBoosting
 from .features import FeatureEncoder, Matrix, Row
-from .fitted import Fitted, LearningError
+from .fitted import Fitted, classes_present
 
 # Old enough for every onnxruntime that the project allows, and for the loaders of other languages.
 _IR_VERSION = 8
@@ -52,13 +52,8 @@ class HgbLearner:
             return Fitted(
                 "onnx", _graph(_trees(regressor), _regression_tail(), len(features)), features, None, task
             )
-        present = set(labels)
-        ordered = classes if classes is not None else tuple(sorted(str(label) for label in present))
-        kept = tuple(name for name in ordered if name in present)
-        place = {name: index for index, name in enumerate(kept)}
-        if len(kept) < 2:
-            raise LearningError(f"needs labels of at least two classes to learn from, got {list(kept)}")
-        targets = np.array([place[str(label)] for label in labels], dtype=np.int64)
+        kept = classes_present(labels, classes)
+        targets = np.array([kept.index(str(label)) for label in labels], dtype=np.int64)
         classifier = HistGradientBoostingClassifier(**self._settings(seed))
         classifier.fit(inputs, targets)
         data = _graph(_trees(classifier), _probability_tail(len(kept)), len(features))

@@ -11,12 +11,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from pydantic import ValidationError
 from river import linear_model, optim, preprocessing
 
 from ..schemas.serving import FeatureSpec, Task
 from ..schemas.spec import RiverLinear
 from .features import FeatureEncoder, Row
-from .fitted import Fitted, LearningError
+from .fitted import Fitted, LearningError, classes_present
 from .river_json import CategoryValues, NumberScale, RiverModel
 
 # A single outlier must not throw the weights away; standardised errors are seldom beyond this.
@@ -44,31 +45,28 @@ class RiverLearner:
     ) -> Fitted:
         """``classes`` orders the scores; classes that no label names are left out of the model."""
         layout = _Layout(features)
-        if task == "regression":
-            model = _regression(self.spec, layout, layout.encode(rows), [float(label) for label in labels])
-            return Fitted("river-json", _bytes(model), features, None, task)
-        present = {str(label) for label in labels}
-        kept = tuple(name for name in (classes or sorted(present)) if name in present)
-        if len(kept) < 2:
-            raise LearningError(f"needs labels of at least two classes to learn from, got {list(kept)}")
-        if len(kept) < len(present):
-            raise LearningError(f"the labels name classes that are not stated: {sorted(present - set(kept))}")
-        fit = _logistic if len(kept) == 2 else _softmax
-        places = [kept.index(str(label)) for label in labels]
-        model = fit(self.spec, layout, layout.encode(rows), places)
-        return Fitted("river-json", _bytes(model), features, kept, task)
+        encoded = layout.encode(rows)
+        kept: tuple[str, ...] | None = None
+        if task == "classification":
+            kept = classes_present(labels, classes)
+        try:
+            model = self._model(layout, encoded, labels, kept)
+        except (ValidationError, OverflowError) as error:  # the format takes finite numbers only
+            raise LearningError("the weights ran away: choose a smaller learning_rate") from error
+        return Fitted("river-json", model.model_dump_json().encode(), features, kept, task)
 
-
-def _bytes(model: RiverModel) -> bytes:
-    values = [
-        *model.intercepts,
-        model.target_mean,
-        model.target_scale,
-        *(w for row in model.weights for w in row),
-    ]
-    if not all(map(math.isfinite, values)):
-        raise LearningError("the weights ran away: choose a smaller learning_rate")
-    return model.model_dump_json().encode()
+    def _model(
+        self,
+        layout: _Layout,
+        encoded: list[tuple[Inputs, Inputs]],
+        labels: Sequence[str | float],
+        classes: tuple[str, ...] | None,
+    ) -> RiverModel:
+        if classes is None:
+            return _regression(self.spec, layout, encoded, [float(label) for label in labels])
+        places = [classes.index(str(label)) for label in labels]
+        fit = _logistic if len(classes) == 2 else _softmax
+        return fit(self.spec, layout, encoded, places)
 
 
 class _Layout:
