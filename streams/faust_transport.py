@@ -16,6 +16,7 @@ On failure: any exception here crashes the app; the next start resumes from the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -27,6 +28,8 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, AppT, ConsumerMessage, TransportT
 
 Record = ConsumerRecord[bytes, bytes]
+
+_faust_log = logging.getLogger("faust")  # what Faust's services say about themselves stays under its name
 
 
 class Keeper(Protocol):
@@ -60,6 +63,8 @@ class LinkedRecord:
 
 class ReadCommittedThread(AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer. Everything below runs in its event loop."""
+
+    logger = _faust_log
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +143,8 @@ def _partitions_of(error: OffsetOutOfRangeError) -> Iterable[TP]:
 class ReadCommittedConsumer(Consumer):
     """Faust's consumer, resuming where the app's keeper says. Topics must be declared with ``acks=False``."""
 
+    logger = _faust_log
+
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -210,6 +217,7 @@ class ReadCommittedTransport(Transport):
 class KeeperApp(faust.App):
     """A Faust app whose keeper, not the group, knows the positions."""
 
+    logger = _faust_log
     keeper: Keeper
 
     def _new_transport(self) -> TransportT:

@@ -26,7 +26,7 @@ from ..schemas.control import TickControl
 from ..schemas.errors import DecodeError, StateError
 from ..schemas.events import DeadLetter
 from ..schemas.ids import event_id
-from ..schemas.topics import DEAD_LETTERS, MONITOR_STATE
+from ..schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
 from .connection import Connection
 from .faust_transport import LinkedMessage
 from .monitor_state import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
@@ -171,9 +171,9 @@ class MonitorShell:
 
     async def _report_loss(self, tp: TP, begin: int, end: int) -> None:
         letter = DeadLetter(
-            id=event_id("dead", tp.topic, tp.partition, begin, "lost"),
+            id=event_id("dead", VITALS.name, tp.partition, begin, "lost"),
             stage="monitor",
-            topic=tp.topic,
+            topic=VITALS.name,
             partition=tp.partition,
             offset=begin,
             append_ms=0,

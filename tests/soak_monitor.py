@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -35,13 +36,14 @@ from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topi
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader, Record
 from driftloop.streams.monitor_app import run_monitor
-from driftloop.streams.monitor_shell import MonitorSettings
+from driftloop.streams.monitor_shell import Core, MonitorSettings
 from driftloop.streams.monitor_state import find_resume_point
+from driftloop.streams.vitals_core import Emitted
 
-from tests.chain_core import ChainCore
+from tests.soak_subjects import MODELS, SUBJECTS, Subject
 
 PARTITIONS = 2
-MODELS = [f"model-{i}" for i in range(10)]
+IDS = ("id", "drift_id", "trigger_id")
 EMITTED: tuple[Topic, ...] = (DRIFT, TRIGGERS, DEAD_LETTERS)
 # Snapshots far more often than in production, so that kills meet every step.
 SETTINGS = MonitorSettings(snapshot_records=20, snapshot_min_s=0.2, snapshot_max_s=1.0, session_s=6.0)
@@ -56,11 +58,10 @@ class Report:
     records: int = 0
     aborted_transactions: int = 0
     committed_transactions: int = 0
-    events: int = 0
+    events: dict[str, int] = field(default_factory=dict[str, int])
     re_emitted: int = 0
     forked_events: int = 0
-    skipped: int = 0
-    repeated: int = 0
+    behind: int = 0
     diverged: list[str] = field(default_factory=list[str])
     events_differ: list[str] = field(default_factory=list[str])
     restored_from_snapshot: int = 0
@@ -70,16 +71,16 @@ class Report:
 
     @property
     def exact(self) -> bool:
-        return not (
-            self.diverged or self.events_differ or self.forked_events or self.skipped or self.repeated
-        )
+        return not (self.behind or self.diverged or self.events_differ or self.forked_events)
 
 
 class VitalsWriter(threading.Thread):
     """Writes transactions of vitals-like records until told to stop."""
 
-    def __init__(self, connection: Connection, seed: int, rate: float) -> None:
+    def __init__(self, connection: Connection, subject: Subject, seed: int, rate: float) -> None:
         super().__init__(daemon=True)
+        self._subject = subject
+        self._numbers = dict.fromkeys(MODELS, 0)
         self._producer = Producer(connection.transactional(f"soak-{uuid.uuid4().hex}"))
         self._topic = connection.topic(VITALS)
         self._random = random.Random(seed)
@@ -96,7 +97,7 @@ class VitalsWriter(threading.Thread):
             self._producer.begin_transaction()
             for _ in range(size):
                 number += 1
-                self._write(number)
+                self._write()
             self._producer.flush()
             if number <= 12 or self._random.random() < 0.2:
                 self._producer.abort_transaction()
@@ -106,13 +107,13 @@ class VitalsWriter(threading.Thread):
                 self.committed += 1
             self._done.wait(self._random.expovariate(self._rate / 3.5))
 
-    def _write(self, number: int) -> None:
+    def _write(self) -> None:
         model = self._random.choice(MODELS)
-        partition = partition_of(model, PARTITIONS)
-        value = json.dumps({"model": model, "n": number, "x": self._random.random()}).encode()
+        value = self._subject.record(self._random, model, self._numbers[model])
+        self._numbers[model] += 1
         if self._random.random() < 0.01:
             value = b"\xff" + value
-        self._producer.produce(self._topic, value, partition=partition)
+        self._producer.produce(self._topic, value, partition=partition_of(model, PARTITIONS))
 
     def stop(self) -> None:
         self._done.set()
@@ -122,11 +123,12 @@ class VitalsWriter(threading.Thread):
 class Worker:
     """A monitor in a process of its own; its stderr says when it applied its first record."""
 
-    def __init__(self, connection: Connection, instance: str, logs: Path) -> None:
+    def __init__(self, connection: Connection, instance: str, logs: Path, core: str = "chain") -> None:
+        self.core = core
         self.instance = instance
         self.started = time.monotonic()
         self.log = logs / f"{instance}-{uuid.uuid4().hex[:6]}.log"
-        command = [sys.executable, "-m", "tests.soak_monitor", "--worker", instance]
+        command = [sys.executable, "-m", "tests.soak_monitor", "--worker", instance, "--core", core]
         command += ["--bootstrap", connection.bootstrap_servers, "--prefix", connection.prefix]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -156,35 +158,53 @@ class Worker:
         return time.monotonic() - begin
 
 
-def work(connection: Connection, instance: str) -> None:
+def work(connection: Connection, instance: str, subject: Subject) -> None:
     """The worker process."""
-    import logging
-
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("driftloop").setLevel(logging.INFO)
-    seen: list[int] = []
-
-    class Watched(ChainCore):
-        def apply(self, value: bytes, *, offset: int, append_time_ms: int):
-            if not seen:
-                seen.append(offset)
-                print("first record applied", offset, flush=True)
-            return super().apply(value, offset=offset, append_time_ms=append_time_ms)
 
     run_monitor(
-        connection, instance_id=instance, make_core=Watched, restore_core=Watched.restore, settings=SETTINGS
+        connection,
+        instance_id=instance,
+        make_core=lambda partition: Announcing(subject.make(partition)),
+        restore_core=lambda data: Announcing(subject.restore(data)),
+        settings=SETTINGS,
     )
 
 
-def soak(connection: Connection, *, kills: int, zombies: int, seed: int, rate: float, logs: Path) -> Report:
+class Announcing:
+    """A core that says when the process applied its first record."""
+
+    said = False
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def applied_offset(self) -> int:
+        return self._core.applied_offset
+
+    def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
+        if not Announcing.said:
+            Announcing.said = True
+            print(f"first record applied: {offset}", flush=True)
+        return self._core.apply(value, offset=offset, append_time_ms=append_time_ms)
+
+    def snapshot(self) -> bytes:
+        return self._core.snapshot()
+
+
+def soak(
+    connection: Connection, *, core: str, kills: int, zombies: int, seed: int, rate: float, logs: Path
+) -> Report:
     """Kill, freeze, and compare."""
     chance = random.Random(seed)
     report = Report(kills=kills, zombies=zombies)
     freezes = set(chance.sample(range(kills), zombies))
-    writer = VitalsWriter(connection, seed, rate)
+    writer = VitalsWriter(connection, SUBJECTS[core], seed, rate)
     writer.start()
     workers: list[Worker] = []
-    worker = Worker(connection, "monitor-0", logs)
+    worker = Worker(connection, "monitor-0", logs, core)
     for number in range(kills):
         if number in freezes:
             worker = _freeze_and_take_over(worker, connection, number, logs, workers)
@@ -195,7 +215,7 @@ def soak(connection: Connection, *, kills: int, zombies: int, seed: int, rate: f
             time.sleep(chance.uniform(0.0, 2.0))
         worker.kill()
         workers.append(worker)
-        worker = Worker(connection, worker.instance, logs)
+        worker = Worker(connection, worker.instance, logs, core)
     report.restart_s.append(worker.wait_applying())
     writer.stop()
     report.aborted_transactions, report.committed_transactions = writer.aborted, writer.committed
@@ -205,7 +225,7 @@ def soak(connection: Connection, *, kills: int, zombies: int, seed: int, rate: f
     for each in workers:
         report.restored_from_snapshot += each.text().count("resumes at") - each.text().count("state at -1)")
         report.reread_warnings += each.text().count("reading again from")
-    compare(connection, report)
+    compare(connection, SUBJECTS[core], report)
     return report
 
 
@@ -215,7 +235,7 @@ def _freeze_and_take_over(
     """Freeze the worker beyond its session, start another, thaw the first while the other works."""
     worker.wait_applying()
     worker.process.send_signal(signal.SIGSTOP)
-    successor = Worker(connection, f"monitor-z{number}", logs)
+    successor = Worker(connection, f"monitor-z{number}", logs, worker.core)
     successor.wait_applying()
     time.sleep(0.5)
     worker.process.send_signal(signal.SIGCONT)
@@ -249,24 +269,23 @@ def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:
         yield from reader.catch_up()
 
 
-def compare(connection: Connection, report: Report) -> None:
+def compare(connection: Connection, subject: Subject, report: Report) -> None:
     """Replay the committed vitals offline and compare states and events."""
-    cores = [ChainCore(partition) for partition in range(PARTITIONS)]
+    cores = [subject.make(partition) for partition in range(PARTITIONS)]
     wanted: dict[tuple[str, bytes], list[bytes]] = defaultdict(list)
     for record in read_topic(connection, VITALS):
         report.records += 1
         core = cores[record.partition]
         for event in core.apply(record.value or b"", offset=record.offset, append_time_ms=record.append_ms):
             wanted[(event.topic.name, event.key or b"%d" % record.partition)].append(event.value)
-    for core in cores:
-        point = find_resume_point(connection, core.partition)
-        got = ChainCore.restore(point.snapshot.data) if point.snapshot else ChainCore(core.partition)
-        for model, (count, chain) in core.chains.items():
-            got_count, got_chain = got.chains.get(model, (0, ""))
-            report.skipped += max(0, count - got_count)
-            report.repeated += max(0, got_count - count)
-            if chain != got_chain:
-                report.diverged.append(model)
+    for partition, core in enumerate(cores):
+        point = find_resume_point(connection, partition)
+        got = subject.restore(point.snapshot.data) if point.snapshot else subject.make(partition)
+        report.behind += core.applied_offset - got.applied_offset
+        states = subject.states(got)
+        report.diverged += [
+            model for model, state in subject.states(core).items() if states.get(model) != state
+        ]
     _compare_events(connection, wanted, report)
 
 
@@ -278,12 +297,13 @@ def _compare_events(
     for topic in EMITTED:
         for record in read_topic(connection, topic):
             body = json.loads(record.value or b"{}")
-            known = first.setdefault((topic.name, body["id"]), record.value or b"")
+            name = next(body[field] for field in IDS if field in body)
+            known = first.setdefault((topic.name, name), record.value or b"")
             if known is not record.value:
                 report.re_emitted += 1
                 report.forked_events += known != record.value
                 continue
-            report.events += 1
+            report.events[topic.name] = report.events.get(topic.name, 0) + 1
             got[(topic.name, record.key or b"%d" % body["partition"])].append(known)
             if record.key and record.partition != partition_of(record.key, PARTITIONS):
                 report.events_differ.append(f"{topic.name} {record.key!r} on partition {record.partition}")
@@ -306,6 +326,7 @@ def some_broker(bootstrap: str | None) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--core", choices=SUBJECTS, default="chain", help="chain shows any slip")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--zombies", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
@@ -316,7 +337,7 @@ def main() -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        work(Connection(given.bootstrap, given.prefix), given.worker)
+        work(Connection(given.bootstrap, given.prefix), given.worker, SUBJECTS[given.core])
         return 0
     with some_broker(given.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as scratch:
         connection = Connection(bootstrap, given.prefix)
@@ -324,7 +345,13 @@ def main() -> int:
         logs = given.logs or Path(scratch)
         logs.mkdir(parents=True, exist_ok=True)
         report = soak(
-            connection, kills=given.kills, zombies=given.zombies, seed=given.seed, rate=given.rate, logs=logs
+            connection,
+            core=given.core,
+            kills=given.kills,
+            zombies=given.zombies,
+            seed=given.seed,
+            rate=given.rate,
+            logs=logs,
         )
     restarts = sorted(report.restart_s)
     summary = asdict(report) | {
