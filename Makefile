@@ -28,7 +28,8 @@ test: setup  ## All tests, on a real embedded Kafka
 lint: setup  ## Formatting, lint, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	.ci/package-tree
+	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
 types: setup  ## Strict types on the source folders
 	$(BIN)/pyright

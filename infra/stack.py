@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ..schemas.errors import BrokerError
 from ..schemas.spec import Deployment
 from .apply import Applied, apply_deployment
 from .broker import EmbeddedBroker
@@ -21,28 +22,34 @@ class Prepared:
     settings: Settings
     topics: TopicsReport
     specs: Applied
-    embedded: bool
+    broker: EmbeddedBroker | None
+
+    def check_broker(self) -> None:
+        """Raises BrokerError when the embedded broker has died: nothing can go on without it."""
+        node = None if self.broker is None else self.broker.failed_node()
+        if self.broker is not None and node is not None:
+            raise BrokerError(f"the embedded broker died; its last words are in {self.broker.log_file(node)}")
 
 
 @contextmanager
 def prepared_cluster(settings: Settings, deployment: Deployment) -> Iterator[Prepared]:
     """The user's cluster, or the embedded broker where none is named; topics and specs applied."""
     if settings.bootstrap_servers is not None:
-        yield _prepare(settings, deployment, embedded=False)
+        yield _prepare(settings, deployment, None)
         return
     with EmbeddedBroker(settings.state_dir / "broker") as broker:
         reached = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        yield _prepare(reached, deployment, embedded=True)
+        yield _prepare(reached, deployment, broker)
 
 
-def _prepare(settings: Settings, deployment: Deployment, *, embedded: bool) -> Prepared:
+def _prepare(settings: Settings, deployment: Deployment, broker: EmbeddedBroker | None) -> Prepared:
     connection = settings.connection()
     topics = apply_topics(
         connection,
         data_partitions=settings.data_partitions,
         model_partitions=settings.model_partitions,
     )
-    return Prepared(settings, topics, apply_deployment(connection, deployment), embedded)
+    return Prepared(settings, topics, apply_deployment(connection, deployment), broker)
 
 
 def role_environment(settings: Settings, name: str) -> dict[str, str]:

@@ -55,11 +55,12 @@ class Supervisor:
         for role in self._roles:
             self._children[role.name] = self._spawn(role)
 
-    def run(self, stop: threading.Event) -> None:
-        """Watches until ``stop`` is set, then stops all."""
+    def run(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
+        """Watches until ``stop`` is set or ``check`` raises, then stops all."""
         try:
             while not stop.wait(0.2):
                 self.watch()
+                check()
         finally:
             self.stop()
 

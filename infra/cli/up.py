@@ -33,7 +33,7 @@ def up() -> None:
         supervisor = Supervisor(roles, _say)
         supervisor.start()
         _welcome(prepared, tuple(deployment.models))
-        supervisor.run(stop)
+        supervisor.run(stop, check=prepared.check_broker)
     output.print("stopped")
 
 
@@ -48,11 +48,11 @@ def _say(role: str, line: str) -> None:
 
 def _welcome(prepared: Prepared, models: tuple[str, ...]) -> None:
     settings = prepared.settings
-    kind = "embedded broker" if prepared.embedded else "cluster"
+    kind = "cluster" if prepared.broker is None else "embedded broker"
     output.print(f"Kafka      {settings.bootstrap_servers} ({kind})")
     output.print(f"server     http://{settings.http_host}:{settings.http_port}  (POST /predict, /feedback)")
     output.print(f"models     {', '.join(models)}")
-    if prepared.embedded:
+    if prepared.broker is not None:
         output.print(
             f"elsewhere  DRIFTLOOP_BOOTSTRAP_SERVERS={settings.bootstrap_servers} driftloop status",
             soft_wrap=True,
