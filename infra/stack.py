@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Prepared:
 
 
 @contextmanager
-def prepared_cluster(settings: Settings, deployment: Deployment) -> Iterator[Prepared]:
+def prepared_cluster(settings: Settings, deployment: Deployment) -> Generator[Prepared]:
     """The user's cluster, or the embedded broker where none is named; topics and specs applied."""
     if settings.bootstrap_servers is not None:
         yield _prepare(settings, deployment, None)

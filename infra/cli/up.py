@@ -53,8 +53,5 @@ def _welcome(prepared: Prepared, models: tuple[str, ...]) -> None:
     output.print(f"server     http://{settings.http_host}:{settings.http_port}  (POST /predict, /feedback)")
     output.print(f"models     {', '.join(models)}")
     if prepared.broker is not None:
-        output.print(
-            f"elsewhere  DRIFTLOOP_BOOTSTRAP_SERVERS={settings.bootstrap_servers} driftloop status",
-            soft_wrap=True,
-        )
+        output.print("watch      driftloop status --watch   (in this folder, from another terminal)")
     output.print("Ctrl-C stops everything\n")

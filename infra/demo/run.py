@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
@@ -133,7 +133,7 @@ def _play(
 
 
 @contextmanager
-def _roles(settings: Settings, folder: Path) -> Iterator[Supervisor]:
+def _roles(settings: Settings, folder: Path) -> Generator[Supervisor]:
     """Joiner, monitor, trainer and server, each with a log file of its own."""
     lock = threading.Lock()
 
