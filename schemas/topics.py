@@ -30,7 +30,9 @@ class Topic:
         """The topic's broker configuration."""
         config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "4194304"}
         if self.compacted:
-            return config | {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+            # Compaction spares the newest segment: Kafka's 1 GiB would keep a small topic's whole history.
+            compact = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+            return config | compact | {"segment.bytes": "16777216"}
         retention = -1 if self.retention_ms is None else self.retention_ms
         return config | {"cleanup.policy": "delete", "retention.ms": str(retention)}
 
