@@ -65,9 +65,15 @@ class ExperimentResult:
 
 
 def run_experiment(
-    given: ExperimentInput, *, clock_ns: Callable[[], int] = time.perf_counter_ns
+    given: ExperimentInput,
+    *,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    on_trained: Callable[[], None] = lambda: None,
 ) -> ExperimentResult:
-    """Raises ArtifactError when the champion's artifact cannot be loaded, SpecError for a wrong spec."""
+    """``on_trained`` is called between training and judging, when there is something to judge.
+
+    Raises ArtifactError when the champion's artifact cannot be loaded, SpecError for a wrong spec.
+    """
     started = clock_ns()
     before, after = _usable(given)
     parts = split(
@@ -84,6 +90,7 @@ def run_experiment(
     except LearningError as error:
         return ExperimentResult(False, f"nothing could be learned: {error}")
     trained = clock_ns()
+    on_trained()
     hearing = Hearing.of(given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns)
     verdicts = hearing.verdicts()
     judged = clock_ns()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .base import Event, ModelName, Sha256, TimestampMs, Version
-from .decisions import Change, TriggerReason
+from .decisions import Approval, Change, TriggerReason
 
 RunStatus = Literal["waiting", "training", "evaluating", "promoted", "rejected", "failed", "superseded"]
 
@@ -64,6 +64,11 @@ class TrainingRun(Event):
     champion: Version
     spec_digest: Sha256
     change: Change | None = None
+    approval: Approval = Field(default="automatic", description="needed: the run waits for a person")
+    trigger_append_ms: int | None = Field(
+        default=None, description="append time of the trigger: its window reaches at least that far"
+    )
+    attempt: int = Field(default=1, description="training that was cut off by the trainer's end starts again")
     why: str = ""
     progress: Progress | None = None
     version: Version | None = Field(default=None, description="set when promoted")
