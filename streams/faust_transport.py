@@ -220,5 +220,8 @@ class KeeperApp(faust.App):
     logger = _faust_log
     keeper: Keeper
 
+    def _create_directories(self) -> None:
+        """Make none: Faust would put folders for tables, of which there are none, where the process runs."""
+
     def _new_transport(self) -> TransportT:
         return ReadCommittedTransport(self.conf.broker_consumer, cast(AppT, self))

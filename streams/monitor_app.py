@@ -33,7 +33,6 @@ from .vitals_core import Clock, VitalsCore
 
 log = logging.getLogger(__name__)
 
-
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, LABEL_REQUESTS, DEAD_LETTERS)
 
 
@@ -168,18 +167,25 @@ async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app.finalize()
+    try:
+        await _run_until(app, stop)
+        if app.crash_reason is None:
+            deadline.arm(exit_code=0)
+            await shell.release_all()
+        else:
+            log.error("the monitor failed: %r", app.crash_reason)
+    finally:
+        deadline.arm(exit_code=1)
+    await app.stop()
+    if app.crash_reason is not None:
+        raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason
+
+
+async def _run_until(app: KeeperApp, stop: asyncio.Event) -> None:
+    """Start, and go on until ``stop`` is set or the app has crashed."""
     stopping = asyncio.create_task(stop.wait())
     starting = asyncio.create_task(app.start())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not stopping.done():
         await starting
         await app.wait(stopping)
-    if app.crash_reason is None:
-        deadline.arm(exit_code=0)
-        await shell.release_all()
-    else:
-        log.error("the monitor failed: %r", app.crash_reason)
-        deadline.arm(exit_code=1)
-    await app.stop()
-    if app.crash_reason is not None:
-        raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason

@@ -29,18 +29,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from driftloop.infra.topics_admin import apply_topics
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader, Record
 from driftloop.streams.monitor_app import run_monitor
+from driftloop.streams.monitor_progress import MonitorProgress
 from driftloop.streams.monitor_shell import Core, MonitorSettings
 from driftloop.streams.monitor_state import find_resume_point
 from driftloop.streams.vitals_core import Emitted
 
 from tests.soak_subjects import MODELS, SUBJECTS, Subject
+from tests.waiting import wait_until
 
 PARTITIONS = 2
 IDS = ("id", "drift_id", "trigger_id")
@@ -138,12 +140,13 @@ class Worker:
 
     def wait_applying(self, deadline_s: float = 60.0) -> float:
         """Seconds from start until the first record was applied."""
-        until = time.monotonic() + deadline_s
-        while "first record applied" not in self.text():
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"worker {self.instance} does not work:\n{self.text()}")
-            time.sleep(0.01)
+        wait_until(self._applying, deadline_s, f"{self.instance} applies records")
         return time.monotonic() - self.started
+
+    def _applying(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"worker {self.instance} ended:\n{self.text()}")
+        return "first record applied" in self.text()
 
     def kill(self) -> None:
         self.process.kill()
@@ -219,7 +222,8 @@ def soak(
     report.restart_s.append(worker.wait_applying())
     writer.stop()
     report.aborted_transactions, report.committed_transactions = writer.aborted, writer.committed
-    wait_applied(connection)
+    with contextlib.closing(MonitorProgress(connection)) as progress:
+        wait_until(lambda: progress.behind() == 0, 120, "everything in vitals is applied")
     report.stop_s = worker.terminate()
     workers.append(worker)
     for each in workers:
@@ -243,25 +247,6 @@ def _freeze_and_take_over(
     worker.kill()
     workers.append(worker)
     return successor
-
-
-def wait_applied(connection: Connection, deadline_s: float = 120.0) -> None:
-    """Until the published progress has reached the end of vitals."""
-    reader = Consumer(connection.consumer("monitor"))
-    until = time.monotonic() + deadline_s
-    topic = connection.topic(VITALS)
-    try:
-        while True:
-            places = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-            ends = [reader.get_watermark_offsets(place, timeout=10)[1] for place in places]
-            done = [place.offset for place in reader.committed(places, timeout=10)]
-            if done == ends:
-                return
-            if time.monotonic() > until:
-                raise RuntimeError(f"the monitor stands at {done} of {ends}")
-            time.sleep(0.1)
-    finally:
-        reader.close()
 
 
 def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,10 +77,11 @@ async def monitor(
     make_core: Callable[[int], Core] = ChainCore,
     restore_core: Callable[[bytes], Core] = ChainCore.restore,
     shell_type: type[MonitorShell] = MonitorShell,
+    instance_id: str = "monitor-test",
 ) -> AsyncIterator[asyncio.Event]:
     """A running monitor inside the test; yields an event that is set when it has crashed."""
     shell = shell_type(connection, make_core, restore_core, settings)
-    app = build_app(connection, "monitor-test", shell, settings)
+    app = build_app(connection, instance_id, shell, settings)
     app.finalize()
     await app.start()
     crashed = asyncio.Event()
@@ -156,6 +158,37 @@ def test_kills_and_frozen_workers_skip_repeat_and_fork_nothing(topics: Connectio
     assert report["restored_from_snapshot"] > 0
 
 
+async def test_a_second_monitor_takes_its_share_where_the_first_left_off(
+    topics: Connection, progress: MonitorProgress
+) -> None:
+    vitals = Vitals(topics)
+    cores: dict[str, list[ChainCore]] = {"first": [], "second": []}
+
+    def restoring(owner: str) -> Callable[[bytes], Core]:
+        def restore(data: bytes) -> Core:
+            cores[owner].append(ChainCore.restore(data))
+            return cores[owner][-1]
+
+        return restore
+
+    rarely = replace(QUICK, snapshot_records=10_000)  # so that the snapshots are those of the hand-over
+    async with monitor(topics, rarely, restore_core=restoring("first"), instance_id="first"):
+        for partition in (0, 1):
+            vitals.write(*records(20), partition=partition)
+        await applied_all(progress)
+        async with monitor(topics, rarely, restore_core=restoring("second"), instance_id="second"):
+            await until(lambda: all(cores.values()), "both have restored what they own")
+            for partition in (0, 1):
+                vitals.write(*records(20, start=20), partition=partition)
+            await applied_all(progress)
+            assert [len(owned) for owned in cores.values()] == [1, 1]
+            assert {core.partition for owned in cores.values() for core in owned} == {0, 1}
+    states, events = replayed(topics)
+    assert {p: saved(topics, p).chains for p in (0, 1)} == {p: core.chains for p, core in states.items()}
+    emitted = [record.value for record in read(topics, DRIFT)]
+    assert sorted(emitted) == sorted(event.value for event in events if event.topic is DRIFT)
+
+
 async def test_aborted_records_never_reach_the_core_not_even_the_logs_first(
     topics: Connection, progress: MonitorProgress
 ) -> None:
@@ -199,6 +232,15 @@ async def test_a_defect_of_the_core_ends_the_monitor_before_anything_after_it_is
         async with monitor(topics) as crashed:
             await asyncio.wait_for(crashed.wait(), 20)
         assert saved(topics, 0).applied_offset < 6
+
+
+def test_a_failed_monitor_ends_its_process_with_an_exit_status_and_the_reason(
+    topics: Connection, tmp_path: Path
+) -> None:
+    Vitals(topics).write(b'{"model": "m", "defect": true}')
+    worker = Worker(topics, "monitor-0", tmp_path)
+    assert worker.process.wait(30) == 1
+    assert "MonitorCrashed: the monitor failed: ArithmeticError('a defect of the core')" in worker.text()
 
 
 async def test_bytes_that_are_no_vitals_reach_dead_letters_and_the_next_record_is_applied(
@@ -298,7 +340,7 @@ async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skippi
         for _ in range(4):  # 50 MB: more than all buffers before the gate hold
             pads = (base64.b64encode(os.urandom(100_000)).decode() for _ in range(100))
             vitals.write(*(json.dumps({"model": "m", "pad": pad}).encode() for pad in pads))
-        await asyncio.sleep(1.0)  # let the buffers fill
+        await asyncio.wait_for(GatedShell.reached.wait(), 20)
         cut(topics, 400)
         GatedShell.gate.set()
         await asyncio.wait_for(crashed.wait(), 20)
@@ -326,9 +368,11 @@ def test_missing_topics_are_named_before_anything_starts(connection: Connection)
 class GatedShell(MonitorShell):
     """A shell that takes no record until the gate opens."""
 
+    reached = asyncio.Event()
     gate = asyncio.Event()
 
     async def on_message(self, message: LinkedMessage) -> None:
+        self.reached.set()
         await self.gate.wait()
         await super().on_message(message)
 
