@@ -41,7 +41,7 @@ def prediction_event(
 ) -> EventDict:
     """A ``schemas.events.Prediction`` as a dict, absent fields left out. Raises InvalidEvent."""
     if model not in _known_models:
-        _check_model(model)
+        checked_model(model)
     if type(version) is not int or not 0 <= version < _MAX_VERSION:
         raise InvalidEvent(f"version must be an int from 0, got {version!r}")
     event: EventDict = {
@@ -123,7 +123,9 @@ def checked_ts(ts: object) -> int:
     return ts
 
 
-def _check_model(model: object) -> None:
+def checked_model(model: object) -> str:
+    """Raises InvalidEvent."""
     if not isinstance(model, str) or _MODEL_NAME.fullmatch(model) is None:
         raise InvalidEvent(f"{model!r} is not a model name: letters, digits, '.', '_' and '-', at most 100")
     _known_models.add(model)
+    return model
