@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         None, repr=False, description="fsspec URL of the artifact store; <state_dir>/artifacts by default"
     )
     keys_dir: Path | None = Field(None, description="signing and trusted keys; <state_dir>/keys by default")
+    hash_key: str | None = Field(
+        None, repr=False, description="hashes private features: 16 characters or more, alike on every server"
+    )
     data_partitions: int = Field(4, ge=1, description="partitions of predictions, labels and outcomes")
     model_partitions: int = Field(4, ge=1, description="partitions of every other topic")
     clock: Literal["append", "event"] = Field(

@@ -41,6 +41,7 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "kafka_jars": str(tmp_path),
         "artifact_store": "s3://bucket/artifacts",
         "keys_dir": "/keys",
+        "hash_key": "0123456789abcdef",
         "data_partitions": "12",
         "model_partitions": "3",
         "clock": "event",

@@ -1,0 +1,58 @@
+"""The key that hashes private features: from DRIFTLOOP_HASH_KEY, else from ``hash.key`` in the keys folder.
+
+Every server of a deployment must have the same, or their hashes differ and a model cannot learn from them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from ..schemas.errors import SettingsError
+from ..streams.privacy import Hasher
+from .settings import Settings
+
+HASH_KEY = "hash.key"
+
+
+def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
+    """None when there is no key. ``create``: the first of our own servers in a state folder makes one.
+
+    A program that only embeds driftloop must not: its key would differ from the servers'.
+    """
+    if settings.hash_key is not None:
+        return Hasher(settings.hash_key.encode())
+    path = settings.keys_path() / HASH_KEY
+    try:
+        return Hasher(path.read_bytes().strip())
+    except FileNotFoundError:
+        if not create:
+            return None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    return Hasher(_made(path))
+
+
+def _made(path: Path) -> bytes:
+    """A new key, or the one that another process made meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            pass  # another process was first, and its key is the one to use
+        finally:
+            temporary.unlink()
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"no key to hash private features: {path} cannot be made ({error}); set DRIFTLOOP_HASH_KEY"
+        ) from error
