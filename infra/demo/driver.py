@@ -18,7 +18,7 @@ import orjson
 
 from ...schemas.errors import Error
 from ...streams.client import Client
-from ...streams.hot_model import HotModel
+from ...streams.hot_model import Failed, HotModel
 from .barrier import Barrier
 from .flights import DAY_MS, HOUR_MS, Flights
 from .ledger import Ledger
@@ -173,6 +173,8 @@ class Driver:
                 ts=[int(flights.ts[row]) for row in in_batch],
             )
             for row, answer in zip(in_batch, served, strict=True):
+                if isinstance(answer, Failed):
+                    raise Error(f"the scorer failed on {answer.prediction_id}: {answer.error}")
                 self._said[row] = str(answer.prediction)
         if over_http:
             self._said.update(self._share.ask(flights, over_http))

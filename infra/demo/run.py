@@ -18,6 +18,7 @@ import orjson
 from rich.console import Console
 
 from ...models.artifacts import ArtifactStore
+from ...models.signing import load_verifier
 from ...schemas.errors import Error
 from ...schemas.specfile import parse_deployment
 from ...streams.client import Client
@@ -101,8 +102,8 @@ def _play(
                 MODEL,
                 connection=connection,
                 client=client,
-                store=settings.store_url(),
-                keys_dir=settings.keys_path(),
+                store=store,
+                verifier=lambda: load_verifier(settings.keys_path()),
                 state_dir=folder / "scorer",
                 server_id="scorer",
             )
@@ -112,6 +113,8 @@ def _play(
         barrier = Barrier(connection, view, servers=SERVERS, idle=idle)
         stack.callback(barrier.close)
         _await_server(settings, idle)
+        if not scorer.wait_ready(READY_S):
+            raise Error(f"the scorer is not ready after {READY_S:g} s: {scorer.why_not}")
         driver = Driver(flights, scorer, client, share, barrier, picture, idle, race=race)
         streaming = time.monotonic()
         driver.run(days)
