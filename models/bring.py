@@ -152,8 +152,10 @@ def _feature_type(kind: str) -> FeatureType:
 def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
     try:
         return predictor.predict(rows)
-    except (ArtifactError, FeatureError):
+    except ArtifactError:
         raise
+    except FeatureError as error:
+        raise ArtifactError(f"the model cannot take the CSV's rows: {error}") from error
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise ArtifactError(f"the model fails on the CSV's rows: {error}") from error
 

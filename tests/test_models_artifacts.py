@@ -20,7 +20,8 @@ DATA = b"not really a model, but bytes all the same"
 def manifest(version: int = 1, model: str = "m", refresh: int = 0) -> Manifest:
     return Manifest(
         model=model, version=version, refresh=refresh, created_ms=1, artifact_sha256="a" * 64,
-        artifact_bytes=1,         format="onnx", task="regression", features=(), self_test=(), reference=Reference(rows=1),
+        artifact_bytes=1, format="onnx", task="regression", features=(), self_test=(),
+        reference=Reference(rows=1),
     )  # fmt: skip
 
 
