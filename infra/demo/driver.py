@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import orjson
@@ -51,12 +52,12 @@ class HttpShare:
 
     def ask(self, flights: Flights, rows: Sequence[int]) -> dict[int, str]:
         """Row → answer, of those that were answered."""
-        answers = self._threads.map(lambda row: self._predict(flights, row), rows)
+        answers = self._threads.map(partial(self._predict, flights), rows)
         return {row: answer for row, answer in zip(rows, answers, strict=True) if answer is not None}
 
     def tell(self, flights: Flights, rows: Sequence[int]) -> None:
         """Ground truth through /feedback."""
-        list(self._threads.map(lambda row: self._feedback(flights, row), rows))
+        list(self._threads.map(partial(self._feedback, flights), rows))
 
     def close(self) -> None:
         self._threads.shutdown()
