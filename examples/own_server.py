@@ -1,7 +1,8 @@
 """A server of your own that always answers with the live version. Run it: `uvicorn own_server:app`."""
 
-import driftloop
 from fastapi import FastAPI
+
+import driftloop
 
 client = driftloop.Client()  # DRIFTLOOP_BOOTSTRAP_SERVERS says where Kafka is
 late = driftloop.HotModel("late", client=client)
