@@ -33,6 +33,7 @@ from .vitals_core import Clock, VitalsCore
 
 log = logging.getLogger(__name__)
 
+_CRASH_S = 2.0  # after a crash, Faust's own stop sometimes hangs
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, LABEL_REQUESTS, DEAD_LETTERS)
 
 
@@ -64,9 +65,9 @@ def run_monitor(
     make_core = make_core or (lambda partition: VitalsCore(partition, clock=clock))
     shell = MonitorShell(connection, make_core, restore_core, settings)
     app = build_app(connection, instance_id, shell, settings)
-    deadline = StopDeadline(settings.stop_s)
+    deadline = StopDeadline()
     try:
-        asyncio.run(_serve(app, shell, deadline))
+        asyncio.run(_serve(app, shell, deadline, settings.stop_s))
     finally:
         deadline.disarm()
 
@@ -161,7 +162,7 @@ class _FaustWire:
             await consumer.seek_wait({tp: offset})
 
 
-async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline) -> None:
+async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline, stop_s: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -170,12 +171,12 @@ async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline) ->
     try:
         await _run_until(app, stop)
         if app.crash_reason is None:
-            deadline.arm(exit_code=0)
+            deadline.arm(stop_s, exit_code=0)
             await shell.release_all()
         else:
-            log.error("the monitor failed: %r", app.crash_reason)
+            log.error("the monitor failed", exc_info=app.crash_reason)
     finally:
-        deadline.arm(exit_code=1)
+        deadline.arm(_CRASH_S, exit_code=1)
     await app.stop()
     if app.crash_reason is not None:
         raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason

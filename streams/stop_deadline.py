@@ -11,20 +11,19 @@ log = logging.getLogger(__name__)
 
 
 class StopDeadline:
-    """Ends the process, as kill -9 would, ``seconds`` after ``arm`` unless it has ended by then.
+    """Ends the process, as kill -9 would, some seconds after ``arm`` unless it has ended by then.
 
     Only for processes whose state is safe at every moment. A client library's thread that waits for a broker
     which does not answer would otherwise keep the process alive for as long as its timeouts last.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._timer: threading.Timer | None = None
 
-    def arm(self, exit_code: int) -> None:
+    def arm(self, seconds: float, *, exit_code: int) -> None:
         """Start the clock; the first call counts."""
         if self._timer is None:
-            self._timer = threading.Timer(self._seconds, self._end, (exit_code,))
+            self._timer = threading.Timer(seconds, _end, (seconds, exit_code))
             self._timer.daemon = True
             self._timer.start()
 
@@ -33,11 +32,12 @@ class StopDeadline:
         if self._timer is not None and not _holding_threads():
             self._timer.cancel()
 
-    def _end(self, exit_code: int) -> None:
-        log.warning("not stopped %g s after being asked to: ending by force", self._seconds)
-        for handler in logging.getLogger().handlers:
-            handler.flush()
-        os._exit(exit_code)
+
+def _end(seconds: float, exit_code: int) -> None:
+    log.warning("not stopped after %g s: ending by force", seconds)
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    os._exit(exit_code)
 
 
 def _holding_threads(patience_s: float = 0.2) -> bool:
