@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 ACK_EVERY_S = 60.0
 _POLL_S = 0.05  # an update waits at most this long before it is looked at
 _RETRY_S = 1.0
-_REACH_S = 5.0
+_REACH_S = 2.0  # also the longest that closing waits for, while Kafka is away
 _ACK_RETRY_S = 5.0
 _MAX_UNSENT = 100
 
@@ -137,7 +137,7 @@ class ModelFollower:
                 self._read(reader, specs, updates)
             self._use_newest(specs)
             if not specs and self._kept.kept.spec is None:
-                self._use_spec(ModelSpec())  # the topic was read whole: there is no spec to obey
+                self._use_newest([ModelSpec()])  # the topic was read whole: there is no spec to obey
             self._take(self._course.start(updates))
             self._following, self._trouble, self._at_end_s = True, "", time.monotonic()
             self._publish()
