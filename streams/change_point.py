@@ -21,9 +21,11 @@ FloatArray = npt.NDArray[np.float64]
 Direction = Literal["rise", "fall"]
 
 BLOCK = 16
-MAX_BLOCKS = 1024  # the newest 8,000 outcomes in full; then coarser, each block at most about 1 % of its age
+RESOLUTION = 64  # a block of merged ones is at most this part of its age: about 1,000 blocks for a million
+SLACK = 128  # blocks that may gather before thinning
 
 MIN_BATCHES = 8  # fewer batch means say too little about their own spread
+MAX_BATCHES = 20  # what the stream did before those is another story
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class ErrorHistory:
     def __init__(self, start: int = 0) -> None:
         self._start = start
         self._end = start
+        self._limit = SLACK
         self._sizes: list[int] = []
         self._sums: list[float] = []
 
@@ -59,7 +62,7 @@ class ErrorHistory:
             starts = np.arange(0, len(rest), BLOCK)
             self._sums.extend(np.add.reduceat(rest, starts).tolist())
             self._sizes.extend(np.diff(np.append(starts, len(rest))).tolist())
-        while len(self._sizes) > MAX_BLOCKS:
+        if len(self._sizes) > self._limit:
             self._thin()
 
     def _fill_last(self, values: FloatArray) -> int:
@@ -71,10 +74,20 @@ class ErrorHistory:
         return taken
 
     def _thin(self) -> None:
-        """Merge the older half in pairs."""
-        half = MAX_BLOCKS // 2
-        self._sizes[:half] = [a + b for a, b in zip(self._sizes[:half:2], self._sizes[1:half:2], strict=True)]
-        self._sums[:half] = [a + b for a, b in zip(self._sums[:half:2], self._sums[1:half:2], strict=True)]
+        """Merge neighbours, newest first, wherever their sum stays small against its age."""
+        sizes: list[int] = []
+        sums: list[float] = []
+        age = 0  # outcomes after the block that is last in `sizes`
+        for size, total in zip(reversed(self._sizes), reversed(self._sums), strict=True):
+            if sizes and (sizes[-1] + size) * RESOLUTION <= age:
+                sizes[-1] += size
+                sums[-1] += total
+            else:
+                age += sizes[-1] if sizes else 0
+                sizes.append(size)
+                sums.append(total)
+        self._sizes, self._sums = sizes[::-1], sums[::-1]
+        self._limit = len(sizes) + SLACK
 
     def best_split(self, since: int, direction: Direction = "rise") -> Split | None:
         """The split of the outcomes from index ``since`` on that separates the means best, in one direction.
@@ -127,7 +140,7 @@ class ErrorHistory:
         group = (np.cumsum(sizes) - sizes) // batch  # counted back from the change
         batch_sizes = np.bincount(group, weights=sizes)
         batch_sums = np.bincount(group, weights=sums)
-        whole = batch_sizes >= batch / 2
+        whole = (batch_sizes >= batch / 2) & (np.arange(len(batch_sizes)) < MAX_BATCHES)
         batch_sizes, batch_sums = batch_sizes[whole], batch_sums[whole]
         if len(batch_sizes) < 2:
             return None
@@ -146,11 +159,12 @@ class ErrorHistory:
         return sizes, np.array(self._sums), self._start + np.cumsum(sizes)
 
     def dump(self) -> dict[str, Any]:
-        return {"start": self._start, "sizes": self._sizes, "sums": self._sums}
+        return {"start": self._start, "limit": self._limit, "sizes": self._sizes, "sums": self._sums}
 
     @classmethod
     def load(cls, state: dict[str, Any]) -> Self:
         history = cls(int(state["start"]))
+        history._limit = int(state["limit"])
         history._end = history._start + sum(state["sizes"])
         history._sizes = [int(size) for size in state["sizes"]]
         history._sums = [float(total) for total in state["sums"]]

@@ -28,7 +28,7 @@ FAILURES_ALPHA = 0.001  # one test per window of some 1,000 requests, for ever
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One comparison over one full window. ``exceeded``: ``level`` is above ``threshold``, and not by chance."""
+    """A comparison over one full window. ``exceeded``: its level is above the threshold, not by chance."""
 
     kind: DriftKind
     detector: str

@@ -40,6 +40,7 @@ ROLLING = "rolling-accuracy"
 
 # Stationary streams of 1.2 million outcomes gave 47 firings; 7 of them stood out by 3.5, 19 by 3.
 CONFIRM_DEVIATIONS = 3.5
+LOOK_BACK = 1000  # outcomes before Page-Hinkley's own change point that are enough for a `before`
 RULE_DEVIATIONS = (
     2.0  # the rolling rule's window and hold-out may be small: a fall must exceed their noise too
 )
@@ -136,7 +137,7 @@ class ErrorStream:
             findings.extend(self._recovery(name, alert, window))
         fired = bool(rises) and alert.state in ("quiet", "accepted")
         if fired:
-            alert.since = rises[0].since
+            alert.since = _view(name, rises[0])
             alert.move("fire", self.count)
         if alert.state == "suspected":
             findings.extend(self._weigh(name, alert, rises if fired else [], detectors))
@@ -216,6 +217,8 @@ class ErrorStream:
             evidence=evidence,
         )
         alert.move("recover", self.count)
+        if name == PAGE_HINKLEY:
+            self._page_hinkley = PageHinkley(self.count)  # its mean still holds what is over
         return [recovered]
 
     def _follow_reference(self, spec: ModelSpec, reference: Reference | None) -> list[Finding]:
@@ -298,8 +301,15 @@ class ErrorStream:
 
 
 def holdout_rows(spec: ModelSpec, reference: Reference) -> int:
-    """How many rows are behind a reference's accuracy and shares: it names only those of its profile."""
+    """How many rows are behind a reference's accuracy and shares: it names only its profile's."""
     return max(1, round(reference.rows * spec.window.holdout))
+
+
+def _view(name: Firing, shift: Shift) -> int:
+    """Where to begin looking for the change: ADWIN's window is of one piece, Page-Hinkley's may be long."""
+    if name == ADWIN:
+        return shift.since
+    return max(shift.since, shift.change - max(LOOK_BACK, 4 * (shift.at - shift.change)))
 
 
 def _normal_error(reference: Reference, *, bits: bool) -> float | None:

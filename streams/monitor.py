@@ -110,7 +110,9 @@ class Monitor:
         self._watched[key] = watched
         if len(self._watched) > MAX_WATCHED:
             del self._watched[self._silent_longest()]
-        return [(self._drift(seen, finding, cause), finding) for finding in watched.observe(seen, spec)]
+        findings = watched.observe(seen, spec)
+        at = watched.errors.count
+        return [(self._drift(seen, finding, cause, at, i), finding) for i, finding in enumerate(findings)]
 
     def _silent_longest(self) -> Key:
         return next(key for key in self._watched if key != (self.champion, "champion"))
@@ -136,7 +138,7 @@ class Monitor:
         if watched is not None:
             watched.judged()
 
-    def _drift(self, seen: Observation, finding: Finding, cause: Cause) -> Drift:
+    def _drift(self, seen: Observation, finding: Finding, cause: Cause, outcomes: int, number: int) -> Drift:
         return Drift(
             drift_id=event_id(
                 "drift",
@@ -148,6 +150,8 @@ class Monitor:
                 finding.severity,
                 cause.partition,
                 cause.offset,
+                outcomes,
+                number,
             ),
             model=self.model,
             version=seen.version,

@@ -15,18 +15,21 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import orjson
-from datasketches import (  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module, without types
-    kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType]
+from datasketches import (  # a compiled module, without types
+    kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
 )
 from pydantic import ValidationError
 
 from ..schemas.base import first_reason
-from ..schemas.control import CONTROL, Control
+from ..schemas.control import CONTROL, Control, UpdateControl
 from ..schemas.errors import DecodeError
 from ..schemas.events import Role
 from ..schemas.vitals import Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
+from .reference_check import check_reference
 
 LIMIT = 2**53  # beyond it JSON's numbers and ours part ways
+
+MAX_ERROR = 1e150  # its square is still a number
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -94,9 +97,12 @@ def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
     if "control" not in record:
         return _observations(Vitals.decode(value))
     try:
-        return CONTROL.validate_json(value, strict=True)
+        control = CONTROL.validate_json(value, strict=True)
     except ValidationError as error:
         raise DecodeError(first_reason("Control", error)) from error
+    if isinstance(control, UpdateControl) and control.reference is not None:
+        check_reference(control.reference)
+    return control
 
 
 def _observations(vitals: Vitals) -> tuple[Observation, ...]:
@@ -136,14 +142,16 @@ def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:
 def _errors(entry: ModelVitals, where: str) -> FloatArray:
     if entry.errors is None:
         return np.zeros(0)
+    count, data = entry.errors.count, entry.errors.data
+    size = -(-count // 8) if entry.errors.kind == "bits" else 8 * count
+    if count < 0 or len(data) != -(-size // 3) * 4:  # before anything of the announced size is allocated
+        raise DecodeError(f"{where}: errors: {len(data)} base64 digits for {count} {entry.errors.kind}")
     try:
         values = entry.errors.values()
     except (ValueError, binascii.Error) as error:
         raise DecodeError(f"{where}: errors: {error}") from error
-    if len(values) != entry.errors.count:
-        raise DecodeError(f"{where}: errors: {len(values)} values where {entry.errors.count} are announced")
-    if not bool(np.all(np.isfinite(values) & (values >= 0))):
-        raise DecodeError(f"{where}: errors: a negative or non-finite value")
+    if not bool(np.all((values >= 0) & (values < MAX_ERROR))):  # also refuses NaN
+        raise DecodeError(f"{where}: errors: a value that is not from 0 to {MAX_ERROR:g}")
     return values
 
 
@@ -200,8 +208,8 @@ def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
     for name, count in counts.items():
         if not 0 <= count < LIMIT:
             raise DecodeError(f"{where}: {name}: {count} is not from 0 to 2**53")
-    if any(errors.error_sum < 0 for errors in segments):
-        raise DecodeError(f"{where}: segments: a negative sum of errors")
+    if not all(0 <= errors.error_sum < MAX_ERROR for errors in segments):
+        raise DecodeError(f"{where}: segments: a sum of errors that is not from 0 to {MAX_ERROR:g}")
 
 
 def _extreme(counts: Iterable[int]) -> int:

@@ -32,6 +32,9 @@ TERMINAL = ("promoted", "rejected", "failed", "superseded")
 # change to some tens of outcomes, a window of features only to its own length.
 DATED_BEST = ("concept", "accuracy", "prediction", "data")
 
+DEFAULT_SPEC = ModelSpec()  # until a spec was applied
+DEFAULT_DIGEST = DEFAULT_SPEC.digest()
+
 _DIGEST: TypeAdapter[str] = TypeAdapter(Sha256)
 
 
@@ -40,8 +43,8 @@ class Policy:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self.spec = ModelSpec()
-        self._digest = self.spec.digest()
+        self.spec = DEFAULT_SPEC
+        self._digest = DEFAULT_DIGEST
         self._champion = 0
         self._retired = False
         self._pending: dict[str, PendingDrift] = {}
@@ -69,17 +72,17 @@ class Policy:
             self._next_ms = self._due_ms = None
         self.spec, self._digest = spec, digest
 
-    def on_champion(self, version: int, now_ms: int) -> None:
-        """``version`` is live (0: none is). What older versions were to be retrained for is moot."""
+    def on_champion(self, version: int, now_ms: int) -> list[Trigger]:
+        """``version`` is live (0: none is). What older versions were to be retrained for is moot: awaiting
+        triggers are told again, as refused."""
         self._retired = version == 0
         if version == self._champion:
-            return
+            return []
         self._champion = version
         self._pending.clear()
         self._outcomes = 0
-        for record in list(self._triggers.values()):
-            if record.state == "awaiting":
-                self._remember(record.moved("withdraw", now_ms))
+        awaiting = [record for record in self._triggers.values() if record.state == "awaiting"]
+        return [self._withdraw(record, now_ms, f"version {version} is live now") for record in awaiting]
 
     def on_drift(self, drift: Drift, condition: str) -> None:
         if drift.severity == "alarm" and drift.role == "champion" and drift.version == self._champion > 0:
@@ -141,8 +144,10 @@ class Policy:
     # --- what follows ------------------------------------------------------------------------------------
 
     def decide(self, now_ms: int, alarmed: frozenset[str]) -> list[Trigger]:
-        """At most one trigger. ``alarmed``: the champion's conditions that hold now."""
-        self._pass_time(now_ms)
+        """At most one new trigger. ``alarmed``: the champion's conditions that hold now."""
+        return self._pass_time(now_ms) + self._next(now_ms, alarmed)
+
+    def _next(self, now_ms: int, alarmed: frozenset[str]) -> list[Trigger]:
         self._pending = {
             name: drift
             for name, drift in self._pending.items()
@@ -175,10 +180,18 @@ class Policy:
             times.append(0 if self._next_ms is None else self._next_ms)
         return min(times, default=NEVER_MS)
 
-    def _pass_time(self, now_ms: int) -> None:
+    def _pass_time(self, now_ms: int) -> list[Trigger]:
+        withdrawn: list[Trigger] = []
         for record in list(self._triggers.values()):
             if record.busy and now_ms >= record.since_ms + self._patience_ms():
-                self._remember(record.moved("withdraw" if record.state == "awaiting" else "end", now_ms))
+                if record.state == "awaiting":
+                    withdrawn.append(self._withdraw(record, now_ms, "nobody decided in time"))
+                else:
+                    self._remember(record.moved("end", now_ms))
+        self._pass_schedule(now_ms)
+        return withdrawn
+
+    def _pass_schedule(self, now_ms: int) -> None:
         schedule = self.spec.triggers.schedule
         if schedule is None or now_ms == 0:
             return
@@ -186,6 +199,14 @@ class Policy:
             self._due_ms = self._next_ms
         if self._next_ms is None or now_ms >= self._next_ms:
             self._next_ms = next_occurrence_ms(schedule, now_ms)
+
+    def _withdraw(self, record: TriggerRecord, now_ms: int, why: str) -> Trigger:
+        moved = record.moved("withdraw", now_ms)
+        trigger = record.trigger.model_copy(
+            update={"approval": "refused", "by": "policy", "why": why, "ts": now_ms}
+        )
+        self._remember(TriggerRecord(trigger, moved.state, now_ms))
+        return trigger
 
     def _patience_ms(self) -> int:
         """Longer than all stages of a run may take; then the policy no longer waits for word of it."""

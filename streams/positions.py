@@ -1,8 +1,9 @@
 """From an index in an error stream back to positions in the log: per outcomes partition a seq and a time.
 
-Outcomes of several input partitions lie interleaved in one error stream. Per message a mark is kept; old
-marks of a partition are merged in pairs, so that a bounded number reaches back for ever, each at most about
-one per cent of its age wide.
+Outcomes of several input partitions lie interleaved in one error stream. Per message a mark is kept; the
+older marks are, the more of a partition's are merged into one, so that some hundreds reach back for ever.
+Within a mark, positions are exact if it is one message's and its seqs are consecutive, else by their share of
+the way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Self
 from ..schemas.decisions import Change, ChangePosition
 from .observations import Observation
 
-MAX_MARKS = 512
+RESOLUTION = 64  # a merged mark spans at most this part of its age, times the number of partitions
+SLACK = 128  # marks that may gather before thinning
 CHUNK = 64  # outcomes per mark where the seqs have gaps
 
 
@@ -45,7 +47,7 @@ class Mark:
         )
 
     def at(self, index: int) -> tuple[int, int]:
-        """(seq, ts) at an index, never past the outcome there; ts by its share of the way."""
+        """(seq, ts) at an index."""
         into = min(max(index - self.start, 0), self.end - self.start)
         span = self.end - self.start
         return (
@@ -60,7 +62,7 @@ class Positions:
     def __init__(self) -> None:
         self._marks: dict[int, list[Mark]] = {}
         self._next: dict[int, tuple[int, int]] = {}
-        self._total = 0
+        self._limit = SLACK
 
     def update(self, seen: Observation, start: int) -> None:
         """``seen``'s first error has index ``start``."""
@@ -87,19 +89,22 @@ class Positions:
                     ts_min + (ts_max - ts_min) * (i + size) // count,
                 )
             )
-            self._total += 1
         self._next[seen.partition] = (int(seqs[-1]) + 1, seen.append_min_ms)
-        if self._total > max(MAX_MARKS, 8 * len(self._marks)):
-            self._thin()
+        if sum(len(marks) for marks in self._marks.values()) > self._limit:
+            self._thin(start + count)
 
-    def _thin(self) -> None:
-        """Merge each partition's marks of the stream's older half (by marks, not by outcomes) in pairs."""
-        starts = sorted(mark.start for marks in self._marks.values() for mark in marks)
-        middle = starts[len(starts) // 2]
-        for marks in self._marks.values():
-            old = sum(mark.end <= middle for mark in marks) // 2 * 2
-            marks[:old] = [marks[i].joined(marks[i + 1]) for i in range(0, old, 2)]
-        self._total = sum(len(marks) for marks in self._marks.values())
+    def _thin(self, end: int) -> None:
+        """Merge a partition's neighbours wherever their span stays small against its age."""
+        resolution = max(4, RESOLUTION // len(self._marks))
+        for partition, marks in self._marks.items():
+            kept: list[Mark] = []  # newest first
+            for mark in reversed(marks):
+                if kept and (kept[-1].end - mark.start) * resolution <= end - kept[-1].end:
+                    kept[-1] = mark.joined(kept[-1])
+                else:
+                    kept.append(mark)
+            self._marks[partition] = kept[::-1]
+        self._limit = sum(len(marks) for marks in self._marks.values()) + SLACK
 
     def change_at(self, index: int) -> Change | None:
         """Where the outcome with this index lies; None before there was any.
@@ -129,6 +134,7 @@ class Positions:
             "marks": [
                 [partition, [mark.row() for mark in marks]] for partition, marks in self._marks.items()
             ],
+            "limit": self._limit,
             "next": [[partition, *position] for partition, position in self._next.items()],
         }
 
@@ -137,5 +143,5 @@ class Positions:
         positions = cls()
         positions._marks = {p: [Mark(*row) for row in rows] for p, rows in state["marks"]}
         positions._next = {p: (seq, append_ms) for p, seq, append_ms in state["next"]}
-        positions._total = sum(len(marks) for marks in positions._marks.values())
+        positions._limit = int(state["limit"])
         return positions

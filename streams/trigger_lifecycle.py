@@ -4,9 +4,9 @@
        │ refuse: refused
        │ withdraw: withdrawn
 
-``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run ended, or a
-version of it went live, or the trainer was silent for longer than a run may take.
-A trigger that needs no approval starts as open. The end of a run may be told again: closed stays closed.
+``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run ended,
+or a version of it went live, or the trainer was silent for longer than a run may take. A trigger that needs
+no approval starts as open. The end of a run may be told again: closed stays closed.
 """
 
 from __future__ import annotations

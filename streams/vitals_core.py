@@ -22,7 +22,7 @@ from ..schemas.control import (
     UpdateControl,
 )
 from ..schemas.decisions import Drift, Trigger
-from ..schemas.errors import DecodeError, Error, IllegalTransition, StateError
+from ..schemas.errors import DecodeError, IllegalTransition, StateError
 from ..schemas.events import DeadLetter
 from ..schemas.ids import event_id
 from ..schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
@@ -94,13 +94,8 @@ class VitalsCore:
         self._append_ms = max(self._append_ms, append_time_ms)
         try:
             record = decode_record(value)
-            if isinstance(record, tuple):
-                events = self._on_vitals(record)
-            elif isinstance(record, TickControl):
-                events = []
-            else:
-                events = self._on_control(record)
-        except (DecodeError, IllegalTransition) as error:
+            events = self._on_vitals(record) if isinstance(record, tuple) else self._on_control(record)
+        except DecodeError as error:  # all of them are raised before any state changed
             events = [self._dead_letter(value, error, append_time_ms)]
         if self.clock == "append":
             events += self._wake()
@@ -114,7 +109,7 @@ class VitalsCore:
         events: list[Emitted] = []
         for model in dict.fromkeys(observation.model for observation in seen):
             own = [observation for observation in seen if observation.model == model]
-            state = self._models.setdefault(model, ModelState(model))
+            state = self._models.get(model) or self._models.setdefault(model, ModelState(model))
             newest = max((observation.ts_max or 0 for observation in own), default=0)
             now_ms = self._move_time(state, newest)
             for observation in own:
@@ -133,19 +128,25 @@ class VitalsCore:
         state = known or ModelState(control.model)
         now_ms = self._move_time(state, 0)
         triggers: list[Trigger] = []
-        match control:
-            case SpecControl():
-                state.policy.on_spec(control)
-            case RequestControl():
-                triggers = state.policy.on_request(control, now_ms)
-            case ApprovalControl():
-                triggers = state.policy.on_approval(control, now_ms)
-            case RunControl():
-                if state.policy.on_run(control, now_ms):
-                    state.monitor.judged()
-            case UpdateControl():
-                state.policy.on_champion(control.version, now_ms)
-                state.monitor.serve(control.version, control.reference, state.policy.spec)
+        judged = False
+        try:
+            match control:
+                case SpecControl():
+                    state.policy.on_spec(control)
+                case RequestControl():
+                    triggers = state.policy.on_request(control, now_ms)
+                case ApprovalControl():
+                    triggers = state.policy.on_approval(control, now_ms)
+                case RunControl():
+                    judged = state.policy.on_run(control, now_ms)
+                case UpdateControl():
+                    triggers = state.policy.on_champion(control.version, now_ms)
+        except IllegalTransition as error:
+            raise DecodeError(str(error)) from error
+        if isinstance(control, UpdateControl):
+            state.monitor.serve(control.version, control.reference, state.policy.spec)
+        if judged:
+            state.monitor.judged()
         self._models[control.model] = state
         return [_trigger(trigger) for trigger in triggers] + self._decide(state)
 
@@ -171,7 +172,7 @@ class VitalsCore:
     def _cause(self, now_ms: int) -> Cause:
         return Cause(self.partition, self._applied, now_ms)
 
-    def _dead_letter(self, value: bytes, error: Error, append_ms: int) -> Emitted:
+    def _dead_letter(self, value: bytes, error: DecodeError, append_ms: int) -> Emitted:
         letter = DeadLetter(
             id=event_id("dead", VITALS.name, self.partition, self._applied),
             stage="monitor",
@@ -179,7 +180,7 @@ class VitalsCore:
             partition=self.partition,
             offset=self._applied,
             append_ms=append_ms,
-            reason=str(error),
+            reason=error.reason,
             value_b64=base64.b64encode(value).decode(),
         )
         return Emitted(DEAD_LETTERS, b"", letter.encode())
