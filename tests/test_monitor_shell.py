@@ -150,7 +150,7 @@ async def live(log: Log, chance: random.Random, *, calm: bool) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_dropped_repeated_and_cut_short_records_leave_the_replays_state_and_events(
     chance: random.Random,
 ) -> None:
