@@ -39,7 +39,8 @@ class ArtifactStore:
     def __init__(self, url: str) -> None:
         """``url``: a folder or any fsspec URL. Raises SettingsError when its file system is unknown."""
         try:
-            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+            # A remembered listing would hide what another process has stored since.
+            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
             raise SettingsError(f"artifact store {url!r} cannot be opened: {error}") from error
         self._fs = fs

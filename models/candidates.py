@@ -63,6 +63,8 @@ class Teacher:
         """Raises LearningError when these rows cannot teach this learner."""
         if not rows:
             raise LearningError("there are no rows to learn from")
+        if not self.features:
+            raise LearningError("the rows have no features to learn from")
         return make_learner(learner).fit(
             [row.features for row in rows],
             [row.label for row in rows],

@@ -15,6 +15,10 @@ class LearningError(Error):
     """A learner cannot learn from these rows, e.g. because all labels are the same."""
 
 
+class AnswerError(Error):
+    """A model's answer to a row is no answer: not a number. That request failed; others may not."""
+
+
 def classes_present(labels: Sequence[str | float], classes: tuple[str, ...] | None) -> tuple[str, ...]:
     """The classes that labels name, in the order given (absent: sorted). Raises LearningError below two."""
     present = {str(label) for label in labels}
@@ -79,4 +83,10 @@ class Answer:
 class Predictor(Protocol):
     """A loaded model. Thread safe: ``predict`` may run from many threads at once."""
 
-    def predict(self, rows: Sequence[Row]) -> list[Answer]: ...
+    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer per row.
+
+        Raises FeatureError when a value is not of its feature's type, AnswerError when an answer is not a
+        number; a model that somebody brought may raise what its runtime raises.
+        """
+        ...

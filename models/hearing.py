@@ -13,7 +13,7 @@ from ..schemas.serving import Manifest, Reference
 from ..schemas.spec import ModelSpec
 from . import gates
 from .features import FeatureError, Row
-from .fitted import Answer, Fitted, Predictor
+from .fitted import Answer, AnswerError, Fitted, Predictor
 from .judging import Floats, Judged, Prediction, costs_of, squared_errors
 from .loaders import load
 from .paired import block_bootstrap, wilson
@@ -137,17 +137,17 @@ class Hearing:
 
 
 def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Prediction]:
-    """None where a row does not fit the champion's features: it would have failed that request."""
+    """None where the champion cannot take the row or gives no number: it would have failed that request."""
     try:
         return [answer.prediction for answer in predictor.predict(rows)]
-    except FeatureError:
+    except (FeatureError, AnswerError):
         return [_answer(predictor, row) for row in rows]
 
 
 def _answer(predictor: Predictor, row: Row) -> Prediction:
     try:
         return predictor.predict([row])[0].prediction
-    except FeatureError:
+    except (FeatureError, AnswerError):
         return None
 
 

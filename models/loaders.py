@@ -23,7 +23,12 @@ def load(signature: ModelSignature, data: bytes, *, max_bytes: int = MAX_ARTIFAC
     loader = _LOADERS.get(signature.format)
     if loader is None:
         raise ArtifactError(f"format {signature.format!r} is not one of {', '.join(sorted(_LOADERS))}")
-    return loader(signature, data)
+    try:
+        return loader(signature, data)
+    except ImportError as error:
+        raise ArtifactError(
+            f"the library behind {signature.format} is missing here ({error}): pip install 'driftloop[serve]'"
+        ) from error
 
 
 def _load_onnx(signature: ModelSignature, data: bytes) -> Predictor:

@@ -7,6 +7,7 @@ scores (a tensor, or sklearn-onnx's list of {class: probability}), a label alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from ..schemas.base import ClassValue, FeatureValue, class_name
 from ..schemas.errors import ArtifactError
 from ..schemas.serving import FeatureSpec
 from .features import FeatureEncoder, FeatureError, Row
-from .fitted import Answer, ModelSignature
+from .fitted import Answer, AnswerError, ModelSignature
 from .onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, AnyArray, OnnxSession
 
 _PROBABILITY_SLACK = 1e-3  # float32 probabilities of many classes add up to one only this well
@@ -48,7 +49,7 @@ class OnnxPredictor:
         self._answers = _reader(classes, has_label=label is not None, has_scores=scores is not None)
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
-        """One answer per row. Raises FeatureError when a value is not of its feature's type."""
+        """See ``Predictor.predict``."""
         if not rows:
             return []
         return self._answers(self._run(self._outputs, self._feed(rows)))
@@ -110,8 +111,14 @@ def _whole(name: str, value: FeatureValue) -> int:
 
 
 def _numbers(outputs: list[Any]) -> list[Answer]:
-    values = cast("AnyArray", outputs[0])
-    return [Answer(value) for value in values.reshape(-1).astype(np.float64).tolist()]
+    values = cast("AnyArray", outputs[0]).reshape(-1).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise _no_number()
+    return [Answer(value) for value in values.tolist()]
+
+
+def _no_number() -> AnswerError:
+    return AnswerError("the model answers NaN or infinity: does it take nulls, and numbers this large?")
 
 
 def _reader(
@@ -135,7 +142,10 @@ def _flat(labels: AnyArray) -> list[ClassValue]:
 def _by_scores(classes: tuple[str, ...], scores: Any) -> list[Answer]:
     answers: list[Answer] = []
     for of_class in _score_dicts(classes, scores):
-        answers.append(Answer(max(of_class, key=of_class.__getitem__), of_class))
+        best = max(of_class, key=of_class.__getitem__)
+        if not math.isfinite(sum(of_class.values())):
+            raise _no_number()
+        answers.append(Answer(best, of_class))
     return answers
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..schemas.base import first_reason
 from ..schemas.errors import ArtifactError
 from .features import FeatureEncoder, Row
-from .fitted import Answer, ModelSignature
+from .fitted import Answer, AnswerError, ModelSignature
 
 Floats = NDArray[np.float64]
 
@@ -99,10 +99,12 @@ class RiverPredictor:
         self._target = (model.target_mean, model.target_scale)
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
-        """One answer per row. Raises FeatureError when a value is not of its feature's type."""
+        """See ``Predictor.predict``."""
         if not rows:
             return []
         raw = self._raw(rows)
+        if not np.isfinite(raw).all():
+            raise AnswerError("the model answers NaN or infinity: are the features' numbers this large?")
         classes = self._classes
         if classes is None:
             mean, scale = self._target
@@ -116,9 +118,10 @@ class RiverPredictor:
         ]
 
     def _raw(self, rows: Sequence[Row]) -> Floats:
-        encoded = self._encode(rows)
-        scaled = (encoded[:, self._number_columns] - self._means) * self._inverse_scales
-        raw = np.where(np.isnan(scaled), 0.0, scaled) @ self._number_weights + self._intercepts
+        encoded = self._encode(rows).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks
+            scaled = (encoded[:, self._number_columns] - self._means) * self._inverse_scales
+            raw = np.where(np.isnan(scaled), 0.0, scaled) @ self._number_weights + self._intercepts
         for column, weights in self._category_weights:
             index = encoded[:, column]
             raw += weights[np.where(np.isnan(index), -1, index).astype(np.intp)]

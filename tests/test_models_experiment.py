@@ -295,6 +295,12 @@ def test_rows_of_one_class_teach_nothing_and_the_run_says_why() -> None:
     assert "nothing could be learned: hgb/after: needs labels of at least two classes" in result.why
 
 
+def test_rows_without_features_teach_nothing_and_the_run_says_why() -> None:
+    result = experiment(before=(), after=tuple(replace(row, features={}) for row in SAME))
+    assert not result.passed
+    assert "the rows have no features to learn from" in result.why
+
+
 def test_a_champion_that_cannot_be_loaded_is_an_error(champion: tuple[Manifest, bytes]) -> None:
     with pytest.raises(ArtifactError):
         experiment(champion=(champion[0], b"junk"))

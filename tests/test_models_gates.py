@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from driftloop.models import gates
+from driftloop.models.features import Row
 from driftloop.models.fitted import Answer
 from driftloop.models.judging import Judged, costs_of, squared_errors
 from driftloop.models.paired import block_bootstrap, holm, mcnemar, wilson
+from driftloop.models.timing import REQUESTS, time_single_rows
 from driftloop.schemas.errors import SpecError
 from driftloop.schemas.spec import Cost, Fairness, LatencyGate, Significance
 from hypothesis import assume, given, settings
@@ -258,3 +262,23 @@ def test_briers_score_runs_from_sure_and_right_to_sure_and_wrong() -> None:
         Answer("b", {"a": 0.0, "b": 1.0}), Answer("a"), Answer("b"),
     ]  # fmt: skip
     assert squared_errors(answers, ["a"] * 5).tolist() == [0.0, 0.5, 2.0, 0.0, 2.0]
+
+
+def test_models_are_timed_one_row_at_a_time_and_in_turn() -> None:
+    order: list[tuple[str, int]] = []
+    now = 0
+
+    class Slow:
+        def __init__(self, name: str, ns: int) -> None:
+            self.name, self.ns = name, ns
+
+        def predict(self, rows: Sequence[Row]) -> list[Answer]:
+            nonlocal now
+            now += self.ns
+            order.append((self.name, len(rows)))
+            return [Answer("a")]
+
+    slow, fast = time_single_rows([Slow("a", 3_000_000), Slow("b", 1_000)], [{"x": 1}, {"x": 2}], lambda: now)
+    assert (set(slow.tolist()), set(fast.tolist())) == ({3.0}, {0.001})
+    assert len(slow) == len(fast) == REQUESTS
+    assert order[:4] == [("a", 1), ("b", 1), ("b", 1), ("a", 1)]

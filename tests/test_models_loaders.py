@@ -13,10 +13,11 @@ from typing import Any, cast
 import orjson
 import pytest
 from driftloop.models.features import FeatureError, infer_features
-from driftloop.models.fitted import Fitted
+from driftloop.models.fitted import AnswerError, Fitted
 from driftloop.models.learners import make_learner
 from driftloop.models.loaders import Answer, load
 from driftloop.models.onnx_guard import check_onnx
+from driftloop.models.river_json import NumberScale, RiverModel
 from driftloop.schemas.errors import ArtifactError
 from driftloop.schemas.serving import ArtifactFormat, FeatureSpec
 from driftloop.schemas.spec import HistGradientBoosting, ModelSpec, RiverLinear
@@ -116,6 +117,31 @@ def test_a_model_that_is_not_what_its_manifest_says_is_refused(fitted: Fitted, p
 def test_scores_that_do_not_fit_the_classes_are_refused() -> None:
     with pytest.raises(ArtifactError, match=r"shape \(1, 2\), and 3 classes"):
         ask(classifier(brought.softmax_matrix(), ("a", "b", "c")), LEFT)
+
+
+def test_an_answer_that_is_no_number_is_a_failed_request_and_says_so() -> None:
+    column = brought.model(
+        [helper.make_node("Identity", ["X"], ["y"])],
+        [brought.tensor("X", brought.FLOAT, None, 1)],
+        [brought.tensor("y", brought.FLOAT, None, 1)],
+    )
+    regression = Fitted("onnx", column, (X,), None, "regression")
+    assert ask(regression, {"x": 2.5})[0].prediction == 2.5
+    for fitted in (regression, classifier(brought.softmax_matrix())):
+        with pytest.raises(AnswerError, match="does it take nulls"):
+            ask(fitted, {"x": None})
+    far = RiverModel(
+        task="regression", numbers=(NumberScale(name="x", mean=0, scale=1e-300),), categories=(),
+        weights=((1e10,),), intercepts=(0.0,),
+    )  # fmt: skip
+    with pytest.raises(AnswerError, match="this large"):
+        ask(Fitted("river-json", far.model_dump_json().encode(), (X,), None, "regression"), {"x": 1e38})
+
+
+def test_a_missing_library_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "driftloop.models.onnx_model", None)
+    with pytest.raises(ArtifactError, match=r"pip install 'driftloop\[serve\]'"):
+        load(classifier(brought.softmax_matrix()), brought.softmax_matrix())
 
 
 def test_no_rows_get_no_answers() -> None:
@@ -311,7 +337,7 @@ def test_a_trained_model_loads_without_the_libraries_that_trained_it(tmp_path: P
 import sys
 from pathlib import Path
 from driftloop.models import hot
-from driftloop.models.fitted import Fitted
+from driftloop.models.fitted import AnswerError, Fitted
 from driftloop.models.loaders import load
 from driftloop.schemas.serving import FeatureSpec
 features = tuple(FeatureSpec.decode(line.encode()) for line in sys.argv[2:])
