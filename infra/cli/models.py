@@ -64,7 +64,8 @@ def show(model: Model) -> None:
     versions = Table(
         "version", "parent", "made", "format", "learner", "accuracy then", title=f"{model}: versions"
     )
-    for manifest in sorted(ArtifactStore(settings.store_url()).list_manifests(model), key=_order):
+    stored = ArtifactStore(settings.store_url()).list_manifests(model)
+    for manifest in sorted((one for one in stored if one.version > 0), key=_order):  # 0: a draft
         versions.add_row(
             f"{manifest.version}{' (live)' if manifest.version == view.champion else ''}",
             "" if manifest.parent is None else str(manifest.parent),
