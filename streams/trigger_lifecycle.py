@@ -5,8 +5,9 @@
        │ withdraw: withdrawn
 
 ``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run ended,
-or a version of it went live, or the trainer was silent for longer than a run may take. A trigger that needs
-no approval starts as open. The end of a run may be told again: closed stays closed.
+or a version of it went live, or the trainer was silent for longer than a run may take; trainer and policy hear
+of a new champion at different moments, so it may come in any state. A trigger that needs no approval starts as
+open.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ TRANSITIONS: dict[tuple[TriggerState, TriggerInput], TriggerState] = {
     ("awaiting", "refuse"): "refused",
     ("awaiting", "withdraw"): "withdrawn",
     ("open", "end"): "closed",
+    ("awaiting", "end"): "closed",
     ("closed", "end"): "closed",
+    ("refused", "end"): "refused",
+    ("withdrawn", "end"): "withdrawn",
 }
 
 

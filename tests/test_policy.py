@@ -185,6 +185,17 @@ def test_what_nobody_approves_is_withdrawn_in_the_end() -> None:
     )
 
 
+def test_a_run_that_ended_before_anybody_decided_frees_the_policy() -> None:
+    log = live(approval="needed", volume=4_000, cooldown=DAY_MS)
+    asked = decayed(log)
+    ended(log, asked, "superseded")
+    assert letters(log.append(approval(asked, granted=True)))
+    (volume,) = triggers(log.stream(bits(0.5, 1_000, 3)))
+    assert volume.reason == "volume"
+    log.append(update_record(2, reference()))
+    assert letters(log.append(run_record(volume.trigger_id, "superseded"))) == []  # withdrawn by then
+
+
 def test_a_trainer_that_never_answers_does_not_block_for_ever() -> None:
     log = live(cooldown=DAY_MS, schedule="0 3 * * *")
     decayed(log)
