@@ -4,10 +4,10 @@
        │ refuse: refused
        │ withdraw: withdrawn
 
-``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run ended,
-or a version of it went live, or the trainer was silent for longer than a run may take; trainer and policy hear
-of a new champion at different moments, so it may come in any state. A trigger that needs no approval starts as
-open.
+``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run
+ended, or a version of it went live, or the trainer was silent for longer than a run may take; trainer and
+policy hear of a new champion at different moments, so it may come in any state. A trigger that needs no
+approval starts as open.
 """
 
 from __future__ import annotations
