@@ -1,0 +1,146 @@
+"""Reading stated ranges of topics without a group, and asking where they begin and end.
+
+Ends are those of the whole log, open transactions included; ``read`` therefore waits until transactions that
+were open below the end have ended, and what it gives is all that will ever be there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import cast
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+
+from ..schemas.errors import BrokerError
+from ..schemas.topics import Topic
+from .connection import Connection
+from .log_reader import Record, as_record
+
+_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
+
+
+class Cancelled(Exception):
+    """Reading was called off."""
+
+
+class LogOffsets:
+    """Where topics begin, end, and stood at a time. Raises BrokerError when the cluster does not answer."""
+
+    def __init__(self, connection: Connection, *, timeout_s: float = 30.0) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._admin = AdminClient(connection.client())
+
+    def partitions(self, topic: Topic) -> list[int]:
+        name = self._connection.topic(topic)
+        try:
+            metadata = self._admin.list_topics(name, timeout=self._timeout_s).topics[name]
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
+        if metadata.error is not None:
+            raise BrokerError(
+                f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
+            )
+        return sorted(metadata.partitions)
+
+    def begins(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
+        earliest = cast("OffsetSpec", OffsetSpec.earliest())
+        return self._ask(topic, dict.fromkeys(partitions, earliest))
+
+    def ends(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
+        """Offsets that the next records will get."""
+        latest = cast("OffsetSpec", OffsetSpec.latest())
+        return self._ask(topic, dict.fromkeys(partitions, latest))
+
+    def at(self, topic: Topic, times_ms: Mapping[int, int]) -> dict[int, int]:
+        """Per partition the first offset appended at or after a time; its end where there is none."""
+        found = self._ask(
+            topic, {p: OffsetSpec.for_timestamp(max(0, time_ms)) for p, time_ms in times_ms.items()}
+        )
+        missing = [partition for partition, offset in found.items() if offset < 0]
+        return found | (self.ends(topic, missing) if missing else {})
+
+    def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
+        name = self._connection.topic(topic)
+        request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
+        try:
+            answers = cast(
+                "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
+                self._admin.list_offsets(
+                    request,
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=self._timeout_s,
+                ),
+            )
+            return {where.partition: answer.result().offset for where, answer in answers.items()}
+        except KafkaException as error:
+            raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
+
+
+class LogRanges:
+    """Reads ranges of one thread's choosing; its consumer stays connected in between."""
+
+    def __init__(self, connection: Connection, *, name: str, stalled_s: float = 30.0) -> None:
+        """``stalled_s``: longer than a transaction may stay open."""
+        self._connection = connection
+        self._stalled_s = stalled_s
+        # A short fetch wait: a fetch that waits for data holds back the assignment of the next range.
+        self._consumer = Consumer(
+            connection.consumer(f"ranges-{name}", fetch_wait_max_ms=10, auto_offset_reset="error")
+        )
+
+    def read(
+        self, topic: Topic, ranges: Mapping[int, tuple[int, int]], cancel: threading.Event | None = None
+    ) -> Iterator[Record]:
+        """Committed records from each partition's first offset up to, not including, its second.
+
+        In order per partition. Raises BrokerError when nothing moves for ``stalled_s`` or the log no longer
+        holds the range's beginning, Cancelled once ``cancel`` is set.
+        """
+        name = self._connection.topic(topic)
+        waiting = {partition: end for partition, (start, end) in ranges.items() if start < end}
+        if not waiting:
+            return
+        self._consumer.assign([TopicPartition(name, p, ranges[p][0]) for p in sorted(waiting)])
+        try:
+            moved_at = time.monotonic()
+            while waiting:
+                messages = self._poll()
+                now = time.monotonic()
+                moved_at = now if messages else moved_at
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
+                if now - moved_at > self._stalled_s:
+                    raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
+                for message in messages:
+                    yield from self._take(message, waiting)
+        finally:
+            self._consumer.unassign()
+
+    def _poll(self) -> list[Message]:
+        first = self._consumer.poll(0.1)
+        return [] if first is None else [first, *self._consumer.consume(1000, timeout=0)]
+
+    def _take(self, message: Message, waiting: dict[int, int]) -> Iterator[Record]:
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if partition not in waiting:
+            return
+        error = message.error()
+        if error is not None and error.code() != _EOF:
+            if error.retriable():
+                return
+            raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
+        end = waiting[partition]
+        if error is None and offset < end:
+            yield as_record(message)
+        # An end-of-partition's offset is where the next record will be, past transaction markers.
+        if (offset if error is not None else offset + 1) >= end:
+            del waiting[partition]
+            self._consumer.pause([TopicPartition(message.topic() or "", partition)])
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,134 @@
+"""Finding and reading a run's window in the outcomes topic, unassigned to any group, with bounded memory.
+
+Everything here can be repeated: the same log and the same cut give the same rows, whoever reads and whenever.
+On failure: nothing was written anywhere; the run reads again, or fails with the reason.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..schemas.errors import DecodeError
+from ..schemas.topics import OUTCOMES
+from .log_ranges import LogOffsets, LogRanges
+from .log_reader import Record
+from .trainer_step import Output, dead_letter
+from .training_window import Edge, Start, WindowPlan, WindowRows, head_of, model_prefix
+
+CLOCK_SKEW_MS = 5_000  # between brokers: an outcome is stamped by another one than the inputs behind it
+FIRST_STEP_MS = 1_000
+MAX_GROWTH = 8
+MAX_DEAD_LETTERS = 100  # per run; what lies there lies there for the next one too
+
+
+@dataclass(slots=True)
+class Window:
+    """The rows of a run, and what among the model's outcomes was none."""
+
+    rows: WindowRows
+    dead_letters: list[Output] = field(default_factory=list[Output])
+    unreadable: int = 0
+
+
+class OutcomeReader:
+    """Reads outcomes for one thread."""
+
+    def __init__(self, offsets: LogOffsets, ranges: LogRanges, cancel: threading.Event | None = None) -> None:
+        """``cancel`` ends what is under way with Cancelled."""
+        self._offsets = offsets
+        self._ranges = ranges
+        self._cancel = cancel
+        self._partitions = offsets.partitions(OUTCOMES)
+
+    def starts(self, plan: WindowPlan) -> dict[int, Start]:
+        """Where the window begins in each partition."""
+        begins = self._offsets.begins(OUTCOMES, self._partitions)
+        if plan.change is not None:
+            known = {int(partition): place for partition, place in plan.change.partitions.items()}
+            # A partition the estimate does not name had no outcome of this model when it was made.
+            earliest = min((place.append_ms for place in known.values()), default=plan.trigger_append_ms)
+            times = {p: known[p].append_ms if p in known else earliest for p in self._partitions}
+            found = self._offsets.at(OUTCOMES, {p: time_ms - CLOCK_SKEW_MS for p, time_ms in times.items()})
+            return {p: Start(found[p], known[p].seq if p in known else 0) for p in self._partitions}
+        floor = {p: max(begins[p], (plan.taught_ends or {}).get(p, 0)) for p in self._partitions}
+        until = self._offsets.at(OUTCOMES, dict.fromkeys(self._partitions, plan.trigger_append_ms + 1))
+        reached = self._reach_back(plan, until, floor, plan.max_rows, plan.trigger_append_ms + 1)
+        return {p: Start(offset) for p, offset in reached.items()}
+
+    def ends_after(self, edge: Edge) -> dict[int, int]:
+        """Per partition the first offset beyond an edge that is final."""
+        times = {p: edge.first_time_after(p) for p in self._partitions if p != edge.partition}
+        ends = self._offsets.at(OUTCOMES, times)
+        return ends | ({edge.partition: edge.offset + 1} if edge.partition in self._partitions else {})
+
+    def known_ends(self) -> dict[int, int]:
+        """Where the topic ends now, open transactions included."""
+        return self._offsets.ends(OUTCOMES, self._partitions)
+
+    def window(self, plan: WindowPlan, ends: Mapping[int, int]) -> Window:
+        """The rows of both sides of the change, below ``ends``."""
+        starts = self.starts(plan)
+        before = self._older(plan, starts)
+        window = Window(WindowRows(starts, plan))
+        ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
+        for record in self._of_model(plan.model, ranges):
+            try:
+                window.rows.add(Edge(record.append_ms, record.partition, record.offset), record.value or b"")
+            except DecodeError as error:
+                window.unreadable += 1
+                if window.unreadable <= MAX_DEAD_LETTERS:
+                    window.dead_letters.append(dead_letter(record, "train", error.reason))
+        window.rows.finish()
+        return window
+
+    def _older(self, plan: WindowPlan, starts: Mapping[int, Start]) -> dict[int, int]:
+        """Where to begin, so that the older rows wanted lie before the starts."""
+        begins = self._offsets.begins(OUTCOMES, self._partitions)
+        until = {p: max(starts[p].offset, begins[p]) for p in self._partitions}
+        if plan.change is not None and plan.change.partitions:
+            edge_ms = min(place.append_ms for place in plan.change.partitions.values()) - CLOCK_SKEW_MS
+        else:
+            edge_ms = plan.trigger_append_ms + 1
+        return self._reach_back(plan, until, begins, plan.old_rows, edge_ms)
+
+    def _reach_back(
+        self,
+        plan: WindowPlan,
+        until: Mapping[int, int],
+        floor: Mapping[int, int],
+        wanted: int,
+        edge_ms: int,
+    ) -> dict[int, int]:
+        """Offsets with at least ``wanted`` rows between them and ``until``; ``floor`` where there are fewer.
+
+        Goes back in steps of time, as long as the rate of rows found tells; so all partitions are read back
+        to about the same moment, and the newest rows among them are the newest of all.
+        """
+        reached = {p: max(offset, floor[p]) for p, offset in until.items()}
+        found, span_ms = 0, FIRST_STEP_MS
+        while found < wanted and any(reached[p] > floor[p] for p in reached):
+            at = self._offsets.at(OUTCOMES, dict.fromkeys(reached, edge_ms - span_ms))
+            stepped = {p: max(floor[p], min(at[p], reached[p])) for p in reached}
+            if edge_ms - span_ms <= 0:
+                stepped = dict(floor)
+            ranges = {p: (stepped[p], reached[p]) for p in reached}
+            found += sum(_is_row(record) for record in self._of_model(plan.model, ranges))
+            reached = stepped
+            growth = MAX_GROWTH if found == 0 else min(MAX_GROWTH, max(2.0, 1.2 * wanted / found))
+            span_ms = round(span_ms * growth)
+        return reached
+
+    def _of_model(self, model: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Record]:
+        prefix = model_prefix(model)
+        for record in self._ranges.read(OUTCOMES, ranges, self._cancel):
+            if record.value is not None and record.value.startswith(prefix):
+                yield record
+
+
+def _is_row(record: Record) -> bool:
+    try:
+        return head_of(record.value or b"").is_row
+    except DecodeError:
+        return False  # it is reported when the window is read
