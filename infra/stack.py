@@ -74,4 +74,5 @@ def loop_roles(settings: Settings) -> tuple[Role, ...]:
 
 def server_role(settings: Settings, models: tuple[str, ...]) -> Role:
     """The reference server, serving ``models``."""
-    return Role("serve", ("serve", *models), role_environment(settings, "serve"))
+    listen = ("--host", settings.http_host, "--port", str(settings.http_port))
+    return Role("serve", ("serve", *models, *listen), role_environment(settings, "serve"))
