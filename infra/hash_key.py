@@ -18,9 +18,10 @@ HASH_KEY = "hash.key"
 
 
 def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
-    """None when there is no key. ``create``: the first of our own servers in a state folder makes one.
+    """None when there is no key. Raises SettingsError for a key that is too short or cannot be read.
 
-    A program that only embeds driftloop must not: its key would differ from the servers'.
+    ``create``: make one in the state folder's own keys folder, where one host runs everything. A program that
+    only embeds driftloop must not, nor may a server whose keys folder was named: they would differ.
     """
     if settings.hash_key is not None:
         return Hasher(settings.hash_key.encode())
@@ -28,7 +29,7 @@ def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
     try:
         return Hasher(path.read_bytes().strip())
     except FileNotFoundError:
-        if not create:
+        if not create or settings.keys_dir is not None:
             return None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error

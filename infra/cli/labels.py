@@ -1,0 +1,92 @@
+"""``driftloop labels import``: ground truth that comes in bulk."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ...schemas.errors import Error
+from ..label_file import Imported, LabelColumns, LabelType, import_labels, read_labels
+from ..questions import BadRow
+from ..settings import Settings
+from .console import errors, output
+
+_SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    labels = typer.Typer(help="What turned out to be true.", no_args_is_help=True)
+    labels.callback()(_labels)
+    labels.command("import")(import_file)
+    app.add_typer(labels, name="labels")
+
+
+def _labels() -> None:  # with a callback, a lone command keeps its name
+    pass
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="CSV with a header, UTF-8.", exists=True, dir_okay=False)],
+    id_column: Annotated[str, typer.Option(help="Column with the prediction_id.")] = "prediction_id",
+    label_column: Annotated[str, typer.Option(help="Column with what was true.")] = "label",
+    ts_column: Annotated[
+        str | None,
+        typer.Option(help="Column with when it was known: Unix ms or ISO 8601.", show_default="now"),
+    ] = None,
+    source: Annotated[str, typer.Option(help="Who says so: expert, system, user, …")] = "system",
+    annotator: Annotated[str | None, typer.Option(help="Which of them.")] = None,
+    label_type: Annotated[LabelType, typer.Option(help="auto: what is written as a number is one.")] = "auto",
+    bad_rows: Annotated[
+        Path | None, typer.Option(help="Write every row that cannot be used here: line, reason.")
+    ] = None,
+) -> None:
+    """Import labels from a CSV file. Rows that cannot be used are told, by line, and stop nothing."""
+    from ...streams.client import Client
+
+    columns = LabelColumns(id_column, label_column, ts_column, label_type)
+    with ExitStack() as stack:
+        told = _Told(stack, bad_rows)
+        client = stack.enter_context(Client(Settings().connection()))
+        progress = stack.enter_context(
+            Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=errors)
+        )
+        lines = stack.enter_context(
+            progress.open(
+                file, "r", description=file.name, encoding="utf-8-sig", errors="surrogateescape", newline=""
+            )
+        )
+        imported = import_labels(
+            read_labels(lines, columns, str(file)), client, source=source, annotator=annotator, on_bad=told
+        )
+    _report(imported, bad_rows)
+
+
+class _Told:
+    """Shows the first bad rows, and writes all of them where that was asked for."""
+
+    def __init__(self, stack: ExitStack, path: Path | None) -> None:
+        self._count = 0
+        self._writer = None
+        if path is not None:
+            self._writer = csv.writer(stack.enter_context(path.open("w", encoding="utf-8", newline="")))
+            self._writer.writerow(["line", "reason"])
+
+    def __call__(self, row: BadRow) -> None:
+        self._count += 1
+        if self._count <= _SHOWN:
+            errors.print(f"line {row.line}: {row.reason}", highlight=False, markup=False, soft_wrap=True)
+        if self._writer is not None:
+            self._writer.writerow([row.line, row.reason])
+
+
+def _report(imported: Imported, bad_rows: Path | None) -> None:
+    output.print(f"{imported.sent} labels imported", highlight=False)
+    if imported.bad:
+        more = f"; the first {_SHOWN} are above" if imported.bad > _SHOWN else ""
+        all_of_them = f", all in {bad_rows}" if bad_rows is not None else ""
+        raise Error(f"{imported.bad} rows could not be used{more}{all_of_them}")

@@ -1,0 +1,36 @@
+"""``driftloop serve``: the reference server."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from ..settings import Settings
+from .console import errors
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+
+
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Which models.", show_default="all that are published")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8080", min=0, max=65535)
+    ] = None,
+) -> None:
+    """Serve models over HTTP: /predict, /feedback, /model, /health/live, /health/ready, /metrics."""
+    from ..server import run_server
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    given = {"http_host": host, "http_port": port}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    run_server(
+        settings, models or (), announce=lambda line: errors.print(line, highlight=False, soft_wrap=True)
+    )

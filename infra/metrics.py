@@ -1,0 +1,159 @@
+"""Every Prometheus metric of driftloop, named here and nowhere else.
+
+``python -m driftloop.infra.metrics`` prints the catalogue; ``docs/metrics.md`` is that text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+_LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One metric: what it is called, what it says, and by what it is told apart."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+REQUESTS = Meter(
+    "driftloop_http_requests_total",
+    "counter",
+    "HTTP requests answered, by path and status; model is empty where a request names none",
+    ("path", "model", "status"),
+)
+REQUEST_SECONDS = Meter(
+    "driftloop_http_request_seconds",
+    "histogram",
+    "time from the first byte of the body to the answer",
+    ("path", "model"),
+    _LATENCY_S,
+)
+ANSWERS = Meter(
+    "driftloop_answers_total",
+    "counter",
+    "answers of models; version 0 is the fallback",
+    ("model", "version", "role"),
+)
+LIVE_VERSION = Meter("driftloop_live_version", "gauge", "the version that serves; 0: none", ("model",))
+LIVE_GENERATION = Meter(
+    "driftloop_live_generation", "gauge", "the generation of the plan that serves", ("model",)
+)
+CAN_ANSWER = Meter("driftloop_can_answer", "gauge", "1 when requests can be answered", ("model",))
+FOLLOWING = Meter("driftloop_following", "gauge", "1 when the updates were read to their end", ("model",))
+BEHIND_SECONDS = Meter(
+    "driftloop_updates_behind_seconds", "gauge", "since when there are updates not read yet", ("model",)
+)
+SHADOWS_SKIPPED = Meter(
+    "driftloop_shadow_answers_skipped_total",
+    "counter",
+    "requests that shadows did not answer: too many waited, or a shadow failed",
+    ("model",),
+)
+EVENTS_EMITTED = Meter("driftloop_events_emitted_total", "counter", "predictions and labels taken for Kafka")
+EVENTS_DROPPED = Meter("driftloop_events_dropped_total", "counter", "events that will not arrive")
+EVENTS_WAITING = Meter("driftloop_events_waiting", "gauge", "events on their way to Kafka")
+
+CATALOGUE: tuple[Meter, ...] = (
+    REQUESTS, REQUEST_SECONDS, ANSWERS, LIVE_VERSION, LIVE_GENERATION, CAN_ANSWER, FOLLOWING, BEHIND_SECONDS,
+    SHADOWS_SKIPPED, EVENTS_EMITTED, EVENTS_DROPPED, EVENTS_WAITING,
+)  # fmt: skip
+
+
+class Reading(NamedTuple):
+    """What a metric is at this moment, read when it is asked for."""
+
+    meter: Meter
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+class Metrics:
+    """The metrics of one process or app: counted as things happen, or read when they are scraped."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._counters: dict[Meter, Counter] = {}
+        self._histograms: dict[Meter, Histogram] = {}
+        self._making = threading.Lock()
+
+    def count(self, meter: Meter, *labels: str, by: float = 1.0) -> None:
+        """Counts up; ``labels`` in the order of the catalogue."""
+        counter = self._counters.get(meter) or self._make_counter(meter)
+        (counter.labels(*labels) if labels else counter).inc(by)
+
+    def observe(self, meter: Meter, value: float, *labels: str) -> None:
+        """Adds a value to a histogram."""
+        histogram = self._histograms.get(meter) or self._make_histogram(meter)
+        (histogram.labels(*labels) if labels else histogram).observe(value)
+
+    def read_with(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """``read`` is asked at each scrape."""
+        self._registry.register(_Collector(read))
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _make_counter(self, meter: Meter) -> Counter:
+        with self._making:
+            if meter not in self._counters:
+                self._counters[meter] = Counter(meter.name, meter.help, meter.labels, registry=self._registry)
+            return self._counters[meter]
+
+    def _make_histogram(self, meter: Meter) -> Histogram:
+        with self._making:
+            if meter not in self._histograms:
+                self._histograms[meter] = Histogram(
+                    meter.name, meter.help, meter.labels, registry=self._registry, buckets=meter.buckets
+                )
+            return self._histograms[meter]
+
+
+class _Collector:
+    def __init__(self, read: Callable[[], Iterable[Reading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[Meter, CounterMetricFamily | GaugeMetricFamily] = {}
+        for reading in self._read():
+            meter = reading.meter
+            if meter not in families:
+                made = CounterMetricFamily if meter.kind == "counter" else GaugeMetricFamily
+                families[meter] = made(meter.name, meter.help, labels=meter.labels)
+            families[meter].add_metric(reading.labels, reading.value)
+        return families.values()
+
+
+def catalogue_as_markdown() -> str:
+    """The catalogue as people read it."""
+    lines = [
+        "# Metrics",
+        "",
+        "What `GET /metrics` of the reference server shows, in Prometheus' text format.",
+        "This page is printed by `python -m driftloop.infra.metrics`.",
+        "",
+        "| metric | kind | labels | says |",
+        "|---|---|---|---|",
+    ]
+    for meter in CATALOGUE:
+        labels = ", ".join(f"`{label}`" for label in meter.labels)
+        lines.append(f"| `{meter.name}` | {meter.kind} | {labels} | {meter.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(catalogue_as_markdown(), end="")
