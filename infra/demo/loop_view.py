@@ -85,4 +85,5 @@ class LoopView:
 
     def behind(self, servers: int) -> bool:
         """Whether fewer than ``servers`` serve the newest generation."""
-        return sum(ack.generation >= self.generation for ack in self.live.values()) < servers
+        newest = self.generation
+        return newest > 0 and sum(ack.generation >= newest for ack in self.live.values()) < servers
