@@ -104,12 +104,19 @@ class HttpShare:
 
     def _exchange(self, path: str, body: bytes) -> tuple[int, bytes]:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
-            self._local.connection = connection
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
+        if connection is not None:
+            try:
+                return _request(connection, path, body)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                connection.close()  # the server closes what was idle for long: asked again on a new one
+        self._local.connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
+        return _request(self._local.connection, path, body)
+
+
+def _request(connection: http.client.HTTPConnection, path: str, body: bytes) -> tuple[int, bytes]:
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 class Driver:
@@ -136,6 +143,7 @@ class Driver:
         self._draw = draw
         self._race = race
         self._said: dict[int, str] = {}
+        self._unanswered: set[int] = set()
         self.ledger = Ledger()
         self.held_s = 0.0
 
@@ -177,12 +185,14 @@ class Driver:
                 if isinstance(answer, Failed):
                     raise Error(f"the scorer failed on {answer.prediction_id}: {answer.error}")
                 self._said[row] = str(answer.prediction)
-        if over_http:
-            self._said.update(self._share.ask(flights, over_http))
-        self.ledger.predicted.extend(rows)
+        answered = self._share.ask(flights, over_http) if over_http else {}
+        self._said.update(answered)
+        self._unanswered.update(row for row in over_http if row not in answered)
+        self.ledger.predicted.extend(row for row in rows if row not in self._unanswered)
 
     def _answer(self, rows: list[int]) -> None:
         flights = self._flights
+        rows = [row for row in rows if row not in self._unanswered]
         over_http = [row for row in rows if row % HTTP_SHARE == 0]
         for row in rows:
             if row % HTTP_SHARE:
