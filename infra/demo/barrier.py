@@ -47,6 +47,7 @@ class Barrier:
         self._servers = servers
         self._idle = idle
         self._deadline_s = deadline_s
+        self.waited_s: dict[str, float] = {}
         self._admin = AdminClient(connection.client())
         self._decisions = LogReader(connection, TOPICS)
         self._groups = {name: Consumer(connection.consumer(name)) for name in ("join", "monitor")}
@@ -68,17 +69,24 @@ class Barrier:
         Raises LoopStuck past the deadline, naming what did not move.
         """
         deadline = time.monotonic() + self._deadline_s
-        self._until(lambda: self._sent(predictions, labels), deadline, "events to arrive on their topics")
+        self._until(lambda: self._sent(predictions, labels), deadline, "the topics")
         self._until(self._joined, deadline, "the joiner")
         while True:
             self._until(self._monitored, deadline, "the monitor")
-            self._until(self._decided, deadline, "the trainer and the servers")
+            self._until(self._decided, deadline, "trainer and servers")
             if self._monitored():  # a run's end is told to the monitor, which may decide anew
                 self.refresh()
                 if self._decided():
                     return
 
     def _until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
+        started = time.monotonic()
+        try:
+            self._poll(condition, deadline, what)
+        finally:
+            self.waited_s[what] = self.waited_s.get(what, 0.0) + time.monotonic() - started
+
+    def _poll(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
         while not condition():
             if time.monotonic() > deadline:
                 raise LoopStuck(

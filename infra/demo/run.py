@@ -120,6 +120,7 @@ def _play(
         driver.run(days)
         seconds["stream"] = time.monotonic() - streaming
         seconds["held"] = driver.held_s
+        seconds |= {f"held for {what}": taken for what, taken in barrier.waited_s.items()}
         live = {"server": _served_version(settings), "scorer": scorer.version, "topic": view.version}
     console.print(
         "comparing the topics with what was sent, and the loop with its baselines ...", highlight=False
