@@ -105,7 +105,8 @@ class LogRanges:
         waiting = {partition: end for partition, (start, end) in ranges.items() if start < end}
         if not waiting:
             return
-        self._consumer.assign([TopicPartition(name, p, ranges[p][0]) for p in sorted(waiting)])
+        assigned = [TopicPartition(name, p, ranges[p][0]) for p in sorted(waiting)]
+        self._consumer.assign(assigned)
         try:
             moved_at = time.monotonic()
             while waiting:
@@ -119,6 +120,7 @@ class LogRanges:
                 for message in messages:
                     yield from self._take(message, waiting)
         finally:
+            self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
             self._consumer.unassign()
 
     def _poll(self) -> list[Message]:

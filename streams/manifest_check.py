@@ -49,15 +49,14 @@ class ManifestCheck:
             )
         folder = self._folder / f"test-{manifest.artifact_sha256}"
         folder.mkdir(parents=True, exist_ok=True)
-        child = self._children.take()
         try:
             (folder / ARTIFACT).write_bytes(data)
             (folder / JOB).write_bytes(TrainingJob(kind="self-test", manifest=manifest).encode())
-            for _ in child.work(folder, TEST_LIMIT_S):
-                pass
+            with self._children.one() as child:
+                for _ in child.work(folder, TEST_LIMIT_S):
+                    pass
             result = TrainingResult.decode((folder / RESULT).read_bytes())
         finally:
-            child.close()
             shutil.rmtree(folder, ignore_errors=True)
         if not result.passed:
             raise ArtifactError(result.why)

@@ -139,7 +139,9 @@ class OutcomeWatch:
     # --- the thread's side ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        consumer = Consumer(self._connection.consumer("watch", auto_offset_reset="error"))
+        consumer = Consumer(
+            self._connection.consumer("watch", auto_offset_reset="error", fetch_wait_max_ms=20)
+        )
         ranges = LogRanges(self._connection, name="watch")
         try:
             reader = OutcomeReader(self._offsets, ranges, self._stop)

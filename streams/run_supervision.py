@@ -47,6 +47,11 @@ class RunSupervision:
         self._waiting: dict[str, _Waiting] = {}
         self._starting: list[str] = []  # in this turn's transaction
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything may report at any moment."""
+        return bool(self._executions or self._waiting)
+
     def collect(self, core: TrainerCore) -> Step:
         """What became of the core's runs since the last turn."""
         step = NOTHING

@@ -60,9 +60,13 @@ _COMMITTED_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TrainerTuning:
-    """``children``: how many runs are trained at once. Times in seconds."""
+    """``children``: how many runs are trained at once. Times in seconds.
 
-    poll_s: float = 0.02
+    ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
+    """
+
+    idle_poll_s: float = 0.05
+    busy_poll_s: float = 0.005
     children: int = 1
     progress_s: float = 0.25
     stop_s: float = 4.5
@@ -235,7 +239,8 @@ class TrainerShell:
     # --- the group --------------------------------------------------------------------------------------
 
     def _poll(self) -> list[Message]:
-        first = self._consumer.poll(self._tuning.poll_s)
+        patience = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
+        first = self._consumer.poll(patience)
         return [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
 
     def _accept(self, message: Message) -> Record | None:

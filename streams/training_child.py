@@ -1,20 +1,27 @@
 """The process that trains: ``python -m driftloop.streams.training_child``.
 
-It imports the learning libraries, says that it is ready, waits for one job (its folder's path, a line on
-stdin), does it and ends. Started ahead of time, so that a run does not wait for imports (2 s of CPU). It ends
-when its stdin closes, so it never outlives the trainer, however that ended. Whatever a learner prints goes to
-stderr: nothing but this file writes to the protocol's pipe.
+It imports the learning libraries once (2 s of CPU), says that it is ready, and waits for jobs: each the
+path of a folder, a line on stdin. A job is done by a fork, so a run waits for no import, starts from the
+same state as every other, and takes down nobody but itself. Process and fork end when stdin closes, so they
+never outlive the trainer, however that ended. Whatever a learner prints goes to the job's stderr file:
+nothing but this file writes to the protocol's pipe.
 
-On failure: its exit code is not 0 and its stderr says why; nothing it left behind is looked at.
+Where forking a process that has loaded native libraries is not safe (anywhere but on Linux), the job is done
+without a fork, and the process ends with it.
+
+On failure: the job is reported as ended with its exit code; of what it left, only its stderr is looked at.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from ..models.experiment import ExperimentInput, ExperimentResult, package_versions, run_experiment
 from ..models.loaders import load
@@ -26,6 +33,8 @@ from .training_job import (
     ARTIFACT,
     CHAMPION,
     DONE,
+    ENDED,
+    ERRORS,
     EVALUATING,
     JOB,
     READY,
@@ -43,12 +52,41 @@ Say = Callable[[bytes], None]
 def main() -> None:
     say = _protocol()
     _import_learners()
+    gc.freeze()  # what was imported stays shared between the forks
     say(READY)
-    folder = sys.stdin.buffer.readline().strip()
-    if not folder:
-        return
+    with open(
+        0, "rb", buffering=0, closefd=False
+    ) as stdin:  # unbuffered: a fork must find nothing read ahead
+        while line := stdin.readline().strip():
+            folder = Path(os.fsdecode(line))
+            if sys.platform != "linux":
+                _do(folder, say)
+                return
+            pid = os.fork()
+            if pid == 0:
+                _do_as_fork(folder, say)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            say(DONE if code == 0 else ENDED + str(code).encode())
+
+
+def _do_as_fork(folder: Path, say: Say) -> NoReturn:
+    code = 1
+    try:
+        _do(folder, lambda line: say(line) if line != DONE else None)
+        code = 0
+    except BaseException:  # noqa: BLE001  # this process has nobody else to report to
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _do(folder: Path, say: Say) -> None:
+    errors = os.open(folder / ERRORS, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(errors, stream)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    run_job(Path(os.fsdecode(folder)), say)
+    run_job(folder, say)
     say(DONE)
 
 
@@ -123,7 +161,7 @@ def _self_test(folder: Path, job: TrainingJob) -> TrainingResult:
 
 
 def _protocol() -> Say:
-    """The pipe that was stdout; from here on fd 1 is stderr, also for libraries written in C."""
+    """The pipe that was stdout; from here on fd 1 is where stderr is, also for libraries written in C."""
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
@@ -139,7 +177,7 @@ def _import_learners() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # nothing is sent during a job: this returns when the trainer's end of the pipe is closed
     os._exit(1)
 
 

@@ -20,7 +20,7 @@ JOB, RESULT, ROWS, ARTIFACT = "job.json", "result.json", "rows.bin", "artifact.b
 CHAMPION, ERRORS = "champion.bin", "stderr.txt"
 
 # Lines of the child's protocol, on the pipe that was its stdout.
-READY, EVALUATING, DONE = b"ready", b"evaluating", b"done"
+READY, EVALUATING, DONE, ENDED = b"ready", b"evaluating", b"done", b"ended "
 
 Side = Literal["before", "after"]
 _SIDES: tuple[Side, Side] = ("before", "after")

@@ -1,19 +1,21 @@
-"""One training child, from the trainer's side: started ahead of time, given one job, killed in time."""
+"""The training process from the trainer's side: kept warm, given one job at a time, killed in time."""
 
 from __future__ import annotations
 
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..schemas.errors import Error
-from .training_job import DONE, READY
+from .training_job import DONE, ENDED, ERRORS, READY
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +25,14 @@ _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ChildFailed(Error):
-    """The child crashed, took too long or was called off; the message says which."""
+    """The job crashed, took too long or was called off; the message says which."""
 
 
 class TrainingProcess:
-    """A child that imports its libraries while nobody waits for it."""
+    """A process with the learning libraries loaded; each job is a fork of it."""
 
     def __init__(self, errors: Path) -> None:
-        """``errors``: where its stderr goes; the file is removed with the child."""
+        """``errors``: where its own stderr goes; the file is removed with it."""
         self._errors = errors
         errors.parent.mkdir(parents=True, exist_ok=True)
         with errors.open("wb") as stderr:
@@ -40,13 +42,10 @@ class TrainingProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=_environment(),
+                start_new_session=True,  # a group of its own, to be killed with its fork and all its helpers
             )
         self._unread = b""
         self._ready = False
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -56,32 +55,37 @@ class TrainingProcess:
         """Raises ChildFailed when it does not get there."""
         if not self._ready:
             deadline = time.monotonic() + READY_TIMEOUT_S
-            if self._line(deadline, "starting") != READY:
-                raise ChildFailed(f"the training process did not start: {self._tail()}")
+            if self._line(deadline, "starting", self._errors) != READY:
+                raise ChildFailed(f"the training process did not start: {_tail(self._errors)}")
             self._ready = True
 
     def work(self, folder: Path, time_limit_s: float) -> Iterator[bytes]:
-        """Gives it its job and yields what it reports, up to the end of its work. Raises ChildFailed."""
+        """Gives it a job and yields what it reports, up to the end of its work. Raises ChildFailed."""
         self.await_ready()
         deadline = time.monotonic() + time_limit_s
         self._send(os.fsencode(folder) + b"\n")
         while True:
-            line = self._line(deadline, f"time limit of {time_limit_s:g} s")
+            line = self._line(deadline, f"time limit of {time_limit_s:g} s", folder / ERRORS)
             if line == DONE:
                 return
+            if line.startswith(ENDED):
+                raise ChildFailed(_how_it_ended(int(line.removeprefix(ENDED)), folder / ERRORS))
             yield line
 
     def kill(self) -> None:
-        """From any thread; whoever reads then gets ChildFailed."""
-        self._process.kill()
+        """From any thread; whoever waits for it then gets ChildFailed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends it and removes what it left."""
-        self._process.kill()
+        if self.alive:
+            self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self._errors.unlink(missing_ok=True)
 
     def _send(self, line: bytes) -> None:
@@ -90,76 +94,91 @@ class TrainingProcess:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise ChildFailed(self._how_it_ended()) from None
+            raise ChildFailed(_how_it_ended(self._process.wait(), self._errors)) from None
 
-    def _line(self, deadline: float, doing: str) -> bytes:
+    def _line(self, deadline: float, doing: str, errors: Path) -> bytes:
         assert self._process.stdout is not None
         stdout = self._process.stdout.fileno()
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([stdout], [], [], left)[0]:
-                self._process.kill()
+                self.kill()
                 raise ChildFailed(f"{doing} exceeded")
             data = os.read(stdout, 4096)
             if not data:
-                raise ChildFailed(self._how_it_ended())
+                raise ChildFailed(_how_it_ended(self._process.wait(), errors))
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
-    def _how_it_ended(self) -> str:
-        code = self._process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"the training process ended with {how}: {self._tail()}".removesuffix(": ")
-
-    def _tail(self) -> str:
-        try:
-            with self._errors.open("rb") as file:
-                file.seek(max(0, self._errors.stat().st_size - TAIL_BYTES))
-                return file.read().decode(errors="replace").strip()
-        except FileNotFoundError:
-            return ""
-
 
 class ChildPool:
-    """Keeps one child warm. ``take`` gives it away; ``warm`` starts the next one."""
+    """Keeps training processes warm: a job takes one and gives it back while it lives."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._spare: TrainingProcess | None = None
+        self._idle: list[TrainingProcess] = []
         self._started = 0
         self._closed = False
 
     def warm(self) -> None:
-        """Starts a spare child unless there is one. For when nobody trains: importing takes a core."""
+        """Makes sure that one is ready, or about to be."""
         with self._lock:
-            if not self._closed:
-                self._spare = self._living_spare() or self._spawn()
+            if not self._idle and not self._closed:
+                self._idle.append(self._spawn())
 
-    def take(self) -> TrainingProcess:
-        """The caller closes it."""
+    @contextmanager
+    def one(self) -> Generator[TrainingProcess]:
+        """A process for one job."""
         with self._lock:
-            child, self._spare = self._living_spare(), None
-            return child or self._spawn()
+            living = [child for child in self._idle if child.alive]
+            for child in self._idle:
+                if child not in living:
+                    log.warning("an idle training process died; another takes its place")
+                    child.close()
+            child = living.pop() if living else self._spawn()
+            self._idle = living
+        keep = False
+        try:
+            yield child
+            keep = True
+        finally:
+            self._give_back(child, keep=keep)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
+            for child in self._idle:
+                child.close()
+            self._idle = []
 
-    def _living_spare(self) -> TrainingProcess | None:
-        if self._spare is not None and not self._spare.alive:
-            log.warning("a spare training process died before it had work; another takes its place")
-            self._spare.close()
-            self._spare = None
-        return self._spare
+    def _give_back(self, child: TrainingProcess, *, keep: bool) -> None:
+        """One that was killed, or may be in the middle of something, is replaced."""
+        with self._lock:
+            if keep and child.alive and not self._closed:
+                self._idle.append(child)
+                return
+        child.close()
+        self.warm()
 
     def _spawn(self) -> TrainingProcess:
         self._started += 1
         return TrainingProcess(self._folder / f"child-{self._started}.err")
+
+
+def _how_it_ended(code: int, errors: Path) -> str:
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"the training process ended with {how}: {_tail(errors)}".removesuffix(": ")
+
+
+def _tail(errors: Path) -> str:
+    try:
+        with errors.open("rb") as file:
+            file.seek(max(0, errors.stat().st_size - TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _environment() -> dict[str, str]:

@@ -169,11 +169,12 @@ class LabelCount:
 
     def edge(self, now_ms: int) -> Edge | None:
         """The edge as far as is known; None while the run must wait. ``now_ms`` is for the append clock."""
+        enough = self._enough()
         if self._clock == "event":
             overdue = self._overdue
         else:
-            overdue = Edge(self._deadline_ms) if now_ms > self._deadline_ms else None
-        enough = self._enough()
+            latest = max(now_ms, enough.append_ms) if enough is not None else now_ms
+            overdue = Edge(self._deadline_ms) if latest > self._deadline_ms else None
         if enough is not None and (overdue is None or enough <= overdue):
             return max(enough, self._reach)
         return None if overdue is None else max(overdue, self._reach)

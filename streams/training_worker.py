@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from confluent_kafka import KafkaException
 
@@ -45,7 +45,6 @@ from .training_process import ChildPool, TrainingProcess
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-WARM_AFTER_S = 1.0
 
 
 class Execution:
@@ -131,21 +130,13 @@ class TrainingWorker:
         ranges = LogRanges(self._connection, name="window")
         self._children.warm()
         try:
-            while (execution := self._next()) is not None:
+            while (execution := self._queue.get()) is not None:
                 self._carry_out(execution, ranges)
                 self._working.clear()
         except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
             self._failure = failure
         finally:
             ranges.close()
-
-    def _next(self) -> Execution | None:
-        """Waits for work. Once none came for a while, servers have swapped: time to start a spare child."""
-        while True:
-            try:
-                return self._queue.get(timeout=WARM_AFTER_S)
-            except Empty:
-                self._children.warm()
 
     def _carry_out(self, execution: Execution, ranges: LogRanges) -> None:
         folder = self._folder / f"{execution.run_id}-{execution.attempt}"
@@ -209,20 +200,21 @@ class TrainingWorker:
     def _train(self, execution: Execution, folder: Path) -> Trained:
         times = execution.timings_ms
         started = time.monotonic()
-        child = self._children.take()
-        try:
-            execution.use(child)
-            child.await_ready()
-            times["spawn"] = (time.monotonic() - started) * 1000
-            for line in child.work(folder, execution.plan.spec.window.time_limit / 1000):
-                if line == EVALUATING:
-                    execution.judging = True
-        finally:
-            execution.use(None)
-            child.close()
+        with self._children.one() as child:
+            try:
+                execution.use(child)
+                child.await_ready()
+                times["spawn"] = (time.monotonic() - started) * 1000
+                started = time.monotonic()
+                for line in child.work(folder, execution.plan.spec.window.time_limit / 1000):
+                    if line == EVALUATING:
+                        times["train"] = (time.monotonic() - started) * 1000
+                        started = time.monotonic()
+                        execution.judging = True
+                times["evaluate" if execution.judging else "train"] = (time.monotonic() - started) * 1000
+            finally:
+                execution.use(None)
         result = TrainingResult.decode((folder / RESULT).read_bytes())
-        times["train"] = result.timings_ms.get("train", 0.0)
-        times["evaluate"] = result.timings_ms.get("judge", 0.0)
         return self._stored(execution, result, folder)
 
     def _stored(self, execution: Execution, result: TrainingResult, folder: Path) -> Trained:

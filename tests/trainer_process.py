@@ -1,0 +1,80 @@
+"""A trainer to be killed: ``run_trainer`` with the arguments of the command line, and a way to die on cue.
+
+``--dies before:training`` kills the process (as kill -9 does) just before the transaction that moves a run
+into ``training`` is committed, ``after:training`` just after; the same for every status, and for ``update``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from driftloop.schemas.runs import TrainingRun
+from driftloop.schemas.serving import ModelUpdate
+from driftloop.streams import trainer_log
+from driftloop.streams.connection import Connection
+from driftloop.streams.trainer_shell import run_trainer
+from driftloop.streams.trainer_step import Output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("bootstrap", "prefix", "state", "instance", "clock"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--dies", default="")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    if given.dies:
+        _die(*given.dies.split(":"))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    state = Path(given.state)
+    run_trainer(
+        Connection(given.bootstrap, given.prefix),
+        store_url=str(state / "artifacts"),
+        keys_dir=state / "keys",
+        state_dir=state / given.instance,
+        instance_id=given.instance,
+        clock=given.clock,
+        stop=stop,
+    )
+
+
+def _die(when: str, at: str) -> None:
+    """Replaces the commit by one that is the last thing this process does."""
+    write = trainer_log.Transactions.write
+
+    def dying(self: trainer_log.Transactions, outputs: Iterable[Output], *rest: object) -> None:
+        written = tuple(outputs)
+        if not any(_concerns(output, at) for output in written):
+            write(self, written, *rest)  # type: ignore[arg-type]
+            return
+        if when == "after":
+            write(self, written, *rest)  # type: ignore[arg-type]
+        else:
+            patiently = self._patiently
+            calls = iter((patiently, lambda _call: os.kill(os.getpid(), signal.SIGKILL)))
+
+            def until_commit(call: Callable[[], object]) -> None:
+                next(calls)(call)  # the offsets are sent; at the commit all ends
+
+            self._patiently = until_commit  # type: ignore[method-assign]
+            write(self, written, *rest)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer_log.Transactions.write = dying  # type: ignore[method-assign]
+
+
+def _concerns(output: Output, at: str) -> bool:
+    if at == "update":
+        return isinstance(output.event, ModelUpdate)
+    return isinstance(output.event, TrainingRun) and output.event.status == at
+
+
+if __name__ == "__main__":
+    main()
