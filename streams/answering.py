@@ -258,7 +258,9 @@ class Answering:
                 )
 
     def _emit_failure(self, asked: _Asking, version: int, error: Exception) -> None:
-        self._emit(asked, version, None, error=str(error) or repr(error))
+        """Tells the error without the caller's own values; what the model complains of may leave anyway."""
+        told = error.public if isinstance(error, InvalidEvent) else str(error) or repr(error)
+        self._emit(asked, version, None, error=told)
 
     def _emit(
         self,

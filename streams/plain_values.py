@@ -23,7 +23,14 @@ class _Scalar(Protocol):
 
 
 class InvalidEvent(Error, ValueError):
-    """An argument of a prediction or label is not what an event can carry; the message names it."""
+    """An argument of a prediction or label is not what an event can carry; the message names it.
+
+    ``public`` is the message without the value, which may be of a feature that must not leave the server.
+    """
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        self.public = message if public is None else public
+        super().__init__(message)
 
 
 def plain_features(features: Mapping[str, object], what: str = "feature") -> dict[str, Plain]:
@@ -90,11 +97,11 @@ def _converted(what: str, name: str, value: object) -> Plain:
         return float(scalar)
     if isinstance(scalar, int):
         if not -_LARGEST_INT <= scalar < _LARGEST_INT:
-            raise InvalidEvent(f"{what} {name}: {scalar} does not fit into 64 bits; send it as text")
+            public = f"{what} {name}: does not fit into 64 bits; send it as text"
+            raise InvalidEvent(f"{public} (got {scalar})", public)
         return int(scalar)
-    raise InvalidEvent(
-        f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__} {str(value)[:40]!r}"
-    )
+    public = f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__}"
+    raise InvalidEvent(f"{public} {str(value)[:40]!r}", public)
 
 
 def _unwrapped(value: object) -> object:

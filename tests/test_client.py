@@ -120,7 +120,7 @@ WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"features": {"wind": {"a": 1}}}, "feature wind: .*got dict"),
     ({"features": {"wind": np.array([1.0])}}, "feature wind: .*got ndarray"),
     ({"features": {"wind": np.datetime64("2013-01-01")}}, "feature wind: .*got datetime64"),
-    ({"features": {"wind": 2**63}}, "feature wind: .* does not fit into 64 bits"),
+    ({"features": {"wind": 2**63}}, "feature wind: does not fit into 64 bits"),
     ({"features": {7: 1}}, "feature names must be str, got 7"),
     ({"features": {"wind": "\ud800"}}, "cannot be written as JSON"),
     ({"prediction": None}, "prediction is None"),

@@ -15,9 +15,9 @@ from driftloop.models.features import FeatureError
 from driftloop.models.fitted import Fitted
 from driftloop.models.signing import load_or_create_keypair, load_verifier
 from driftloop.schemas.errors import NoModelError, StateError
-from driftloop.schemas.serving import FeatureSpec, Manifest, ModelAck
+from driftloop.schemas.serving import FeatureSpec, ModelAck
 from driftloop.schemas.spec import ModelSpec
-from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES, SPECS
+from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, SPECS
 from driftloop.streams.client import Client, InvalidEvent
 from driftloop.streams.connection import Connection
 from driftloop.streams.hot_model import Failed, HotModel, Served, Swapped
@@ -246,18 +246,8 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> Non
         }
     )
     rows: list[dict[str, Any]] = []
-
-    class Recording:
-        """A store whose model keeps the rows that it is asked."""
-
-        def get_manifest(self, model: str, sha256: str) -> Manifest:
-            return bench.store.get_manifest(model, sha256)
-
-        def get_artifact(self, model: str, sha256: str, max_bytes: int = 0) -> bytes:
-            return bench.store.get_artifact(model, sha256)
-
     bench.publish(bench.update(1, 1))
-    with bench.serve(client, hasher=HASHER, store=Recording()) as hot:
+    with bench.serve(client, hasher=HASHER) as hot:
         assert hot.wait_ready()
         original = hot._follower.serving.hot.predict  # type: ignore[reportPrivateUsage]
 
@@ -268,8 +258,21 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> Non
         hot._follower.serving.hot.predict = watched  # type: ignore[method-assign]
         hot.predict({"x": 1.0, "tail": "N123", "secret": 4}, segments={"tail": "N123", "secret": 4})
         hot.predict_many([{"x": 2.0, "tail": "N123", "secret": 4}])
+        with pytest.raises(InvalidEvent, match=r"got list.*Ann"):
+            hot.predict({"x": 1.0, "secret": ["Ann"]}, "wrong")
+        with pytest.raises(FeatureError):
+            hot.predict({"x": "wide", "tail": "N123"}, "failed")
     client.flush()
-    events = sorted(bench.predictions(), key=lambda event: str(event.features["x"]))
+    values = [record.value or b"" for record in bench.read(PREDICTIONS)]
+    assert not any(b"Ann" in value or b"N123" in value for value in values)
+    by_id = {event.prediction_id: event for event in bench.predictions()}
+    assert (by_id["wrong"].features, by_id["wrong"].error) == (
+        {"x": 1.0}, "feature secret: must be a number, text, bool or None, got list",
+    )  # fmt: skip
+    assert by_id["failed"].features == {"x": "wide", "tail": HASHER.hash("tail", "N123")}
+    rows.pop()
+    events = [event for event in bench.predictions() if event.error is None]
+    events.sort(key=lambda event: str(event.features["x"]))
     assert [event.features for event in events] == rows
     assert rows[0] == {"x": 1.0, "tail": HASHER.hash("tail", "N123")}
     assert events[0].segments == {"tail": HASHER.hash("tail", "N123")}
