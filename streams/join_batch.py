@@ -1,0 +1,198 @@
+"""One batch of an input partition, read: what each record is, where it belongs, and what cannot be used.
+
+A record belongs on the partition of its payload's prediction_id, whatever its key says. One that lies
+elsewhere (another partitioner, no key) is sent on to where it belongs, once: it carries where it came from,
+and if it is misplaced again, something is wrong that sending it on will not mend.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from ..schemas.errors import DecodeError
+from ..schemas.events import DeadLetter
+from ..schemas.hot import LabelDict, PredictionDict
+from ..schemas.ids import event_id
+from ..schemas.topics import LABELS, PREDICTIONS, Topic
+from .join_events import read_label, read_prediction
+from .placement import partitions_of
+
+STAGE = "join"
+ORIGIN_HEADER = "driftloop-origin"
+# Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
+MAX_LETTER_VALUE = 2_900_000
+MAX_LETTER_KEY = 4_096
+
+Headers = Sequence[tuple[str, bytes | None]]
+Event = TypeVar("Event", PredictionDict, LabelDict)
+
+
+def _no_headers(_index: int) -> Headers:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of one topic partition, as columns. ``headers`` are asked for rarely."""
+
+    values: Sequence[bytes | None] = ()
+    keys: Sequence[bytes | None] = ()
+    offsets: Sequence[int] = ()
+    append_ms: Sequence[int] = ()
+    headers: Callable[[int], Headers] = _no_headers
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Refused(NamedTuple):
+    """What the joiner cannot use, and why."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+
+    def letter(self, topic_name: str) -> bytes:
+        """The dead letter. Bytes that do not fit into one are cut, and the reason says so."""
+        reason, value, key = self.reason, self.value, self.key
+        if value is not None and len(value) > MAX_LETTER_VALUE:
+            reason = f"{reason} (value cut: the first {MAX_LETTER_VALUE} of {len(value)} bytes are here)"
+            value = value[:MAX_LETTER_VALUE]
+        if key is not None and len(key) > MAX_LETTER_KEY:
+            reason = f"{reason} (key cut: the first {MAX_LETTER_KEY} of {len(key)} bytes are here)"
+            key = key[:MAX_LETTER_KEY]
+        return DeadLetter(
+            id=event_id("dead", topic_name, self.partition, self.offset),
+            stage=STAGE,
+            topic=topic_name,
+            partition=self.partition,
+            offset=self.offset,
+            append_ms=max(0, self.append_ms),
+            reason=reason,
+            key_b64=None if key is None else base64.b64encode(key).decode(),
+            value_b64=None if value is None else base64.b64encode(value).decode(),
+        ).encode()
+
+    def letter_key(self) -> bytes | None:
+        return None if self.key is None else self.key[:MAX_LETTER_KEY]
+
+
+class Rerouted(NamedTuple):
+    """A record for the partition where it belongs, as it was, with its origin among the headers."""
+
+    topic: Topic
+    partition: int
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes | None]]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events in their partitions' order; None where a record is refused or belongs elsewhere."""
+
+    prediction_records: Records
+    label_records: Records
+    predictions: list[PredictionDict | None] = field(default_factory=list[PredictionDict | None])
+    labels: list[LabelDict | None] = field(default_factory=list[LabelDict | None])
+    refused: list[Refused] = field(default_factory=list[Refused])
+    rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
+
+    def models(self) -> set[str]:
+        return {event["model"] for event in self.predictions if event is not None}
+
+    def ids(self) -> set[str]:
+        ids = {event["prediction_id"] for event in self.predictions if event is not None}
+        ids.update(event["prediction_id"] for event in self.labels if event is not None)
+        return ids
+
+
+class Reader:
+    """Reads batches of one input partition out of ``partitions``."""
+
+    def __init__(self, partition: int, partitions: int) -> None:
+        self.partition = partition
+        self._partitions = partitions
+
+    def read(
+        self,
+        predictions: Records,
+        labels: Records,
+        *,
+        skip_predictions: AbstractSet[int] = frozenset(),
+        skip_labels: AbstractSet[int] = frozenset(),
+    ) -> Batch:
+        """``skip_…``: offsets that were refused when they were first read."""
+        batch = Batch(predictions, labels)
+        batch.predictions = self._events(PREDICTIONS, predictions, read_prediction, batch, skip_predictions)
+        batch.labels = self._events(LABELS, labels, read_label, batch, skip_labels)
+        return batch
+
+    def _events(
+        self,
+        topic: Topic,
+        records: Records,
+        read: Callable[[bytes | None], Event],
+        batch: Batch,
+        skip: AbstractSet[int],
+    ) -> list[Event | None]:
+        events: list[Event | None] = []
+        for value in records.values:
+            try:
+                events.append(read(value))
+            except DecodeError as error:
+                self.refuse(batch, topic, records, len(events), error.reason)
+                events.append(None)
+        if skip:
+            events = [
+                None if offset in skip else event
+                for offset, event in zip(records.offsets, events, strict=True)
+            ]
+        self._check_placement(topic, records, events, batch)
+        return events
+
+    def _check_placement(
+        self, topic: Topic, records: Records, events: list[Event | None], batch: Batch
+    ) -> None:
+        ids = [b"" if event is None else event["prediction_id"].encode() for event in events]
+        belongs = partitions_of(ids, self._partitions)
+        for index in (belongs != self.partition).nonzero()[0].tolist():
+            if events[index] is None:
+                continue
+            events[index] = None
+            headers = list(records.headers(index))
+            if any(name == ORIGIN_HEADER for name, _ in headers):
+                reason = f"misplaced: belongs on partition {belongs[index]} and was sent on once already"
+                self.refuse(batch, topic, records, index, reason)
+                continue
+            origin = f"{topic.name}/{self.partition}/{records.offsets[index]}".encode()
+            batch.rerouted.append(
+                Rerouted(
+                    topic,
+                    int(belongs[index]),
+                    ids[index],
+                    records.values[index] or b"",
+                    [*headers, (ORIGIN_HEADER, origin)],
+                )
+            )
+
+    def refuse(self, batch: Batch, topic: Topic, records: Records, index: int, reason: str) -> None:
+        batch.refused.append(
+            Refused(
+                topic,
+                self.partition,
+                records.offsets[index],
+                records.append_ms[index],
+                records.keys[index],
+                records.values[index],
+                reason,
+            )
+        )

@@ -1,0 +1,125 @@
+"""When what is held ends, and ending it: exactly once, as far as the position says.
+
+A prediction ends on the labels' clock: once a label read, less a grace for skew between brokers, was appended
+after its horizon or, once matched, after its correction window. A label ends on the predictions' clock, after
+its early horizon; only an unused one is announced, as a dead letter. A clock's hands are whole buckets, and
+they are part of the position: after a batch, nothing that ends at or before them is held any more, so a
+restart neither forgets to announce an end nor announces one twice.
+"""
+
+from __future__ import annotations
+
+from ..schemas.spec import Join
+from .join_records import Group, Held, KeptLabel
+from .join_state import LABELS_CLOCK, PREDICTIONS_CLOCK, Deadlines, JoinState, Position, bucket_of
+from .join_work import Work
+
+_EVICTIONS_PER_BATCH = 20_000  # keeps a batch well within the transaction's timeout
+
+Hands = tuple[int, int]  # of the labels' clock, which ends predictions, and of the predictions' clock
+
+
+def hands_of(position: Position) -> Hands:
+    return position.evicted_predictions, position.evicted_labels
+
+
+def deadlines(group: Group, join: Join) -> Deadlines:
+    """When this group must be looked at next, on each clock."""
+    waiting = [label for label in group.labels if not label.used or not group.predictions]
+    return Deadlines(
+        min((_end_of(held, join) for held in group.predictions), default=None),
+        min((label.append_ms + join.early_horizon for label in waiting), default=None),
+    )
+
+
+def _end_of(held: Held, join: Join) -> int:
+    if held.match is not None:
+        return held.match.matched_ms + join.correction_window
+    return held.append_ms + join.horizon
+
+
+class Eviction:
+    """Ends what a state holds. On failure: only staged changes were made; roll the state back."""
+
+    def __init__(self, state: JoinState) -> None:
+        self._state = state
+        self._unlisted_ms: int | None = None
+        self.wants_flush = False
+
+    def applied(self, oldest_ms: int | None) -> None:
+        """A batch was committed whose oldest record was appended at ``oldest_ms``."""
+        if oldest_ms is not None:
+            self._unlisted_ms = oldest_ms if self._unlisted_ms is None else min(oldest_ms, self._unlisted_ms)
+
+    def flushed(self) -> None:
+        """Everything held is listed in the store."""
+        self._unlisted_ms = None
+        self.wants_flush = False
+
+    def run(
+        self,
+        work: Work,
+        position: Position,
+        clocks_ms: tuple[int, int],
+        oldest_ms: int | None,
+        most: Hands | None = None,
+    ) -> Position:
+        """Ends what the clocks have passed; gives the position with its new hands.
+
+        ``oldest_ms``: of the batch's records. ``most``: go no further than these hands.
+        """
+        join = work.rules.join
+        shortest = (min(join.horizon, join.correction_window), join.early_horizon)
+        done = hands_of(position)
+        until = [0, 0]
+        for clock in (0, 1):
+            wanted = bucket_of(clocks_ms[clock] - join.clock_skew) - 1
+            if most is not None:
+                wanted = min(wanted, most[clock])
+            # What came since the last flush is not listed yet, so the hands must not pass its first end.
+            for since_ms in (self._unlisted_ms, oldest_ms):
+                if since_ms is not None and wanted > (last := bucket_of(since_ms + shortest[clock]) - 1):
+                    wanted = last
+                    self.wants_flush = True
+            until[clock] = max(wanted, done[clock])
+        position = self.end_listed(work, position, (until[0], until[1]))
+        if oldest_ms is not None and any(
+            bucket_of(oldest_ms + shortest[clock]) <= hands_of(position)[clock] for clock in (0, 1)
+        ):
+            # Records that came after their end: from a topic that was read much later than the other.
+            for name, group in self._state.staged():
+                self._end(work, name, group, hands_of(position))
+        return position
+
+    def end_listed(self, work: Work, position: Position, until: Hands) -> Position:
+        """Ends what is listed up to these hands, or as much of it as one batch may take."""
+        done = hands_of(position)
+        names, predictions_hand = self._state.ending(LABELS_CLOCK, done[0], until[0], _EVICTIONS_PER_BATCH)
+        more, labels_hand = self._state.ending(PREDICTIONS_CLOCK, done[1], until[1], _EVICTIONS_PER_BATCH)
+        if names or more:
+            listed = dict.fromkeys((*names, *more))
+            self._state.fetch(listed)
+            for name in listed:
+                group = self._state.get(name)
+                if group is not None:
+                    self._end(work, name, group, (predictions_hand, labels_hand))
+        return position._replace(evicted_predictions=predictions_hand, evicted_labels=labels_hand)
+
+    def _end(self, work: Work, name: str, group: Group, hands: Hands) -> None:
+        """Removes what is over. What stays is staged again, and so listed again for what it waits for now."""
+        join = work.rules.join
+        predictions: list[Held] = []
+        for held in group.predictions:
+            if bucket_of(_end_of(held, join)) > hands[0]:
+                predictions.append(held)
+            elif held.match is None:
+                work.tally(held.track).counts["expired"] += 1
+        labels: list[KeptLabel] = []
+        for label in group.labels:
+            if bucket_of(label.append_ms + join.early_horizon) > hands[1]:
+                labels.append(label)
+            elif not label.used:
+                work.refuse_label(label, "expired: no prediction that it belongs to came in time")
+                work.counts["expired"] += 1
+        remaining = Group(tuple(predictions), tuple(labels))
+        self._state.put(name, remaining if predictions or labels else None)

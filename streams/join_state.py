@@ -1,0 +1,256 @@
+"""What the joiner remembers of one input partition: a memory tier, written behind to a key-value store.
+
+Three layers, newest first: the changes of the batch under way (forgotten by ``rollback``), the memory tier
+(two generations of groups; the older one is dropped whole once everything in it has been written), the store.
+The store is written by ``flush`` only, after the transactions it covers have committed: groups, expiry times
+and the position they stand for in one atomic write. Between two flushes the log is what remembers.
+
+Expiry: each group is listed under the second in which its time is over, once on the clock of the labels (its
+predictions end then) and once on that of the predictions (its unused labels end then). A list is read when
+its clock gets there; reading it twice, or listing a group twice, does no harm, because what has ended is
+decided from the group itself.
+
+On failure: a crash at any moment leaves the store at the last flush, which is a state the log once produced.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import orjson
+
+from .join_records import Group, Recall, decode_group, encode_group
+
+GROUP_PREFIX = b"g"
+LABELS_CLOCK = b"L"
+PREDICTIONS_CLOCK = b"P"
+_POSITION_KEY = b"m"
+_BUCKET_MS = 1000
+_LIST_MAX = 5_000  # ids per expiry list: one is the least that an eviction reads
+_U64 = struct.Struct(">Q")
+LAYOUT = 1  # of keys and values below; another number on disk means: discard and restore from the log
+
+
+class Position(NamedTuple):
+    """Where in the log a state stands, and what else its future depends on.
+
+    ``predictions`` and ``labels``: the next offsets. ``next_seq``: of the outcomes partition.
+    ``predictions_ms`` and ``labels_ms``: the newest append time of each. ``evicted_…``: up to which bucket of
+    the other topic's clock everything that ended has been evicted and announced. ``recall_from_ms``: a
+    restoration is under way, and outcomes appended since then are not recalled yet; 0: none is.
+    """
+
+    predictions: int = 0
+    labels: int = 0
+    next_seq: int = 0
+    predictions_ms: int = 0
+    labels_ms: int = 0
+    evicted_predictions: int = 0
+    evicted_labels: int = 0
+    recall_from_ms: int = 0
+
+    @property
+    def newest_ms(self) -> int:
+        return max(self.predictions_ms, self.labels_ms)
+
+
+class Store(Protocol):
+    """A sorted key-value store with atomic writes."""
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]: ...
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with start <= key < end, ascending."""
+        ...
+
+    def write(
+        self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes], ranges: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Atomically: first the ranges [start, end) are deleted, then keys, then pairs are put."""
+        ...
+
+    def is_empty(self) -> bool: ...
+
+
+class MemoryStore:
+    """A store in a dict, for the backtest and for tests of the core."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[bytes, bytes] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return [self.pairs.get(key) for key in keys]
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted((k, v) for k, v in self.pairs.items() if start <= k < end))
+
+    def write(
+        self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes], ranges: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        for start, end in ranges:
+            for key in [k for k in self.pairs if start <= k < end]:
+                del self.pairs[key]
+        for key in deletes:
+            self.pairs.pop(key, None)
+        self.pairs.update(puts)
+
+    def is_empty(self) -> bool:
+        return not self.pairs
+
+
+class Deadlines(NamedTuple):
+    """When a group must be looked at again, on each clock; None: never."""
+
+    labels_clock: int | None
+    predictions_clock: int | None
+
+
+def bucket_of(deadline_ms: int) -> int:
+    """The bucket that is over once its clock has passed ``deadline_ms``."""
+    return deadline_ms // _BUCKET_MS + 1
+
+
+class JoinState:
+    """The groups of one input partition and the position in the log that they stand for."""
+
+    def __init__(
+        self,
+        store: Store,
+        recall: Recall,
+        deadlines: Callable[[Group], Deadlines],
+        *,
+        capacity: int = 200_000,
+    ) -> None:
+        """``recall`` makes a Held from stored bytes; ``deadlines`` tells when a group ends."""
+        self._store = store
+        self._recall = recall
+        self._deadlines = deadlines
+        self._capacity = capacity
+        self._staged: dict[str, Group | None] = {}
+        self._young: dict[str, Group | None] = {}
+        self._old: dict[str, Group | None] = {}
+        self._dirty: dict[str, Group | None] = {}
+        self._complete = store.is_empty()
+        data = store.get_many([_POSITION_KEY])[0]
+        # The number of expiry lists ever written makes their keys unique across restarts.
+        self._lists, *position = [0] if data is None else orjson.loads(data)
+        self.position = Position(*position)
+
+    def warm_up(self) -> None:
+        """Reads all groups into memory if they fit, so that no batch needs to ask the store."""
+        young: dict[str, Group | None] = {}
+        for key, data in self._store.scan(GROUP_PREFIX, _after(GROUP_PREFIX)):
+            if len(young) > self._capacity // 2:
+                return
+            young[key[1:].decode()] = decode_group(data, self._recall)
+        self._young = young | self._young
+        self._complete = True
+
+    @property
+    def unwritten(self) -> int:
+        """Groups changed since the last flush."""
+        return len(self._dirty)
+
+    @property
+    def in_memory(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def fetch(self, ids: Iterable[str]) -> None:
+        """Brings what the store holds of these ids into memory, so that ``get`` finds it."""
+        if self._complete:
+            return
+        young, old = self._young, self._old
+        absent = [name for name in ids if name not in young and name not in old]
+        if not absent:
+            return
+        stored = self._store.get_many([GROUP_PREFIX + name.encode() for name in absent])
+        for name, data in zip(absent, stored, strict=True):
+            if data is not None:
+                young[name] = decode_group(data, self._recall)
+
+    def get(self, name: str) -> Group | None:
+        """The group as the batch under way sees it. The id must have been fetched in this batch."""
+        for layer in (self._staged, self._young, self._old):
+            if name in layer:
+                return layer[name]
+        return None
+
+    def staged(self) -> list[tuple[str, Group]]:
+        """The groups that the batch under way has changed and not removed."""
+        return [(name, group) for name, group in self._staged.items() if group is not None]
+
+    def put(self, name: str, group: Group | None) -> None:
+        """Stages a change; None removes the group."""
+        self._staged[name] = group
+
+    def commit(self, position: Position) -> None:
+        """The batch's transaction has committed."""
+        self._young.update(self._staged)
+        self._dirty.update(self._staged)
+        self._staged.clear()
+        self.position = position
+
+    def rollback(self) -> None:
+        """The batch's transaction was aborted: as if it had never been read."""
+        self._staged.clear()
+
+    def ending(self, clock: bytes, after: int, until: int, limit: int) -> tuple[list[str], int]:
+        """Ids listed in buckets (after, until], and the last bucket they reach: at most about ``limit`` ids.
+
+        A bucket is given whole or not at all, so the second value is as good as ``until`` for what is given.
+        """
+        names: list[str] = []
+        start, end = clock + _U64.pack(after + 1), clock + _U64.pack(until + 1)
+        reached = after
+        for key, value in self._store.scan(start, end):
+            bucket = _U64.unpack_from(key, 1)[0]
+            if len(names) >= limit and bucket != reached:
+                return names, reached
+            reached = bucket
+            names.extend(orjson.loads(value))
+        return names, until
+
+    def flush(self) -> None:
+        """Writes what changed since the last flush, with the position; then lets go of the older half."""
+        puts: dict[bytes, bytes] = {}
+        deletes: list[bytes] = []
+        lists: dict[bytes, list[str]] = {}
+        for name, group in self._dirty.items():
+            key = GROUP_PREFIX + name.encode()
+            if group is None:
+                deletes.append(key)
+                continue
+            puts[key] = encode_group(group)
+            ends = self._deadlines(group)
+            if ends.labels_clock is not None:
+                _list(lists, LABELS_CLOCK, ends.labels_clock, name)
+            if ends.predictions_clock is not None:
+                _list(lists, PREDICTIONS_CLOCK, ends.predictions_clock, name)
+        for key, names in lists.items():
+            for i in range(0, len(names), _LIST_MAX):
+                puts[key + _U64.pack(self._lists)] = orjson.dumps(names[i : i + _LIST_MAX])
+                self._lists += 1
+        puts[_POSITION_KEY] = orjson.dumps((self._lists, *self.position))
+        over = [
+            (clock + _U64.pack(0), clock + _U64.pack(evicted + 1))
+            for clock, evicted in (
+                (LABELS_CLOCK, self.position.evicted_predictions),
+                (PREDICTIONS_CLOCK, self.position.evicted_labels),
+            )
+        ]
+        self._store.write(puts, deletes, over)
+        self._dirty.clear()
+        if len(self._young) > self._capacity // 2:
+            self._complete = self._complete and not self._old
+            self._old, self._young = self._young, {}
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key behind all that begin with ``prefix``, one byte."""
+    return bytes((prefix[0] + 1,))
+
+
+def _list(lists: dict[bytes, list[str]], clock: bytes, deadline_ms: int, name: str) -> None:
+    lists.setdefault(clock + _U64.pack(bucket_of(deadline_ms)), []).append(name)
