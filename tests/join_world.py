@@ -139,10 +139,7 @@ class World:
         if target is None:
             return
         since_ms = self.joiner.restore(Position())
-        skipped = {
-            name: {one.offset for one in self.letters if one.topic == name}
-            for name in ("predictions", "labels")
-        }
+        refused = {(one.topic, one.offset) for one in self.letters}
         done = 0
         while (self.joiner.position.predictions, self.joiner.position.labels) != (
             target.predictions,
