@@ -46,6 +46,9 @@ class Drift(Event):
     value: float
     threshold: float
     ts: TimestampMs = Field(description="the monitor's now")
+    caused_append_ms: TimestampMs | None = Field(
+        default=None, description="append time of the newest prediction or label behind this detection"
+    )
     estimated_change: Change | None = None
     evidence: dict[str, Any] = Field(default_factory=dict)
 

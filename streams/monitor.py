@@ -163,6 +163,7 @@ class Monitor:
             value=finding.value,
             threshold=finding.threshold,
             ts=cause.now_ms,
+            caused_append_ms=seen.append_max_ms,
             estimated_change=finding.change,
             evidence=finding.evidence,
         )

@@ -69,6 +69,7 @@ class Observation:
     role: Role
     partition: int
     append_min_ms: int
+    append_max_ms: int
     counts: Counts
     errors: FloatArray = field(default_factory=lambda: np.zeros(0))
     bits: bool = True
@@ -119,6 +120,7 @@ def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:
         role=entry.role,
         partition=vitals.partition,
         append_min_ms=vitals.append_min_ms,
+        append_max_ms=vitals.append_max_ms,
         counts=entry.counts,
         errors=errors,
         bits=entry.errors is None or entry.errors.kind == "bits",
@@ -191,6 +193,7 @@ def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
     counts = {
         "partition": vitals.partition,
         "append_min_ms": vitals.append_min_ms,
+        "append_max_ms": vitals.append_max_ms,
         "first_seq": entry.first_seq,
         "ts_min": entry.ts_min or 0,
         "ts_max": entry.ts_max or 0,

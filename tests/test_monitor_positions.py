@@ -31,6 +31,7 @@ def seen(partition: int, seqs: list[int], append_ms: int, ts: tuple[int, int]) -
         role="champion",
         partition=partition,
         append_min_ms=append_ms,
+        append_max_ms=append_ms,
         counts=Counts(),
         errors=np.zeros(len(seqs)),
         seqs=np.array(seqs, dtype=np.int64),

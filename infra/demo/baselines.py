@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +20,7 @@ from ...models.loaders import load
 from ...schemas.spec import ModelSpec
 from .flights import NEVER, Flights
 
+WORKERS = 2
 _BATCH = 4096
 
 
@@ -57,12 +61,34 @@ def schedule(
     first_ms, last_ms = int(times.min()), int(times.max()) + 1
     step = (last_ms - first_ms) / (retrainings + 1)
     period = ((times - first_ms) / step).astype(np.int64)
+    chosen = [np.flatnonzero(period == index) for index in range(retrainings + 1)]
     answers = np.empty(len(rows), dtype=object)
-    for index in range(retrainings + 1):
-        chosen = np.flatnonzero(period == index)
-        predictor = first if index == 0 else _trained_at(flights, first_ms + index * step, spec)
-        answers[chosen] = answers_of(predictor, flights, rows[chosen])
+    # Processes of their own (spawned: librdkafka's threads do not survive a fork): one per core of the demo.
+    with ProcessPoolExecutor(
+        WORKERS, mp_context=get_context("spawn"), initializer=_prepare, initargs=(flights, spec)
+    ) as pool:
+        later = [
+            pool.submit(_answers_after, first_ms + index * step, rows[chosen[index]])
+            for index in range(1, retrainings + 1)
+        ]
+        answers[chosen[0]] = answers_of(first, flights, rows[chosen[0]])
+        for index, future in enumerate(later, start=1):
+            answers[chosen[index]] = future.result()
     return answers.astype(np.str_)
+
+
+_given: tuple[Flights, ModelSpec] | None = None
+
+
+def _prepare(flights: Flights, spec: ModelSpec) -> None:
+    global _given
+    _given = (flights, spec)
+
+
+def _answers_after(now_ms: float, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    assert _given is not None
+    flights, spec = _given
+    return answers_of(_trained_at(flights, now_ms, spec), flights, rows)
 
 
 def _trained_at(flights: Flights, now_ms: float, spec: ModelSpec) -> Predictor:

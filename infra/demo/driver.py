@@ -27,6 +27,7 @@ from .live import Picture
 
 HTTP_SHARE = 33  # every 33rd flight goes over HTTP: 10,000 requests in the year
 HTTP_THREADS = 2
+BARRIER_DAYS = 2  # how often the stream is held until the loop has decided on all of it
 FLUSH_S = 60.0
 
 
@@ -120,7 +121,7 @@ def _request(connection: http.client.HTTPConnection, path: str, body: bytes) -> 
 
 
 class Driver:
-    """The year, hour by hour; a barrier after each day unless ``race``."""
+    """The year, hour by hour; a barrier after every second day unless ``race``."""
 
     def __init__(
         self,
@@ -155,15 +156,16 @@ class Driver:
         for hour in hours:
             day = hour.start_ms // DAY_MS
             if day != today:
-                self._end_day()
+                over = days is not None and day - first_day >= days
+                self._end_day(hold=over or (day - first_day) % BARRIER_DAYS == 0)
                 today = day
-                if days is not None and today - first_day >= days:
+                if over:
                     return
             self._play(hour)
             self._picture.day = day - first_day
             self._picture.date_ms = hour.start_ms
             self._draw()
-        self._end_day(last=True)
+        self._end_day(hold=True, last=True)
 
     def _play(self, hour: Hour) -> None:
         self._ask(hour.asked)
@@ -203,9 +205,9 @@ class Driver:
             self._share.tell(flights, over_http)
         self.ledger.labelled.extend(rows)
 
-    def _end_day(self, *, last: bool = False) -> None:
+    def _end_day(self, *, hold: bool, last: bool = False) -> None:
         self._picture.end_day()
-        if self._race and not last:
+        if not hold or (self._race and not last):
             self._barrier.refresh()
             return
         started = time.monotonic()

@@ -86,8 +86,8 @@ def label_to_drift(view: LoopView) -> list[float]:
     """From the append time of the last label behind a detection to the append time of the drift event."""
     taken: list[float] = []
     for stamped in view.drifts.values():
-        caused = stamped.event.evidence.get("append_ms")
-        if isinstance(caused, int):
+        caused = stamped.event.caused_append_ms
+        if caused is not None:
             taken.append(float(stamped.append_ms - caused))
     return taken
 
