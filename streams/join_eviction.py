@@ -1,9 +1,10 @@
 """When what is held ends, and ending it: exactly once, as far as the position says.
 
-A prediction ends on the labels' clock: once a label read, less a grace for skew between brokers, was appended
-after its horizon or, once matched, after its correction window. A label ends on the predictions' clock, after
-its early horizon; only an unused one is announced, as a dead letter. A clock's hands are whole buckets, and
-they are part of the position: after a batch, nothing that ends at or before them is held any more, so a
+A topic's clock shows the append time of its last record read, less a grace for skew between brokers. A
+prediction ends once both clocks have passed its horizon or, once matched, its correction window: no label can
+still belong to it, and no repeat of it can come. A label ends once the predictions' clock has passed its
+early horizon; only an unused one is announced, as a dead letter. How far both have gone is counted in whole
+buckets and is part of the position: after a batch, nothing that ends at or before them is held any more, so a
 restart neither forgets to announce an end nor announces one twice.
 """
 
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 from ..schemas.spec import Join
 from .join_records import Group, Held, KeptLabel
-from .join_state import LABELS_CLOCK, PREDICTIONS_CLOCK, Deadlines, JoinState, Position, bucket_of
+from .join_state import LABEL_ENDS, PREDICTION_ENDS, Deadlines, JoinState, Position, bucket_of
 from .join_work import Work
 
 _EVICTIONS_PER_BATCH = 20_000  # keeps a batch well within the transaction's timeout
 
-Hands = tuple[int, int]  # of the labels' clock, which ends predictions, and of the predictions' clock
+Hands = tuple[int, int]  # the last bucket whose predictions have ended, and the last whose labels have
 
 
 def hands_of(position: Position) -> Hands:
@@ -24,7 +25,7 @@ def hands_of(position: Position) -> Hands:
 
 
 def deadlines(group: Group, join: Join) -> Deadlines:
-    """When this group must be looked at next, on each clock."""
+    """When this group must be looked at next: for its predictions, and for its labels."""
     waiting = [label for label in group.labels if not label.used or not group.predictions]
     return Deadlines(
         min((_end_of(held, join) for held in group.predictions), default=None),
@@ -66,14 +67,16 @@ class Eviction:
     ) -> Position:
         """Ends what the clocks have passed; gives the position with its new hands.
 
-        ``oldest_ms``: of the batch's records. ``most``: go no further than these hands.
+        ``clocks_ms``: of the labels and of the predictions. ``oldest_ms``: of the batch's records. ``most``: go
+        no further than these hands.
         """
         join = work.rules.join
         shortest = (min(join.horizon, join.correction_window), join.early_horizon)
         done = hands_of(position)
+        ends_ms = min(clocks_ms), clocks_ms[1]
         until = [0, 0]
         for clock in (0, 1):
-            wanted = bucket_of(clocks_ms[clock] - join.clock_skew) - 1
+            wanted = bucket_of(ends_ms[clock] - join.clock_skew) - 1
             if most is not None:
                 wanted = min(wanted, most[clock])
             # What came since the last flush is not listed yet, so the hands must not pass its first end.
@@ -94,8 +97,8 @@ class Eviction:
     def end_listed(self, work: Work, position: Position, until: Hands) -> Position:
         """Ends what is listed up to these hands, or as much of it as one batch may take."""
         done = hands_of(position)
-        names, predictions_hand = self._state.ending(LABELS_CLOCK, done[0], until[0], _EVICTIONS_PER_BATCH)
-        more, labels_hand = self._state.ending(PREDICTIONS_CLOCK, done[1], until[1], _EVICTIONS_PER_BATCH)
+        names, predictions_hand = self._state.ending(PREDICTION_ENDS, done[0], until[0], _EVICTIONS_PER_BATCH)
+        more, labels_hand = self._state.ending(LABEL_ENDS, done[1], until[1], _EVICTIONS_PER_BATCH)
         if names or more:
             listed = dict.fromkeys((*names, *more))
             self._state.fetch(listed)

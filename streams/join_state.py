@@ -5,10 +5,9 @@ Three layers, newest first: the changes of the batch under way (forgotten by ``r
 The store is written by ``flush`` only, after the transactions it covers have committed: groups, expiry times
 and the position they stand for in one atomic write. Between two flushes the log is what remembers.
 
-Expiry: each group is listed under the second in which its time is over, once on the clock of the labels (its
-predictions end then) and once on that of the predictions (its unused labels end then). A list is read when
-its clock gets there; reading it twice, or listing a group twice, does no harm, because what has ended is
-decided from the group itself.
+Expiry: each group is listed under the second in which its first prediction ends, and under that in which its
+first unused label does. A list is read when time has got there; reading it twice, or listing a group twice,
+does no harm, because what has ended is decided from the group itself.
 
 On failure: a crash at any moment leaves the store at the last flush, which is a state the log once produced.
 """
@@ -24,8 +23,8 @@ import orjson
 from .join_records import Group, Recall, decode_group, encode_group
 
 GROUP_PREFIX = b"g"
-LABELS_CLOCK = b"L"
-PREDICTIONS_CLOCK = b"P"
+PREDICTION_ENDS = b"P"
+LABEL_ENDS = b"L"
 _POSITION_KEY = b"m"
 _BUCKET_MS = 1000
 _LIST_MAX = 5_000  # ids per expiry list: one is the least that an eviction reads
@@ -37,8 +36,8 @@ class Position(NamedTuple):
     """Where in the log a state stands, and what else its future depends on.
 
     ``predictions`` and ``labels``: the next offsets. ``next_seq``: of the outcomes partition.
-    ``predictions_ms`` and ``labels_ms``: the newest append time of each. ``evicted_…``: up to which bucket of
-    the other topic's clock everything that ended has been evicted and announced. ``recall_from_ms``: a
+    ``predictions_ms`` and ``labels_ms``: the newest append time of each. ``evicted_…``: up to which
+    bucket everything that ended has been evicted and announced. ``recall_from_ms``: a
     restoration is under way, and outcomes appended since then are not recalled yet; 0: none is.
     """
 
@@ -101,14 +100,14 @@ class MemoryStore:
 
 
 class Deadlines(NamedTuple):
-    """When a group must be looked at again, on each clock; None: never."""
+    """When a group's first prediction and its first unused label end; None: it has none."""
 
-    labels_clock: int | None
-    predictions_clock: int | None
+    predictions: int | None
+    labels: int | None
 
 
 def bucket_of(deadline_ms: int) -> int:
-    """The bucket that is over once its clock has passed ``deadline_ms``."""
+    """The bucket that is over once a clock has passed ``deadline_ms``."""
     return deadline_ms // _BUCKET_MS + 1
 
 
@@ -196,13 +195,13 @@ class JoinState:
         """The batch's transaction was aborted: as if it had never been read."""
         self._staged.clear()
 
-    def ending(self, clock: bytes, after: int, until: int, limit: int) -> tuple[list[str], int]:
+    def ending(self, kind: bytes, after: int, until: int, limit: int) -> tuple[list[str], int]:
         """Ids listed in buckets (after, until], and the last bucket they reach: at most about ``limit`` ids.
 
         A bucket is given whole or not at all, so the second value is as good as ``until`` for what is given.
         """
         names: list[str] = []
-        start, end = clock + _U64.pack(after + 1), clock + _U64.pack(until + 1)
+        start, end = kind + _U64.pack(after + 1), kind + _U64.pack(until + 1)
         reached = after
         for key, value in self._store.scan(start, end):
             bucket = _U64.unpack_from(key, 1)[0]
@@ -224,20 +223,20 @@ class JoinState:
                 continue
             puts[key] = encode_group(group)
             ends = self._deadlines(group)
-            if ends.labels_clock is not None:
-                _list(lists, LABELS_CLOCK, ends.labels_clock, name)
-            if ends.predictions_clock is not None:
-                _list(lists, PREDICTIONS_CLOCK, ends.predictions_clock, name)
+            if ends.predictions is not None:
+                _list(lists, PREDICTION_ENDS, ends.predictions, name)
+            if ends.labels is not None:
+                _list(lists, LABEL_ENDS, ends.labels, name)
         for key, names in lists.items():
             for i in range(0, len(names), _LIST_MAX):
                 puts[key + _U64.pack(self._lists)] = orjson.dumps(names[i : i + _LIST_MAX])
                 self._lists += 1
         puts[_POSITION_KEY] = orjson.dumps((self._lists, *self.position))
         over = [
-            (clock + _U64.pack(0), clock + _U64.pack(evicted + 1))
-            for clock, evicted in (
-                (LABELS_CLOCK, self.position.evicted_predictions),
-                (PREDICTIONS_CLOCK, self.position.evicted_labels),
+            (kind + _U64.pack(0), kind + _U64.pack(evicted + 1))
+            for kind, evicted in (
+                (PREDICTION_ENDS, self.position.evicted_predictions),
+                (LABEL_ENDS, self.position.evicted_labels),
             )
         ]
         self._store.write(puts, deletes, over)
@@ -252,5 +251,5 @@ def _after(prefix: bytes) -> bytes:
     return bytes((prefix[0] + 1,))
 
 
-def _list(lists: dict[bytes, list[str]], clock: bytes, deadline_ms: int, name: str) -> None:
-    lists.setdefault(clock + _U64.pack(bucket_of(deadline_ms)), []).append(name)
+def _list(lists: dict[bytes, list[str]], kind: bytes, deadline_ms: int, name: str) -> None:
+    lists.setdefault(kind + _U64.pack(bucket_of(deadline_ms)), []).append(name)
