@@ -67,8 +67,8 @@ class Eviction:
     ) -> Position:
         """Ends what the clocks have passed; gives the position with its new hands.
 
-        ``clocks_ms``: of the labels and of the predictions. ``oldest_ms``: of the batch's records. ``most``: go
-        no further than these hands.
+        ``clocks_ms``: of the labels and of the predictions. ``oldest_ms``: of the batch's records. ``most``:
+        go no further than these hands.
         """
         join = work.rules.join
         shortest = (min(join.horizon, join.correction_window), join.early_horizon)
