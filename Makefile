@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 export OMP_NUM_THREADS ?= 1
 
@@ -13,13 +15,17 @@ help:  ## What there is
 
 setup: $(READY)  ## A virtual environment in .venv with the project in it
 
-$(READY): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "driftloop needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable '.[all]'
 	@touch $@
 
-demo: setup  ## The whole loop on a year of real flights (about five minutes)
+$(READY): $(INSTALLED)
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## The whole loop on a year of real flights (about five minutes)
 	$(BIN)/driftloop demo
 
 test: setup  ## All tests, on a real embedded Kafka

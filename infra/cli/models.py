@@ -15,7 +15,6 @@ from ...schemas.errors import Error
 from ...schemas.serving import Manifest
 from ..commands import command, send
 from ..overview import ModelView, Overview, read_overview
-from ..registration import store_registration
 from ..settings import Settings
 from .console import output
 
@@ -92,6 +91,8 @@ def register_model(
     why: Why = "",
 ) -> None:
     """Bring a model that already exists: it becomes the next version and goes live."""
+    from ..registration import store_registration  # onnxruntime: of the serve extra, and slow to import
+
     settings = Settings()
     connection = settings.connection()
     digest = store_registration(
