@@ -58,11 +58,12 @@ class LogOffsets:
 
     def at(self, topic: Topic, times_ms: Mapping[int, int]) -> dict[int, int]:
         """Per partition the first offset appended at or after a time; its end where there is none."""
+        # The ends first: what is appended between the two questions must not pass for earlier than the time.
+        ends = self.ends(topic, list(times_ms))
         found = self._ask(
             topic, {p: OffsetSpec.for_timestamp(max(0, time_ms)) for p, time_ms in times_ms.items()}
         )
-        missing = [partition for partition, offset in found.items() if offset < 0]
-        return found | (self.ends(topic, missing) if missing else {})
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
     def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
         name = self._connection.topic(topic)

@@ -70,6 +70,11 @@ class ModelRuns:
 
     # --- what the shell asks ----------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether any run is open."""
+        return bool(self._runs)
+
     def run(self, run_id: str) -> TrainingRun | None:
         """An open run."""
         return self._runs.get(run_id)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 POLL_S = 0.02
+# After this, what is appended has a later time than what we saw before it: times are in milliseconds.
+SETTLE_S = 0.002
 RETRY_S = 1.0
 WALL_GRACE_MS = 10_000  # a broker's clock may be behind; a deadline is noticed late, never early
 
@@ -50,6 +52,7 @@ class _Watch:
     next: dict[int, int]
     count: LabelCount
     classes: tuple[str, ...] | None
+    settling_since: float | None = None
     settle: dict[int, int] | None = None
     cut: Cut | None = None
 
@@ -165,7 +168,8 @@ class OutcomeWatch:
             self._wake.wait(POLL_S * 5)
             self._wake.clear()
             return
-        first = consumer.poll(POLL_S)
+        settling = any(watch.settling_since and watch.cut is None for watch in self._watches.values())
+        first = consumer.poll(SETTLE_S if settling else POLL_S)
         if first is not None:
             self._take([first, *consumer.consume(1000, timeout=0)])
         for watch in self._watches.values():
@@ -251,11 +255,14 @@ class OutcomeWatch:
             return
         edge = watch.count.edge(self._wall_ms() - WALL_GRACE_MS)
         if edge is None:
-            watch.settle = None
+            watch.settling_since = watch.settle = None
             return
-        if watch.settle is None:
+        watch.settling_since = watch.settling_since or time.monotonic()
+        if watch.settle is None and time.monotonic() - watch.settling_since > SETTLE_S:
             watch.settle = reader.known_ends()
-        if all(watch.next[partition] >= end for partition, end in watch.settle.items()):
+        if watch.settle is not None and all(
+            watch.next[partition] >= end for partition, end in watch.settle.items()
+        ):
             watch.cut = watch.count.cut_at(edge, reader.ends_after(edge))
 
     def _show(self) -> None:

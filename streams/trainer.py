@@ -52,12 +52,12 @@ class TrainerCore:
     # --- from the log -----------------------------------------------------------------------------------
 
     def restore_run(self, run: TrainingRun) -> None:
-        self._model(run.model).restore(run)
+        self.model(run.model).restore(run)
 
     def restore_update(self, update: ModelUpdate) -> None:
         """The caller has verified its signature."""
         self._known.add(update.model)
-        self._model(update.model).registrar.restore(update)
+        self.model(update.model).registrar.restore(update)
 
     def restore_result(self, result: CommandResult) -> None:
         self._commands.add(result.command_id)
@@ -65,12 +65,13 @@ class TrainerCore:
     def on_spec(self, model: str, spec: ModelSpec) -> None:
         """A model's newest spec; runs that start from now on use it."""
         self._known.add(model)
-        self._model(model).spec = spec
+        self.model(model).spec = spec
 
     # --- what the shell asks ----------------------------------------------------------------------------
 
     def models(self) -> Iterator[ModelRuns]:
-        yield from self._models.values()
+        """Those with open runs."""
+        return (model for model in self._models.values() if model.busy)
 
     def owns(self, model: str) -> bool:
         return partition_of(model, self._partitions) == self.partition
@@ -83,7 +84,7 @@ class TrainerCore:
             self._check_place(trigger.model)
         except DecodeError as error:
             return Step((dead_letter(record, "train", error.reason),))
-        return self._model(trigger.model).accept(trigger, record.append_ms)
+        return self.model(trigger.model).accept(trigger, record.append_ms)
 
     # --- commands ---------------------------------------------------------------------------------------
 
@@ -95,11 +96,11 @@ class TrainerCore:
                 return None
             if command.action == "register" and command.manifest_sha256 is not None:
                 self._check_known(command)
-                self._model(command.model).registrar.check_generation(command)
+                self.model(command.model).registrar.check_generation(command)
                 return ManifestWanted(command.model, command.manifest_sha256, draft=True)
             if command.action in SERVING_ACTIONS:
                 self._check_known(command)
-                registrar = self._model(command.model).registrar
+                registrar = self.model(command.model).registrar
                 sha256 = registrar.manifest_needed(registrar.intended(command))
                 return None if sha256 is None else ManifestWanted(command.model, sha256, draft=False)
         except (DecodeError, CommandRefused):
@@ -115,7 +116,7 @@ class TrainerCore:
         if command.command_id in self._commands:
             return NOTHING
         self._commands.add(command.command_id)
-        ts = self._model(command.model).now_ms(record.append_ms)
+        ts = self.model(command.model).now_ms(record.append_ms)
         try:
             self._check_known(command)
             if problem:
@@ -127,7 +128,7 @@ class TrainerCore:
 
     def _carry_out(self, command: Command, manifest: Manifest | None, ts: int) -> Step:
         """Raises CommandRefused before anything has changed."""
-        model = self._model(command.model)
+        model = self.model(command.model)
         if command.action == "trigger":
             return self._relay_request(command, ts)
         if command.action in ("approve", "refuse"):
@@ -151,7 +152,7 @@ class TrainerCore:
         return Step((control(command.model, asked),))
 
     def _relay_approval(self, command: Command, ts: int) -> Step:
-        if command.trigger_id is None or not self._model(command.model).awaits_approval(command.trigger_id):
+        if command.trigger_id is None or not self.model(command.model).awaits_approval(command.trigger_id):
             raise CommandRefused(f"no trigger {command.trigger_id} of {command.model} awaits approval")
         said = ApprovalControl(
             model=command.model,
@@ -172,7 +173,7 @@ class TrainerCore:
                 "action": command.action,
                 "status": status,
                 "reason": reason,
-                "generation": self._model(command.model).registrar.serving.generation,
+                "generation": self.model(command.model).registrar.serving.generation,
                 "ts": append_ms,
             }
         )
@@ -200,7 +201,8 @@ class TrainerCore:
                 f"there is no model {command.model}: publish its spec with `driftloop apply`"
             )
 
-    def _model(self, model: str) -> ModelRuns:
+    def model(self, model: str) -> ModelRuns:
+        """Made when first heard of."""
         found = self._models.get(model)
         if found is None:
             found = self._models[model] = ModelRuns(model, self._signer, self._clock)

@@ -12,7 +12,7 @@ from ..schemas.serving import Manifest
 from ..schemas.topics import DEAD_LETTERS, VITALS, Topic
 from .log_reader import Record
 
-MAX_REPEATED_BYTES = 2 * 1024 * 1024  # base64 of these, with their envelope, still fits into one record
+MAX_REPEATED_BYTES = 3_000_000  # base64 of these, with their envelope, still fits into one record
 
 
 @dataclass(frozen=True, slots=True)

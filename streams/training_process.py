@@ -48,6 +48,10 @@ class TrainingProcess:
         self._ready = False
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 

@@ -142,7 +142,7 @@ class Bench:
 
     @property
     def runs(self) -> ModelRuns:
-        return next(model for model in self.core.models() if model.model == MODEL)
+        return self.core.model(MODEL)
 
     @property
     def champion(self) -> int:

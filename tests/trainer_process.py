@@ -2,6 +2,7 @@
 
 ``--dies before:training`` kills the process (as kill -9 does) just before the transaction that moves a run
 into ``training`` is committed, ``after:training`` just after; the same for every status, and for ``update``.
+``--dies abort:each`` aborts the first transaction of each of these and lives on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument("--dies", default="")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    if given.dies:
+    if given.dies == "abort:each":
+        _abort_each_once()
+    elif given.dies:
         _die(*given.dies.split(":"))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -68,6 +71,27 @@ def _die(when: str, at: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     trainer_log.Transactions.write = dying  # type: ignore[method-assign]
+
+
+def _abort_each_once() -> None:
+    """As if the broker had aborted them: written, and nothing of it is there."""
+    write = trainer_log.Transactions.write
+    due = {"waiting", "training", "evaluating", "update"}
+
+    def aborting(self: trainer_log.Transactions, outputs: Iterable[Output], *rest: object) -> None:
+        written = tuple(outputs)
+        met = {at for at in due if any(_concerns(output, at) for output in written)}
+        if not met:
+            write(self, written, *rest)  # type: ignore[arg-type]
+            return
+        due.difference_update(met)
+        self._producer.begin_transaction()
+        for output in written:
+            self._produce(output)
+        self._producer.abort_transaction()
+        raise trainer_log.Aborted(f"on cue: {met}")
+
+    trainer_log.Transactions.write = aborting  # type: ignore[method-assign]
 
 
 def _concerns(output: Output, at: str) -> bool:

@@ -48,6 +48,7 @@ from driftloop.schemas.topics import (
     Topic,
 )
 from driftloop.streams.connection import Connection
+from driftloop.streams.log_ranges import LogOffsets
 from driftloop.streams.log_reader import LogReader, Record
 
 from tests.waiting import wait_until
@@ -105,7 +106,7 @@ class World:
     written: int = 0
 
     def __post_init__(self) -> None:
-        self._producer = Producer(self.connection.producer())
+        self._producer = Producer(self.connection.producer(message_max_bytes=4_194_304))
 
     @property
     def partitions(self) -> int:
@@ -117,13 +118,23 @@ class World:
     def outcomes(self, count: int, *, model: str = MODEL, version: int = 0, flipped: bool = False) -> None:
         """``count`` more outcomes, dealt to the partitions in turn."""
         for _ in range(count):
-            partition = self.written % self.partitions
-            seq = self.seqs.get(partition, 0)
-            made = outcome(model, self.written, seq, version=version, flipped=flipped)
-            self.produce(OUTCOMES, made.encode(), key=made.prediction_id, partition=partition)
-            self.seqs[partition] = seq + 1
-            self.written += 1
+            self._write(self.written % self.partitions, model, version, flipped=flipped)
         self._producer.flush(30)
+
+    def outcomes_on(
+        self, partition: int, count: int, *, model: str = MODEL, version: int = 0, flipped: bool = False
+    ) -> None:
+        """``count`` more outcomes, all on one partition, so that their order on the log is theirs."""
+        for _ in range(count):
+            self._write(partition, model, version, flipped=flipped)
+        self._producer.flush(30)
+
+    def _write(self, partition: int, model: str, version: int, *, flipped: bool) -> None:
+        seq = self.seqs.get(partition, 0)
+        made = outcome(model, self.written, seq, version=version, flipped=flipped)
+        self.produce(OUTCOMES, made.encode(), key=made.prediction_id, partition=partition)
+        self.seqs[partition] = seq + 1
+        self.written += 1
 
     def here(self) -> Change:
         """A change that begins with the next outcome."""
@@ -169,6 +180,12 @@ class World:
             partition = partition_of(key, self.settings.model_partitions)
         self._producer.produce(name, value, key=key, partition=partition)
         self._producer.poll(0)
+
+    def ends(self, topic: Topic) -> dict[int, int]:
+        return LogOffsets(self.connection).ends(topic, list(range(self.partitions)))
+
+    def newest_append_ms(self, topic: Topic) -> int:
+        return max(record.append_ms for record in self.records(topic))
 
     # --- what the trainer wrote ---------------------------------------------------------------------------
 
