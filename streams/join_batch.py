@@ -26,8 +26,11 @@ ORIGIN_HEADER = "driftloop-origin"
 # Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
 MAX_LETTER_VALUE = 2_900_000
 MAX_LETTER_KEY = 4_096
+MAX_REASON = 1_000
+MAX_HEADER_BYTES = 65_536
 
-Headers = Sequence[tuple[str, bytes | None]]
+Header = tuple[str, str | bytes | None]
+Headers = Sequence[Header]
 Event = TypeVar("Event", PredictionDict, LabelDict)
 
 
@@ -62,7 +65,7 @@ class Refused(NamedTuple):
 
     def letter(self, topic_name: str) -> bytes:
         """The dead letter. Bytes that do not fit into one are cut, and the reason says so."""
-        reason, value, key = self.reason, self.value, self.key
+        reason, value, key = self.reason[:MAX_REASON], self.value, self.key
         if value is not None and len(value) > MAX_LETTER_VALUE:
             reason = f"{reason} (value cut: the first {MAX_LETTER_VALUE} of {len(value)} bytes are here)"
             value = value[:MAX_LETTER_VALUE]
@@ -92,7 +95,7 @@ class Rerouted(NamedTuple):
     partition: int
     key: bytes
     value: bytes
-    headers: list[tuple[str, bytes | None]]
+    headers: list[Header]
 
 
 @dataclass(slots=True)
@@ -105,6 +108,9 @@ class Batch:
     labels: list[LabelDict | None] = field(default_factory=list[LabelDict | None])
     refused: list[Refused] = field(default_factory=list[Refused])
     rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
+
+    def __len__(self) -> int:
+        return len(self.prediction_records) + len(self.label_records)
 
     def models(self) -> set[str]:
         return {event["model"] for event in self.predictions if event is not None}
@@ -171,6 +177,10 @@ class Reader:
             headers = list(records.headers(index))
             if any(name == ORIGIN_HEADER for name, _ in headers):
                 reason = f"misplaced: belongs on partition {belongs[index]} and was sent on once already"
+                self.refuse(batch, topic, records, index, reason)
+                continue
+            if sum(len(name) + len(value or b"") for name, value in headers) > MAX_HEADER_BYTES:
+                reason = f"misplaced: belongs on partition {belongs[index]}, and its headers are too large"
                 self.refuse(batch, topic, records, index, reason)
                 continue
             origin = f"{topic.name}/{self.partition}/{records.offsets[index]}".encode()

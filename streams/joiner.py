@@ -125,25 +125,32 @@ class Joiner:
         self._staged = self._eviction.run(work, position, clocks_ms, self._oldest_ms, most=hands)
         self.commit()
 
-    def recall(self, outcome: bytes, append_ms: int) -> None:
-        """Takes over an emitted outcome: which label, revision and seq its prediction carries."""
+    def recall(self, outcome: bytes, append_ms: int) -> int:
+        """Takes over an emitted outcome: which label and revision its prediction carries. Gives its seq."""
         told = cast("dict[str, object]", orjson.loads(outcome))
         name = cast("str", told["prediction_id"])
         track = (told["model"], told["version"], told.get("role", "champion"))
         self._state.fetch((name,))
         group = self._state.get(name)
+        seq = cast("int", told["seq"])
         if group is None:
-            return
+            return seq
         predictions = tuple(
             held._replace(match=_recalled(held, told, append_ms)) if held.track == track else held
             for held in group.predictions
         )
         self._state.put(name, group._replace(predictions=predictions))
         self._state.commit(self.position)
+        return seq
 
     def resume(self, position: Position) -> None:
         """Ends a restoration at the committed position: all that had been ended there is ended."""
         self.flush()
+        # Ends that nobody was told of (of matched predictions) may have gone further than what was committed.
+        position = position._replace(
+            evicted_predictions=max(position.evicted_predictions, self.position.evicted_predictions),
+            evicted_labels=max(position.evicted_labels, self.position.evicted_labels),
+        )
         while hands_of(self.position) != hands_of(position):
             work = Work(self.partition, self.rules, 0, replaying=True)
             reached = self._eviction.end_listed(work, self.position, hands_of(position))
