@@ -27,7 +27,7 @@ from .live import Picture
 
 HTTP_SHARE = 33  # every 33rd flight goes over HTTP: 10,000 requests in the year
 HTTP_THREADS = 2
-BARRIER_DAYS = 2  # how often the stream is held until the loop has decided on all of it
+BARRIER_DAYS = 3  # how often the stream is held until the loop has decided on all of it
 FLUSH_S = 60.0
 
 
@@ -121,7 +121,7 @@ def _request(connection: http.client.HTTPConnection, path: str, body: bytes) -> 
 
 
 class Driver:
-    """The year, hour by hour; a barrier after every second day unless ``race``."""
+    """The year, hour by hour; a barrier after every third day unless ``race``."""
 
     def __init__(
         self,
