@@ -157,7 +157,7 @@ class Driver:
             day = hour.start_ms // DAY_MS
             if day != today:
                 over = days is not None and day - first_day >= days
-                self._end_day(hold=over or (day - first_day) % BARRIER_DAYS == 0)
+                self._end_day(hold=over or (day - first_day) % BARRIER_DAYS == 0, last=over)
                 today = day
                 if over:
                     return
