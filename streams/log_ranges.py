@@ -23,12 +23,18 @@ from .log_reader import Record, as_record
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 
 
+RETRY_PAUSE_S = 0.1
+
+
 class Cancelled(Exception):
     """Reading was called off."""
 
 
 class LogOffsets:
-    """Where topics begin, end, and stood at a time. Raises BrokerError when the cluster does not answer."""
+    """Where topics begin, end, and stood at a time. Thread safe.
+
+    Raises BrokerError when the cluster does not answer for ``timeout_s``.
+    """
 
     def __init__(self, connection: Connection, *, timeout_s: float = 30.0) -> None:
         self._connection = connection
@@ -68,18 +74,25 @@ class LogOffsets:
     def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
         name = self._connection.topic(topic)
         request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
-        try:
-            answers = cast(
-                "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
-                self._admin.list_offsets(
-                    request,
-                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                    request_timeout=self._timeout_s,
-                ),
-            )
-            return {where.partition: answer.result().offset for where, answer in answers.items()}
-        except KafkaException as error:
-            raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                answers = cast(
+                    "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
+                    self._admin.list_offsets(
+                        request,
+                        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                        request_timeout=max(0.1, deadline - time.monotonic()),
+                    ),
+                )
+                return {where.partition: answer.result().offset for where, answer in answers.items()}
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
+                # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
+                # ever after a broker's pause); a new one does not.
+                self._admin = AdminClient(self._connection.client())
+                time.sleep(RETRY_PAUSE_S)
 
 
 class LogRanges:
@@ -95,12 +108,18 @@ class LogRanges:
         )
 
     def read(
-        self, topic: Topic, ranges: Mapping[int, tuple[int, int]], cancel: threading.Event | None = None
+        self,
+        topic: Topic,
+        ranges: Mapping[int, tuple[int, int]],
+        cancel: threading.Event | None = None,
+        *,
+        prefix: bytes = b"",
     ) -> Iterator[Record]:
         """Committed records from each partition's first offset up to, not including, its second.
 
-        In order per partition. Raises BrokerError when nothing moves for ``stalled_s`` or the log no longer
-        holds the range's beginning, Cancelled once ``cancel`` is set.
+        In order per partition; only those whose value begins with ``prefix``. Raises BrokerError when nothing
+        moves for ``stalled_s`` or the log no longer holds the range's beginning, Cancelled once ``cancel`` is
+        set.
         """
         name = self._connection.topic(topic)
         waiting = {partition: end for partition, (start, end) in ranges.items() if start < end}
@@ -119,7 +138,10 @@ class LogRanges:
                 if now - moved_at > self._stalled_s:
                     raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
                 for message in messages:
-                    yield from self._take(message, waiting)
+                    if self._is_in(message, waiting):
+                        value = message.value()
+                        if not prefix or (isinstance(value, bytes) and value.startswith(prefix)):
+                            yield as_record(message)
         finally:
             self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
             self._consumer.unassign()
@@ -128,22 +150,21 @@ class LogRanges:
         first = self._consumer.poll(0.1)
         return [] if first is None else [first, *self._consumer.consume(1000, timeout=0)]
 
-    def _take(self, message: Message, waiting: dict[int, int]) -> Iterator[Record]:
-        partition, offset = message.partition() or 0, message.offset() or 0
-        if partition not in waiting:
-            return
-        error = message.error()
+    def _is_in(self, message: Message, waiting: dict[int, int]) -> bool:
+        """Whether it is a record of its range; a range that is read to its end waits no longer."""
+        partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+        end = waiting.get(partition)
+        if end is None:
+            return False
         if error is not None and error.code() != _EOF:
             if error.retriable():
-                return
+                return False
             raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
-        end = waiting[partition]
-        if error is None and offset < end:
-            yield as_record(message)
         # An end-of-partition's offset is where the next record will be, past transaction markers.
         if (offset if error is not None else offset + 1) >= end:
             del waiting[partition]
             self._consumer.pause([TopicPartition(message.topic() or "", partition)])
+        return error is None and offset < end
 
     def close(self) -> None:
         self._consumer.close()

@@ -13,7 +13,7 @@ and rebuilds everything from the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..models.signing import Signer
@@ -35,7 +35,7 @@ from .run_records import (
 )
 from .trainer_step import NOTHING, Output, Step, control
 from .training_job import Trained
-from .training_window import MIN_LABELS, Clock, Cut, WaitRequest, WindowPlan
+from .training_window import MIN_LABELS, Clock, Cut, Start, WaitRequest, WindowPlan
 
 MAX_ATTEMPTS = 10  # a run that takes the trainer down with it each time must end some day
 
@@ -49,6 +49,7 @@ class JobPlan:
     window: WindowPlan
     champion: VersionRef | None
     taught: dict[int, int]
+    starts: Mapping[int, Start] | None
 
 
 class ModelRuns:
@@ -62,6 +63,7 @@ class ModelRuns:
         self._runs: dict[str, TrainingRun] = {}
         self._ended: set[str] = set()
         self._cuts: dict[str, Cut] = {}
+        self._starts: dict[str, Mapping[int, Start] | None] = {}
         self._now_ms = 0
 
     def restore(self, run: TrainingRun) -> None:
@@ -110,8 +112,14 @@ class ModelRuns:
     def job(self, run_id: str) -> JobPlan:
         """For a run that has started."""
         run, champion = self._runs[run_id], self.registrar.champion
-        taught = dict(champion.taught) if champion is not None else {}
-        return JobPlan(run, self.spec, self._window(run), self.registrar.serving.plan.champion, taught)
+        return JobPlan(
+            run,
+            self.spec,
+            self._window(run),
+            self.registrar.serving.plan.champion,
+            dict(champion.taught) if champion is not None else {},
+            self._starts.get(run_id),
+        )
 
     def awaits_approval(self, trigger_id: str) -> bool:
         return self._awaiting(run_id_of(trigger_id)) is not None
@@ -170,6 +178,7 @@ class ModelRuns:
         champion = self.registrar.serving.champion
         if run.status == "waiting":
             cut = self._cuts[run_id]
+            self._starts[run_id] = cut.starts
             offsets = {str(partition): end for partition, end in sorted(cut.ends.items())}
             progress = Progress(labels=cut.labels, needed=_needed(run), outcome_offsets=offsets)
             started = moved(run, "start", champion=champion, progress=progress, ts=cut.now_ms)
@@ -312,6 +321,7 @@ class ModelRuns:
             self._runs[run.run_id] = run
         else:
             self._runs.pop(run.run_id, None)
+            self._starts.pop(run.run_id, None)
             self._ended.add(run.run_id)
             self.registrar.know(run)
         if run.status != "waiting":

@@ -19,7 +19,7 @@ from .training_window import Edge, Start, WindowPlan, WindowRows, head_of, model
 
 CLOCK_SKEW_MS = 5_000  # between brokers: an outcome is stamped by another one than the inputs behind it
 FIRST_STEP_MS = 1_000
-MAX_GROWTH = 8
+MAX_GROWTH = 3
 MAX_DEAD_LETTERS = 100  # per run; what lies there lies there for the next one too
 
 
@@ -67,9 +67,11 @@ class OutcomeReader:
         """Where the topic ends now, open transactions included."""
         return self._offsets.ends(OUTCOMES, self._partitions)
 
-    def window(self, plan: WindowPlan, ends: Mapping[int, int]) -> Window:
-        """The rows of both sides of the change, below ``ends``."""
-        starts = self.starts(plan)
+    def window(
+        self, plan: WindowPlan, ends: Mapping[int, int], starts: Mapping[int, Start] | None = None
+    ) -> Window:
+        """The rows of both sides of the change, below ``ends``. ``starts``: where they are known already."""
+        starts = starts or self.starts(plan)
         before = self._older(plan, starts)
         window = Window(WindowRows(starts, plan))
         ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
@@ -87,6 +89,8 @@ class OutcomeReader:
         """Where to begin, so that the older rows wanted lie before the starts."""
         begins = self._offsets.begins(OUTCOMES, self._partitions)
         until = {p: max(starts[p].offset, begins[p]) for p in self._partitions}
+        if plan.change is None and plan.taught_ends is None:
+            return until  # the newest rows there are: there is no room for more, or there are no more
         if plan.change is not None and plan.change.partitions:
             edge_ms = min(place.append_ms for place in plan.change.partitions.values()) - CLOCK_SKEW_MS
         else:
@@ -121,10 +125,7 @@ class OutcomeReader:
         return reached
 
     def _of_model(self, model: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Record]:
-        prefix = model_prefix(model)
-        for record in self._ranges.read(OUTCOMES, ranges, self._cancel):
-            if record.value is not None and record.value.startswith(prefix):
-                yield record
+        return self._ranges.read(OUTCOMES, ranges, self._cancel, prefix=model_prefix(model))
 
 
 def _is_row(record: Record) -> bool:

@@ -153,6 +153,8 @@ class OutcomeWatch:
                     self._turn(consumer, reader)
                 except (BrokerError, KafkaException) as error:
                     log.warning("outcomes cannot be watched, trying again: %s", error)
+                    consumer.unassign()
+                    self._at = {}
                     self._watches.clear()
                     self._stop.wait(RETRY_S)
         except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
@@ -263,7 +265,7 @@ class OutcomeWatch:
         if watch.settle is not None and all(
             watch.next[partition] >= end for partition, end in watch.settle.items()
         ):
-            watch.cut = watch.count.cut_at(edge, reader.ends_after(edge))
+            watch.cut = watch.count.cut_at(edge, reader.ends_after(edge), watch.starts)
 
     def _show(self) -> None:
         with self._shared.lock:

@@ -31,6 +31,7 @@ from .training_window import Clock
 log = logging.getLogger(__name__)
 
 TRANSACTION_S = 30.0
+CALL_S = 2.0  # one call into librdkafka: until it returns, no signal is heard
 RETRY_PAUSE_S = 0.05
 GroupMetadata = object  # librdkafka's, opaque
 
@@ -51,7 +52,7 @@ class Transactions:
 
     def init(self) -> None:
         """Fences a predecessor of the same name, and waits until what it began has ended."""
-        self._patiently(lambda: self._producer.init_transactions(TRANSACTION_S))
+        self._patiently(lambda: self._producer.init_transactions(CALL_S))
 
     def write(self, outputs: Iterable[Output], offsets: list[TopicPartition], group: GroupMetadata) -> None:
         """Raises Aborted when the transaction was aborted, KafkaException when this producer is finished."""
@@ -60,13 +61,13 @@ class Transactions:
             for output in outputs:
                 self._produce(output)
             self._patiently(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group, TRANSACTION_S)  # pyright: ignore[reportArgumentType]
+                lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S)  # pyright: ignore[reportArgumentType]
             )
-            self._patiently(lambda: self._producer.commit_transaction(TRANSACTION_S))
+            self._patiently(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as error:
             if not error.args[0].txn_requires_abort():
                 raise
-            self._patiently(lambda: self._producer.abort_transaction(TRANSACTION_S))
+            self._patiently(lambda: self._producer.abort_transaction(CALL_S))
             raise Aborted(str(error.args[0])) from error
 
     def _produce(self, output: Output) -> None:

@@ -45,7 +45,7 @@ from .outcome_watch import OutcomeWatch
 from .run_supervision import RunSupervision
 from .stop_deadline import StopDeadline
 from .trainer import TrainerCore
-from .trainer_log import Aborted, GroupMetadata, Rebuilder, Specs, Transactions
+from .trainer_log import CALL_S, Aborted, GroupMetadata, Rebuilder, Specs, Transactions
 from .trainer_step import NOTHING, Step
 from .training_process import ChildPool
 from .training_window import Clock
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
-_COMMITTED_S = 30.0
+_COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +97,38 @@ def run_trainer(
         clock=clock,
         tuning=tuning,
     )
-    deadline = StopDeadline()
-    exit_code = 1
+    if threading.current_thread() is threading.main_thread():
+        _serve_by_deadline(shell, stop, tuning.stop_s)
+    else:
+        _serve(shell, stop)  # not a process of its own, so none to end by force
+
+
+def _serve(shell: TrainerShell, stop: threading.Event) -> None:
     try:
         shell.start()
         while not stop.is_set():
             shell.turn()
-        exit_code = 0
     finally:
-        if threading.current_thread() is threading.main_thread():
-            deadline.arm(tuning.stop_s, exit_code=exit_code)
         shell.close()
-        deadline.disarm()
+
+
+def _serve_by_deadline(shell: TrainerShell, stop: threading.Event, stop_s: float) -> None:
+    """Ends within ``stop_s`` of being asked to, even while a call waits for a broker that does not answer."""
+    deadline = StopDeadline()
+
+    def arm() -> None:
+        stop.wait()
+        deadline.arm(stop_s, exit_code=0)
+
+    arming = threading.Thread(target=arm, name="driftloop-stop", daemon=True)
+    arming.start()
+    try:
+        _serve(shell, stop)
+    except BaseException:
+        deadline.arm(stop_s, exit_code=1)
+        raise
+    arming.join()
+    deadline.disarm()
 
 
 class TrainerShell:
@@ -171,13 +191,13 @@ class TrainerShell:
 
     def turn(self) -> None:
         """Takes what has come, decides, commits, and sees to children and counts."""
-        messages = self._poll()
+        records = self._poll()
         if self._assigned:
             self._take_over()
         if not self._cores:
             return
         try:
-            self._decide(messages)
+            self._decide(records)
         except Aborted as aborted:
             log.warning("transaction aborted, reading the state again: %s", aborted)
             self._rewind()
@@ -192,14 +212,13 @@ class TrainerShell:
 
     # --- a turn -----------------------------------------------------------------------------------------
 
-    def _decide(self, messages: list[Message]) -> None:
+    def _decide(self, records: list[Record]) -> None:
         step, spoken_for = NOTHING, set[int]()
         for model, spec in self._specs.poll().items():
             for core in self._owner_of(model):
                 core.on_spec(model, spec)
-        for message in messages:
-            record = self._accept(message)
-            if record is not None and record.partition in self._cores:
+        for record in records:
+            if record.partition in self._cores:
                 spoken_for.add(record.partition)
                 step += self._apply(self._cores[record.partition], record)
         for partition, core in self._cores.items():
@@ -238,10 +257,11 @@ class TrainerShell:
 
     # --- the group --------------------------------------------------------------------------------------
 
-    def _poll(self) -> list[Message]:
+    def _poll(self) -> list[Record]:
         patience = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
         first = self._consumer.poll(patience)
-        return [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
+        messages = [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
+        return [record for message in messages if (record := self._accept(message)) is not None]
 
     def _accept(self, message: Message) -> Record | None:
         """The record, its offset noted; None for what is none."""
@@ -276,10 +296,7 @@ class TrainerShell:
         self._cores, self._next, self._assigned = {}, {}, False
 
     def _positions(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        try:
-            committed = consumer.committed(assigned, timeout=_COMMITTED_S)
-        except KafkaException as error:
-            raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error
+        committed = _committed(consumer, assigned)
         begins = {
             (name, partition): offset
             for name, topic in self._topics.items()
@@ -310,3 +327,14 @@ class TrainerShell:
         self._next = self._positions(self._consumer, assigned)
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._next.items()])
         self._take_over()
+
+
+def _committed(consumer: Consumer, assigned: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets, once no transaction is under way that could move them."""
+    deadline = time.monotonic() + _COMMITTED_S
+    while True:
+        try:
+            return consumer.committed(assigned, timeout=CALL_S)
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error

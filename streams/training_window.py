@@ -58,11 +58,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Per partition the first offset not in the window; how many labels that gave, and the time then."""
+    """Per partition the first offset not in the window; how many labels that gave, and the time then.
+
+    ``starts``: where the count began, so that it need not be looked for again.
+    """
 
     ends: Mapping[int, int]
     labels: int
     now_ms: int
+    starts: Mapping[int, Start] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,8 @@ class WaitRequest:
     manifest_sha256: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeHead:
-    """What must be known of an outcome to place it."""
+class OutcomeHead(NamedTuple):
+    """What must be known of an outcome to place it. A tuple, because one is made per outcome."""
 
     prediction_id: str
     revision: int
@@ -117,19 +120,19 @@ def head_of(value: bytes) -> OutcomeHead:
         revision, seq = fields.get("revision", 0), fields["seq"]
         prediction_id, role = fields["prediction_id"], fields.get("role", "champion")
         ts, label_ts = fields["ts"], fields["label_ts"]
-    except (orjson.JSONDecodeError, KeyError, AttributeError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DecodeError(f"Outcome: {error!r}") from error
-    for number in (revision, seq, ts, label_ts):
-        if not isinstance(number, int):
-            raise DecodeError(f"Outcome: needs a whole number, got {number!r:.80}")
-    if not isinstance(prediction_id, str) or not isinstance(role, str):
-        raise DecodeError("Outcome: prediction_id and role must be text")
-    return OutcomeHead(
-        prediction_id,
-        cast("int", revision),
-        role,
-        cast("int", seq),
-        max(cast("int", ts), cast("int", label_ts)),
+    if (
+        isinstance(revision, int)
+        and isinstance(seq, int)
+        and isinstance(ts, int)
+        and isinstance(label_ts, int)
+        and isinstance(prediction_id, str)
+        and isinstance(role, str)
+    ):
+        return OutcomeHead(prediction_id, revision, role, seq, max(ts, label_ts))
+    raise DecodeError(
+        "Outcome: revision, seq, ts and label_ts are whole numbers, prediction_id and role text"
     )
 
 
@@ -179,7 +182,7 @@ class LabelCount:
             return max(enough, self._reach)
         return None if overdue is None else max(overdue, self._reach)
 
-    def cut_at(self, edge: Edge, ends: Mapping[int, int]) -> Cut:
+    def cut_at(self, edge: Edge, ends: Mapping[int, int], starts: Mapping[int, Start] | None = None) -> Cut:
         """The cut once the edge is final; ``ends``: each partition's first offset beyond it."""
         if edge == self._reach:
             labels, event_ms = self._in_reach, self._event_in_reach
@@ -187,7 +190,7 @@ class LabelCount:
             times = [entry[3] for entry in self._first if (-entry[0], -entry[1], -entry[2]) <= edge]
             labels, event_ms = len(times), max(times, default=0)
         known_ms = event_ms if self._clock == "event" else edge.append_ms
-        return Cut(ends=dict(ends), labels=labels, now_ms=max(self._accepted_ms, known_ms))
+        return Cut(dict(ends), labels, max(self._accepted_ms, known_ms), starts)
 
     def _enough(self) -> Edge | None:
         if len(self._first) < self._needed:

@@ -189,7 +189,8 @@ class TrainingWorker:
         deadline = time.monotonic() + plan.spec.window.time_limit / 1000
         while True:
             try:
-                return OutcomeReader(self._offsets, ranges, execution.cancelled).window(plan.window, ends)
+                reader = OutcomeReader(self._offsets, ranges, execution.cancelled)
+                return reader.window(plan.window, ends, plan.starts)
             except (BrokerError, KafkaException) as error:
                 if time.monotonic() > deadline:
                     raise BrokerError(f"the window could not be read: {error}") from error
