@@ -1,0 +1,51 @@
+"""A joiner as a process of its own, for tests to kill.
+
+``--die STEP N`` ends it as kill -9 does, the Nth time that a batch has come through that step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from pathlib import Path
+
+from driftloop.streams.connection import Connection
+from driftloop.streams.join_shell import run_joiner
+from driftloop.streams.join_tuning import JoinTuning
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("bootstrap", "prefix", "folder", "name"):
+        parser.add_argument(name)
+    parser.add_argument("--die", nargs=2, metavar=("STEP", "N"), default=("", "0"))
+    parser.add_argument("--max-batch", type=int, default=500)
+    parser.add_argument("--flush-s", type=float, default=0.3)
+    given = parser.parse_args()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    left = int(given.die[1])
+
+    def observe(step: str) -> None:
+        nonlocal left
+        if step == given.die[0]:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    run_joiner(
+        Connection(given.bootstrap, given.prefix),
+        state_dir=Path(given.folder),
+        instance_id=given.name,
+        stop=stop,
+        tuning=JoinTuning(
+            max_batch=given.max_batch, flush_interval_s=given.flush_s, memory_ids=200, linger_s=0.005
+        ),
+        observe=observe,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Vitals tell everything that passed: errors whole, the rest in summaries of bounded size."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import random
+
+import numpy as np
+import orjson
+import pytest
+from datasketches import kll_floats_sketch
+from driftloop.schemas.hot import PredictionDict
+from driftloop.schemas.spec import Feature, ModelSpec
+from driftloop.schemas.vitals import NumberSketch, Vitals
+from driftloop.streams.join_records import Track
+from driftloop.streams.join_rules import ModelRules
+from driftloop.streams.observations import decode_record
+from driftloop.streams.vitals_builder import MAX_MESSAGE_BYTES, Covered, Seen, Tally, vitals_messages
+from driftloop.streams.vitals_sketches import NAMES, SAMPLE
+
+from tests.join_world import entry_seqs
+
+COVERED = Covered(3, (10, 20), (30, 40), 1_000, 2_000, 5, 9)
+RULES = ModelRules.of(ModelSpec())
+
+
+def event(**features: object) -> PredictionDict:
+    return {  # type: ignore[typeddict-item]
+        "prediction_id": "a", "model": "m", "version": 1, "ts": 5, "features": features, "prediction": "x",
+    }  # fmt: skip
+
+
+def tally_of(
+    events: list[PredictionDict],
+    seen: list[Seen] | None = None,
+    *,
+    rules: ModelRules = RULES,
+    model: str = "m",
+) -> Tally:
+    tally = Tally(Track(model, 1, "champion"), rules)
+    tally.events += events
+    tally.answers += ["x"] * len(events)
+    tally.seen += seen or []
+    return tally
+
+
+def messages(*tallies: Tally) -> list[Vitals]:
+    return [Vitals.decode(value) for value in vitals_messages(COVERED, tallies, {"labels": 2})]
+
+
+def sketched(sketch: NumberSketch) -> list[float]:
+    kll = kll_floats_sketch.deserialize(base64.b64decode(sketch.kll or ""))
+    return sorted(kll.get_quantile((i + 0.5) / kll.n, True) for i in range(kll.n))
+
+
+def outcome(seq: int, error: float | None, segments: tuple[tuple[str, str], ...] = ()) -> Seen:
+    return Seen(seq, error, 100 + seq, 50, "x", segments)
+
+
+def test_a_message_says_what_it_covers_and_what_belongs_to_no_model() -> None:
+    (message,) = messages(tally_of([event(x=1)]))
+    assert message.partition == 3
+    assert (message.predictions.start, message.predictions.end) == (10, 20)
+    assert (message.labels.start, message.labels.end) == (30, 40)
+    assert (message.append_min_ms, message.append_max_ms, message.ts_min, message.ts_max) == (
+        1_000,
+        2_000,
+        5,
+        9,
+    )
+    assert message.counts.labels == 2
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_errors_come_back_with_their_seqs_whatever_lies_between(regression: bool) -> None:
+    rules = ModelRules(regression=regression)
+    draw = random.Random(1)
+    seqs = sorted(draw.sample(range(100_000), 700))
+    errors = [draw.random() if regression else float(draw.random() < 0.3) for _ in seqs]
+    seen = [outcome(seq, error if seq % 7 else None) for seq, error in zip(seqs, errors, strict=True)]
+    (message,) = messages(tally_of([], seen, rules=rules))
+    (entry,) = message.models
+    assert entry.errors is not None
+    kept = [(seq, error) for seq, error in zip(seqs, errors, strict=True) if seq % 7]
+    assert list(zip(entry_seqs(entry), entry.errors.values().tolist(), strict=True)) == kept
+    assert (entry.ts_min, entry.ts_max) == (100 + seqs[0], 100 + seqs[-1])
+
+
+def test_consecutive_seqs_are_told_by_the_first_alone() -> None:
+    (message,) = messages(tally_of([], [outcome(seq, 1.0) for seq in range(5, 15)]))
+    assert (message.models[0].first_seq, message.models[0].seqs) == (5, None)
+
+
+def test_features_are_summarised_by_what_the_spec_says_else_by_what_they_are() -> None:
+    spec = ModelSpec(
+        features={
+            "code": Feature(type="category"),
+            "flag": Feature(type="number"),
+            "gone": Feature(type="number"),
+            "secret": Feature(type="number", privacy="hash"),
+        }
+    )
+    rows = [
+        event(code=7, flag=True, free=1.5, word="a", secret="1f", odd=1),
+        event(code=7.0, flag=None, free=2, word=None, secret="2e", odd="?"),
+    ]
+    (message,) = messages(tally_of(rows, rules=ModelRules.of(spec)))
+    (entry,) = message.models
+    assert entry.numbers is not None
+    assert entry.categories is not None
+    assert {n: sketched(s) for n, s in entry.numbers.items() if s.kll} == {
+        "flag": [1.0], "free": [1.5, 2.0], "odd": [1.0],
+    }  # fmt: skip
+    assert (entry.numbers["flag"].nulls, entry.numbers["gone"].nulls) == (1, 2)
+    assert {n: c.counts for n, c in entry.categories.items()} == {
+        "code": {"7": 2}, "word": {"a": 1}, "secret": {"1f": 1, "2e": 1}, "odd": {"?": 1},
+    }  # fmt: skip
+    assert entry.categories["word"].nulls == 1
+
+
+def test_a_sample_is_bounded_and_a_sketch_gives_its_values_back() -> None:
+    rows = [event(x=float(i)) for i in range(10_000)]
+    (message,) = messages(tally_of(rows))
+    (entry,) = message.models
+    assert entry.numbers is not None
+    values = sketched(entry.numbers["x"])
+    assert len(values) == SAMPLE
+    assert {b - a for a, b in itertools.pairwise(values)} == {50.0}
+    assert entry.counts.predictions == 10_000
+
+
+def test_the_same_batch_gives_the_same_bytes() -> None:
+    rows = [event(x=i * 0.5, c=f"c{i % 300}") for i in range(3_000)]
+    seen = [outcome(i, float(i % 2), (("s", f"v{i % 150}"),)) for i in range(3_000)]
+    once, again = (vitals_messages(COVERED, [tally_of(rows, seen)], {}) for _ in range(2))
+    assert once == again
+
+
+def test_names_are_bounded_and_nothing_is_dropped_from_the_sums() -> None:
+    rows = [event(c=f"c{i}", long="y" * 500) for i in range(200)]
+    seen = [outcome(i, 1.0, (("s", f"v{i}" if i else "other"),)) for i in range(300)]
+    (message,) = messages(tally_of(rows, seen))
+    (entry,) = message.models
+    assert entry.categories is not None
+    assert entry.segments is not None
+    category = entry.categories["c"]
+    assert (len(category.counts), sum(category.counts.values()) + category.other) == (NAMES, 200)
+    assert (entry.categories["long"].counts, entry.categories["long"].other) == ({}, 200)
+    assert sum(s.count for s in entry.segments["s"].values()) == 300
+    assert sum(s.error_sum for s in entry.segments["s"].values()) == 300.0
+
+
+def test_large_batches_are_split_below_the_limit_and_add_up() -> None:
+    draw = np.random.default_rng(1)
+    rules = ModelRules(regression=True)
+    wide = [event(**{f"feature-{f}": float(f + i) for f in range(1_500)}) for i in range(SAMPLE)]
+    seen = [outcome(2 * i, float(draw.random())) for i in range(40_000)]
+    tallies = [
+        tally_of(wide, seen, rules=rules),
+        *(tally_of([event(x=1)], model=f"n{i}") for i in range(900)),
+    ]
+    values = vitals_messages(COVERED, tallies, {"labels": 2})
+    assert all(len(value) <= MAX_MESSAGE_BYTES for value in values)
+    parts = [Vitals.decode(value) for value in values]
+    assert [part.part for part in parts] == list(range(len(parts)))
+    assert sum(part.counts.labels for part in parts) == 2
+    entries = [entry for part in parts for entry in part.models if entry.model == "m"]
+    assert sum(entry.counts.predictions for entry in entries) == SAMPLE
+    assert len({name for entry in entries for name in entry.numbers or {}}) == 1_500
+    seqs = [seq for entry in entries for seq in entry_seqs(entry)]
+    assert seqs == [2 * i for i in range(40_000)]
+    assert {entry.model for part in parts for entry in part.models} == {"m", *(f"n{i}" for i in range(900))}
+
+
+def test_numbers_beyond_float32_stay_finite() -> None:
+    (message,) = messages(tally_of([event(x=1e300), event(x=-(2**63))]))
+    assert message.models[0].numbers is not None
+    assert np.isfinite(sketched(message.models[0].numbers["x"])).all()
+
+
+def test_the_monitor_reads_what_the_joiner_writes() -> None:
+    rows = [event(x=1.5, c="a") | {"latency_ms": 3.0}]  # type: ignore[operator]
+    values = vitals_messages(COVERED, [tally_of(rows, [outcome(4, 1.0, (("s", "v"),))])], {})
+    (seen,) = decode_record(values[0])  # type: ignore[misc]
+    assert (seen.model, seen.partition, seen.seqs.tolist(), seen.errors.tolist()) == ("m", 3, [4], [1.0])
+    assert orjson.loads(values[0])["vitals"] == 1
