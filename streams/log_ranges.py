@@ -13,12 +13,11 @@ from concurrent.futures import Future
 from typing import cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec
 
 from ..schemas.errors import BrokerError
 from ..schemas.topics import Topic
 from .connection import Connection
-from .log_reader import Record, as_record
 
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 
@@ -43,15 +42,22 @@ class LogOffsets:
 
     def partitions(self, topic: Topic) -> list[int]:
         name = self._connection.topic(topic)
-        try:
-            metadata = self._admin.list_topics(name, timeout=self._timeout_s).topics[name]
-        except KafkaException as error:
-            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
+        metadata = self._cluster(name).topics[name]
         if metadata.error is not None:
             raise BrokerError(
                 f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
             )
         return sorted(metadata.partitions)
+
+    def brokers(self, topic: Topic) -> int:
+        """How many brokers the cluster has, each with its own clock."""
+        return len(self._cluster(self._connection.topic(topic)).brokers)
+
+    def _cluster(self, name: str) -> ClusterMetadata:
+        try:
+            return self._admin.list_topics(name, timeout=self._timeout_s)
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
 
     def begins(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
         earliest = cast("OffsetSpec", OffsetSpec.earliest())
@@ -62,10 +68,15 @@ class LogOffsets:
         latest = cast("OffsetSpec", OffsetSpec.latest())
         return self._ask(topic, dict.fromkeys(partitions, latest))
 
-    def at(self, topic: Topic, times_ms: Mapping[int, int]) -> dict[int, int]:
-        """Per partition the first offset appended at or after a time; its end where there is none."""
+    def at(
+        self, topic: Topic, times_ms: Mapping[int, int], *, ends: Mapping[int, int] | None = None
+    ) -> dict[int, int]:
+        """Per partition the first offset appended at or after a time; its end where there is none.
+
+        ``ends``: what to give there instead.
+        """
         # The ends first: what is appended between the two questions must not pass for earlier than the time.
-        ends = self.ends(topic, list(times_ms))
+        ends = self.ends(topic, list(times_ms)) if ends is None else ends
         found = self._ask(
             topic, {p: OffsetSpec.for_timestamp(max(0, time_ms)) for p, time_ms in times_ms.items()}
         )
@@ -114,7 +125,7 @@ class LogRanges:
         cancel: threading.Event | None = None,
         *,
         prefix: bytes = b"",
-    ) -> Iterator[Record]:
+    ) -> Iterator[Message]:
         """Committed records from each partition's first offset up to, not including, its second.
 
         In order per partition; only those whose value begins with ``prefix``. Raises BrokerError when nothing
@@ -141,7 +152,7 @@ class LogRanges:
                     if self._is_in(message, waiting):
                         value = message.value()
                         if not prefix or (isinstance(value, bytes) and value.startswith(prefix)):
-                            yield as_record(message)
+                            yield message
         finally:
             self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
             self._consumer.unassign()

@@ -10,16 +10,22 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from confluent_kafka import Message
+
 from ..schemas.errors import DecodeError
 from ..schemas.topics import OUTCOMES
 from .log_ranges import LogOffsets, LogRanges
-from .log_reader import Record
+from .log_reader import as_record
+from .outcome_heads import head_of, model_prefix
 from .trainer_step import Output, dead_letter
-from .training_window import Edge, Start, WindowPlan, WindowRows, head_of, model_prefix
+from .training_window import Edge, Start, WindowPlan, WindowRows
 
-CLOCK_SKEW_MS = 5_000  # between brokers: an outcome is stamped by another one than the inputs behind it
+# An outcome may be stamped by another broker than its inputs were; one broker's clock is at most stepped.
+CLOCK_SKEW_MS = 5_000
+CLOCK_STEP_MS = 500
 FIRST_STEP_MS = 1_000
-MAX_GROWTH = 3
+GROWTH = 4
+BISECTIONS = 6
 MAX_DEAD_LETTERS = 100  # per run; what lies there lies there for the next one too
 
 
@@ -41,6 +47,7 @@ class OutcomeReader:
         self._ranges = ranges
         self._cancel = cancel
         self._partitions = offsets.partitions(OUTCOMES)
+        self._grace_ms = CLOCK_SKEW_MS if offsets.brokers(OUTCOMES) > 1 else CLOCK_STEP_MS
 
     def starts(self, plan: WindowPlan) -> dict[int, Start]:
         """Where the window begins in each partition."""
@@ -50,7 +57,7 @@ class OutcomeReader:
             # A partition the estimate does not name had no outcome of this model when it was made.
             earliest = min((place.append_ms for place in known.values()), default=plan.trigger_append_ms)
             times = {p: known[p].append_ms if p in known else earliest for p in self._partitions}
-            found = self._offsets.at(OUTCOMES, {p: time_ms - CLOCK_SKEW_MS for p, time_ms in times.items()})
+            found = self._offsets.at(OUTCOMES, {p: time_ms - self._grace_ms for p, time_ms in times.items()})
             return {p: Start(found[p], known[p].seq if p in known else 0) for p in self._partitions}
         floor = {p: max(begins[p], (plan.taught_ends or {}).get(p, 0)) for p in self._partitions}
         until = self._offsets.at(OUTCOMES, dict.fromkeys(self._partitions, plan.trigger_append_ms + 1))
@@ -75,13 +82,14 @@ class OutcomeReader:
         before = self._older(plan, starts)
         window = Window(WindowRows(starts, plan))
         ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
-        for record in self._of_model(plan.model, ranges):
+        for message in self._of_model(plan.model, ranges):
+            place = Edge(message.timestamp()[1], message.partition() or 0, message.offset() or 0)
             try:
-                window.rows.add(Edge(record.append_ms, record.partition, record.offset), record.value or b"")
+                window.rows.add(place, _bytes(message))
             except DecodeError as error:
                 window.unreadable += 1
                 if window.unreadable <= MAX_DEAD_LETTERS:
-                    window.dead_letters.append(dead_letter(record, "train", error.reason))
+                    window.dead_letters.append(dead_letter(as_record(message), "train", error.reason))
         window.rows.finish()
         return window
 
@@ -92,7 +100,7 @@ class OutcomeReader:
         if plan.change is None and plan.taught_ends is None:
             return until  # the newest rows there are: there is no room for more, or there are no more
         if plan.change is not None and plan.change.partitions:
-            edge_ms = min(place.append_ms for place in plan.change.partitions.values()) - CLOCK_SKEW_MS
+            edge_ms = min(place.append_ms for place in plan.change.partitions.values()) - self._grace_ms
         else:
             edge_ms = plan.trigger_append_ms + 1
         return self._reach_back(plan, until, begins, plan.old_rows, edge_ms)
@@ -107,29 +115,64 @@ class OutcomeReader:
     ) -> dict[int, int]:
         """Offsets with at least ``wanted`` rows between them and ``until``; ``floor`` where there are fewer.
 
-        Goes back in steps of time, as long as the rate of rows found tells; so all partitions are read back
-        to about the same moment, and the newest rows among them are the newest of all.
+        Goes back in steps of time, so that all partitions are read back to the same moment and the newest
+        rows among them are the newest of all; each step holds about as many records as rows are lacking.
         """
         reached = {p: max(offset, floor[p]) for p, offset in until.items()}
-        found, span_ms = 0, FIRST_STEP_MS
+        found, read, span_ms = 0, 0, FIRST_STEP_MS
         while found < wanted and any(reached[p] > floor[p] for p in reached):
-            at = self._offsets.at(OUTCOMES, dict.fromkeys(reached, edge_ms - span_ms))
-            stepped = {p: max(floor[p], min(at[p], reached[p])) for p in reached}
-            if edge_ms - span_ms <= 0:
-                stepped = dict(floor)
+            share = found / read if found else 1.0
+            span_ms, stepped = self._step(reached, floor, edge_ms, span_ms, (wanted - found) / share)
             ranges = {p: (stepped[p], reached[p]) for p in reached}
-            found += sum(_is_row(record) for record in self._of_model(plan.model, ranges))
+            found += sum(self._is_row(plan, message) for message in self._of_model(plan.model, ranges))
+            read += sum(end - start for start, end in ranges.values())
             reached = stepped
-            growth = MAX_GROWTH if found == 0 else min(MAX_GROWTH, max(2.0, 1.2 * wanted / found))
-            span_ms = round(span_ms * growth)
         return reached
 
-    def _of_model(self, model: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Record]:
+    def _step(
+        self,
+        reached: Mapping[int, int],
+        floor: Mapping[int, int],
+        edge_ms: int,
+        span_ms: int,
+        records: float,
+    ) -> tuple[int, dict[int, int]]:
+        """How far back in time, and so from which offsets on, at least ``records`` more lie."""
+
+        def back(span_ms: int) -> dict[int, int]:
+            if span_ms >= edge_ms:
+                return dict(floor)
+            at = self._offsets.at(OUTCOMES, dict.fromkeys(reached, edge_ms - span_ms), ends=reached)
+            return {p: max(floor[p], min(at[p], reached[p])) for p in reached}
+
+        def gained(stepped: Mapping[int, int]) -> int:
+            return sum(reached[p] - stepped[p] for p in reached)
+
+        short_ms, stepped = span_ms, back(span_ms)
+        while gained(stepped) < records and any(stepped[p] > floor[p] for p in stepped):
+            short_ms, span_ms = span_ms, span_ms * GROWTH
+            stepped = back(span_ms)
+        for _ in range(BISECTIONS):
+            middle_ms = (short_ms + span_ms) // 2
+            if gained(stepped) <= 2 * records or middle_ms in (short_ms, span_ms):
+                break
+            closer = back(middle_ms)
+            if gained(closer) < records:
+                short_ms = middle_ms
+            else:
+                span_ms, stepped = middle_ms, closer
+        return span_ms, stepped
+
+    def _of_model(self, model: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Message]:
         return self._ranges.read(OUTCOMES, ranges, self._cancel, prefix=model_prefix(model))
 
+    def _is_row(self, plan: WindowPlan, message: Message) -> bool:
+        try:
+            return head_of(_bytes(message), len(model_prefix(plan.model))).is_row
+        except DecodeError:
+            return False  # it is reported when the window is read
 
-def _is_row(record: Record) -> bool:
-    try:
-        return head_of(record.value or b"").is_row
-    except DecodeError:
-        return False  # it is reported when the window is read
+
+def _bytes(message: Message) -> bytes:
+    value = message.value()
+    return value if isinstance(value, bytes) else b""

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..models.artifacts import ArtifactStore
-from ..models.rows import rows_from_outcomes
 from ..schemas.errors import ArtifactError, BrokerError, DecodeError
 from ..schemas.topics import OUTCOMES
 from .connection import Connection
 from .log_ranges import LogOffsets, LogRanges
+from .outcome_heads import Labels, head_of, model_prefix
 from .outcome_reader import OutcomeReader
-from .training_window import Clock, Cut, Edge, LabelCount, Start, WaitRequest, head_of, model_prefix
+from .training_window import Clock, Cut, Edge, LabelCount, Start, WaitRequest
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class _Watch:
     starts: dict[int, Start]
     next: dict[int, int]
     count: LabelCount
-    classes: tuple[str, ...] | None
+    labels: Labels
     settling_since: float | None = None
     settle: dict[int, int] | None = None
     cut: Cut | None = None
@@ -60,14 +60,14 @@ class _Watch:
         """One outcome of this run's model that was not seen before."""
         start = self.starts[partition]
         try:
-            head = head_of(value)
+            head = head_of(value, len(model_prefix(self.request.plan.model)))
             if not head.is_row or offset < start.offset or head.seq < start.seq:
                 return
-            if not rows_from_outcomes((value,), self.request.spec, classes=self.classes):
-                return
+            event_ms = self.labels.event_ms(value)
         except DecodeError:
             return  # it becomes a dead letter when the window is read
-        self.count.add(Edge(append_ms, partition, offset), head.event_ms)
+        if event_ms is not None:
+            self.count.add(Edge(append_ms, partition, offset), event_ms)
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class OutcomeWatch:
             clock=self._clock,
         )
         places = {partition: start.offset for partition, start in starts.items()}
-        return _Watch(request, starts, places, count, self._classes(request))
+        return _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
 
     def _classes(self, request: WaitRequest) -> tuple[str, ...] | None:
         """The champion's, where the spec has none: they give a "wrong" verdict its meaning."""

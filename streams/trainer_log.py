@@ -23,7 +23,7 @@ from ..schemas.spec import JOIN_KEY, ModelSpec, SpecRecord
 from ..schemas.topics import COMMAND_RESULTS, DEAD_LETTERS, MODEL_UPDATES, SPECS, TRAINING_RUNS
 from .connection import Connection
 from .log_ranges import LogOffsets, LogRanges
-from .log_reader import LogReader, Record
+from .log_reader import LogReader, Record, as_record
 from .trainer import TrainerCore
 from .trainer_step import Output
 from .training_window import Clock
@@ -161,7 +161,8 @@ class Rebuilder:
         for topic in (TRAINING_RUNS, MODEL_UPDATES, COMMAND_RESULTS):
             partitions = sorted(owned)
             begins, ends = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
-            for record in self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions}):
+            for message in self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions}):
+                record = as_record(message)
                 if record.value is not None:
                     self._restore(cores[record.partition], record, record.value)
         return cores

@@ -27,7 +27,8 @@ from ..models.experiment import ExperimentInput, ExperimentResult, package_versi
 from ..models.loaders import load
 from ..models.rows import LabelledRow, rows_from_outcomes
 from ..models.self_test import check_self_test
-from ..schemas.errors import Error
+from ..schemas.errors import DecodeError, Error
+from ..schemas.events import Outcome
 from ..schemas.spec import ModelSpec
 from .training_job import (
     ARTIFACT,
@@ -102,7 +103,10 @@ def run_job(folder: Path, say: Say) -> None:
 
 def _experiment(folder: Path, job: TrainingJob, say: Say) -> TrainingResult:
     spec = ModelSpec.model_validate(job.spec)
+    gc.disable()  # the collector would look through all rows again and again while they are made
     before, after = _rows(folder, spec, job)
+    gc.freeze()
+    gc.enable()
     taught = {int(partition): last for partition, last in job.taught.items()}
     given = ExperimentInput(
         spec=spec,
@@ -128,8 +132,22 @@ def _rows(folder: Path, spec: ModelSpec, job: TrainingJob) -> tuple[list[Labelle
     rows: dict[Side, list[LabelledRow]] = {"before": [], "after": []}
     for side, partition in sorted(values):
         of_partition = values.pop((side, partition))
-        rows[side] += rows_from_outcomes(of_partition, spec, partition=partition, classes=classes)
+        try:
+            rows[side] += rows_from_outcomes(of_partition, spec, partition=partition, classes=classes)
+        except DecodeError:
+            # Not the joiner's: whoever wrote it must not keep a model from being retrained.
+            good = [value for value in of_partition if _is_outcome(value)]
+            print(f"{len(of_partition) - len(good)} outcomes are none and were left out", file=sys.stderr)
+            rows[side] += rows_from_outcomes(good, spec, partition=partition, classes=classes)
     return rows["before"], rows["after"]
+
+
+def _is_outcome(value: bytes) -> bool:
+    try:
+        Outcome.decode(value)
+    except DecodeError:
+        return False
+    return True
 
 
 def _result(found: ExperimentResult) -> TrainingResult:

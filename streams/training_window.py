@@ -22,13 +22,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
-
-import orjson
+from typing import Literal, NamedTuple
 
 from ..schemas.decisions import Change
-from ..schemas.errors import DecodeError
 from ..schemas.spec import ModelSpec
+from .outcome_heads import head_of, model_prefix
 
 Clock = Literal["append", "event"]
 
@@ -92,48 +90,6 @@ class WaitRequest:
     deadline_ms: int
     accepted_ms: int
     manifest_sha256: str | None
-
-
-class OutcomeHead(NamedTuple):
-    """What must be known of an outcome to place it. A tuple, because one is made per outcome."""
-
-    prediction_id: str
-    revision: int
-    role: str
-    seq: int
-    event_ms: int
-
-    @property
-    def is_row(self) -> bool:
-        return self.revision == 0 and self.role != "shadow"
-
-
-def model_prefix(model: str) -> bytes:
-    """What every outcome of a model begins with: ``model`` is the value's first field."""
-    return b'{"model":"' + model.encode() + b'",'
-
-
-def head_of(value: bytes) -> OutcomeHead:
-    """Raises DecodeError for bytes that are no outcome."""
-    try:
-        fields = cast("dict[str, object]", orjson.loads(value))
-        revision, seq = fields.get("revision", 0), fields["seq"]
-        prediction_id, role = fields["prediction_id"], fields.get("role", "champion")
-        ts, label_ts = fields["ts"], fields["label_ts"]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DecodeError(f"Outcome: {error!r}") from error
-    if (
-        isinstance(revision, int)
-        and isinstance(seq, int)
-        and isinstance(ts, int)
-        and isinstance(label_ts, int)
-        and isinstance(prediction_id, str)
-        and isinstance(role, str)
-    ):
-        return OutcomeHead(prediction_id, revision, role, seq, max(ts, label_ts))
-    raise DecodeError(
-        "Outcome: revision, seq, ts and label_ts are whole numbers, prediction_id and role text"
-    )
 
 
 class LabelCount:
@@ -200,7 +156,10 @@ class LabelCount:
 
 
 class NewestRows:
-    """The newest ``max_rows`` rows of one side of the change, each with its corrections, as raw bytes."""
+    """The newest ``max_rows`` rows of one side of the change, each with its corrections, as raw bytes.
+
+    While it is filled it may hold twice as many, so that it must be sorted only now and then.
+    """
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -208,13 +167,14 @@ class NewestRows:
         self._values: dict[str, tuple[int, list[bytes]]] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return min(len(self._places), self._max_rows)
 
     def add_row(self, place: Edge, prediction_id: str, value: bytes) -> None:
         """Rows may come in any order of partitions."""
         self._values[prediction_id] = (place.partition, [value])
-        heapq.heappush(self._places, (place, prediction_id))
-        self.shrink(self._max_rows)
+        self._places.append((place, prediction_id))
+        if len(self._places) > 2 * self._max_rows:
+            self.shrink(self._max_rows)
 
     def add_again(self, prediction_id: str, value: bytes) -> bool:
         """A correction, or another version's answer to the same request; False when there is no such row."""
@@ -226,14 +186,18 @@ class NewestRows:
 
     def shrink(self, max_rows: int) -> None:
         """Drop the oldest beyond ``max_rows``."""
-        self._max_rows = max_rows
-        while len(self._places) > max_rows:
-            _, oldest = heapq.heappop(self._places)
-            del self._values[oldest]
+        self._max_rows = min(max_rows, self._max_rows)
+        self._places.sort()
+        surplus = len(self._places) - self._max_rows
+        if surplus > 0:
+            for _, oldest in self._places[:surplus]:
+                del self._values[oldest]
+            del self._places[:surplus]
 
     def values(self) -> Iterator[tuple[int, bytes]]:
         """(partition, outcome): rows oldest first, each followed by its corrections."""
-        for _, prediction_id in sorted(self._places):
+        self.shrink(self._max_rows)
+        for _, prediction_id in self._places:
             partition, values = self._values[prediction_id]
             for value in values:
                 yield partition, value
@@ -245,13 +209,14 @@ class WindowRows:
     def __init__(self, starts: Mapping[int, Start], plan: WindowPlan) -> None:
         self._starts = starts
         self._max_rows = plan.max_rows
+        self._prefix_length = len(model_prefix(plan.model))
         self.after = NewestRows(plan.max_rows)
         self.before = NewestRows(plan.old_rows)
 
     def add(self, place: Edge, value: bytes) -> None:
         """Any outcome of the model, each partition's in order. Raises DecodeError for bytes that are none."""
-        head = head_of(value)
-        if head.role == "shadow":
+        head = head_of(value, self._prefix_length)
+        if head.is_shadow:
             return
         known = self.after.add_again(head.prediction_id, value)
         if known or self.before.add_again(head.prediction_id, value) or not head.is_row:

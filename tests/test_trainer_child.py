@@ -140,6 +140,18 @@ def test_a_custom_learner_that_is_not_there_is_the_result_s_reason(pool: ChildPo
     assert "no.such:learner" in result_of(folder).why
 
 
+def test_an_outcome_that_is_none_is_left_out_and_the_others_teach(pool: ChildPool, tmp_path: Path) -> None:
+    folder = job_folder(tmp_path / "job", quick_spec())
+    with (folder / ROWS).open("ab") as file:
+        write_rows(file, "after", [(0, b'{"model":"world","prediction_id":"x","revision":0,"seq":1}')])
+    with pool.one() as child:
+        list(child.work(folder, 60))
+    result = result_of(folder)
+    assert result.passed, result.why
+    assert result.lineage is not None
+    assert result.lineage.rows == 300
+
+
 def test_the_learner_is_not_told_how_to_reach_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLOOP_KAFKA__SASL_PASSWORD", "secret")
     pool = ChildPool(tmp_path / "children")

@@ -281,7 +281,7 @@ def test_a_range_gives_exactly_what_is_committed_in_it(world: World, topics: Con
     ends = LogOffsets(topics).ends(OUTCOMES, [0, 1])
     for _ in range(4):
         wanted = {p: tuple(sorted(at_random.sample(range(end + 1), 2))) for p, end in ends.items()}
-        found = [(r.partition, r.offset) for r in ranges.read(OUTCOMES, wanted)]  # type: ignore[arg-type]
+        found = [(m.partition(), m.offset()) for m in ranges.read(OUTCOMES, wanted)]  # type: ignore[arg-type]
         assert sorted(found) == sorted((p, o) for p, o in kept if wanted[p][0] <= o < wanted[p][1])
     ranges.close()
 

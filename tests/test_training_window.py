@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
-import pytest
 from driftloop.schemas.decisions import Change, ChangePosition
-from driftloop.schemas.errors import DecodeError
 from driftloop.streams.training_window import (
     LAST,
     Clock,
@@ -19,8 +16,6 @@ from driftloop.streams.training_window import (
     Start,
     WindowPlan,
     WindowRows,
-    head_of,
-    model_prefix,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,40 +196,18 @@ def test_only_the_newest_rows_are_kept_whatever_the_order_of_partitions(
     assert [partition for partition, _ in kept.values()] == [n % 3 for n in range(12)][12 - len(kept) :]
 
 
+def test_room_for_more_older_rows_than_are_wanted_is_not_taken() -> None:
+    plan = WindowPlan("m", None, None, 0, max_rows=100, old_rows=3)
+    rows = filled([(Edge(i, 0, i), value(i, seq=i)) for i in range(8)], plan, p0=Start(offset=7))
+    assert ids(rows.before) == ["m-4", "m-5", "m-6"]
+
+
 def test_older_rows_get_the_room_that_newer_ones_leave() -> None:
     plan = WindowPlan("m", None, None, 0, max_rows=5, old_rows=4)
     records = [(Edge(i, 0, i), value(i, seq=i)) for i in range(10)]
     rows = filled(records, plan, p0=Start(offset=7))
     assert ids(rows.after) == ["m-7", "m-8", "m-9"]
     assert ids(rows.before) == ["m-5", "m-6"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda fields: fields.pop("seq"),
-        lambda fields: fields.update(seq="3"),
-        lambda fields: fields.update(prediction_id=7),
-        lambda fields: fields.update(ts=1.5),
-    ],
-)
-def test_what_is_no_outcome_is_named(change: Callable[[dict[str, object]], object]) -> None:
-    fields = orjson.loads(value(1, seq=3))
-    change(fields)
-    with pytest.raises(DecodeError, match="Outcome"):
-        head_of(orjson.dumps(fields))
-
-
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"1", b"\xff"])
-def test_bytes_that_are_no_object_are_no_outcome(data: bytes) -> None:
-    with pytest.raises(DecodeError):
-        head_of(data)
-
-
-def test_a_model_s_outcomes_begin_with_its_prefix_and_no_other_model_s_do() -> None:
-    data = outcome("flights", 1, 0, version=1, flipped=False).encode()
-    assert data.startswith(model_prefix("flights"))
-    assert not data.startswith(model_prefix("flight"))
 
 
 def test_two_plans_of_the_same_change_are_the_same_question() -> None:
