@@ -44,7 +44,7 @@ def model_prefix(model: str) -> bytes:
 
 def head_of(value: bytes, prefix_length: int) -> Head:
     """``prefix_length``: of ``model_prefix``. Raises DecodeError for bytes that are no outcome."""
-    tail = _TAIL.search(value, max(0, len(value) - _TAIL_BYTES))
+    tail = _TAIL.search(value[-_TAIL_BYTES:])
     start = prefix_length + len(_ID)
     if tail is None or value[prefix_length:start] != _ID or b"\\" in value:
         return _parsed(value)
