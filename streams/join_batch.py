@@ -100,12 +100,16 @@ class Rerouted(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Events in their partitions' order; None where a record is refused or belongs elsewhere."""
+    """Events in their partitions' order; None where a record is refused or belongs elsewhere.
+
+    ``label_ids``: the labels' prediction ids as bytes.
+    """
 
     prediction_records: Records
     label_records: Records
     predictions: list[PredictionDict | None] = field(default_factory=list[PredictionDict | None])
     labels: list[LabelDict | None] = field(default_factory=list[LabelDict | None])
+    label_ids: list[bytes] = field(default_factory=list[bytes])
     refused: list[Refused] = field(default_factory=list[Refused])
     rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
 
@@ -138,8 +142,10 @@ class Reader:
     ) -> Batch:
         """``skip_…``: offsets that were refused when they were first read."""
         batch = Batch(predictions, labels)
-        batch.predictions = self._events(PREDICTIONS, predictions, read_prediction, batch, skip_predictions)
-        batch.labels = self._events(LABELS, labels, read_label, batch, skip_labels)
+        batch.predictions, _ = self._events(
+            PREDICTIONS, predictions, read_prediction, batch, skip_predictions
+        )
+        batch.labels, batch.label_ids = self._events(LABELS, labels, read_label, batch, skip_labels)
         return batch
 
     def _events(
@@ -149,7 +155,7 @@ class Reader:
         read: Callable[[bytes | None], Event],
         batch: Batch,
         skip: AbstractSet[int],
-    ) -> list[Event | None]:
+    ) -> tuple[list[Event | None], list[bytes]]:
         events: list[Event | None] = []
         for value in records.values:
             try:
@@ -162,13 +168,18 @@ class Reader:
                 None if offset in skip else event
                 for offset, event in zip(records.offsets, events, strict=True)
             ]
-        self._check_placement(topic, records, events, batch)
-        return events
+        ids = [b"" if event is None else event["prediction_id"].encode() for event in events]
+        self._check_placement(topic, records, events, ids, batch)
+        return events, ids
 
     def _check_placement(
-        self, topic: Topic, records: Records, events: list[Event | None], batch: Batch
+        self,
+        topic: Topic,
+        records: Records,
+        events: list[Event | None],
+        ids: list[bytes],
+        batch: Batch,
     ) -> None:
-        ids = [b"" if event is None else event["prediction_id"].encode() for event in events]
         belongs = partitions_of(ids, self._partitions)
         for index in (belongs != self.partition).nonzero()[0].tolist():
             if events[index] is None:

@@ -29,6 +29,7 @@ MAX_PAYLOAD_BYTES = 1 << 20
 MAX_ENCODED_BYTES = 5 << 18
 
 _MAX_INT = 2**53
+_OBJECT = cast("type[dict[str, Any]]", dict)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CLASSES = frozenset({str, int, float, bool})
 _NUMBERS = frozenset({int, float})
@@ -48,20 +49,23 @@ OUTCOME_FIELDS = frozenset(
 def read_prediction(data: bytes | None) -> PredictionDict:
     """Raises DecodeError with the reason for the dead letter."""
     event = _parse(data)
-    if not _is_plain_prediction(event):
-        decode_prediction(cast("bytes", data))
-    prediction = cast("PredictionDict", event)
-    if len(prediction) > 5 and not _PREDICTION_FIELDS.issuperset(prediction):
-        return _apart_from_outcome(prediction)
-    return prediction
+    if type(event) is _OBJECT:
+        plain: dict[str, Any] = event
+        seen = _common_fields(plain)
+        if seen == len(plain):
+            return plain  # pyright: ignore[reportReturnType]  # checked field by field
+        if seen and _are_plain_extras(plain):
+            return _apart_from_outcome(plain)
+    decode_prediction(data or b"")
+    return _apart_from_outcome(event)
 
 
 def read_label(data: bytes | None) -> LabelDict:
     """Raises DecodeError with the reason for the dead letter."""
     event = _parse(data)
-    if not _is_plain_label(event):
-        decode_label(cast("bytes", data))
-    return cast("LabelDict", event)
+    if type(event) is not _OBJECT or not _is_plain_label(event):
+        decode_label(data or b"")
+    return event  # pyright: ignore[reportReturnType]  # checked field by field
 
 
 def label_extras(label: LabelDict) -> dict[str, object]:
@@ -89,7 +93,7 @@ def encode_object(event: Mapping[str, object]) -> bytes:
     return encoded
 
 
-def _parse(data: bytes | None) -> object:
+def _parse(data: bytes | None) -> Any:
     if not data:
         raise DecodeError("empty: a record without a value says nothing")
     if len(data) > MAX_PAYLOAD_BYTES:
@@ -105,16 +109,13 @@ def _is_model_name(name: str) -> bool:
     return re.fullmatch(MODEL_NAME_PATTERN, name) is not None
 
 
-def _is_plain_prediction(event: object) -> bool:
-    """Whether it is right beyond doubt; False says nothing."""
-    if type(event) is not dict:
-        return False
-    e = cast("dict[str, Any]", event)
+def _common_fields(e: dict[str, Any]) -> int:
+    """How many of the most common fields it has, if all of these are right beyond doubt; else 0."""
     try:
         prediction_id, model, version, ts = e["prediction_id"], e["model"], e["version"], e["ts"]
         features = e["features"]
     except KeyError:
-        return False
+        return 0
     if not (
         type(prediction_id) is str
         and 0 < len(prediction_id) <= 128
@@ -123,33 +124,31 @@ def _is_plain_prediction(event: object) -> bool:
         and 0 <= version < 2**31
         and type(ts) is int
         and 0 <= ts < _MAX_INT
-        and type(features) is dict
-        and _SCALARS.issuperset(map(type, cast("dict[str, object]", features).values()))
+        and type(features) is _OBJECT
+        and _SCALARS.issuperset(map(type, features.values()))
         and _is_model_name(model)
     ):
-        return False
+        return 0
     answer = e.get("prediction")
     if answer is None:
         if type(e.get("error")) is not str:
-            return False
+            return 0
     elif type(answer) not in _CLASSES:
-        return False
+        return 0
     seen = 5 + ("prediction" in e)
     if (role := e.get("role")) is not None:
         if type(role) is not str or role not in _ROLES:
-            return False
+            return 0
         seen += 1
     if (latency := e.get("latency_ms")) is not None:
         if type(latency) not in _NUMBERS or latency < 0:
-            return False
+            return 0
         seen += 1
     if (scores := e.get("scores")) is not None:
-        if type(scores) is not dict or not _NUMBERS.issuperset(
-            map(type, cast("dict[str, object]", scores).values())
-        ):
-            return False
+        if type(scores) is not _OBJECT or not _NUMBERS.issuperset(map(type, scores.values())):
+            return 0
         seen += 1
-    return seen == len(e) or _are_plain_extras(e)
+    return seen
 
 
 def _are_plain_extras(e: dict[str, Any]) -> bool:
@@ -159,8 +158,7 @@ def _are_plain_extras(e: dict[str, Any]) -> bool:
             continue
         if name == "segments":
             if value is not None and not (
-                type(value) is dict
-                and _SCALARS.issuperset(map(type, cast("dict[str, object]", value).values()))
+                type(value) is _OBJECT and _SCALARS.issuperset(map(type, value.values()))
             ):
                 return False
         elif name == "error":
@@ -171,10 +169,7 @@ def _are_plain_extras(e: dict[str, Any]) -> bool:
     return True
 
 
-def _is_plain_label(event: object) -> bool:
-    if type(event) is not dict:
-        return False
-    e = cast("dict[str, Any]", event)
+def _is_plain_label(e: dict[str, Any]) -> bool:
     prediction_id, ts = e.get("prediction_id"), e.get("ts")
     if not (
         type(prediction_id) is str
@@ -207,7 +202,7 @@ def _are_plain_label_extras(e: dict[str, Any]) -> bool:
     return True
 
 
-def _apart_from_outcome(prediction: PredictionDict) -> PredictionDict:
+def _apart_from_outcome(prediction: dict[str, Any]) -> PredictionDict:
     """With its own fields renamed where an outcome has one of that name."""
     renamed: dict[str, Any] = {}
     for name, value in prediction.items():
@@ -218,4 +213,4 @@ def _apart_from_outcome(prediction: PredictionDict) -> PredictionDict:
             renamed[other] = value
         else:
             renamed[name] = value
-    return cast("PredictionDict", renamed)
+    return renamed  # pyright: ignore[reportReturnType]  # as it came, but for names of its own

@@ -26,11 +26,9 @@ def hands_of(position: Position) -> Hands:
 
 def deadlines(group: Group, join: Join) -> Deadlines:
     """When this group must be looked at next: for its predictions, and for its labels."""
-    waiting = [label for label in group.labels if not label.used or not group.predictions]
-    return Deadlines(
-        min((_end_of(held, join) for held in group.predictions), default=None),
-        min((label.append_ms + join.early_horizon for label in waiting), default=None),
-    )
+    ends = [_end_of(held, join) for held in group.predictions]
+    waiting = [label.append_ms for label in group.labels if not label.used or not ends]
+    return Deadlines(min(ends) if ends else None, min(waiting) + join.early_horizon if waiting else None)
 
 
 def _end_of(held: Held, join: Join) -> int:

@@ -118,9 +118,10 @@ class PartitionOpener:
         finally:
             ranges.close()
         if emitted is not None:
+            group, outcomes = self._connection.group("join"), self._connection.topic(OUTCOMES)
             raise StateError(
-                f"the group {self._connection.group('join')} has no offsets of partition {number}, but "
-                f"{emitted.topic} has outcomes: its offsets have expired (offsets.retention.minutes) or were "
+                f"the group {group} has no offsets of partition {number}, but "
+                f"{outcomes} has outcomes: its offsets have expired (offsets.retention.minutes) or were "
                 "deleted. Set them where vitals end (kafka-consumer-groups --reset-offsets), or delete and "
                 "create the topics to begin anew"
             )

@@ -8,12 +8,13 @@ import orjson
 from confluent_kafka import Message, TopicPartition
 
 from ..schemas.topics import LABELS, PREDICTIONS, Topic
-from .join_batch import Batch, Header, Headers, Reader, Records
+from .join_batch import Batch, Reader
 from .join_rules import Rules
 from .join_state import Position
 from .join_store import RocksStore
 from .join_work import Effects
 from .joiner import Joiner
+from .message_columns import columns_of
 
 INPUTS = (PREDICTIONS, LABELS)
 
@@ -64,7 +65,7 @@ class AssignedPartition:
         for topic in messages:
             self._ends.pop(topic, None)
         return self._reader.read(
-            *(_columns(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
+            *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
         )
 
     def process(self, batch: Batch, rules: Rules) -> Effects:
@@ -123,22 +124,3 @@ def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position
             if whole[:2] == bare[:2]:
                 return whole
     return bare
-
-
-def _columns(messages: Sequence[Message], at: int) -> Records:
-    """Records from ``at`` on; what was read before (after a seek) comes twice and is left out."""
-    if messages and (messages[0].offset() or 0) < at:
-        messages = [message for message in messages if (message.offset() or 0) >= at]
-
-    def headers(index: int) -> Headers:
-        found = messages[index].headers() or []
-        items: Sequence[Header] = list(found.items()) if isinstance(found, dict) else found
-        return items
-
-    return Records(
-        [message.value() for message in messages],
-        [message.key() for message in messages],
-        [message.offset() or 0 for message in messages],
-        [message.timestamp()[1] for message in messages],
-        headers,
-    )

@@ -14,8 +14,10 @@ gone on from (a restoration that was interrupted is known to be one), so the nex
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from itertools import islice
+
+from confluent_kafka import Message
 
 from ..schemas.errors import DecodeError
 from ..schemas.events import DeadLetter
@@ -26,7 +28,7 @@ from .join_eviction import hands_of
 from .join_state import Position
 from .joiner import Joiner
 from .log_ranges import LogOffsets, LogRanges
-from .log_reader import Record
+from .message_columns import append_ms_of, columns_of
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +120,10 @@ class Restoration:
         waiting = {topic: list(islice(records, _CHUNK)) for topic, records in sources.items()}
         while any(waiting.values()):
             topic = min(
-                (topic for topic in waiting if waiting[topic]), key=lambda t: waiting[t][-1].append_ms
+                (topic for topic in waiting if waiting[topic]),
+                key=lambda topic: append_ms_of(waiting[topic][-1]),
             )
-            chunk = _columns(waiting[topic])
+            chunk = columns_of(waiting[topic])
             batch = self._reader.read(
                 chunk if topic is PREDICTIONS else Records(),
                 chunk if topic is LABELS else Records(),
@@ -141,9 +144,9 @@ class Restoration:
         ends = self._offsets.ends(DEAD_LETTERS, partitions)
         for record in reader.read(DEAD_LETTERS, {p: (starts[p], ends[p]) for p in partitions}):
             try:
-                letter = DeadLetter.decode(record.value or b"")
+                letter = DeadLetter.decode(record.value() or b"")
             except DecodeError as error:
-                log.warning("not a dead letter: %s offset %d: %s", record.topic, record.offset, error)
+                log.warning("not a dead letter: %s offset %d: %s", record.topic(), record.offset(), error)
                 continue
             if letter.stage == STAGE and letter.topic in names and letter.partition == self._partition:
                 found[names[letter.topic]].add(letter.offset)
@@ -156,7 +159,7 @@ class Restoration:
         outcomes = reader.read(OUTCOMES, {self._partition: (self._at(OUTCOMES, recall_ms), end)})
         while chunk := list(islice(outcomes, _CHUNK)):
             for record in chunk:
-                seq = self._joiner.recall(record.value or b"", record.append_ms)
+                seq = self._joiner.recall(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
             self._write_behind()
             yield len(chunk)
@@ -168,7 +171,7 @@ class Restoration:
 
     def _range(
         self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int
-    ) -> Iterator[Record]:
+    ) -> Iterator[Message]:
         return readers[topic].read(topic, {self._partition: (start, end)})
 
     def _begin(self, topic: Topic) -> int:
@@ -176,12 +179,3 @@ class Restoration:
 
     def _at(self, topic: Topic, time_ms: int) -> int:
         return self._offsets.at(topic, {self._partition: time_ms})[self._partition]
-
-
-def _columns(records: Sequence[Record]) -> Records:
-    return Records(
-        [record.value for record in records],
-        [record.key for record in records],
-        [record.offset for record in records],
-        [record.append_ms for record in records],
-    )

@@ -89,7 +89,7 @@ class Truth:
         return self.verdict == match.verdict and class_name(self.value) == class_name(match.value)
 
 
-def judge(held: Held, truth: Truth, append_ms: int, rules: ModelRules, join: Join, *, proven: bool) -> Ruling:
+def judge(held: Held, truth: Truth, append_ms: int, rules: ModelRules, join: Join, proven: bool) -> Ruling:
     """What a label appended at ``append_ms`` is to ``held``.
 
     ``proven``: a match counts only if its outcome is known to be in the log. While restoring it is False,

@@ -16,7 +16,7 @@ from ..schemas.topics import SPECS
 from .connection import Connection
 from .join_rules import ModelRules, Rules
 from .log_ranges import LogOffsets, LogRanges
-from .log_reader import LogReader, Record
+from .log_reader import LogReader, Record, as_record
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class SpecFollower:
         ends = self._offsets.ends(SPECS, self._partitions)
         begins = self._offsets.begins(SPECS, self._partitions)
         starts = {p: max(self._next[p], begins[p]) for p in self._partitions}
-        self._apply(self._ranges.read(SPECS, {p: (starts[p], ends[p]) for p in self._partitions}))
+        found = self._ranges.read(SPECS, {p: (starts[p], ends[p]) for p in self._partitions})
+        self._apply(map(as_record, found))
         self._next = {p: max(starts[p], ends[p]) for p in self._partitions}
 
     def close(self) -> None:

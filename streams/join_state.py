@@ -1,7 +1,7 @@
 """What the joiner remembers of one input partition: a memory tier, written behind to a key-value store.
 
-Three layers, newest first: the changes of the batch under way (forgotten by ``rollback``), the memory tier
-(two generations of groups; the older one is dropped whole once everything in it has been written), the store.
+Layers, newest first: the changes of the batch under way (forgotten by ``rollback``); what has changed since
+the last flush; two generations of groups that are written (the older one is dropped whole); the store.
 The store is written by ``flush`` only, after the transactions it covers have committed: groups, expiry times
 and the position they stand for in one atomic write. Between two flushes the log is what remembers.
 
@@ -128,9 +128,10 @@ class JoinState:
         self._deadlines = deadlines
         self._capacity = capacity
         self._staged: dict[str, Group | None] = {}
-        self._young: dict[str, Group | None] = {}
-        self._old: dict[str, Group | None] = {}
+        self._removed: list[str] = []
         self._dirty: dict[str, Group | None] = {}
+        self._recent: dict[str, Group] = {}
+        self._old: dict[str, Group] = {}
         self._complete = store.is_empty()
         data = store.get_many([_POSITION_KEY])[0]
         # The number of expiry lists ever written makes their keys unique across restarts.
@@ -139,12 +140,12 @@ class JoinState:
 
     def warm_up(self) -> None:
         """Reads all groups into memory if they fit, so that no batch needs to ask the store."""
-        young: dict[str, Group | None] = {}
+        found: dict[str, Group] = {}
         for key, data in self._store.scan(GROUP_PREFIX, _after(GROUP_PREFIX)):
-            if len(young) > self._capacity // 2:
+            if len(found) > self._capacity // 2:
                 return
-            young[key[1:].decode()] = decode_group(data, self._recall)
-        self._young = young | self._young
+            found[key[1:].decode()] = decode_group(data, self._recall)
+        self._recent = found
         self._complete = True
 
     @property
@@ -153,28 +154,35 @@ class JoinState:
         return len(self._dirty)
 
     @property
-    def in_memory(self) -> int:
-        return len(self._young) + len(self._old)
+    def complete(self) -> bool:
+        """Whether memory has everything, so that nothing need be fetched."""
+        return self._complete
 
     def fetch(self, ids: Iterable[str]) -> None:
         """Brings what the store holds of these ids into memory, so that ``get`` finds it."""
         if self._complete:
             return
-        young, old = self._young, self._old
-        absent = [name for name in ids if name not in young and name not in old]
+        dirty, recent, old = self._dirty, self._recent, self._old
+        absent = [name for name in ids if name not in dirty and name not in recent and name not in old]
         if not absent:
             return
         stored = self._store.get_many([GROUP_PREFIX + name.encode() for name in absent])
         for name, data in zip(absent, stored, strict=True):
             if data is not None:
-                young[name] = decode_group(data, self._recall)
+                recent[name] = decode_group(data, self._recall)
 
     def get(self, name: str) -> Group | None:
         """The group as the batch under way sees it. The id must have been fetched in this batch."""
-        for layer in (self._staged, self._young, self._old):
-            if name in layer:
-                return layer[name]
-        return None
+        if name in self._staged:
+            return self._staged[name]
+        if name in self._dirty:
+            return self._dirty[name]
+        return self._recent.get(name) or self._old.get(name)
+
+    def layers(self) -> tuple[Mapping[str, Group | None], ...]:
+        """What ``get`` looks through, for the loop that cannot afford a call per record: the first that has
+        a group under the id has the right one, as long as the batch under way has removed nothing."""
+        return self._staged, self._dirty, self._recent, self._old
 
     def staged(self) -> list[tuple[str, Group]]:
         """The groups that the batch under way has changed and not removed."""
@@ -183,17 +191,23 @@ class JoinState:
     def put(self, name: str, group: Group | None) -> None:
         """Stages a change; None removes the group."""
         self._staged[name] = group
+        if group is None:
+            self._removed.append(name)
 
     def commit(self, position: Position) -> None:
         """The batch's transaction has committed."""
-        self._young.update(self._staged)
         self._dirty.update(self._staged)
+        for name in self._removed:
+            self._recent.pop(name, None)
+            self._old.pop(name, None)
         self._staged.clear()
+        self._removed.clear()
         self.position = position
 
     def rollback(self) -> None:
         """The batch's transaction was aborted: as if it had never been read."""
         self._staged.clear()
+        self._removed.clear()
 
     def ending(self, kind: bytes, after: int, until: int, limit: int) -> tuple[list[str], int]:
         """Ids listed in buckets (after, until], and the last bucket they reach: at most about ``limit`` ids.
@@ -216,17 +230,19 @@ class JoinState:
         puts: dict[bytes, bytes] = {}
         deletes: list[bytes] = []
         lists: dict[bytes, list[str]] = {}
+        recent = self._recent
         for name, group in self._dirty.items():
             key = GROUP_PREFIX + name.encode()
             if group is None:
                 deletes.append(key)
                 continue
+            recent[name] = group
             puts[key] = encode_group(group)
-            ends = self._deadlines(group)
-            if ends.predictions is not None:
-                _list(lists, PREDICTION_ENDS, ends.predictions, name)
-            if ends.labels is not None:
-                _list(lists, LABEL_ENDS, ends.labels, name)
+            predictions_end, labels_end = self._deadlines(group)
+            if predictions_end is not None:
+                _list(lists, PREDICTION_ENDS, predictions_end, name)
+            if labels_end is not None:
+                _list(lists, LABEL_ENDS, labels_end, name)
         for key, names in lists.items():
             for i in range(0, len(names), _LIST_MAX):
                 puts[key + _U64.pack(self._lists)] = orjson.dumps(names[i : i + _LIST_MAX])
@@ -241,9 +257,9 @@ class JoinState:
         ]
         self._store.write(puts, deletes, over)
         self._dirty.clear()
-        if len(self._young) > self._capacity // 2:
+        if len(recent) > self._capacity // 2:
             self._complete = self._complete and not self._old
-            self._old, self._young = self._young, {}
+            self._old, self._recent = recent, {}
 
 
 def _after(prefix: bytes) -> bytes:

@@ -187,7 +187,7 @@ class Joiner:
         """Vitals of everything the batch did; what belongs to no model goes with vitals partition 0."""
         by_partition: dict[int, list[Tally]] = {}
         for tally in work.tallies.values():
-            if tally.events or tally.seen or tally.counts.total():
+            if tally.events or tally.seen or tally.labels or tally.counts.total():
                 to = partition_of(tally.track.model, self._vitals_partitions)
                 by_partition.setdefault(to, []).append(tally)
         if work.counts.total():

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import orjson
 
-from ..schemas.base import ClassValue
 from ..schemas.hot import LabelDict, PredictionDict
 from .join_events import encode_object, label_extras
 from .join_records import Held
@@ -21,10 +20,9 @@ _NAME_CHARS = 100  # a class's name; longer texts are not worth remembering
 
 
 class Statement(NamedTuple):
-    """A label, ready to be set behind any prediction of its id."""
+    """What a label says, ready to be set behind any prediction of its id."""
 
     truth: Truth
-    ts: int
     said: bytes
     rest: bytes
 
@@ -38,22 +36,35 @@ def statement_of(label: LabelDict) -> Statement:
     """Raises DecodeError for what JSON cannot carry on."""
     value = label.get("label")
     source = label.get("source", "system")
+    if type(value) is str and len(label) == 3 + ("source" in label) and len(value) <= _NAME_CHARS:
+        return _plain_statement(value, source)
+    rest = _source_field(source)
+    extras = label_extras(label)
+    if (annotator := label.get("annotator")) is not None:
+        extras = {"annotator": annotator, **extras}
+    if extras:
+        rest += b"," + encode_object(extras)[1:-1]
     if value is None:
         verdict = label.get("correct") is True
-        truth, said = Truth(verdict, True, source), b',"correct":true' if verdict else b',"correct":false'
-    else:
-        truth, said = Truth(value, False, source), _label_field(value)
-    rest = _named_source(source)
-    if len(label) > 4 or "annotator" in label or "source" not in label:
-        extras = label_extras(label)
-        if (annotator := label.get("annotator")) is not None:
-            extras = {"annotator": annotator, **extras}
-        if extras:
-            rest += b"," + encode_object(extras)[1:-1]
-    return Statement(truth, label["ts"], said, rest)
+        return Statement(
+            Truth(verdict, True, source), b',"correct":true' if verdict else b',"correct":false', rest
+        )
+    return Statement(Truth(value, False, source), b',"label":' + orjson.dumps(value), rest)
 
 
-def outcome_bytes(held: Held, label: Statement, error: float | None, revision: int, seq: int) -> bytes:
+@lru_cache(maxsize=4096)
+def _plain_statement(name: str, source: str) -> Statement:
+    """A class's name and nothing more, as nearly every label says."""
+    return Statement(Truth(name, False, source), b',"label":' + orjson.dumps(name), _source_field(source))
+
+
+def _source_field(source: str) -> bytes:
+    return b',"source":' + orjson.dumps(source)
+
+
+def outcome_bytes(
+    held: Held, statement: Statement, label_ts: int, error: float | None, revision: int, seq: int
+) -> bytes:
     """One outcome. ``error``: 0 and 1 are written as integers, the shortest form."""
     if error is None:
         judged = b""
@@ -64,21 +75,5 @@ def outcome_bytes(held: Held, label: Statement, error: float | None, revision: i
     else:
         judged = b',"error_value":' + orjson.dumps(error)
     return b'%b%b%b,"label_ts":%d,"label_delay_ms":%d%b,"revision":%d,"seq":%d}' % (
-        held.head, label.said, judged, label.ts, label.ts - held.ts, label.rest, revision, seq,
+        held.head, statement.said, judged, label_ts, label_ts - held.ts, statement.rest, revision, seq,
     )  # fmt: skip
-
-
-def _label_field(value: ClassValue) -> bytes:
-    if isinstance(value, str) and len(value) <= _NAME_CHARS:
-        return _named_class(value)
-    return b',"label":' + orjson.dumps(value)
-
-
-@lru_cache(maxsize=4096)
-def _named_class(name: str) -> bytes:
-    return b',"label":' + orjson.dumps(name)
-
-
-@lru_cache(maxsize=4096)
-def _named_source(source: str) -> bytes:
-    return b',"source":' + orjson.dumps(source)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -53,7 +52,7 @@ class Seen(NamedTuple):
 class Tally:
     """One track in one batch."""
 
-    __slots__ = ("answers", "counts", "events", "rules", "seen", "track")
+    __slots__ = ("answers", "counts", "events", "labels", "rules", "seen", "track")
 
     def __init__(self, track: Track, rules: ModelRules) -> None:
         self.track = track
@@ -61,6 +60,7 @@ class Tally:
         self.events: list[PredictionDict] = []
         self.answers: list[Answer] = []
         self.seen: list[Seen] = []
+        self.labels = 0
         self.counts: Counter[str] = Counter()
 
 
@@ -157,7 +157,8 @@ def _counts(tally: Tally) -> dict[str, int]:
     return _present(
         {
             "predictions": len(tally.events),
-            "failed": sum(answer is None for answer in tally.answers),
+            "failed": tally.answers.count(None),
+            "labels": tally.labels,
             "outcomes": len(tally.seen),
         }
         | tally.counts
@@ -171,17 +172,16 @@ def _outcomes(seen: Sequence[Seen], rules: ModelRules) -> Json:
     entry: Json = {"ts_min": min(ts), "ts_max": max(ts)}
     judged = [one for one in seen if one.error is not None]
     if judged:
-        errors = np.array([one.error for one in judged], dtype=np.float64)
-        entry["errors"] = _errors(errors, rules)
+        seqs = np.array([one.seq for one in judged], dtype=np.int64)
+        entry["errors"] = _errors(np.array([one.error for one in judged], dtype=np.float64), rules)
         entry["first_seq"] = judged[0].seq
-        gaps = np.fromiter((b.seq - a.seq for a, b in pairwise(judged)), dtype="<u4", count=len(judged) - 1)
-        if np.any(gaps != 1):
-            entry["seqs"] = base64_text(gaps.tobytes())
+        if int(seqs[-1] - seqs[0]) != len(judged) - 1:
+            entry["seqs"] = base64_text(np.diff(seqs).astype("<u4").tobytes())
         segments = _segment_errors(judged)
         if segments:
             entry["segments"] = segments
     if not rules.regression:
-        actual = Counter(one.actual for one in seen if one.actual is not None)
+        actual = Counter([one.actual for one in seen if one.actual is not None])
         if actual:
             entry["actual"] = bounded_counts(actual, _CLASSES)
     return entry
@@ -225,7 +225,7 @@ def _answers(tally: Tally) -> Json:
     if tally.rules.regression:
         values = [answer for answer in _sampled(tally.answers) if isinstance(answer, float)]
         return {"predicted_values": number_sketch(values)} if values else {}
-    named = Counter(answer for answer in tally.answers if isinstance(answer, str))
+    named = Counter([answer for answer in tally.answers if isinstance(answer, str)])
     return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
 
 
