@@ -30,7 +30,7 @@ T = TypeVar("T")
 _MAX_SEGMENTS = 32
 _MAX_INTERNED = 10_000
 # Rulings after which nobody misses the label when its time is over.
-_REACHED = frozenset({Ruling.FIRST, Ruling.CORRECTION, Ruling.REPEAT, Ruling.WEAKER, Ruling.UNUSABLE})
+_REACHED = frozenset(set(Ruling) - {Ruling.OUT_OF_TIME, Ruling.NOT_ABOUT_IT})
 
 if TYPE_CHECKING:
 
@@ -243,6 +243,9 @@ class Matching:
         if ruling is Ruling.UNUSABLE and not label.used:
             got = f"(got {truth.value!r})"
             work.refuse_label(label, f"Label: label: {track.model} is a regression: a number is needed {got}")
+        elif ruling is Ruling.NOT_ALLOWED and not label.used:
+            reason = f"Label: source: {truth.source!r} is not among the label_sources of {track.model}"
+            work.refuse_label(label, reason)
         if match is held.match:
             return held, ruling
         return _new(Held, (track, head, held_ms, ts, answer, segments, match)), ruling
