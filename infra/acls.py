@@ -17,6 +17,7 @@ from ..schemas.topics import (
     COMMANDS,
     DEAD_LETTERS,
     DRIFT,
+    JOIN_PROGRESS,
     LABEL_REQUESTS,
     LABELS,
     MODEL_ACKS,
@@ -62,7 +63,8 @@ ROLES: Mapping[str, Access] = {
     "join": Access(
         "driftloop join",
         reads=(PREDICTIONS, LABELS, OUTCOMES, DEAD_LETTERS, SPECS),  # outcomes, dead letters: to restore
-        writes=(OUTCOMES, VITALS, DEAD_LETTERS, PREDICTIONS, LABELS),  # the last two: what was misplaced
+        # Predictions, labels: what was misplaced.
+        writes=(OUTCOMES, VITALS, DEAD_LETTERS, PREDICTIONS, LABELS, JOIN_PROGRESS),
         groups=("join",),
         readers=("reader-", "ranges-join-"),
         transactions=("join-",),
@@ -111,7 +113,8 @@ ROLES: Mapping[str, Access] = {
     ),
     "status": Access(
         "driftloop status, models list and show: looks, and changes nothing",
-        reads=(SPECS, MODEL_UPDATES, MODEL_ACKS, TRAINING_RUNS, DRIFT, TRIGGERS, VITALS, DEAD_LETTERS),
+        reads=(SPECS, MODEL_UPDATES, MODEL_ACKS, TRAINING_RUNS, DRIFT, TRIGGERS, VITALS, DEAD_LETTERS,
+               JOIN_PROGRESS),
         looks_at=(PREDICTIONS, LABELS, COMMANDS),
         readers=("reader-",),
         watches=("join", "monitor", "trainer"),

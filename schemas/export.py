@@ -17,6 +17,7 @@ from .control import (
 )
 from .decisions import Command, CommandResult, Drift, Trigger
 from .events import DeadLetter, Label, LabelRequest, Outcome, Prediction
+from .joining import JoinProgress
 from .runs import TrainingRun
 from .serving import Manifest, ModelAck, ModelUpdate
 from .spec import SpecRecord
@@ -32,6 +33,7 @@ CONTROLS: tuple[type[Event], ...] = (
 EVENTS: tuple[type[Event], ...] = (
     Prediction, Label, Outcome, Vitals, *CONTROLS, Drift, Trigger, Command, CommandResult, TrainingRun,
     ModelUpdate, Manifest, ModelAck, SpecRecord, LabelRequest, DeadLetter,
+    JoinProgress,
 )  # fmt: skip
 
 

@@ -151,9 +151,20 @@ MONITOR_STATE = Topic(
     holds="snapshots of the monitor's state with the offset they stand at",
 )
 
+JOIN_PROGRESS = Topic(
+    "join-progress",
+    "input partition",
+    "model",
+    "joiner",
+    "JoinProgress",
+    compacted=True,
+    holds="where joiners stand with their partitions, for people",
+)
+
 CATALOGUE: tuple[Topic, ...] = (
     PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS,
     MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, MONITOR_STATE,
+    JOIN_PROGRESS,
 )  # fmt: skip
 
 CO_PARTITIONED: tuple[Topic, ...] = (PREDICTIONS, LABELS, OUTCOMES)
