@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import orjson
 from confluent_kafka import Producer
@@ -64,6 +65,19 @@ def fill(connection: Connection, pairs: int, shape: Shape = Shape()) -> None:
                 write(connection.topic(LABELS), i - APART, label_of(i - APART))
 
 
+def fill_in_order(connection: Connection, pairs: int) -> None:
+    """As ``fill``, and every label is appended after its prediction, which some joins rely on."""
+    names = model_names(1)
+    with Writer(connection) as write:
+        for start in range(0, pairs + APART, APART):
+            for i in range(start, min(start + APART, pairs)):
+                write(connection.topic(PREDICTIONS), i, prediction_of(i, names, 5))
+            write.flush()
+            for i in range(start - APART, min(start, pairs)):
+                if i >= 0:
+                    write(connection.topic(LABELS), i, label_of(i))
+
+
 class Writer:
     """Produces records keyed by prediction_id; leaving the block means that all were acknowledged."""
 
@@ -71,10 +85,10 @@ class Writer:
         self._producer = Producer(connection.producer(linger_ms=20, queue_buffering_max_messages=1_000_000))
         self._written = 0
 
-    def __enter__(self) -> Callable[[str, int, bytes], None]:
-        return self._write
+    def __enter__(self) -> Self:
+        return self
 
-    def _write(self, topic: str, i: int, value: bytes) -> None:
+    def __call__(self, topic: str, i: int, value: bytes) -> None:
         while True:
             try:
                 self._producer.produce(topic, value, f"flight-{i:012d}")
@@ -85,6 +99,9 @@ class Writer:
         if self._written % 10_000 == 0:
             self._producer.poll(0)
 
-    def __exit__(self, *_: object) -> None:
+    def flush(self) -> None:
         if self._producer.flush(120):
             raise SystemExit("the events could not be delivered")
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()

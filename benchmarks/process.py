@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,32 @@ def peak_rss_mb(pid: int | None = None) -> float:
     status = Path(f"/proc/{pid or 'self'}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def driftloop(
+    role: str, connection: Connection, folder: Path, *arguments: str, **settings: str
+) -> Generator[subprocess.Popen[bytes]]:
+    """``driftloop ROLE`` as a user starts it, its output in ``folder``; it is asked to stop at the end."""
+    environment = os.environ | {
+        "DRIFTLOOP_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "DRIFTLOOP_TOPIC_PREFIX": connection.prefix,
+        "DRIFTLOOP_STATE_DIR": str(folder),
+        "DRIFTLOOP_INSTANCE_ID": f"{role}-0",
+        **{f"DRIFTLOOP_{name.upper()}": value for name, value in settings.items()},
+    }
+    command = [str(Path(sys.executable).with_name("driftloop")), role, *arguments]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def in_process(
