@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint types wheel clean help bench
+.PHONY: setup demo test soak lint types wheel clean help bench
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -43,6 +43,14 @@ bench-guard-accept: $(READY)  ## Keep today's cost of the join as what the guard
 
 bench-%: $(READY)  ## One benchmark: make bench-join
 	$(BIN)/python -m benchmarks.$*
+
+KILLS ?= 200
+RATE ?= 3000
+SEED ?= 1
+SECONDS ?= $(shell expr 5 \* $(KILLS))
+
+soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
+	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)
 
 lint: setup  ## Formatting, lint, layering
 	$(BIN)/ruff format --check .
