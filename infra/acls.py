@@ -15,6 +15,7 @@ from ..schemas.topics import (
     CATALOGUE,
     COMMAND_RESULTS,
     COMMANDS,
+    DEAD_LETTER_MARKS,
     DEAD_LETTERS,
     DRIFT,
     JOIN_PROGRESS,
@@ -118,6 +119,13 @@ ROLES: Mapping[str, Access] = {
         looks_at=(PREDICTIONS, LABELS, COMMANDS),
         readers=("reader-",),
         watches=("join", "monitor", "trainer"),
+    ),
+    "dlq": Access(
+        "driftloop dlq: reads what was refused, and sends it to where it came from",
+        reads=(DEAD_LETTERS, DEAD_LETTER_MARKS, PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS),  # cut letters
+        writes=(PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS, DEAD_LETTER_MARKS),
+        readers=("ranges-",),
+        transactions=("dlq",),
     ),
     "topics": Access("driftloop topics apply and check", keeps_topics=True),
 }  # fmt: skip
