@@ -1,19 +1,22 @@
 """Artifacts and manifests by digest, on any fsspec file system (a folder, S3, GCS, …).
 
 Layout: ``<root>/<model>/artifacts/<sha256>`` and ``<root>/<model>/manifests/<sha256>.json``. Paths are made
-of a checked model name and a checked digest only, so nothing from the wire can lead out of the root.
-Writing is idempotent; a local file appears whole or not at all (temporary name, fsync, rename). On failure:
-nothing half-written is ever visible under a digest, and what is not referenced yet is harmless.
+of a checked model name and a checked digest only, so nothing from the wire can lead out of the root; in a
+local store no link below the root is followed either. Reading stops at the size limit and gives bytes only
+once their digest was seen to be right. Writing is idempotent; a local file appears whole or not at all. On
+failure: nothing half-written is ever visible under a digest, and what is not referenced yet is harmless.
+What the store's URL holds of secrets is kept out of every message.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
 from fsspec.implementations.local import LocalFileSystem
@@ -21,12 +24,15 @@ from fsspec.implementations.local import LocalFileSystem
 from ..schemas.base import MODEL_NAME_PATTERN
 from ..schemas.errors import ArtifactError, DecodeError, SettingsError
 from ..schemas.serving import Manifest
+from .confined_files import open_confined, write_confined
 from .loaders import MAX_ARTIFACT_BYTES
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a profile of a thousand features with a thousand categories fits
 
 _MODEL = re.compile(MODEL_NAME_PATTERN)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHUNK_BYTES = 1024 * 1024
+_SECRET_CHARS = 4  # a password shorter than this would blot out half of a message
 
 
 class MissingArtifact(ArtifactError):
@@ -42,7 +48,9 @@ class ArtifactStore:
             # A remembered listing would hide what another process has stored since.
             fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            raise SettingsError(f"artifact store {url!r} cannot be opened: {error}") from error
+            told = _without(_secrets_of(url), f"artifact store {url!r} cannot be opened: {error}")
+            raise SettingsError(told) from None
+        self._secrets = _secrets_of(url)
         self._fs = fs
         self._root = root.rstrip("/")
         self._local = isinstance(fs, LocalFileSystem)
@@ -86,34 +94,83 @@ class ArtifactStore:
             manifests, key=lambda manifest: (manifest.version, manifest.refresh, manifest.created_ms)
         )
 
-    def _path(self, model: str, kind: str, sha256: str, suffix: str) -> str:
+    def _parts(self, model: str, kind: str, sha256: str, suffix: str) -> tuple[str, str, str]:
         if _SHA256.fullmatch(sha256) is None:
             raise ArtifactError(f"{sha256[:80]!r} is not a sha256 in hex")
-        return f"{self._root}/{_checked_model(model)}/{kind}/{sha256}{suffix}"
+        return (_checked_model(model), kind, f"{sha256}{suffix}")
 
     def _put(self, model: str, kind: str, suffix: str, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        path = self._path(model, kind, sha256, suffix)
+        parts = self._parts(model, kind, sha256, suffix)
         if self._local:
-            _write_atomically(Path(path), data)
-        else:
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(path, data)  # object stores show an object when it is complete
+            write_confined(Path(self._root), parts, data)
+            return sha256
+        with self._secrets_kept():
+            self._fs.makedirs("/".join((self._root, *parts[:-1])), exist_ok=True)
+            self._fs.pipe_file("/".join((self._root, *parts)), data)  # an object is shown when complete
         return sha256
 
     def _get(self, model: str, kind: str, suffix: str, sha256: str, max_bytes: int) -> bytes:
-        path = self._path(model, kind, sha256, suffix)
+        parts = self._parts(model, kind, sha256, suffix)
         what = f"{kind[:-1]} {sha256[:12]}… of {model}"
         try:
-            with self._fs.open(path, "rb") as file:
-                data = cast("bytes", file.read(max_bytes + 1))
+            with self._secrets_kept(), self._open(parts) as file:
+                data = _read_at_most(file, max_bytes)
         except FileNotFoundError as error:
             raise MissingArtifact(f"{what} is not in the store") from error
-        if len(data) > max_bytes:
+        if data is None:
             raise ArtifactError(f"{what} has more than the {max_bytes} bytes allowed")
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ArtifactError(f"{what} was altered: its bytes do not have that digest")
         return data
+
+    @contextmanager
+    def _open(self, parts: tuple[str, ...]) -> Generator[IO[bytes]]:
+        if self._local:
+            with open_confined(Path(self._root), parts) as file:
+                yield file
+        else:
+            with self._fs.open("/".join((self._root, *parts)), "rb") as file:
+                yield file
+
+    @contextmanager
+    def _secrets_kept(self) -> Generator[None]:
+        """File systems tell the whole URL when something fails, and that would reach acknowledgements."""
+        try:
+            yield
+        except (ArtifactError, FileNotFoundError):
+            raise
+        except Exception as error:  # each file system has its own; all go on, some without their secrets
+            told = repr(error)
+            if not any(secret in told for secret in self._secrets):
+                raise
+            raise OSError(_without(self._secrets, told)) from None
+
+
+def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
+    """All of the file; None as soon as it is known to be more."""
+    data = bytearray()
+    while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(data))):
+        data += chunk
+        if len(data) > max_bytes:
+            return None
+    return bytes(data)
+
+
+def _secrets_of(url: str) -> tuple[str, ...]:
+    """A URL's password and what its query says, as they are written and as they are meant; longest first."""
+    split = urlsplit(url.rpartition("::")[2])
+    _, _, host = split.netloc.rpartition("@")
+    password = split.netloc.removesuffix(f"@{host}").partition(":")[2] if "@" in split.netloc else ""
+    written = {password, *(value for _, value in parse_qsl(split.query))}
+    known = written | {unquote(secret) for secret in written}
+    return tuple(sorted((one for one in known if len(one) >= _SECRET_CHARS), key=len, reverse=True))
+
+
+def _without(secrets: tuple[str, ...], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _checked_model(model: str) -> str:
@@ -125,18 +182,3 @@ def _checked_model(model: str) -> str:
 
 def _digest_in(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".json")
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's 0600 would lock out servers that run as another user
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
