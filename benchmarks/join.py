@@ -49,16 +49,15 @@ class RunningJoiner:
 
 
 @contextmanager
-def joiner(connection: Connection) -> Generator[RunningJoiner]:
-    """A joiner with default settings that has its partitions."""
+def joiner(connection: Connection, state: Path | None = None) -> Generator[RunningJoiner]:
+    """A joiner with default settings that has its partitions. ``state``: its folder, else a temporary one."""
     running, stop = RunningJoiner(), threading.Event()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = state or Path(temporary)
 
         def run() -> None:
             try:
-                run_joiner(
-                    connection, state_dir=Path(folder), instance_id="bench", stop=stop, stats=running.stats
-                )
+                run_joiner(connection, state_dir=folder, instance_id="bench", stop=stop, stats=running.stats)
             except BaseException as error:  # reported by the thread that waits  # noqa: BLE001
                 running.errors.append(error)
 

@@ -3,10 +3,11 @@
     python -m benchmarks.peers [--pairs 500000] [--rounds 3] [--only quix,driftloop]
 
 The job: join predictions and labels by id, the label 1,000 events after its prediction; ADWIN, Page-Hinkley
-and a rolling accuracy over the errors; the outcome written back, with all fields of both. Each peer is written
-as its own documentation has it (the files beside this one), with durable join state, in its own environment,
-on the same topics, one after the other in each round. driftloop is ``driftloop join`` and ``driftloop monitor``
-as a user starts them, their cost added: exactly once, validated, placement checked, with vitals.
+and a rolling accuracy over the errors; the outcome written back, with all fields of both. Each peer is
+written as its own documentation has it (the files beside this one), with durable join state, in its own
+environment, on the same topics, one after the other in each round. driftloop is ``driftloop join`` and
+``driftloop monitor`` as a user starts them, their cost added: exactly once, validated, placement checked,
+with vitals.
 
 The figure is the CPU time of the process, all threads (from /proc; a JVM's compiler and collector too), per
 event (a prediction or a label), after a warm-up of a third of the outcomes or five seconds, and for at most

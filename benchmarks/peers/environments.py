@@ -20,11 +20,16 @@ JAVA_SOURCE = Path(__file__).with_name("KafkaStreamsPeer.java")
 # Pinned to what these figures were taken with.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "faust": (
-        "faust-streaming==0.15.3", "aiokafka==0.14.0", "orjson==3.13.0", "rocksdict==0.3.29", "river==0.26.1",
+        "faust-streaming==0.15.3",
+        "aiokafka==0.14.0",
+        "cramjam==2.14.0",
+        "orjson==3.13.0",
+        "rocksdict==0.3.29",
+        "river==0.26.1",
     ),
     "quix": ("quixstreams==3.28.1", "river==0.26.1"),
     "bytewax": ("bytewax==0.21.1", "confluent-kafka==2.16.1", "orjson==3.13.0", "river==0.26.1"),
-}  # fmt: skip
+}
 STREAMS_JARS = (f"org.apache.kafka:kafka-streams:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 
 
@@ -46,8 +51,10 @@ def python_of(peer: str) -> Path:
     venv.create(folder, with_pip=True)
     done = subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise Missing(f"cannot be installed: {done.stderr.strip().splitlines()[-1]}")
     told.write_text("\n".join(packages))

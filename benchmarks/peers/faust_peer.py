@@ -29,7 +29,7 @@ app = faust.App(
 predictions = app.topic(f"{prefix}predictions", key_type=str, key_serializer="raw")
 labels = app.topic(f"{prefix}labels", key_type=str, key_serializer="raw")
 outcomes = app.topic(outcomes_topic, key_type=str, key_serializer="raw")
-pending = app.Table("pending", default=None, key_type=str, value_type=dict)
+pending = app.Table("pending", key_type=str, value_type=dict)
 watching = Watching()
 
 
@@ -37,7 +37,7 @@ watching = Watching()
 async def follow_predictions(stream: Any) -> None:
     async for prediction in stream:
         name = prediction["prediction_id"]
-        label = pending[name]
+        label = pending.get(name)
         if label is None:
             pending[name] = prediction
         else:
@@ -48,7 +48,7 @@ async def follow_predictions(stream: Any) -> None:
 async def follow_labels(stream: Any) -> None:
     async for label in stream:
         name = label["prediction_id"]
-        prediction = pending[name]
+        prediction = pending.get(name)
         if prediction is None:
             pending[name] = label
         else:
