@@ -91,6 +91,8 @@ Read = TypeVar("Read", ReadPrediction, ReadLabel)
 Event = TypeVar("Event", PredictionEvent, LabelEvent)
 Refuse = Callable[[int, str], None]
 
+_OPEN, _CLOSE = set(b"{"), set(b"}")
+
 _PREDICTION = msgspec.json.Decoder(PredictionEvent)
 _LABEL = msgspec.json.Decoder(LabelEvent)
 
@@ -189,7 +191,7 @@ def head_of(event: PredictionEvent, value: bytes) -> bytes:
     if event.prediction is None and event.error is None:
         raise DecodeError("Prediction: needs `prediction`, or `error` when the request failed")
     if value[-1:] == b"}" and value.count(b":") == _fields_of((event,)):
-        return _cut_head(event, value)
+        return _cut_head(event, value, _first_field(event.model))
     return outcome_head(cast("dict[str, Any]", orjson.loads(value)))
 
 
@@ -204,7 +206,7 @@ def _heads_of(events: Sequence[PredictionEvent], values: Sequence[bytes], lines:
     try:
         if lines.count(b":") == _fields_of(events):
             return [
-                value[:-1] if value.startswith(first[event.model]) else _cut_head(event, value)
+                _cut_head(event, value, first[event.model])
                 for event, value in zip(events, values, strict=True)
             ]
         return [head_of(event, value) for event, value in zip(events, values, strict=True)]
@@ -229,14 +231,19 @@ def _fields_of(events: Sequence[PredictionEvent]) -> int:
     )
 
 
-def _cut_head(event: PredictionEvent, value: bytes) -> bytes:
-    """For a payload whose last byte closes it and that has no field twice."""
-    first = _first_field(event.model)
+def _cut_head(event: PredictionEvent, value: bytes, first: bytes) -> bytes:
+    """For a payload whose last byte closes it and that has no field twice. ``first``: of the head."""
     if value.startswith(first):
         return value[:-1]
     at = value.find(first[1:])
-    if at > 0 and value.count(b'"model"') == 1:  # more than one: a feature may be called so too
-        return b"%b%b%b" % (first, value[1:at], value[at + len(first) - 1 : -1])
+    # In a text its quotes would be escaped. A feature or a class may be called so too.
+    if (
+        at > 0
+        and "model" not in event.features
+        and not (event.scores and "model" in event.scores)
+        and not (event.segments and "model" in event.segments)
+    ):
+        return first + value[1:at] + value[at + len(first) - 1 : -1]
     return outcome_head(cast("dict[str, Any]", orjson.loads(value)))
 
 
@@ -267,13 +274,14 @@ def _as_lines(values: Sequence[bytes | None]) -> bytes | None:
     whole = cast("Sequence[bytes]", values)
     if max(map(len, whole)) > MAX_PAYLOAD_BYTES:
         return None
+    if (
+        min(map(len, whole)) == 0
+        or {value[0] for value in whole} != _OPEN
+        or {value[-1] for value in whole} != _CLOSE
+    ):
+        return None
     lines = b"\n".join(whole)
-    breaks = len(whole) - 1
-    if lines[:1] != b"{" or lines[-1:] != b"}":
-        return None
-    if lines.count(b"}\n{") != breaks or lines.count(b"\n") != breaks:
-        return None
-    return lines
+    return lines if lines.count(b"\n") == len(whole) - 1 else None
 
 
 def _all_at_once(decoder: msgspec.json.Decoder[Event], lines: bytes, count: int) -> list[Event] | None:
