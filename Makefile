@@ -8,10 +8,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test lint types wheel clean help
+.PHONY: setup demo test soak lint types wheel clean help bench
 
 help:  ## What there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
 
 setup: $(READY)  ## A virtual environment in .venv with the project in it
 
@@ -30,6 +30,27 @@ demo: $(INSTALLED)  ## The whole loop on a year of real flights (about five minu
 
 test: setup  ## All tests, on a real embedded Kafka
 	$(BIN)/python -m pytest
+
+# In this order: what is quick and what others are held against first. Each writes .driftloop/bench/NAME.json.
+BENCHES := floor join restore poison scale monitor latency emit swap loop_time peers
+
+bench: $(READY)  ## Every benchmark (about an hour), then one table of all ratios against their targets
+	-$(BIN)/python -m benchmarks.all $(BENCHES)
+	$(BIN)/python -m benchmarks.report
+
+bench-guard-accept: $(READY)  ## Keep today's cost of the join as what the guard compares with
+	$(BIN)/python -m benchmarks.guard --accept
+
+bench-%: $(READY)  ## One benchmark: make bench-join
+	$(BIN)/python -m benchmarks.$*
+
+KILLS ?= 200
+RATE ?= 3000
+SEED ?= 1
+SECONDS ?= $(shell expr 5 \* $(KILLS))
+
+soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
+	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)
 
 lint: setup  ## Formatting, lint, layering
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from .broker_folder import announce, lock_folder, unlock_folder, withdraw
 from .broker_jars import jars_folder
 from .broker_java import Jvm, find_java
 from .broker_ports import listens, place
+from .broker_security import BrokerSecurity
 from .settings import Settings
 
 START_TIMEOUT_S = 90.0
@@ -43,8 +44,8 @@ class EmbeddedBroker:
     """A Kafka cluster of ``nodes`` JVMs in ``data_dir``; a context manager, or ``start`` and ``stop``.
 
     ``port``: the first node's (the next ones count up from it); None takes free ones. ``jars``: a folder
-    with Kafka's jars; None takes DRIFTLOOP_KAFKA_JARS or the user's cache. Raises BrokerError, which says
-    what to do.
+    with Kafka's jars; None takes DRIFTLOOP_KAFKA_JARS or the user's cache. ``security``: TLS, users and ACLs;
+    None lets in whoever reaches loopback. Raises BrokerError, which says what to do.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class EmbeddedBroker:
         *,
         heap_mb: int = 512,
         jars: Path | None = None,
+        security: BrokerSecurity | None = None,
     ) -> None:
         if nodes < 1:
             raise BrokerError(f"a broker needs at least one node, not {nodes}")
@@ -63,6 +65,7 @@ class EmbeddedBroker:
         self._port = port
         self._heap_mb = heap_mb
         self._jars = jars
+        self._security = security
         self._nodes: tuple[Node, ...] = ()
         self._jvms: dict[int, Jvm] = {}
         self._lock: int | None = None
@@ -168,8 +171,10 @@ class EmbeddedBroker:
         return self.data_dir / f"node-{node.number}.properties"
 
     def _write_properties(self, node: Node) -> None:
-        text = server_properties(node, self._nodes, self._folder(node))
-        self._properties(node).write_text(text, "utf-8")
+        text = server_properties(node, self._nodes, self._folder(node), self._security)
+        file = self._properties(node)
+        file.touch(mode=0o600)  # it may hold the administrator's password
+        file.write_text(text, "utf-8")
 
     def _format(self, cluster: str) -> None:
         """Formats a new cluster: one node with Kafka's tool, the others after it but for their ids."""
@@ -184,7 +189,8 @@ class EmbeddedBroker:
         first, *others = new
         formatted = subprocess.run(
             [*self._java, _FORMAT_CLASS, "format", "--cluster-id", cluster,
-             "--config", str(self._properties(first))],
+             "--config", str(self._properties(first)),
+             *(() if self._security is None else self._security.format_arguments())],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=START_TIMEOUT_S, check=False,
         )  # fmt: skip
@@ -223,7 +229,8 @@ class EmbeddedBroker:
                 self._check_alive(deadline)
                 time.sleep(0.02)
         for node in nodes:
-            admin = AdminClient({"bootstrap.servers": node.address, "log_level": 0})
+            secured = {} if self._security is None else self._security.admin_config()
+            admin = AdminClient({"bootstrap.servers": node.address, "log_level": 0, **secured})
             while True:
                 with contextlib.suppress(KafkaException):  # not ready yet: asked again until the deadline
                     if len(admin.list_topics(timeout=1.0).brokers) >= len(self._jvms):

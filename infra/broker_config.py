@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .broker_security import LISTENER, BrokerSecurity
+
 KAFKA_VERSION = "4.3.1"
 
 # What driftloop asks of any cluster it starts itself. tests/test_compose.py holds docker-compose.yml to it.
@@ -58,20 +60,27 @@ class Node:
         return f"127.0.0.1:{self.port}"
 
 
-def server_properties(node: Node, nodes: tuple[Node, ...], log_dir: Path) -> str:
-    """The node's server.properties (KRaft, combined roles, a static quorum of all nodes)."""
+def server_properties(
+    node: Node, nodes: tuple[Node, ...], log_dir: Path, security: BrokerSecurity | None = None
+) -> str:
+    """The node's server.properties (KRaft, combined roles, a static quorum of all nodes).
+
+    Without ``security`` whoever reaches loopback may do everything.
+    """
+    listener = "PLAINTEXT" if security is None else LISTENER
     quorum = ",".join(f"{other.number}@127.0.0.1:{other.controller_port}" for other in nodes)
     settings = {
         "process.roles": "broker,controller",
         "node.id": str(node.number),
         "controller.quorum.voters": quorum,
-        "listeners": f"PLAINTEXT://{node.address},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{node.address}",
+        "listeners": f"{listener}://{node.address},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"{listener}://{node.address}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": log_dir.absolute().as_posix(),
         **BROKER_SETTINGS,
         **SMALL_MACHINE,
         **replication(len(nodes)),
+        **({} if security is None else security.listener_settings()),
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -24,7 +24,7 @@ def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
     only embeds driftloop must not, nor may a server whose keys folder was named: they would differ.
     """
     if settings.hash_key is not None:
-        return Hasher(settings.hash_key.encode())
+        return Hasher(settings.hash_key.get_secret_value().encode())
     path = settings.keys_path() / HASH_KEY
     try:
         return Hasher(path.read_bytes().strip())

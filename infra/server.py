@@ -26,6 +26,8 @@ from ..streams.hot_model import HotModel
 from .apply import model_specs
 from .hash_key import find_hasher
 from .http_app import Draining, create_app
+from .http_guard import Guard, check_exposure, find_tokens
+from .http_limits import MAX_CONNECTIONS, LimitedHttp
 from .settings import Settings
 
 __all__ = ["create_app", "open_models", "run_server"]
@@ -95,15 +97,22 @@ def run_server(
 ) -> None:
     """Serves until SIGTERM or Ctrl-C. ``names``: which models; none: all that are published.
 
-    Raises SettingsError when the address is taken or cannot be had, StateError, SpecError.
+    Raises SettingsError when the address is taken, cannot be had or is public without a token, StateError,
+    SpecError.
     """
+    tokens = find_tokens(settings)
+    check_exposure(settings.http_host, tokens)
     wanted = tuple(dict.fromkeys(names)) or published_models(settings)
     listening = _bind(settings.http_host, settings.http_port)
     draining = Draining()
     with listening, open_models(settings, wanted, "serve") as opened:
         server = _Server(
             uvicorn.Config(
-                create_app(opened.models, opened.client, draining=draining),
+                Guard(create_app(opened.models, opened.client, draining=draining), tokens),
+                http=LimitedHttp,
+                ws="none",
+                limit_concurrency=MAX_CONNECTIONS,
+                server_header=False,
                 access_log=False,
                 log_config=None,
                 lifespan="off",

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..schemas.errors import SettingsError
@@ -58,8 +58,8 @@ class Settings(BaseSettings):
         None, repr=False, description="fsspec URL of the artifact store; <state_dir>/artifacts by default"
     )
     keys_dir: Path | None = Field(None, description="signing and trusted keys; <state_dir>/keys by default")
-    hash_key: str | None = Field(
-        None, repr=False, description="hashes private features: 16 characters or more, alike on every server"
+    hash_key: SecretStr | None = Field(
+        None, description="hashes private features: 16 characters or more, alike on every server"
     )
     data_partitions: int = Field(4, ge=1, description="partitions of predictions, labels and outcomes")
     model_partitions: int = Field(4, ge=1, description="partitions of every other topic")
@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         "append", description="what `now` is: the log's append time, or (demo, backtest) the event time"
     )
     http_host: str = Field("127.0.0.1", description="where `serve` listens")
+    http_tokens: SecretStr | None = Field(
+        None, description="tokens of the reference server: predict=…,feedback=…,admin=…"
+    )
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0 takes a free port")
 
     _owned: ClassVar[frozenset[str]] = frozenset(

@@ -5,7 +5,8 @@ Canonical bytes: the event as JSON with sorted keys and only the fields that the
 not, so versions of driftloop verify each other's events.
 
 ``keys_dir/signing.key`` (mode 0600) stays where the trainer runs; ``keys_dir/trusted/<key_id>.pub`` is all
-that a server needs. To change keys, put the new public key on every server, then start signing with it.
+that a server needs. Several keys may be trusted at once; ``trusted/<key_id>.revoked`` ends that for one,
+whatever it signed and whenever. ``key_ring`` makes, changes and revokes them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,11 @@ Signed = TypeVar("Signed", Manifest, ModelUpdate)
 
 SIGNING_KEY = "signing.key"
 TRUSTED = "trusted"
+REVOKED_SUFFIX = ".revoked"
+
+
+class RevokedKey(ArtifactError):
+    """It is signed with a key that was trusted once, and is no longer."""
 
 
 def canonical_bytes(event: Manifest | ModelUpdate) -> bytes:
@@ -54,15 +60,32 @@ def key_id_of(public: Ed25519PublicKey) -> str:
 class Verifier:
     """Knows whom to trust. Servers hold one; it has no private key."""
 
-    def __init__(self, trusted: Mapping[str, Ed25519PublicKey]) -> None:
+    def __init__(
+        self, trusted: Mapping[str, Ed25519PublicKey], revoked: Collection[str] = frozenset()
+    ) -> None:
         self._trusted = dict(trusted)
+        self._revoked = frozenset(revoked)
 
     @property
     def key_ids(self) -> frozenset[str]:
-        return frozenset(self._trusted)
+        """Whose signatures are believed."""
+        return frozenset(self._trusted) - self._revoked
 
     def verify(self, event: Manifest | ModelUpdate) -> None:
-        """Raises ArtifactError when the event is unsigned, altered, or signed by nobody trusted."""
+        """Raises ArtifactError when the event is unsigned, altered, or signed by nobody trusted.
+
+        RevokedKey where its key was revoked, whether or not the signature is right.
+        """
+        if event.signature and event.key_id in self._revoked:
+            what = type(event).__name__
+            raise RevokedKey(f"the {what} is signed with key {event.key_id[:16]!r}, which was revoked")
+        self.verify_history(event)
+
+    def verify_history(self, event: Manifest | ModelUpdate) -> None:
+        """As ``verify``, but what was signed before its key was revoked still tells what has been.
+
+        For the registrar, which must count on from there; nothing is ever served on the strength of this.
+        """
         what = type(event).__name__
         if not event.signature:
             raise ArtifactError(f"the {what} carries no signature")
@@ -108,25 +131,46 @@ class Signer:
 def load_or_create_keypair(keys_dir: Path) -> Signer:
     """The folder's signing key, made on first use; its public key is put among the trusted ones.
 
-    Raises SettingsError when the key file is no Ed25519 key or others may read it.
+    Raises SettingsError when the key file is no Ed25519 key, others may read it, or it was revoked.
     """
     path = keys_dir / SIGNING_KEY
     keys_dir.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _create(path, pem, mode=0o600)
-    _check_mode(path)
-    private = _read_private(path)
+        pem = new_private_pem()
+        create(path, pem, mode=0o600)
+    private = read_private(path)
     public = private.public_key()
-    trusted = keys_dir / TRUSTED / f"{key_id_of(public)}.pub"
-    trusted.parent.mkdir(exist_ok=True)
-    if not trusted.exists():
-        _create(trusted, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
+    if key_id_of(public) in revoked_ids(keys_dir):
+        raise SettingsError(
+            f"{path} is key {key_id_of(public)}, which was revoked: sign with another one (`driftloop keys "
+            "new`, then `driftloop keys use KEY_ID`)"
+        )
+    trust(keys_dir, public)
     return Signer(private)
 
 
+def trust(keys_dir: Path, public: Ed25519PublicKey) -> None:
+    """Puts a public key among the trusted ones."""
+    trusted = keys_dir / TRUSTED / f"{key_id_of(public)}.pub"
+    trusted.parent.mkdir(parents=True, exist_ok=True)
+    if not trusted.exists():
+        create(trusted, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
+
+
+def revoked_ids(keys_dir: Path) -> frozenset[str]:
+    """The keys that nothing is believed of any more."""
+    return frozenset(path.stem for path in (keys_dir / TRUSTED).glob(f"*{REVOKED_SUFFIX}"))
+
+
+def new_private_pem() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def load_verifier(keys_dir: Path) -> Verifier:
-    """Every key in ``keys_dir/trusted``. Raises SettingsError for a file that is not what its name says."""
+    """Every key in ``keys_dir/trusted`` that is not revoked there.
+
+    Raises SettingsError for a file that is not what its name says.
+    """
     trusted: dict[str, Ed25519PublicKey] = {}
     for path in sorted((keys_dir / TRUSTED).glob("*.pub")):
         try:
@@ -138,10 +182,10 @@ def load_verifier(keys_dir: Path) -> Verifier:
         if key_id_of(public) != path.stem:
             raise SettingsError(f"{path} holds another key: name it {key_id_of(public)}.pub")
         trusted[path.stem] = public
-    return Verifier(trusted)
+    return Verifier(trusted, revoked_ids(keys_dir))
 
 
-def _create(path: Path, data: bytes, *, mode: int) -> None:
+def create(path: Path, data: bytes, *, mode: int) -> None:
     """Appears whole or not at all, and never replaces one that another process made meanwhile."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -166,7 +210,9 @@ def _check_mode(path: Path) -> None:
         raise SettingsError(f"{path} has mode {mode:04o}, so others can read or replace it: chmod 600 {path}")
 
 
-def _read_private(path: Path) -> Ed25519PrivateKey:
+def read_private(path: Path) -> Ed25519PrivateKey:
+    """Raises SettingsError when it is no Ed25519 key, or others may read it."""
+    _check_mode(path)
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:

@@ -94,6 +94,23 @@ class DeadLetter(Event):
     reason: str
     key_b64: str | None = None
     value_b64: str | None = Field(default=None, description="the original bytes, base64")
+    headers_b64: tuple[tuple[str, str | None], ...] | None = Field(
+        default=None, description="the original headers, values in base64"
+    )
+    cut: bool | None = Field(
+        default=None,
+        description="true: bytes are missing here; they lie at the offset while the log has them",
+    )
+
+
+class DeadLetterMark(Event):
+    """A dead letter was dealt with: nobody needs to look at it again, and a replay passes it over."""
+
+    letter_id: str
+    action: Literal["replayed", "dropped"]
+    ts: TimestampMs
+    by: str
+    why: str = ""
 
 
 class LabelRequest(Event):

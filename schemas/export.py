@@ -16,7 +16,8 @@ from .control import (
     UpdateControl,
 )
 from .decisions import Command, CommandResult, Drift, Trigger
-from .events import DeadLetter, Label, LabelRequest, Outcome, Prediction
+from .events import DeadLetter, DeadLetterMark, Label, LabelRequest, Outcome, Prediction
+from .joining import JoinProgress
 from .runs import TrainingRun
 from .serving import Manifest, ModelAck, ModelUpdate
 from .spec import SpecRecord
@@ -31,7 +32,8 @@ CONTROLS: tuple[type[Event], ...] = (
 )  # fmt: skip
 EVENTS: tuple[type[Event], ...] = (
     Prediction, Label, Outcome, Vitals, *CONTROLS, Drift, Trigger, Command, CommandResult, TrainingRun,
-    ModelUpdate, Manifest, ModelAck, SpecRecord, LabelRequest, DeadLetter,
+    ModelUpdate, Manifest, ModelAck, SpecRecord, LabelRequest, DeadLetter, DeadLetterMark,
+    JoinProgress,
 )  # fmt: skip
 
 

@@ -16,6 +16,11 @@ from .serving import FeatureType, Task
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Privacy = Literal["keep", "hash", "drop"]
+LabelSource = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
 
 
 class Table(BaseModel):
@@ -212,6 +217,12 @@ class ModelSpec(Table):
     learner: tuple[Learner, ...] = (HistGradientBoosting(),)
     seed: int = 7
     labels: LabelRules = LabelRules()
+    label_sources: tuple[LabelSource, ...] | None = Field(
+        default=None,
+        min_length=1,
+        exclude_if=_is_absent,  # a spec that does not use it keeps its digest, and is read by older versions
+        description="whose labels count; others go to dead letters. Absent: everybody's",
+    )
     detectors: Detectors = Detectors()
     triggers: Triggers = Triggers()
     window: Window = Window()

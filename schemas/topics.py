@@ -10,7 +10,7 @@ DAY_MS = 86_400_000
 Plane = Literal["data", "model"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is one of its kind; a dict finds it at no cost
 class Topic:
     """One topic. ``plane`` says which partition count it shares: by prediction_id, or by model."""
 
@@ -141,6 +141,16 @@ DEAD_LETTERS = Topic(
     retention_ms=30 * DAY_MS,
     holds="what could not be used, with its bytes",
 )
+DEAD_LETTER_MARKS = Topic(
+    "dead-letter-marks",
+    "dead letter id",
+    "model",
+    "driftloop dlq",
+    "DeadLetterMark",
+    # Twice as long as the letters: segments end when they are full, so a letter may outlive its 30 days.
+    retention_ms=60 * DAY_MS,
+    holds="which dead letters were replayed or dropped",
+)
 MONITOR_STATE = Topic(
     "monitor-state",
     "vitals partition",
@@ -151,9 +161,21 @@ MONITOR_STATE = Topic(
     holds="snapshots of the monitor's state with the offset they stand at",
 )
 
+JOIN_PROGRESS = Topic(
+    "join-progress",
+    "input partition",
+    "model",
+    "joiner",
+    "JoinProgress",
+    compacted=True,
+    holds="where joiners stand with their partitions, for people",
+)
+
 CATALOGUE: tuple[Topic, ...] = (
     PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS,
-    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, MONITOR_STATE,
+    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, DEAD_LETTER_MARKS,
+    MONITOR_STATE,
+    JOIN_PROGRESS,
 )  # fmt: skip
 
 CO_PARTITIONED: tuple[Topic, ...] = (PREDICTIONS, LABELS, OUTCOMES)

@@ -60,16 +60,20 @@ class Refused(NamedTuple):
     key: bytes | None
     value: bytes | None
     reason: str
+    headers: Headers = ()
 
     def letter(self, topic_name: str) -> bytes:
         """The dead letter. Bytes that do not fit into one are cut, and the reason says so."""
-        reason, value, key = self.reason[:MAX_REASON], self.value, self.key
+        reason, value, key, cut = self.reason[:MAX_REASON], self.value, self.key, None
         if value is not None and len(value) > MAX_LETTER_VALUE:
             reason = f"{reason} (value cut: the first {MAX_LETTER_VALUE} of {len(value)} bytes are here)"
-            value = value[:MAX_LETTER_VALUE]
+            value, cut = value[:MAX_LETTER_VALUE], True
         if key is not None and len(key) > MAX_LETTER_KEY:
             reason = f"{reason} (key cut: the first {MAX_LETTER_KEY} of {len(key)} bytes are here)"
-            key = key[:MAX_LETTER_KEY]
+            key, cut = key[:MAX_LETTER_KEY], True
+        headers = self.headers
+        if sum(len(name) + len(content or b"") for name, content in headers) > MAX_HEADER_BYTES:
+            reason, headers, cut = f"{reason} (headers left out: too large)", (), True
         return DeadLetter(
             id=event_id("dead", topic_name, self.partition, self.offset),
             stage=STAGE,
@@ -80,10 +84,20 @@ class Refused(NamedTuple):
             reason=reason,
             key_b64=None if key is None else base64.b64encode(key).decode(),
             value_b64=None if value is None else base64.b64encode(value).decode(),
+            headers_b64=tuple((name, _base64(content)) for name, content in headers) or None,
+            cut=cut,
         ).encode()
 
     def letter_key(self) -> bytes | None:
         return None if self.key is None else self.key[:MAX_LETTER_KEY]
+
+
+def _base64(content: str | bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(_as_bytes(content)).decode()
+
+
+def _as_bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
 class Rerouted(NamedTuple):
@@ -199,6 +213,7 @@ class Reader:
                 records.keys[index],
                 records.values[index],
                 reason,
+                records.headers(index),
             )
         )
 

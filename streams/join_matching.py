@@ -33,7 +33,7 @@ _MOST_REMEMBERED = 10_000
 _MOST_WAITING = 50_000
 _NOBODY = Track("", -1, "champion")
 # Rulings after which nobody misses the label when its time is over.
-_REACHED = frozenset({Ruling.FIRST, Ruling.CORRECTION, Ruling.REPEAT, Ruling.WEAKER, Ruling.UNUSABLE})
+_REACHED = frozenset(set(Ruling) - {Ruling.OUT_OF_TIME, Ruling.NOT_ABOUT_IT})
 
 
 class Matching:
@@ -135,7 +135,9 @@ class Matching:
         read = self._read.pop(label.offset, None) or read_label(label.value)
         said, rules, join = read.statement, tally.rules, work.rules.join
         delay = label.append_ms - held.append_ms
-        if said.verdict or delay > join.horizon or -delay > join.early_horizon or not is_usable(said, rules):
+        if said.verdict or delay > join.horizon or -delay > join.early_horizon:
+            return False
+        if not (rules.takes_any_class or (is_usable(said, rules) and rules.allows(said.source))):
             return False
         seq = -1
         if not work.replaying:
@@ -212,7 +214,7 @@ class Matching:
         join = work.rules.join
         horizon, early_horizon = join.horizon, join.early_horizon
         tally = Tally(_NOBODY, ModelRules())
-        track, rules = tally.track, tally.rules
+        track, rules, plain = tally.track, tally.rules, True
         first = self._columns_of(tally)
         alone = 0
         waiting = self._read
@@ -228,14 +230,14 @@ class Matching:
                 if entry.track is not track:
                     track = entry.track
                     tally = tallies.get(track) or work.tally(track)
-                    rules = tally.rules
+                    rules, plain = tally.rules, tally.rules.takes_any_class
                     first = self._columns_of(tally)
                 delay = append_ms - entry.append_ms
                 if (
                     delay <= horizon
                     and -delay <= early_horizon
                     and not said.verdict
-                    and (not rules.regression or is_usable(said, rules))
+                    and (plain or (is_usable(said, rules) and rules.allows(said.source)))
                 ):
                     seq = -1
                     tally.labels += 1
@@ -363,5 +365,8 @@ class Matching:
         if ruling is Ruling.UNUSABLE and not label.used:
             got = f"(got {said.value!r})"
             reason = f"Label: label: {held.track.model} is a regression: a number is needed {got}"
+            work.refuse_label(label, reason)
+        elif ruling is Ruling.NOT_ALLOWED and not label.used:
+            reason = f"Label: source: {said.source!r} is not among the label_sources of {held.track.model}"
             work.refuse_label(label, reason)
         return (held if match is held.match else held.matched(match)), ruling

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future
+import shutil
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import cast
 
@@ -11,21 +15,27 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
 
 from ..schemas.errors import BrokerError, StateError, TopicError
-from ..schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS
+from ..schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
+from .background import in_background
 from .connection import Connection
 from .join_batch import Reader
+from .join_checkpoints import Checkpoint, CheckpointStore
 from .join_partition import AssignedPartition
 from .join_restore import Restoration
+from .join_search import CheckpointSearch
 from .join_specs import SpecFollower
 from .join_state import Position
 from .join_store import Origin, RocksStore, shared_cache
-from .join_tuning import JoinTuning
+from .join_tuning import JoinStats, JoinTuning, RestoreStats
 from .joiner import Joiner
 from .log_ranges import LogOffsets, LogRanges
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
+_LONG_GAP = 500_000  # offsets: some seconds of replay, longer than a checkpoint takes to fetch
+_FETCH_POLL_S = 0.02
+_FETCH_STOPS_S = 5.0
 
 
 class PartitionOpener:
@@ -38,10 +48,14 @@ class PartitionOpener:
         specs: SpecFollower,
         state_dir: Path,
         tuning: JoinTuning,
+        stats: JoinStats,
+        store_url: str | None,
     ) -> None:
-        """Raises TopicError when the topics do not fit each other, BrokerError when nobody answers."""
+        """``store_url``: where checkpoints are; None for none.
+
+        Raises TopicError when the topics do not fit each other, BrokerError when nobody answers."""
         self._connection, self._offsets, self._specs = connection, offsets, specs
-        self._state_dir, self._tuning = state_dir, tuning
+        self._state_dir, self._tuning, self._stats = state_dir, tuning, stats
         self._cache = shared_cache(tuning.store)
         counts = {topic.name: len(offsets.partitions(topic)) for topic in (PREDICTIONS, LABELS, OUTCOMES)}
         if len(set(counts.values())) > 1:
@@ -49,6 +63,15 @@ class PartitionOpener:
         self._partitions = counts[PREDICTIONS.name]
         self._vitals_partitions = len(offsets.partitions(VITALS))
         self._cluster, self._topic_ids = self._identities()
+        self._checkpoints = (
+            None
+            if store_url is None
+            else CheckpointStore(store_url, self._cluster, connection.topic(PREDICTIONS))
+        )
+
+    @property
+    def checkpoints(self) -> CheckpointStore | None:
+        return self._checkpoints
 
     def _identities(self) -> tuple[str, tuple[str, str]]:
         """The cluster's id, and those of predictions and labels."""
@@ -69,25 +92,69 @@ class PartitionOpener:
     def open(self, number: int, target: Position | None) -> tuple[AssignedPartition, Position]:
         """``target``: the committed position, None before the first. Gives the position to go on from."""
         origin = Origin(self._cluster, *self._topic_ids, number, self._partitions)
-        folder = self._state_dir / f"partition-{number:05d}"
-        store = RocksStore(folder, origin, self._cache, self._tuning.store)
-        reader = Reader(number, self._partitions)
+        store = RocksStore(self._folder(number), origin, self._cache, self._tuning.store)
+        owned = AssignedPartition(self._joiner(number, store), Reader(number, self._partitions), store)
         if target is None:
             target = self._first_position(number)
-            store.clear()
-            joiner = self._joiner(number, store)
-            joiner.resume(target)
-            return AssignedPartition(joiner, reader, store, None), target
-        joiner = self._joiner(number, store)
-        restoration = self._restoration(joiner, reader, target)
+            self._clear(owned)
+            owned.joiner.resume(target)
+        else:
+            owned.restoring = self._restore(owned, target)
+        return owned, target
+
+    def _folder(self, number: int) -> Path:
+        return self._state_dir / f"partition-{number:05d}"
+
+    def _clear(self, owned: AssignedPartition) -> None:
+        owned.store.clear()
+        owned.begin_with(self._joiner(owned.number, owned.store), owned.store)
+
+    def _restore(self, owned: AssignedPartition, target: Position) -> Generator[int, None, None]:
+        """From the disk if its state is of use, else from the newest checkpoint, else from the log alone."""
+        stats = self._stats.restores[owned.number] = RestoreStats(time.monotonic())
+        restoration = self._restoration(owned, target, stats)
+        fits = restoration.local_state_fits()
+        if not fits:
+            log.warning("partition %d: no state on disk that can be used", owned.number)
+        if not fits or restoration.gap() > _LONG_GAP:
+            # Where the disk has a state, only a checkpoint that spares half of the replay is worth its way.
+            ahead = target.predictions + target.labels - restoration.gap() // 2 if fits else 0
+            if (yield from self._began_with_checkpoint(owned, target, stats, ahead)):
+                restoration, fits = self._restoration(owned, target, stats), True
         start = Position()
-        if not restoration.local_state_fits():
-            log.warning("partition %d: no state on disk that can be used; restoring it from the log", number)
-            store.clear()
-            joiner = self._joiner(number, store)
-            restoration = self._restoration(joiner, reader, target)
+        if not fits:
+            stats.source = "log"
+            self._clear(owned)
+            restoration = self._restoration(owned, target, stats)
             start = restoration.start()
-        return AssignedPartition(joiner, reader, store, restoration.steps(start)), target
+        log.info("partition %d: restoring from %s", owned.number, stats.source)
+        yield from restoration.steps(start)
+
+    def _began_with_checkpoint(
+        self, owned: AssignedPartition, target: Position, stats: RestoreStats, at_least: int
+    ) -> Generator[int, None, bool]:
+        """Exchanges the partition's state for that of the newest checkpoint that is of use."""
+        if self._checkpoints is None:
+            return False
+        begins = self._begin(PREDICTIONS, owned.number), self._begin(LABELS, owned.number)
+        search = CheckpointSearch(
+            self._checkpoints, owned.store.origin, at_least=at_least, begins=begins, target=target
+        )
+        incoming = self._state_dir / f"partition-{owned.number:05d}.incoming"
+        while checkpoint := (yield from _waiting_for(search, incoming)):
+            owned.store.close()
+            shutil.rmtree(self._folder(owned.number))
+            incoming.rename(self._folder(owned.number))
+            store = RocksStore(
+                self._folder(owned.number), owned.store.origin, self._cache, self._tuning.store
+            )
+            owned.begin_with(self._joiner(owned.number, store), store)
+            if owned.joiner.position == checkpoint.stands_at:
+                stats.source, stats.fetched = "checkpoint", checkpoint.size
+                return True
+            log.error("partition %d: a checkpoint does not hold what it says; not used", owned.number)
+        shutil.rmtree(incoming, ignore_errors=True)
+        return False
 
     def _joiner(self, number: int, store: RocksStore) -> Joiner:
         return Joiner(
@@ -98,10 +165,19 @@ class PartitionOpener:
             capacity=self._tuning.memory_ids // self._partitions,
         )
 
-    def _restoration(self, joiner: Joiner, reader: Reader, target: Position) -> Restoration:
+    def _restoration(self, owned: AssignedPartition, target: Position, stats: RestoreStats) -> Restoration:
         return Restoration(
-            self._connection, self._offsets, joiner, reader, target, flush_ids=self._tuning.flush_ids
+            self._connection,
+            self._offsets,
+            owned.joiner,
+            owned.reader,
+            target,
+            stats,
+            flush_ids=self._tuning.flush_ids,
         )
+
+    def _begin(self, topic: Topic, number: int) -> int:
+        return self._offsets.begins(topic, [number])[number]
 
     def _first_position(self, number: int) -> Position:
         """Where a group that has never committed begins.
@@ -126,3 +202,16 @@ class PartitionOpener:
                 "create the topics to begin anew"
             )
         return Position(predictions=begins[PREDICTIONS], labels=begins[LABELS])
+
+
+def _waiting_for(search: CheckpointSearch, folder: Path) -> Generator[int, None, Checkpoint | None]:
+    """Fetches beside the loop, which goes on meanwhile."""
+    cancel = threading.Event()
+    work = in_background("join-fetch", search.next, folder, cancel)
+    try:
+        while not wait([work], timeout=_FETCH_POLL_S).done:
+            yield 0
+    finally:
+        cancel.set()  # the partition was revoked meanwhile
+        wait([work], timeout=_FETCH_STOPS_S)
+    return work.result()

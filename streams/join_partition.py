@@ -27,15 +27,14 @@ class AssignedPartition:
         joiner: Joiner,
         reader: Reader,
         store: RocksStore,
-        restoring: Generator[int, None, None] | None,
     ) -> None:
         self.number = joiner.partition
         self.joiner = joiner
-        self.restoring = restoring
+        self.restoring: Generator[int, None, None] | None = None
         self.flushed_at = 0.0
-        self._flushed_position = joiner.position
-        self._reader = reader
-        self._store = store
+        self.flushed_position = joiner.position
+        self.reader = reader
+        self.store = store
         # Offset at which a topic was seen to end, until its next record; append time below which an idle
         # topic is known to get nothing more.
         self._ends: dict[Topic, int] = {}
@@ -64,7 +63,7 @@ class AssignedPartition:
     def read(self, messages: Mapping[Topic, Sequence[Message]]) -> Batch:
         for topic in messages:
             self._ends.pop(topic, None)
-        return self._reader.read(
+        return self.reader.read(
             *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
         )
 
@@ -87,12 +86,17 @@ class AssignedPartition:
     @property
     def has_moved(self) -> bool:
         """Whether the disk is behind."""
-        return self._flushed_position != self.joiner.position
+        return self.flushed_position != self.joiner.position
 
     def flush(self, now: float) -> None:
         self.joiner.flush()
         self.flushed_at = now
-        self._flushed_position = self.joiner.position
+        self.flushed_position = self.joiner.position
+
+    def begin_with(self, joiner: Joiner, store: RocksStore) -> None:
+        """Exchanges the state for another one of the same partition; the former store is closed already."""
+        self.joiner, self.store = joiner, store
+        self.flushed_position = joiner.position
 
     def close(self) -> None:
         """Writes what is committed; what is staged belongs to nobody."""
@@ -100,7 +104,7 @@ class AssignedPartition:
             self.restoring.close()
         self.joiner.rollback()
         self.joiner.flush()
-        self._store.close()
+        self.store.close()
 
 
 def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -> list[TopicPartition]:

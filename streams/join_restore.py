@@ -26,9 +26,10 @@ from .connection import Connection
 from .join_batch import STAGE, Reader, Records
 from .join_eviction import hands_of
 from .join_state import Position
+from .join_tuning import RestoreStats
 from .joiner import Joiner
 from .log_ranges import LogOffsets, LogRanges
-from .message_columns import append_ms_of, columns_of
+from .message_columns import append_ms_of, columns_of, offset_of
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +47,18 @@ class Restoration:
         joiner: Joiner,
         reader: Reader,
         target: Position,
+        stats: RestoreStats,
         *,
         flush_ids: int,
     ) -> None:
-        """``target``: the committed position."""
+        """``target``: the committed position. ``stats``: told how far it is."""
         self._connection = connection
         self._offsets = offsets
         self._joiner = joiner
         self._reader = reader
         self._target = target
         self._flush_ids = flush_ids
+        self._stats = stats
         self._partition = joiner.partition
 
     def local_state_fits(self) -> bool:
@@ -67,6 +70,11 @@ class Restoration:
         return behind and (
             self._begin(PREDICTIONS) <= position.predictions and self._begin(LABELS) <= position.labels
         )
+
+    def gap(self) -> int:
+        """How many offsets are between the joiner's state and the target."""
+        position, target = self._joiner.position, self._target
+        return target.predictions - position.predictions + target.labels - position.labels
 
     def start(self) -> Position:
         """Where a state that is made anew must begin: where nothing before can matter at the target."""
@@ -86,10 +94,12 @@ class Restoration:
             joiner.resume(target)
             return
         recall_ms = joiner.restore(start)
+        outcomes = self._outcomes_since(recall_ms)
+        self._stats.total = self.gap() + outcomes[1] - outcomes[0]
         readers = {topic: LogRanges(self._connection, name=f"join-{topic.name}") for topic in _READ}
         try:
             yield from self._replay(readers, self._refused(readers[DEAD_LETTERS], self._first_ms(recall_ms)))
-            next_seq = yield from self._recall(readers[OUTCOMES], recall_ms)
+            next_seq = yield from self._recall(readers[OUTCOMES], outcomes)
         finally:
             for reader in readers.values():
                 reader.close()
@@ -130,7 +140,10 @@ class Restoration:
                 skip_predictions=refused[PREDICTIONS.name],
                 skip_labels=refused[LABELS.name],
             )
+            before = self.gap()
             joiner.replay(batch, hands_of(target))
+            self._stats.done += before - self.gap()
+            self._stats.records += len(chunk)
             self._write_behind()
             yield len(chunk)
             waiting[topic] = list(islice(sources[topic], _CHUNK))
@@ -152,15 +165,22 @@ class Restoration:
                 found[names[letter.topic]].add(letter.offset)
         return found
 
-    def _recall(self, reader: LogRanges, recall_ms: int) -> Generator[int, None, int]:
-        """Takes over what was emitted; gives the seq after the last."""
-        next_seq = 0
+    def _outcomes_since(self, recall_ms: int) -> tuple[int, int]:
         end = self._offsets.ends(OUTCOMES, [self._partition])[self._partition]
-        outcomes = reader.read(OUTCOMES, {self._partition: (self._at(OUTCOMES, recall_ms), end)})
+        return min(end, self._at(OUTCOMES, recall_ms)), end
+
+    def _recall(self, reader: LogRanges, offsets: tuple[int, int]) -> Generator[int, None, int]:
+        """Takes over what was emitted; gives the seq after the last."""
+        next_seq, at = 0, offsets[0]
+        outcomes = reader.read(OUTCOMES, {self._partition: offsets})
         while chunk := list(islice(outcomes, _CHUNK)):
             for record in chunk:
                 seq = self._joiner.recall(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
+            reached = offset_of(chunk[-1]) + 1
+            self._stats.done += reached - at
+            self._stats.records += len(chunk)
+            at = reached
             self._write_behind()
             yield len(chunk)
         return next_seq

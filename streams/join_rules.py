@@ -6,6 +6,7 @@ read: an answer's outcomes are the fold of ``judge`` over the labels of its id i
 - A label meets a prediction iff it was appended at most ``horizon`` after it, or at most ``early_horizon``
   before it. From the first meeting on, labels count as corrections for ``correction_window``.
 - A verdict (``correct``) is about the champion's answer and says nothing of shadows and canaries.
+- A label of a source that the model's spec does not allow changes nothing, whenever it comes.
 - A weaker source never overrides a stronger one; of equal or stronger ones a different label revises, and
   the same label is a repeat (and lends its source's strength).
 """
@@ -34,6 +35,7 @@ class Ruling(Enum):
     OUT_OF_TIME = "out of time"
     NOT_ABOUT_IT = "not about it"
     UNUSABLE = "unusable"
+    NOT_ALLOWED = "not allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class ModelRules:
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
     segments: tuple[str, ...] = ()
     feature_types: Mapping[str, FeatureType] = field(default_factory=dict[str, FeatureType])
+    allowed_sources: frozenset[str] | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec) -> ModelRules:
@@ -56,7 +59,17 @@ class ModelRules:
                 name: "category" if feature.privacy == "hash" else feature.type
                 for name, feature in spec.kept_features().items()
             },
+            allowed_sources=None if spec.label_sources is None else frozenset(spec.label_sources),
         )
+
+    def allows(self, source: str) -> bool:
+        """Whether labels of this source count for the model."""
+        return self.allowed_sources is None or source in self.allowed_sources
+
+    @property
+    def takes_any_class(self) -> bool:
+        """Whether any label that is no verdict may be a match."""
+        return self.allowed_sources is None and not self.regression
 
     def rank(self, source: str) -> int:
         """0 is the strongest; sources that the spec does not name rank below all that it does."""
@@ -86,6 +99,8 @@ def judge(held: Held, said: Statement, append_ms: int, rules: ModelRules, join: 
     """
     if said.verdict and held.track.role != "champion":
         return Ruling.NOT_ABOUT_IT
+    if not rules.allows(said.source):
+        return Ruling.NOT_ALLOWED
     match = held.match
     if match is None or (proven and match.seq < 0):
         delay = append_ms - held.append_ms

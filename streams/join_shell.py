@@ -15,7 +15,8 @@ What happens, in order, and what is left if the process dies right after it:
 6. The core keeps the staged changes.  †: as before.
 7. At intervals the state is written behind: groups, expiry lists and the position in one atomic write.
    †: less is to be replayed.
-8. Checkpoints (``RocksStore.checkpoint``) can be made here, of what 7 has written.
+8. At longer intervals what 7 has written becomes a checkpoint in the artifact store, beside the loop
+   (``join_checkpointer``).  †: the one before is used.
 
 An abort drops what 2 staged and seeks both topics back to the committed position. A revoked partition has no
 open transaction, since callbacks run inside the fetch only: its state is written and closed; what was fetched
@@ -35,15 +36,18 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from ..schemas.errors import BrokerError, StateError
-from ..schemas.topics import Topic
+from ..schemas.errors import BrokerError
+from ..schemas.topics import LABELS, PREDICTIONS, Topic
 from .connection import Connection
 from .join_batch import Batch, Records
+from .join_checkpointer import Checkpointer
+from .join_gaps import GapCheck
 from .join_opening import PartitionOpener
 from .join_partition import INPUTS, AssignedPartition, offsets_of, position_of
+from .join_reports import JoinReports
 from .join_specs import SpecFollower
 from .join_transactions import Transactions
-from .join_tuning import JoinStats, JoinTuning
+from .join_tuning import JoinStats, JoinTuning, RestoreStats
 from .log_ranges import LogOffsets
 
 log = logging.getLogger(__name__)
@@ -68,16 +72,19 @@ def run_joiner(
     state_dir: Path,
     instance_id: str,
     stop: threading.Event,
+    store_url: str | None = None,
     tuning: JoinTuning | None = None,
     stats: JoinStats | None = None,
     observe: Callable[[str], None] = _unobserved,
 ) -> None:
     """Joins until ``stop`` is set. ``observe`` is told each step of a batch as it is done.
 
+    ``store_url``: the artifact store, for checkpoints; without one there are none.
+
     Raises BrokerError and StateError as the module says, TopicError when the topics do not fit each other.
     """
     shell = _JoinShell(
-        connection, state_dir, instance_id, tuning or JoinTuning(), stats or JoinStats(), observe
+        connection, state_dir, instance_id, store_url, tuning or JoinTuning(), stats or JoinStats(), observe
     )
     collecting = gc.isenabled()
     gc.disable()
@@ -95,6 +102,7 @@ class _JoinShell:
         connection: Connection,
         state_dir: Path,
         instance_id: str,
+        store_url: str | None,
         tuning: JoinTuning,
         stats: JoinStats,
         observe: Callable[[str], None],
@@ -106,11 +114,23 @@ class _JoinShell:
         self._epoch = 0
         self._aborts_in_a_row = 0
         self._watched_at = 0.0
-        self._group = connection.group(GROUP)
         self._transactions = Transactions(connection, instance_id)
+        self._reports = JoinReports(connection, instance_id)
         offsets = LogOffsets(connection)
+        self._gaps = GapCheck(connection, GROUP, offsets, self._reports, stats)
         self._specs = SpecFollower(connection, offsets)
-        self._opener = PartitionOpener(connection, offsets, self._specs, state_dir, tuning)
+        self._opener = PartitionOpener(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
+        self._checkpointer = (
+            None
+            if self._opener.checkpoints is None or tuning.checkpoint_interval_s <= 0
+            else Checkpointer(
+                self._opener.checkpoints,
+                state_dir,
+                stats,
+                interval_s=tuning.checkpoint_interval_s,
+                keep=tuning.checkpoints_kept,
+            )
+        )
         self._consumer = Consumer(
             connection.consumer(
                 GROUP,
@@ -140,6 +160,7 @@ class _JoinShell:
                 self._join(batches, group_metadata)
             self._restore_some()
             self._write_behind(time.monotonic())
+            self._tend_checkpoints(time.monotonic())
             # Cycles are rare here, and live state is large: only what is young is searched, then set aside.
             gc.collect(0)
             gc.freeze()
@@ -155,7 +176,8 @@ class _JoinShell:
             messages += self._consumer.consume(self._tuning.max_batch - 1, timeout=self._tuning.linger_s)
         if epoch != self._epoch:
             for owned in self._owned.values():
-                self._seek(owned)
+                if owned.restoring is None:
+                    self._seek(owned)
             return {}
         fetched: dict[int, dict[Topic, list[Message]]] = {}
         for message in messages:
@@ -172,11 +194,8 @@ class _JoinShell:
     def _fetch_failed(self, message: Message, error: KafkaError) -> None:
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() == _NO_OFFSET:
-            raise StateError(
-                f"{where} no longer holds offset {message.offset()}, which is next: the joiner was away for "
-                "longer than records are retained. To go on with what is left, set the group's "
-                f"offsets (kafka-consumer-groups --reset-offsets --group {self._group})"
-            )
+            topic = self._topics[message.topic() or ""]
+            self._gaps.out_of_range(topic, message.partition() or 0, message.offset() or 0)
         if error.fatal():
             raise BrokerError(f"{where} cannot be read: {error}")
         log.warning("%s: %s", where, error)
@@ -242,14 +261,27 @@ class _JoinShell:
         committed = {(one.topic, one.partition): one for one in consumer.committed(assigned, timeout=30.0)}
         places: list[TopicPartition] = []
         waiting: list[TopicPartition] = []
-        for number in sorted({one.partition for one in assigned}):
-            pair = [committed[self._names[topic], number] for topic in INPUTS]
-            owned, target = self._opener.open(number, position_of(*pair))
+        numbers = sorted({one.partition for one in assigned})
+        positions = {
+            number: position_of(*(committed[self._names[topic], number] for topic in INPUTS))
+            for number in numbers
+        }
+        self._gaps.check(
+            {
+                number: {PREDICTIONS: position.predictions, LABELS: position.labels}
+                for number, position in positions.items()
+                if position is not None
+            }
+        )
+        for number in numbers:
+            owned, target = self._opener.open(number, positions[number])
             self._owned[number] = owned
             for topic, offset in zip(INPUTS, target[:2], strict=True):
                 places.append(TopicPartition(self._names[topic], number, offset))
             if owned.restoring is not None:
                 waiting += places[-2:]
+            else:
+                self._reports.joining(number, None, time.monotonic())
         consumer.assign(places)
         consumer.pause(waiting)
         self._stats.partitions = len(self._owned)
@@ -260,6 +292,8 @@ class _JoinShell:
             owned.close()
         self._owned.clear()
         self._stats.partitions = 0
+        if self._checkpointer is not None:
+            self._checkpointer.forget()
 
     # Upkeep
 
@@ -296,15 +330,21 @@ class _JoinShell:
         """Goes on restoring for a moment; what is restored begins to process."""
         until = time.monotonic() + _RESTORE_SLICE_S
         for owned in [one for one in self._owned.values() if one.restoring is not None]:
-            while time.monotonic() < until:
+            while (now := time.monotonic()) < until:
                 replayed = owned.restore_step()
+                stats = self._stats.restores[owned.number]
                 if replayed is None:
-                    self._consumer.resume(
-                        [TopicPartition(name, owned.number) for name in self._names.values()]
-                    )
-                    log.info("partition %d is restored", owned.number)
+                    self._begin_joining(owned, stats)
                     break
                 self._stats.replayed += replayed
+                self._reports.restoring(owned.number, stats, now)
+
+    def _begin_joining(self, owned: AssignedPartition, stats: RestoreStats) -> None:
+        now = time.monotonic()
+        stats.took_s = now - stats.began_at
+        log.info("partition %d is restored: %d records in %.1f s", owned.number, stats.records, stats.took_s)
+        self._reports.joining(owned.number, stats, now)
+        self._consumer.resume([TopicPartition(name, owned.number) for name in self._names.values()])
 
     def _write_behind(self, now: float) -> None:
         for owned in self._owned.values():
@@ -319,11 +359,20 @@ class _JoinShell:
                 owned.flush(now)
                 self._observe("flushed")
 
+    def _tend_checkpoints(self, now: float) -> None:
+        if self._checkpointer is not None:
+            for owned in self._owned.values():
+                if owned.restoring is None:
+                    self._checkpointer.tend(owned, now)
+
     def close(self) -> None:
         """Leaves the log as the last commit left it, and the disk where the log stands."""
         for owned in self._owned.values():
             owned.close()
         self._owned.clear()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
         self._consumer.close()
         self._specs.close()
+        self._reports.close()
         self._transactions.close()

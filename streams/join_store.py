@@ -11,6 +11,7 @@ its position and its origin, so it can be put anywhere and be opened by another 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,10 @@ from rocksdict import (
     WriteBatch,
 )
 
+from ..schemas.errors import StateError
 from .join_state import LAYOUT
+
+log = logging.getLogger(__name__)
 
 _ORIGIN_KEY = b"o"
 
@@ -57,16 +61,31 @@ class RocksStore:
     """``join_state.Store`` on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
 
     def __init__(self, folder: Path, origin: Origin, cache: Cache, tuning: StoreTuning) -> None:
-        """Opens the folder, or begins it anew where it holds something else."""
+        """Opens the folder, or begins it anew where it holds something else, or is damaged.
+
+        Raises StateError when it cannot be opened, because another process has it for one.
+        """
         self._folder = folder
         self._options = _options(cache, tuning)
+        self.origin = origin
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(folder), self._options)
+        self._db = self._open()
         wanted = orjson.dumps(asdict(origin))
         found = cast("bytes | None", self._db.get(_ORIGIN_KEY))
         self.discarded = found is not None and found != wanted
         if found != wanted:
             self._begin_anew(wanted)
+
+    def _open(self) -> Rdict:
+        try:
+            return Rdict(str(self._folder), self._options)
+        except Exception as error:  # all that RocksDB reports comes as a plain Exception
+            # Anything else, such as a lock that another process holds, is no reason to remove it.
+            if not str(error).startswith("Corruption"):
+                raise StateError(f"the state in {self._folder} cannot be opened: {error}") from error
+            log.error("the state in %s is damaged and removed: %s", self._folder, error)
+            shutil.rmtree(self._folder)
+            return Rdict(str(self._folder), self._options)
 
     def _begin_anew(self, origin: bytes) -> None:
         self._db.close()
@@ -103,8 +122,15 @@ class RocksStore:
     def is_empty(self) -> bool:
         return next((False for key, _ in self.scan(b"", b"\xff") if key != _ORIGIN_KEY), True)
 
+    def write_out(self) -> None:
+        """Has RocksDB write its memory to tables, in the background."""
+        self._db.flush(False)
+
     def checkpoint(self, folder: Path) -> None:
-        """A consistent copy at the last write. ``folder`` must not exist."""
+        """A consistent copy at the last write. ``folder`` must not exist.
+
+        Some milliseconds a while after ``write_out``, and up to 200 without (everything stands still).
+        """
         Checkpoint(self._db).create_checkpoint(str(folder))
 
     def close(self) -> None:

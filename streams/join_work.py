@@ -67,6 +67,7 @@ class Work:
                 records.keys[index],
                 records.values[index],
                 reason,
+                records.headers(index),
             )
         )
 

@@ -178,6 +178,7 @@ class MonitorShell:
             offset=begin,
             append_ms=0,
             reason=f"retention removed offsets {begin} to {end - 1} before the monitor had read them",
+            cut=True,
         )
         await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())])
 
@@ -302,4 +303,4 @@ def _fitting(event: Emitted) -> bytes:
     except DecodeError as error:
         raise StateError(f"the monitor's core gave a dead letter that is none: {error.reason}") from error
     reason = f"{letter.reason} (its bytes are too many to repeat: read them at its offset)"
-    return letter.model_copy(update={"value_b64": None, "reason": reason}).encode()
+    return letter.model_copy(update={"value_b64": None, "reason": reason, "cut": True}).encode()

@@ -175,7 +175,7 @@ class Rebuilder:
                 core.restore_result(CommandResult.decode(value))
             else:
                 update = ModelUpdate.decode(value)
-                self._verifier.verify(update)
+                self._verifier.verify_history(update)  # generations count on past a key that was revoked
                 core.restore_update(update)
         except (DecodeError, ArtifactError) as error:
             # Nobody but us may write there; servers refuse such an update too.

@@ -53,9 +53,13 @@ def control(model: str, event: Event) -> Output:
 
 def dead_letter(record: Record, stage: str, reason: str) -> Output:
     """The record with its bytes; one with too many keeps its place on the log instead."""
-    value = record.value
+    value, cut = record.value, None
     if value is not None and len(value) > MAX_REPEATED_BYTES:
-        value, reason = None, f"{reason} (its bytes are too many to repeat: read them at its offset)"
+        value, cut, reason = (
+            None,
+            True,
+            f"{reason} (its bytes are too many to repeat: read them at its offset)",
+        )
     letter = DeadLetter(
         id=event_id("dead", record.topic, record.partition, record.offset),
         stage=stage,
@@ -66,6 +70,7 @@ def dead_letter(record: Record, stage: str, reason: str) -> Output:
         reason=reason,
         key_b64=None if record.key is None else base64.b64encode(record.key).decode(),
         value_b64=None if value is None else base64.b64encode(value).decode(),
+        cut=cut,
     )
     key = None if record.key is None else record.key.decode(errors="replace")
     return Output(DEAD_LETTERS, key or "", letter, key)

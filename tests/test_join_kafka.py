@@ -290,7 +290,7 @@ def test_it_stops_loudly_where_retention_has_removed_what_comes_next(
     running = Running(kafka, tmp_path)
     wait_until(running.ended, 30)
     assert isinstance(running.error, StateError)
-    assert "retained" in str(running.error)
+    assert "retention removed" in str(running.error)
 
 
 def test_it_does_not_begin_again_when_its_offsets_are_gone(kafka: Connection, tmp_path: Path) -> None:

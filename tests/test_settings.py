@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SettingsError
+from pydantic import SecretStr
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8080)
 
 
+def plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
 def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     values = {
         "bootstrap_servers": "kafka-1:9093,kafka-2:9093",
@@ -46,10 +51,11 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "model_partitions": "3",
         "clock": "event",
         "http_host": "0.0.0.0",
+        "http_tokens": "predict=sha256:" + "0" * 64,
         "http_port": "80",
     }
     settings = with_environment(monkeypatch, **{name.upper(): value for name, value in values.items()})
-    assert {name: str(getattr(settings, name)) for name in values} == values
+    assert {name: plain(getattr(settings, name)) for name in values} == values
     assert values.keys() == Settings.model_fields.keys() - {"kafka"}
 
 
@@ -98,6 +104,8 @@ def test_secrets_stay_out_of_reprs_and_errors(monkeypatch: pytest.MonkeyPatch) -
         BOOTSTRAP_SERVERS="kafka:9093",
         KAFKA__SASL_PASSWORD="s3cret",
         ARTIFACT_STORE="ftp://me:s3cret@h",
+        HASH_KEY="s3cret and sixteen characters",
+        HTTP_TOKENS="predict=s3cret",
     )
     assert "s3cret" not in repr(settings) + str(settings) + repr(settings.connection())
     monkeypatch.setenv("DRIFTLOOP_KAFKA__NOT_A_SETTING", "s3cret")

@@ -1,11 +1,17 @@
-"""``driftloop topics``: create, mend and check the catalogue's topics."""
+"""``driftloop topics``: create, mend and check the catalogue's topics, and who may do what with them."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from ...schemas.errors import SettingsError
 from ...schemas.topics import CATALOGUE
+from ...streams.connection import Connection
+from ..acls import ROLES, acls_of
+from ..acls_admin import apply_acls, inspect_acls
 from ..settings import Settings
 from ..topics_admin import TopicsReport, apply_topics, inspect_topics
 from .console import output
@@ -16,6 +22,7 @@ def register(app: typer.Typer) -> None:
     topics.command("apply")(apply)
     topics.command("check")(check)
     topics.command("list")(list_catalogue)
+    topics.command("acls")(acls)
     app.add_typer(topics, name="topics")
 
 
@@ -53,6 +60,62 @@ def list_catalogue() -> None:
             topic.name, topic.key, topic.written_by, "compacted" if topic.compacted else days, topic.holds
         )
     output.print(table)
+
+
+def acls(
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=PRINCIPAL",
+            help="Who a role is on the cluster, such as join=User:joiner; may be repeated.",
+            show_default="every role, as User:driftloop-ROLE",
+        ),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Add what the cluster lacks.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Name what is missing and what is allowed beyond it; exit code 1.")
+    ] = False,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print arguments for Kafka's kafka-acls.sh instead.")
+    ] = False,
+) -> None:
+    """The ACLs that each role needs, and no more; --apply sets them (as a user who may alter the cluster)."""
+    settings = Settings()
+    named = _principals(principal or [f"{role}=User:driftloop-{role}" for role in ROLES])
+    if not (apply or check):
+        nowhere = Connection("", settings.topic_prefix)  # the list follows from the prefix alone
+        for role, who in named:
+            output.print(f"# {role} ({ROLES[role].does})", markup=False, highlight=False, soft_wrap=True)
+            for acl in acls_of(role, who, nowhere):
+                line = acl.command() if commands else str(acl)
+                output.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    connection = settings.connection()
+    wanted = {acl for role, who in named for acl in acls_of(role, who, connection)}
+    report = (apply_acls if apply else inspect_acls)(connection, wanted)
+    for acl in report.missing:
+        output.print(f"{'added' if apply else 'missing'}   {acl}", markup=False, soft_wrap=True)
+    for told in report.beyond:
+        output.print(f"beyond  {told}", markup=False, soft_wrap=True)
+    output.print(f"{len(wanted) - len(report.missing)} of {len(wanted)} ACLs were there")
+    if check and (report.missing or report.beyond):
+        raise typer.Exit(1)
+
+
+def _principals(given: list[str]) -> list[tuple[str, str]]:
+    """``ROLE=PRINCIPAL`` pairs. Raises SettingsError naming the one that is wrong."""
+    pairs: list[tuple[str, str]] = []
+    for text in given:
+        role, _, who = text.partition("=")
+        if role not in ROLES:
+            raise SettingsError(f"--principal {text!r}: {role!r} is no role; roles are {', '.join(ROLES)}")
+        kind, _, name = who.partition(":")
+        if not kind or not name:
+            raise SettingsError(
+                f"--principal {text!r}: write Kafka's name of the principal, such as {role}=User:{role}"
+            )
+        pairs.append((role, who))
+    return pairs
 
 
 def _print(report: TopicsReport) -> None:

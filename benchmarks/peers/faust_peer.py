@@ -1,0 +1,65 @@
+"""The job in Faust: two agents and a table; ``python faust_peer.py BOOTSTRAP PREFIX FOLDER TOPIC STORE``.
+
+The table has the changelog topic and the store that the user guide recommends ("Tables and Windowing"). Two
+topics have no order between them, so each agent keeps what comes first. The outcome's producer batches for
+100 ms (``producer_linger``), as the settings reference suggests for throughput.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import faust
+from watching import Watching
+
+bootstrap, prefix, folder, outcomes_topic, store = sys.argv[1:6]
+app = faust.App(
+    f"{prefix}faust",
+    broker=f"kafka://{bootstrap}",
+    store=store,
+    datadir=folder,
+    topic_partitions=2,
+    topic_replication_factor=1,
+    consumer_auto_offset_reset="earliest",
+    producer_linger=100,
+    web_enabled=False,
+    value_serializer="json",
+)
+predictions = app.topic(f"{prefix}predictions", key_type=str, key_serializer="raw")
+labels = app.topic(f"{prefix}labels", key_type=str, key_serializer="raw")
+outcomes = app.topic(outcomes_topic, key_type=str, key_serializer="raw")
+pending = app.Table("pending", default=None, key_type=str, value_type=dict)
+watching = Watching()
+
+
+@app.agent(predictions)
+async def follow_predictions(stream: Any) -> None:
+    async for prediction in stream:
+        name = prediction["prediction_id"]
+        label = pending[name]
+        if label is None:
+            pending[name] = prediction
+        else:
+            await _emit(name, prediction, label)
+
+
+@app.agent(labels)
+async def follow_labels(stream: Any) -> None:
+    async for label in stream:
+        name = label["prediction_id"]
+        prediction = pending[name]
+        if prediction is None:
+            pending[name] = label
+        else:
+            await _emit(name, prediction, label)
+
+
+async def _emit(name: str, prediction: dict[str, Any], label: dict[str, Any]) -> None:
+    del pending[name]
+    await outcomes.send_soon(key=name, value=watching.outcome(prediction, label))
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = ["worker", "--loglevel=warn", "--without-web"]
+    app.main()

@@ -1,0 +1,82 @@
+"""``driftloop keys``: the keys that model updates and manifests are signed with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ...models.key_ring import list_keys, new_key, revoke_key, use_key
+from ...models.signing import load_verifier
+from ..commands import command, send
+from ..reissue import store_reissue
+from ..settings import Settings
+from .console import output
+
+KeyId = Annotated[str, typer.Argument(help="As `driftloop keys list` shows it.")]
+
+
+def register(app: typer.Typer) -> None:
+    keys = typer.Typer(help="Signing keys: who may say what servers serve.", no_args_is_help=True)
+    keys.command("new")(new)
+    keys.command("list")(list_known)
+    keys.command("use")(use)
+    keys.command("reissue")(reissue)
+    keys.command("revoke")(revoke)
+    app.add_typer(keys, name="keys")
+
+
+def new() -> None:
+    """Make a signing key. Servers must have its public half before anything is signed with it."""
+    keys_dir = Settings().keys_path()
+    key_id = new_key(keys_dir)
+    output.print(key_id, highlight=False)
+    output.print(
+        f"put {keys_dir}/trusted/{key_id}.pub on every server, then `driftloop keys use {key_id}`",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def list_known() -> None:
+    """Every key this folder knows of: which one signs, which are believed, which were revoked."""
+    table = Table("key", "here", "believed", "why")
+    for info in list_keys(Settings().keys_path()):
+        here = "signs" if info.signing else ("could sign" if info.private else "public half")
+        table.add_row(info.key_id, here, "revoked" if info.revoked else str(info.trusted).lower(), info.why)
+    output.print(table)
+
+
+def use(key_id: KeyId) -> None:
+    """Sign with this key from the trainer's next start on."""
+    use_key(Settings().keys_path(), key_id)
+    output.print(f"{key_id} signs from the trainer's next start on", highlight=False)
+
+
+def reissue(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    why: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "signed anew",
+) -> None:
+    """Sign the live version anew, as the next version, so that the key it was signed with can be revoked."""
+    settings = Settings()
+    connection = settings.connection()
+    version, digest = store_reissue(
+        connection, settings.store_url(), load_verifier(settings.keys_path()), model
+    )
+    said = f"version {version}, {why}"
+    result = send(connection, command(model, "register", why=said, manifest_sha256=digest), timeout_s=60)
+    output.print(f"{model}: version {version} signed anew, generation {result.generation}", highlight=False)
+
+
+def revoke(
+    key_id: KeyId, why: Annotated[str, typer.Option(help="Why; shown by `driftloop keys list`.")] = ""
+) -> None:
+    """Believe nothing that this key signed, whenever. Put the file it makes on every server."""
+    keys_dir = Settings().keys_path()
+    revoke_key(keys_dir, key_id, why)
+    output.print(
+        f"{key_id} is revoked here; put {keys_dir}/trusted/{key_id}.revoked on every server",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,38 @@
+"""What a check found: counts that must be 0, with the first examples of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+MUST_BE_ZERO = (
+    "unacknowledged_loss",  # acknowledged by the brokers, and not in the log
+    "lost", "duplicated", "wrong",  # outcomes
+    "strays_lost", "strays_duplicated",  # records sent on to where they belong
+    "letters_lost", "letters_wrong",  # dead letters
+    "vitals_mismatch", "detector_mismatch", "forked_events",
+    "forked_runs", "version_gaps", "servers_diverged",
+    "failed_requests", "http_answers_lost", "crashes",
+)  # fmt: skip
+_EXAMPLES = 10
+
+
+@dataclass(slots=True)
+class Findings:
+    counts: Counter[str] = field(default_factory=Counter[str])
+    examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        if kind not in MUST_BE_ZERO:
+            raise ValueError(f"{kind} is not among what must be 0")
+        self.counts[kind] += count
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < _EXAMPLES:
+            shown.append(example)
+
+    @property
+    def clean(self) -> bool:
+        return not any(self.counts.values())
+
+    def as_dict(self) -> dict[str, int]:
+        return {kind: self.counts[kind] for kind in MUST_BE_ZERO}

@@ -1,0 +1,252 @@
+"""One run: cluster, roles, load, faults, rest, verdict."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import cast
+
+import httpx
+from driftloop.infra.settings import Settings
+from driftloop.streams.connection import Connection
+
+from tests.soak.check_decisions import check_monitor, check_runs
+from tests.soak.check_join import JoinCheck
+from tests.soak.check_vitals import check_vitals
+from tests.soak.cluster import NODES, Cluster
+from tests.soak.faults import Striker
+from tests.soak.findings import Findings
+from tests.soak.plan import make_plan
+from tests.soak.processes import Processes
+from tests.soak.quiet import Decisions, Inputs, monitor_is_done, move_clocks, wait_for
+from tests.soak.report import recoveries, restores
+from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
+from tests.soak.traffic import Traffic
+from tests.soak.watch import Watch
+
+_READY_S = 90.0
+_LOAD_ENDS_S = 300.0
+_CATCH_UP_S = 900.0
+_SERVERS_AGREE_S = 60.0
+_CLOCK_SKEW_S = 3.0
+_EXCUSED_S = 30.0  # a server that was killed so soon after an answer may have taken its event along
+
+Say = Callable[[str], None]
+Figures = dict[str, object]
+
+
+def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
+    """Gives the report and what it found. Everything of the run is in ``run.folder``."""
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    (run.folder / "run.json").write_text(
+        json.dumps({**asdict(run), "folder": str(run.folder), "partitions": run.partitions()}), "utf-8"
+    )
+    begin = time.monotonic()
+    findings = Findings()
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(run.folder / "broker"))
+        settings = run.settings(cluster.bootstrap)
+        connection = publish(run, settings)
+        say(f"{NODES} brokers at {cluster.bootstrap} after {time.monotonic() - begin:.0f} s")
+        stage = Stage(run, settings, run.folder / "logs")
+        processes = stage.processes
+        stack.callback(processes.stop)
+        stage.start()
+        watch = Watch(connection, run.data_partitions)
+        decisions = Decisions(connection)
+        stack.callback(decisions.close)
+        _await_roles(stage, watch)
+        say(f"all roles are up after {time.monotonic() - begin:.0f} s")
+        watch.start()
+        load = _start_load(run, settings, stack)
+
+        def load_lives() -> None:
+            if load.poll() not in (None, 0):
+                raise RuntimeError("the load has died: " + (run.folder / "logs" / "load.log").read_text())
+
+        striker = Striker(
+            connection, cluster, processes, watch, run.folder, check=load_lives, state_dir=run.state_dir,
+            partitions=run.partitions(), start_joiner=stage.start_joiner,
+        )  # fmt: skip
+        traffic = Traffic(stage.ports, striker.was_struck, run.folder)
+        traffic.start()
+        started = time.monotonic()
+        striker.run(make_plan(run.seed, run.faults, run.seconds))
+        while time.monotonic() - started < run.seconds:
+            striker.tick()
+            time.sleep(0.05)
+        faulted_s = time.monotonic() - started
+        say(f"{run.faults} faults done after {faulted_s:.0f} s of load; waiting for rest")
+        traffic.end()
+        load.terminate()
+        wait_for(lambda: load.poll() is not None, _LOAD_ENDS_S, "the load is acknowledged", striker.tick)
+        striker.settle()
+        caught_up_s = _rest(run, connection, decisions, striker)
+        say(f"at rest after {caught_up_s:.0f} s")
+        _check_servers(stage, decisions, findings, striker)
+        watch.end()
+        stop_s = _stop(processes)
+        figures = _figures(run, striker, watch, faulted_s, caught_up_s)
+        figures |= {"stop_s": stop_s}
+        for one in processes.ended:
+            if _crashed(one.code):
+                last = one.last_words.splitlines()[-3:]
+                findings.add("crashes", f"{one.name} ended with {one.code}: {' | '.join(last)}")
+        figures["exits"] = [
+            f"{one.name} code {one.code} after {one.seconds:.0f} s" for one in processes.ended
+        ]
+        figures |= _check(run, connection, findings)
+        figures |= _http(run, traffic, striker, findings)
+    figures |= {
+        "took_s": round(time.monotonic() - begin, 1),
+        "harness_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    return figures, findings
+
+
+def _await_roles(stage: Stage, watch: Watch) -> None:
+    wait_for(
+        lambda: all(_lives(port) for port in stage.ports),
+        _READY_S,
+        "both servers answer",
+        stage.processes.tick,
+    )
+    wait_for(
+        lambda: all(map(watch.owned_by, JOINERS)), _READY_S, "joiners own partitions", stage.processes.tick
+    )
+
+
+def _lives(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=2.0).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _start_load(run: Run, settings: Settings, stack: ExitStack) -> subprocess.Popen[bytes]:
+    output = stack.enter_context((run.folder / "logs" / "load.log").open("ab"))
+    load = subprocess.Popen(load_command(run, settings), stdout=output, stderr=output, start_new_session=True)
+    stack.callback(load.kill)
+    return load
+
+
+def _rest(run: Run, connection: Connection, decisions: Decisions, striker: Striker) -> float:
+    """Seconds until joiners and monitors had caught up; then what must expire expires."""
+    inputs = Inputs(connection, run.data_partitions)
+    try:
+        took = wait_for(lambda: inputs.behind() == 0, _CATCH_UP_S, "the joiners catch up", striker.tick)
+        took += wait_for(
+            lambda: monitor_is_done(connection), _CATCH_UP_S, "the monitors catch up", striker.tick
+        )
+        over = time.monotonic() + run.early_s + _CLOCK_SKEW_S
+        wait_for(lambda: time.monotonic() > over, run.early_s + 60, "early labels are over", striker.tick)
+        for round_ in range(2):
+            move_clocks(connection, run.data_partitions, round_, "alpha")
+            wait_for(lambda: inputs.behind() == 0, _CATCH_UP_S, "the joiners catch up", striker.tick)
+    finally:
+        inputs.close()
+    wait_for(lambda: monitor_is_done(connection), _CATCH_UP_S, "the monitors catch up", striker.tick)
+    wait_for(decisions.at_rest, _CATCH_UP_S, "every trigger has its run, and no run trains", striker.tick)
+    wait_for(lambda: monitor_is_done(connection), _CATCH_UP_S, "the monitors catch up", striker.tick)
+    return took
+
+
+def _check_servers(stage: Stage, decisions: Decisions, findings: Findings, striker: Striker) -> None:
+    until = time.monotonic() + _SERVERS_AGREE_S
+    while True:
+        decisions.at_rest()
+        diverged = decisions.diverged(stage.ports)
+        if not diverged:
+            return
+        if time.monotonic() > until:
+            for one in diverged:
+                findings.add("servers_diverged", one)
+            return
+        striker.tick()
+        time.sleep(0.2)
+
+
+def _stop(processes: Processes) -> dict[str, float]:
+    """The trainer first, so that the monitors see all of its results; SIGTERM to end, in seconds."""
+    took = processes.stop(lambda name: name not in MONITORS)
+    return took | processes.stop()
+
+
+def _crashed(code: int) -> bool:
+    """A role may end because it was fenced or its cluster was away; by a signal or otherwise is a crash."""
+    return code < 0 or code not in (0, 1)
+
+
+def _figures(run: Run, striker: Striker, watch: Watch, faulted_s: float, caught_up_s: float) -> Figures:
+    kinds: dict[str, int] = {}
+    for fault in striker.done:
+        kinds[cast("str", fault["kind"])] = kinds.get(cast("str", fault["kind"]), 0) + 1
+    load = cast("Figures", json.loads((run.folder / "load.json").read_text("utf-8")))
+    return {
+        "seed": run.seed,
+        "faults": len(striker.done),
+        "faults_by_kind": dict(sorted(kinds.items())),
+        "faults_missed": sum("missed" in fault for fault in striker.done),
+        "seconds": round(faulted_s, 1),
+        "catch_up_s": round(caught_up_s, 1),
+        "rate_asked": load["rate_asked"],
+        "rate_reached": load["rate_reached"],
+        "acknowledged": load["acknowledged"],
+        "unacknowledged": load["failed"],
+        **recoveries(watch.recoveries),
+        **restores(striker.done, watch.recoveries),
+    }
+
+
+def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
+    begin = time.monotonic()
+    joined = JoinCheck(connection, run.folder, run.data_partitions, run.windows, findings).run()
+    messages = check_vitals(connection, run.model_partitions, joined, findings)
+    figures: Figures = {
+        "predictions": joined.predictions,
+        "labels": joined.labels,
+        "outcomes_expected": joined.outcomes_expected,
+        "outcomes_seen": joined.outcomes_seen,
+        "dead_letters": joined.dead_letters,
+        "strays": joined.strays,
+        "unclear_ids": joined.unclear_ids,
+        "vitals": messages,
+    }
+    figures |= check_monitor(connection, run.model_partitions, findings)
+    figures |= check_runs(connection, findings)
+    (run.folder / "served.json").write_text(json.dumps(sorted(joined.served)), "utf-8")
+    return figures | {"check_s": round(time.monotonic() - begin, 1)}
+
+
+def _http(run: Run, traffic: Traffic, striker: Striker, findings: Findings) -> Figures:
+    """Requests, and answered predictions that never came to the log."""
+    for failure in traffic.failures:
+        findings.add("failed_requests", failure)
+    served = set(cast("list[str]", json.loads((run.folder / "served.json").read_text("utf-8"))))
+    kills = [
+        (cast("int", fault["target"]), cast("float", fault["at"]))
+        for fault in striker.done
+        if fault["kind"] == "kill-serve"
+    ]
+    taken_along = 0
+    for line in (run.folder / "http.jsonl").read_text("utf-8").splitlines():
+        note = json.loads(line)
+        if note["status"] != 200 or "id" not in note or note["id"] in served:
+            continue
+        if any(target == note["server"] and 0 <= at - note["at"] < _EXCUSED_S for target, at in kills):
+            taken_along += 1
+        else:
+            findings.add("http_answers_lost", f"{note['id']} of server {note['server']} at {note['at']}")
+    counts = traffic.counts
+    return {
+        "requests": counts.requests,
+        "requests_refused_while_down": counts.refused_while_down,
+        "http_answers_taken_along_by_kill": taken_along,
+    }

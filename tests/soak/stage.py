@@ -1,0 +1,182 @@
+"""The deployment of a run: three models that learn quickly, short horizons, and every role as a process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftloop.infra.apply import apply_deployment
+from driftloop.infra.settings import PREFIX, Settings
+from driftloop.infra.topics_admin import apply_topics
+from driftloop.schemas.specfile import parse_deployment
+from driftloop.schemas.topics import CATALOGUE
+from driftloop.streams.connection import Connection
+
+from tests.soak.expect import Windows
+from tests.soak.processes import Processes
+
+SERVERS = 2
+JOINERS = ("join-0", "join-1")
+MONITORS = ("monitor-0", "monitor-1")
+
+_TOML = """
+[join]
+horizon = "{horizon_s:g}s"
+early_horizon = "{early_s:g}s"
+correction_window = "{horizon_s:g}s"
+clock_skew = "1s"
+
+[models.alpha]
+classes = ["late", "on_time"]
+segments = ["carrier"]
+[models.alpha.features]
+amount = "number"
+hour = "number"
+carrier = "category"
+[models.alpha.learner]
+kind = "hgb"
+max_iter = 15
+[models.alpha.triggers]
+first_labels = 500
+volume = {volume}
+cooldown = "20s"
+[models.alpha.window]
+max_rows = 3000
+labels_after_change = 300
+follow_ups = [600]
+[models.alpha.serving]
+fallback = "on_time"
+
+[models.beta]
+classes = ["late", "on_time"]
+[models.beta.features]
+amount = "number"
+hour = "number"
+[models.beta.learner]
+kind = "river"
+[models.beta.triggers]
+first_labels = 500
+cooldown = "20s"
+[models.beta.window]
+max_rows = 2000
+labels_after_change = 300
+follow_ups = [600]
+[models.beta.serving]
+fallback = "on_time"
+
+[models.gamma]
+task = "regression"
+[models.gamma.features]
+amount = "number"
+hour = "number"
+[models.gamma.learner]
+kind = "river"
+[models.gamma.triggers]
+first_labels = 500
+cooldown = "30s"
+[models.gamma.window]
+max_rows = 2000
+labels_after_change = 300
+follow_ups = [600]
+[models.gamma.serving]
+fallback = 0.0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run is asked to be."""
+
+    folder: Path
+    seed: int
+    faults: int
+    seconds: float
+    rate: float
+    horizon_s: float
+    early_s: float
+    data_partitions: int
+    model_partitions: int
+
+    @property
+    def windows(self) -> Windows:
+        horizon_ms = int(self.horizon_s * 1000)
+        return Windows(horizon_ms, int(self.early_s * 1000), horizon_ms)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    def settings(self, bootstrap: str) -> Settings:
+        return Settings(
+            bootstrap_servers=bootstrap,
+            topic_prefix="soak.",
+            state_dir=self.state_dir,
+            data_partitions=self.data_partitions,
+            model_partitions=self.model_partitions,
+        )
+
+    def partitions(self) -> dict[str, int]:
+        return {
+            topic.name: self.data_partitions if topic.plane == "data" else self.model_partitions
+            for topic in CATALOGUE
+        }
+
+
+def publish(run: Run, settings: Settings) -> Connection:
+    """Topics and specs."""
+    connection = settings.connection()
+    apply_topics(connection, data_partitions=run.data_partitions, model_partitions=run.model_partitions)
+    volume = max(3_000, int(run.rate * 15))
+    deployment = parse_deployment(_TOML.format(horizon_s=run.horizon_s, early_s=run.early_s, volume=volume))
+    apply_deployment(connection, deployment)
+    return connection
+
+
+class Stage:
+    """Starts the roles."""
+
+    def __init__(self, run: Run, settings: Settings, folder: Path) -> None:
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            del os.environ[name]
+        environment = {
+            "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
+            "DRIFTLOOP_STATE_DIR": str(run.state_dir),
+            "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        self.processes = Processes(folder, environment)
+        self.ports = [_free_port() for _ in range(SERVERS)]
+
+    def start(self) -> None:
+        for name in JOINERS:
+            self.start_joiner(name)
+        for name in MONITORS:
+            self.processes.add(name, "driftloop", "monitor")
+        self.processes.add("train-0", "driftloop", "train")
+        for index, port in enumerate(self.ports):
+            self.processes.add(f"serve-{index}", "driftloop", "serve", "--port", str(port))
+
+    def start_joiner(self, name: str) -> None:
+        self.processes.add(name, "driftloop", "join")
+
+
+def load_command(run: Run, settings: Settings) -> list[str]:
+    """The load generator's process."""
+    return [
+        sys.executable, "-m", "tests.soak.load", str(run.folder), settings.bootstrap_servers or "",
+        settings.topic_prefix, "--seed", str(run.seed), "--rate", str(run.rate),
+        "--start-ms", str(int(time.time() * 1000)), "--late-s", str(run.horizon_s * 1.2),
+        "--partitions", str(run.data_partitions),
+    ]  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,329 @@
+"""On a Kafka with TLS, SCRAM and ACLs every role does its work with its own rights, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from driftloop.infra.acls import ROLES, acls_of
+from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.overview import Overview, read_overview
+from driftloop.infra.supervisor import Role, Supervisor
+from driftloop.schemas.events import Label
+from driftloop.schemas.topics import CATALOGUE, LABELS, MODEL_UPDATES, VITALS
+from driftloop.streams.client import Client
+from driftloop.streams.connection import Connection
+from driftloop.streams.log_reader import LogReader
+
+from tests.secured_kafka import SecuredKafka, make_security
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+PREFIX = "locked."
+LOOP = ("join", "monitor", "train", "serve")
+TOML = """
+[models.late]
+classes = ["late", "on_time"]
+[models.late.features]
+hour = "number"
+tail = { type = "category", privacy = "drop" }
+[models.late.learner]
+kind = "river"
+[models.late.triggers]
+first_labels = 40
+[models.late.serving]
+fallback = "on_time"
+"""
+
+
+@dataclass
+class Locked:
+    """A deployment on a locked cluster, and who said what."""
+
+    kafka: SecuredKafka
+    folder: Path
+    lines: list[str] = field(default_factory=list[str])
+    port: int = 0
+    _printing: threading.Lock = field(default_factory=threading.Lock)
+
+    def connection(self, role: str) -> Connection:
+        return self.kafka.as_user(role, PREFIX)
+
+    def environment(self, config: dict[str, str]) -> dict[str, str]:
+        kafka = {
+            f"DRIFTLOOP_KAFKA__{name.replace('.', '_').upper()}": value for name, value in config.items()
+        }
+        return {
+            "DRIFTLOOP_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "DRIFTLOOP_TOPIC_PREFIX": PREFIX,
+            "DRIFTLOOP_STATE_DIR": str(self.folder / "state"),
+            "DRIFTLOOP_CONFIG": str(self.folder / "driftloop.toml"),
+            "DRIFTLOOP_DATA_PARTITIONS": "2",
+            "DRIFTLOOP_MODEL_PARTITIONS": "2",
+            "COLUMNS": "200",
+            **kafka,
+        }
+
+    def run(self, *words: str, user: str) -> str:
+        """A command of the command line, as a user; it must succeed."""
+        done = self.attempt(*words, user=user)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def attempt(self, *words: str, user: str) -> subprocess.CompletedProcess[str]:
+        config = self.kafka.security.admin_config() if user == "admin" else self.kafka.user_config(user)
+        return subprocess.run(
+            [sys.executable, "-m", "driftloop", *words], env=os.environ | self.environment(config),
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def say(self, role: str, line: str) -> None:
+        with self._printing:
+            self.lines.append(f"{role}: {line}")
+
+    def overview(self) -> Overview:
+        return read_overview(self.connection("status"))
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    """The whole loop on a locked cluster, each role as a user of its own."""
+    folder = tmp_path_factory.mktemp("locked")
+    security = make_security(folder / "tls")
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(folder / "broker", heap_mb=384, security=security))
+        kafka = SecuredKafka(broker, security)
+        kafka.add_users(*ROLES, "nobody")
+        (folder / "driftloop.toml").write_text(TOML)
+        deployment = Locked(kafka, folder)
+        principals = [word for role in ROLES for word in ("--principal", f"{role}=User:{role}")]
+        assert "added" in deployment.run("topics", "acls", *principals, "--apply", user="admin")
+        told = deployment.run("topics", "acls", *principals, "--check", user="admin")
+        assert "missing" not in told
+        assert "created" in deployment.run("topics", "apply", user="topics")
+        assert "published  model late" in deployment.run("apply", user="apply")
+        roles = tuple(
+            Role(
+                name,
+                (name, *(("late", "--port", "0") if name == "serve" else ())),
+                deployment.environment(kafka.user_config(name)) | {"DRIFTLOOP_INSTANCE_ID": f"{name}-0"},
+            )
+            for name in LOOP
+        )
+        supervisor = Supervisor(roles, deployment.say)
+        supervisor.start()
+        stack.callback(supervisor.stop)
+        yield deployment
+
+
+def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> None:
+    where = wait_until(
+        lambda: next((line.split()[-1] for line in locked.lines if "serving late on" in line), None), 60
+    )
+    with Client(locked.connection("client")) as client:
+        for number in range(30):
+            name = client.prediction("late", 0, {"hour": number % 24, "tail": "N1"}, "on_time")
+            client.label(name, "late" if number % 24 > 12 else "on_time")
+        assert client.flush(30) == 0
+        assert client.stats.dropped == 0
+    with httpx.Client(base_url=where, timeout=10) as http:
+        for number in range(30):  # the server writes predictions and labels as itself
+            answer = http.post("/predict", json={"features": {"hour": number % 24, "tail": "N1"}})
+            assert answer.status_code == 200, answer.text
+            told = {
+                "prediction_id": answer.json()["prediction_id"],
+                "label": "late" if number % 24 > 12 else "on_time",
+            }
+            assert http.post("/feedback", json=told).status_code == 202
+        wait_until(
+            lambda: http.get("/model").json()["version"] == 1, 90, f"no version 1: {locked.lines[-20:]}"
+        )
+    view = wait_until(lambda: (found := locked.overview().models["late"]).acks and found, 30)
+    assert view.champion == 1
+    assert {ack.status for ack in view.acks.values()} == {"live"}
+    assert view.triggers, "the monitor's trigger is not there"
+    assert locked.overview().dead_letters == 0
+    pinned = locked.run("models", "pin", "late", "--why", "an operator may", user="operate")
+    assert "pin done" in pinned
+    status = locked.run("status", user="status")
+    assert "driftloop status" not in status
+    assert "(never started)" not in status, status
+    assert not [line for line in locked.lines if "ended with" in line or "authoriz" in line.lower()]
+
+
+def test_the_joiner_may_put_a_misplaced_record_right(locked: Locked) -> None:
+    producer = Producer(locked.connection("client").client())
+    for partition in (0, 1):  # one of the two is the wrong one
+        label = Label(prediction_id=f"astray-{partition}", ts=1, label="late")
+        for to in (0, 1):
+            producer.produce(f"{PREFIX}{LABELS.name}", label.encode(), partition=to)
+    assert producer.flush(30) == 0
+    wait_until(lambda: _counted(locked, "misrouted") == 2, 30)
+
+
+def test_labels_are_imported_by_who_may_do_nothing_else(locked: Locked) -> None:
+    file = locked.folder / "labels.csv"
+    file.write_text("prediction_id,label\nfrom-a-file,late\n")
+    assert "1 labels imported" in locked.run("labels", "import", str(file), user="feedback")
+
+
+@pytest.mark.parametrize("role", [*ROLES, "nobody"])
+def test_a_role_is_refused_what_is_not_its_own(locked: Locked, role: str) -> None:
+    access = ROLES.get(role)
+    may_write = {topic.name for topic in access.writes} if access else set[str]()
+    may_read = {topic.name for topic in access.reads} if access else set[str]()
+    connection = locked.connection(role)
+    for topic in CATALOGUE:
+        if topic.name not in may_write:
+            assert _refusal_to_write(connection, connection.topic(topic)), f"{role} wrote {topic.name}"
+    reader = access.readers[0] if access and access.readers else "reader-"
+    others = [topic for topic in CATALOGUE if topic.name not in may_read]
+    refused = _refused_to_read(connection, f"{reader}x", [connection.topic(topic) for topic in others])
+    assert refused == {connection.topic(topic) for topic in others}
+
+
+def test_a_server_cannot_write_model_updates_and_a_client_cannot_read_labels(locked: Locked) -> None:
+    assert _refusal_to_write(locked.connection("serve"), f"{PREFIX}{MODEL_UPDATES.name}")
+    assert not _refusal_to_write(locked.connection("train"), f"{PREFIX}{MODEL_UPDATES.name}")
+    labels = f"{PREFIX}{LABELS.name}"
+    assert _refused_to_read(locked.connection("client"), "reader-x", [labels]) == {labels}
+    assert _refused_to_read(locked.connection("join"), "reader-x", [labels]) == set()
+
+
+def test_only_the_trainer_may_write_model_updates() -> None:
+    writers = {
+        role
+        for role in ROLES
+        for acl in acls_of(role, "User:x", Connection("", PREFIX))
+        if acl.name == f"{PREFIX}{MODEL_UPDATES.name}" and acl.operation == "write"
+    }
+    assert writers == {"train"}
+
+
+def test_every_topic_of_the_catalogue_has_a_role_that_writes_it_and_one_that_reads_it() -> None:
+    for topic in CATALOGUE:
+        assert any(topic in access.writes for access in ROLES.values()), topic.name
+        assert any(topic in access.reads for access in ROLES.values()) or topic.name == "label-requests"
+
+
+def test_another_roles_group_and_transactional_id_are_not_to_be_had(locked: Locked) -> None:
+    server = locked.connection("serve")
+    with pytest.raises(KafkaException) as refused:
+        Producer(server.transactional("trainer-train-0")).init_transactions(10)
+    assert refused.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    consumer = Consumer(server.consumer("trainer"))
+    try:
+        consumer.subscribe([f"{PREFIX}{MODEL_UPDATES.name}"])
+        codes: list[int] = []
+        wait_until(lambda: _collect(consumer, codes) and KafkaError.GROUP_AUTHORIZATION_FAILED in codes)
+    finally:
+        consumer.close()
+
+
+def test_a_wrong_password_and_a_plain_connection_get_nothing(locked: Locked) -> None:
+    wrong = locked.kafka.security.client_config("train", "not the password")
+    for config in (wrong, {}):
+        refused = Connection(locked.kafka.bootstrap_servers, PREFIX, config)
+        with pytest.raises(KafkaException):
+            AdminClient(refused.client(log_level=0)).list_topics(timeout=3)
+    stranger = dict(locked.kafka.user_config("train"))
+    other = make_security(locked.folder / "another")  # a broker of another authority is not believed
+    stranger["ssl.ca.location"] = str(other.ca)
+    with pytest.raises(KafkaException):
+        AdminClient(
+            Connection(locked.kafka.bootstrap_servers, PREFIX, stranger).client(log_level=0)
+        ).list_topics(timeout=3)
+
+
+def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_told(locked: Locked) -> None:
+    locked.kafka.add_users("extra")
+    admin = AdminClient(locked.kafka.admin(PREFIX).client())
+    beyond = AclBinding(
+        ResourceType.TOPIC, f"{PREFIX}model-updates", ResourcePatternType.LITERAL, "User:extra", "*",
+        AclOperation.WRITE, AclPermissionType.ALLOW,
+    )  # fmt: skip
+    for future in admin.create_acls([beyond]).values():
+        future.result(30)
+    arguments = ("topics", "acls", "--principal", "serve=User:extra")
+    told = wait_until(
+        lambda: (done := locked.attempt(*arguments, "--check", user="admin")).returncode == 1 and done.stdout
+    )
+    assert "missing" in told
+    assert "beyond  User:extra: allow write on topic locked.model-updates (literal) from *" in told
+    refused = locked.attempt(*arguments, "--apply", user="train")
+    assert refused.returncode == 1
+    assert "a user who may alter the cluster" in refused.stderr
+
+
+def _refusal_to_write(connection: Connection, topic: str) -> bool:
+    producer = Producer(connection.client(enable_idempotence=False, message_timeout_ms=20_000))
+    outcome: list[KafkaError | None] = []
+    producer.produce(topic, b"{}", key=b"x", partition=0, on_delivery=lambda error, _: outcome.append(error))
+    assert producer.flush(30) == 0
+    error = outcome[0]
+    assert error is None or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, error
+    return error is not None
+
+
+def _refused_to_read(connection: Connection, group: str, topics: list[str]) -> set[str]:
+    """Which of the topics the cluster will not let this user read; the others come to their end."""
+    consumer = Consumer(connection.consumer(group))
+    try:
+        # A topic that it may not even know of is refused here; one that it may know of, when it is fetched.
+        known = {topic: consumer.list_topics(topic, timeout=20).topics[topic].error for topic in topics}
+        refused = {topic for topic, error in known.items() if error is not None}
+        assert {known[topic].code() for topic in refused} <= {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+        waiting = set(topics) - refused
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in waiting])
+
+        def all_told() -> bool:
+            for message in consumer.consume(100, timeout=0.05):
+                error, topic = message.error(), message.topic() or ""
+                if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    refused.add(topic)
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    continue
+                waiting.discard(topic)
+            return not waiting
+
+        wait_until(all_told, 20, f"{group} on {topics}")
+        return refused
+    finally:
+        consumer.close()
+
+
+def _collect(consumer: Consumer, codes: list[int]) -> bool:
+    for message in consumer.consume(10, timeout=0.2):
+        error = message.error()
+        if error is not None:
+            codes.append(error.code())
+    return True
+
+
+def _counted(locked: Locked, what: str) -> int:
+    """The joiner's own count of what it has met, from vitals."""
+    reader = LogReader(locked.connection("status"), (VITALS,))
+    try:
+        values = [orjson.loads(record.value or b"{}") for record in reader.catch_up()]
+    finally:
+        reader.close()
+    return sum(int(value.get("counts", {}).get(what, 0)) for value in values)
