@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test soak lint types wheel clean help bench
+.PHONY: setup demo test soak lint types wheel clean help bench poison
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -51,6 +51,9 @@ SECONDS ?= $(shell expr 5 \* $(KILLS))
 
 soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
 	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)
+
+poison: $(READY)  ## A million malformed records through the joiner, and what one percent of them costs
+	$(BIN)/python -m benchmarks.poison
 
 lint: setup  ## Formatting, lint, layering
 	$(BIN)/ruff format --check .

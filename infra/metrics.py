@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -67,10 +67,75 @@ EVENTS_EMITTED = Meter("driftloop_events_emitted_total", "counter", "predictions
 EVENTS_DROPPED = Meter("driftloop_events_dropped_total", "counter", "events that will not arrive")
 EVENTS_WAITING = Meter("driftloop_events_waiting", "gauge", "events on their way to Kafka")
 
-CATALOGUE: tuple[Meter, ...] = (
+JOIN_RECORDS = Meter("driftloop_join_records_total", "counter", "predictions and labels processed")
+JOIN_OUTCOMES = Meter("driftloop_join_outcomes_total", "counter", "outcomes emitted, corrections among them")
+JOIN_DEAD_LETTERS = Meter("driftloop_join_dead_letters_total", "counter", "records that could not be used")
+JOIN_MISROUTED = Meter(
+    "driftloop_join_misrouted_total",
+    "counter",
+    "records that lay on a partition that is not their id's, and were sent on to where they belong",
+)
+JOIN_ABORTS = Meter(
+    "driftloop_join_aborts_total", "counter", "transactions that were aborted and tried again"
+)
+JOIN_PARTITIONS = Meter("driftloop_join_partitions", "gauge", "input partitions owned")
+JOIN_LAG = Meter("driftloop_join_lag_offsets", "gauge", "offsets behind the ends of predictions and labels")
+JOIN_RESTORING = Meter(
+    "driftloop_join_restoring",
+    "gauge",
+    "1 while a partition's state is being restored",
+    ("partition", "source"),
+)
+JOIN_RESTORED = Meter(
+    "driftloop_join_restored_offsets",
+    "gauge",
+    "offsets replayed by the last restore",
+    ("partition", "source"),
+)
+JOIN_TO_RESTORE = Meter(
+    "driftloop_join_to_restore_offsets", "gauge", "offsets that are left to replay", ("partition", "source")
+)
+JOIN_RESTORE_RATE = Meter(
+    "driftloop_join_restore_records_per_second", "gauge", "rate of the last restore", ("partition", "source")
+)
+JOIN_RESTORE_FETCHED = Meter(
+    "driftloop_join_restore_fetched_bytes",
+    "gauge",
+    "size of the checkpoint that the last restore began with",
+    ("partition", "source"),
+)
+JOIN_CHECKPOINT_AGE = Meter(
+    "driftloop_join_checkpoint_age_seconds", "gauge", "since the newest checkpoint", ("partition",)
+)
+JOIN_CHECKPOINT_BYTES = Meter(
+    "driftloop_join_checkpoint_bytes", "gauge", "size of the newest checkpoint", ("partition",)
+)
+JOIN_CHECKPOINT_STALL = Meter(
+    "driftloop_join_checkpoint_stall_seconds",
+    "gauge",
+    "how long the loop stood still for the newest checkpoint",
+    ("partition",),
+)
+JOIN_CHECKPOINTS_FAILED = Meter(
+    "driftloop_join_checkpoints_failed_total", "counter", "checkpoints that could not be stored"
+)
+JOIN_GAP = Meter(
+    "driftloop_join_gap_records",
+    "gauge",
+    "records that retention removed before they were read; the joiner ends, `status` keeps showing it",
+    ("topic", "partition"),
+)
+
+SERVER_METERS: tuple[Meter, ...] = (
     REQUESTS, REQUEST_SECONDS, ANSWERS, LIVE_VERSION, LIVE_GENERATION, CAN_ANSWER, FOLLOWING, BEHIND_SECONDS,
     SHADOWS_SKIPPED, EVENTS_EMITTED, EVENTS_DROPPED, EVENTS_WAITING,
 )  # fmt: skip
+JOIN_METERS: tuple[Meter, ...] = (
+    JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,
+    JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE, JOIN_RESTORE_FETCHED,
+    JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL, JOIN_CHECKPOINTS_FAILED, JOIN_GAP,
+)  # fmt: skip
+CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)
 
 
 class Reading(NamedTuple):
@@ -108,6 +173,14 @@ class Metrics:
         """Prometheus' text format."""
         return generate_latest(self._registry)
 
+    def serve(self, host: str, port: int) -> int:
+        """Answers scrapes for as long as the process runs; gives the port, which 0 leaves to the system.
+
+        Raises OSError when it cannot be had.
+        """
+        server, _ = start_http_server(port, host, self._registry)
+        return server.server_port
+
     def _make_counter(self, meter: Meter) -> Counter:
         with self._making:
             if meter not in self._counters:
@@ -143,7 +216,8 @@ def catalogue_as_markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "What `GET /metrics` of the reference server shows, in Prometheus' text format.",
+        "What `GET /metrics` shows, in Prometheus' text format: `driftloop_join_…` at the joiner",
+        "(`DRIFTLOOP_METRICS_PORT`), the others at the reference server.",
         "This page is printed by `python -m driftloop.infra.metrics`.",
         "",
         "| metric | kind | labels | says |",

@@ -81,6 +81,7 @@ class Overview:
     dead_letters: int = 0
     last_dead_letter: str = ""
     unreadable: int = 0
+    misrouted: int = 0
 
     def model(self, name: str) -> ModelView:
         return self.models.setdefault(name, ModelView(name))
@@ -121,6 +122,7 @@ class Overview:
             self.last_dead_letter = str(orjson.loads(value).get("reason", ""))
 
     def _vitals(self, vitals: Vitals) -> None:
+        self.misrouted += vitals.counts.misrouted
         for entry in vitals.models:
             view = self.model(entry.model)
             if entry.role == "champion" and entry.errors is not None:

@@ -72,6 +72,15 @@ class Settings(BaseSettings):
     )
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0 takes a free port")
 
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="where `join` answers GET /metrics; nowhere by default"
+    )
+    metrics_host: str = Field("127.0.0.1", description="the address that goes with metrics_port")
+    checkpoint_interval_s: int = Field(
+        300, ge=0, description="how often a joiner's state goes to the artifact store, in seconds; 0: never"
+    )
+    checkpoints_kept: int = Field(2, ge=1, description="how many checkpoints are kept of each partition")
+
     _owned: ClassVar[frozenset[str]] = frozenset(
         {*Connection("").consumer(""), *Connection("").transactional("")} - {"log_level"}
     )

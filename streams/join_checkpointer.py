@@ -81,7 +81,7 @@ class Checkpointer:
                 return
             owned.flush(now)
             owned.store.write_out()
-            schedule.settled_at = now + _SETTLES_S
+            schedule.settled_at = now + min(_SETTLES_S, self._interval_s / 10)
 
     def _uploading(self) -> bool:
         return any(other.under_way is not None for other in self._schedules.values())

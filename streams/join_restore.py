@@ -103,6 +103,7 @@ class Restoration:
         finally:
             for reader in readers.values():
                 reader.close()
+        self._stats.done = self._stats.total  # markers of transactions are offsets too
         # Offsets that somebody set by hand come without the rest of a position: it is what the log says.
         replayed = joiner.position
         joiner.resume(
@@ -180,6 +181,7 @@ class Restoration:
             reached = offset_of(chunk[-1]) + 1
             self._stats.done += reached - at
             self._stats.records += len(chunk)
+            self._stats.recalled += len(chunk)
             at = reached
             self._write_behind()
             yield len(chunk)

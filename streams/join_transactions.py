@@ -144,7 +144,10 @@ class Transactions:
     def close(self) -> None:
         """Ends what is open; nothing of it is visible."""
         self._producer.purge()
-        self._producer.close()
+        try:
+            self._producer.close()
+        except KafkaException as error:  # after a fatal error, which must not be hidden by this one
+            log.warning("the producer could not be closed in order: %s", error.args[0])
 
 
 def _fatal(what: str, reason: KafkaError) -> BrokerError:

@@ -33,7 +33,8 @@ class JoinTuning:
 class RestoreStats:
     """A partition being restored: offsets of inputs and outcomes replayed, of those that must be.
 
-    ``source``: what it began with. ``took_s`` is None until it is done; ``fetched``: bytes of a checkpoint.
+    ``records``: what was read, ``recalled`` of it outcomes. ``source``: what it began with; ``fetched``:
+    bytes of a checkpoint. ``took_s`` is None until it is done.
     """
 
     began_at: float
@@ -41,6 +42,7 @@ class RestoreStats:
     done: int = 0
     total: int = 0
     records: int = 0
+    recalled: int = 0
     fetched: int = 0
     took_s: float | None = None
 

@@ -15,7 +15,8 @@ from confluent_kafka import Message
 from ..schemas.errors import DecodeError
 from ..schemas.topics import OUTCOMES
 from .log_ranges import LogOffsets, LogRanges
-from .log_reader import as_record
+from .log_reader import Record, as_record
+from .outcome_cache import OutcomeCache, Warm
 from .outcome_heads import head_of, model_prefix
 from .trainer_step import Output, dead_letter
 from .training_window import Edge, Start, WindowPlan, WindowRows
@@ -37,15 +38,36 @@ class Window:
     dead_letters: list[Output] = field(default_factory=list[Output])
     unreadable: int = 0
 
+    def add(self, message: Message) -> None:
+        """One of the model's, as it was read."""
+        place = Edge(message.timestamp()[1], message.partition() or 0, message.offset() or 0)
+        try:
+            self.rows.add(place, _bytes(message))
+        except DecodeError as error:
+            self.put_aside(as_record(message), error.reason)
+
+    def put_aside(self, record: Record, reason: str) -> None:
+        """One that is no outcome."""
+        self.unreadable += 1
+        if self.unreadable <= MAX_DEAD_LETTERS:
+            self.dead_letters.append(dead_letter(record, "train", reason))
+
 
 class OutcomeReader:
     """Reads outcomes for one thread."""
 
-    def __init__(self, offsets: LogOffsets, ranges: LogRanges, cancel: threading.Event | None = None) -> None:
-        """``cancel`` ends what is under way with Cancelled."""
+    def __init__(
+        self,
+        offsets: LogOffsets,
+        ranges: LogRanges,
+        cancel: threading.Event | None = None,
+        cache: OutcomeCache | None = None,
+    ) -> None:
+        """``cancel`` ends what is under way with Cancelled. ``cache``: what need not be read from the log."""
         self._offsets = offsets
         self._ranges = ranges
         self._cancel = cancel
+        self._cache = cache
         self._partitions = offsets.partitions(OUTCOMES)
         self._grace_ms = CLOCK_SKEW_MS if offsets.brokers(OUTCOMES) > 1 else CLOCK_STEP_MS
 
@@ -79,19 +101,31 @@ class OutcomeReader:
     ) -> Window:
         """The rows of both sides of the change, below ``ends``. ``starts``: where they are known already."""
         starts = starts or self.starts(plan)
+        warm = self._warm(plan.model)
         before = self._older(plan, starts)
         window = Window(WindowRows(starts, plan))
         ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
-        for message in self._of_model(plan.model, ranges):
-            place = Edge(message.timestamp()[1], message.partition() or 0, message.offset() or 0)
-            try:
-                window.rows.add(place, _bytes(message))
-            except DecodeError as error:
-                window.unreadable += 1
-                if window.unreadable <= MAX_DEAD_LETTERS:
-                    window.dead_letters.append(dead_letter(as_record(message), "train", error.reason))
+        self._fill(window, plan.model, ranges, warm)
         window.rows.finish()
         return window
+
+    def _fill(self, window: Window, model: str, ranges: Mapping[int, tuple[int, int]], warm: Warm) -> None:
+        """From the cache what is there, from the log the rest; each partition in order."""
+        below, above = dict[int, tuple[int, int]](), dict[int, tuple[int, int]]()
+        for p, (start, end) in ranges.items():
+            low, high = warm.span(p)
+            below[p], above[p] = (start, min(end, low)), (max(start, high), end)
+        for message in self._of_model(model, below):
+            window.add(message)
+        for p, (start, end) in ranges.items():
+            window.rows.add_kept(p, warm.between(p, start, end))
+            for record, reason in warm.unreadable(p, start, end):
+                window.put_aside(record, reason)
+        for message in self._of_model(model, above):
+            window.add(message)
+
+    def _warm(self, model: str) -> Warm:
+        return Warm({}) if self._cache is None else self._cache.of(model)
 
     def _older(self, plan: WindowPlan, starts: Mapping[int, Start]) -> dict[int, int]:
         """Where to begin, so that the older rows wanted lie before the starts."""
@@ -113,21 +147,43 @@ class OutcomeReader:
         wanted: int,
         edge_ms: int,
     ) -> dict[int, int]:
-        """Offsets with at least ``wanted`` rows between them and ``until``; ``floor`` where there are fewer.
+        """Offsets with the newest ``wanted`` rows between them and ``until``, all those of the oldest one's
+        millisecond included; ``floor`` where there are fewer.
 
         Goes back in steps of time, so that all partitions are read back to the same moment and the newest
         rows among them are the newest of all; each step holds about as many records as rows are lacking.
         """
+        known = self._warm(plan.model).reach_back(until, floor, wanted)
+        if known is not None:
+            return known
         reached = {p: max(offset, floor[p]) for p, offset in until.items()}
-        found, read, span_ms = 0, 0, FIRST_STEP_MS
-        while found < wanted and any(reached[p] > floor[p] for p in reached):
-            share = found / read if found else 1.0
-            span_ms, stepped = self._step(reached, floor, edge_ms, span_ms, (wanted - found) / share)
+        found: list[tuple[int, int, int]] = []
+        read, span_ms = 0, FIRST_STEP_MS
+        while len(found) < wanted and any(reached[p] > floor[p] for p in reached):
+            share = len(found) / read if found else 1.0
+            span_ms, stepped = self._step(reached, floor, edge_ms, span_ms, (wanted - len(found)) / share)
             ranges = {p: (stepped[p], reached[p]) for p in reached}
-            found += sum(self._is_row(plan, message) for message in self._of_model(plan.model, ranges))
+            found += self._rows(plan, ranges)
             read += sum(end - start for start, end in ranges.values())
             reached = stepped
-        return reached
+        if len(found) <= wanted or not wanted:
+            return reached
+        # Steps overshoot; what is told is the same as from the cache.
+        found.sort(reverse=True)
+        moment = found[wanted - 1][0]
+        exact = {p: max(offset, floor[p]) for p, offset in until.items()}
+        for append_ms, p, offset in found:
+            if append_ms >= moment:
+                exact[p] = min(exact[p], offset)
+        return exact
+
+    def _rows(self, plan: WindowPlan, ranges: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
+        """Append time, partition, offset of each row there."""
+        return [
+            (message.timestamp()[1], message.partition() or 0, message.offset() or 0)
+            for message in self._of_model(plan.model, ranges)
+            if self._is_row(plan, message)
+        ]
 
     def _step(
         self,

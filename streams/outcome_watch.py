@@ -22,6 +22,8 @@ from ..schemas.errors import ArtifactError, BrokerError, DecodeError
 from ..schemas.topics import OUTCOMES
 from .connection import Connection
 from .log_ranges import LogOffsets, LogRanges
+from .log_reader import as_record
+from .outcome_cache import Followed, OutcomeCache, Warm
 from .outcome_heads import Labels, head_of, model_prefix
 from .outcome_reader import OutcomeReader
 from .training_window import Clock, Cut, Edge, LabelCount, Start, WaitRequest
@@ -56,18 +58,27 @@ class _Watch:
     settle: dict[int, int] | None = None
     cut: Cut | None = None
 
-    def take(self, partition: int, offset: int, append_ms: int, value: bytes) -> None:
-        """One outcome of this run's model that was not seen before."""
-        start = self.starts[partition]
+    def take(self, place: Edge, seq: int, value: bytes) -> None:
+        """One row of this run's model that was not seen before."""
+        start = self.starts[place.partition]
+        if place.offset < start.offset or seq < start.seq:
+            return
         try:
-            head = head_of(value, len(model_prefix(self.request.plan.model)))
-            if not head.is_row or offset < start.offset or head.seq < start.seq:
-                return
             event_ms = self.labels.event_ms(value)
         except DecodeError:
             return  # it becomes a dead letter when the window is read
         if event_ms is not None:
-            self.count.add(Edge(append_ms, partition, offset), event_ms)
+            self.count.add(place, event_ms)
+
+    def take_warm(self, warm: Warm) -> None:
+        """What is kept at hand from the start on: it need not be read again."""
+        for partition, offset in self.next.items():
+            low, high = warm.span(partition)
+            if low <= offset < high:
+                for append_ms, at, _, seq, is_row, value in warm.between(partition, offset, high):
+                    if is_row:
+                        self.take(Edge(append_ms, partition, at), seq, value)
+                self.next[partition] = high
 
 
 @dataclass(slots=True)
@@ -90,9 +101,12 @@ class OutcomeWatch:
         store: ArtifactStore,
         clock: Clock,
         *,
+        cache: OutcomeCache | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        """``cache``: filled with what is read, also while no run waits."""
         self._connection = connection
+        self._cache = cache or OutcomeCache(0)
         self._offsets = offsets
         self._store = store
         self._clock: Clock = clock
@@ -147,7 +161,7 @@ class OutcomeWatch:
         )
         ranges = LogRanges(self._connection, name="watch")
         try:
-            reader = OutcomeReader(self._offsets, ranges, self._stop)
+            reader = OutcomeReader(self._offsets, ranges, self._stop, self._cache)
             while not self._stop.is_set():
                 try:
                     self._turn(consumer, reader)
@@ -156,6 +170,7 @@ class OutcomeWatch:
                     consumer.unassign()
                     self._at = {}
                     self._watches.clear()
+                    self._cache.forget()
                     self._stop.wait(RETRY_S)
         except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
             if not self._stop.is_set():
@@ -165,8 +180,10 @@ class OutcomeWatch:
             consumer.close()
 
     def _turn(self, consumer: Consumer, reader: OutcomeReader) -> None:
+        if self._cache.news:
+            self._follow(consumer)
         self._reconcile(consumer, reader)
-        if not self._watches:
+        if not self._watches and not self._cache.followed:
             self._wake.wait(POLL_S * 5)
             self._wake.clear()
             return
@@ -178,6 +195,15 @@ class OutcomeWatch:
             self._settle(watch, reader)
         self._show()
 
+    def _follow(self, consumer: Consumer) -> None:
+        """Begins where about as many records follow as are to be kept; who waits for more goes back later."""
+        partitions = self._offsets.partitions(OUTCOMES)
+        begins, ends = self._offsets.begins(OUTCOMES, partitions), self._offsets.ends(OUTCOMES, partitions)
+        back = -(-self._cache.expected() // len(partitions))
+        at = {p: max(begins[p], ends[p] - back) for p in partitions}
+        self._cache.begin(at)
+        self._assign(consumer, at | {p: min(at[p], old) for p, old in self._needed().items()})
+
     def _reconcile(self, consumer: Consumer, reader: OutcomeReader) -> None:
         with self._shared.lock:
             wanted = dict(self._shared.wanted)
@@ -187,7 +213,7 @@ class OutcomeWatch:
         news = [request for run_id, request in wanted.items() if run_id not in self._watches]
         for request in news:
             self._watches[request.run_id] = self._admit(request, reader)
-        if not self._watches and self._at:
+        if not self._watches and self._at and not self._cache.followed:
             consumer.unassign()
             self._at = {}
         elif news:
@@ -203,7 +229,9 @@ class OutcomeWatch:
             clock=self._clock,
         )
         places = {partition: start.offset for partition, start in starts.items()}
-        return _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
+        watch = _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
+        watch.take_warm(self._cache.of(request.plan.model))
+        return watch
 
     def _classes(self, request: WaitRequest) -> tuple[str, ...] | None:
         """The champion's, where the spec has none: they give a "wrong" verdict its meaning."""
@@ -215,22 +243,31 @@ class OutcomeWatch:
             log.warning("verdicts of %s are counted without classes: %s", request.plan.model, error)
             return None
 
+    def _needed(self) -> dict[int, int]:
+        """The earliest place in each partition that a watch has still to see."""
+        places: dict[int, int] = {}
+        for watch in self._watches.values():
+            for partition, offset in watch.next.items():
+                places[partition] = min(offset, places.get(partition, offset))
+        return places
+
     def _go_back(self, consumer: Consumer) -> None:
-        """Assign from the earliest place that a watch has still to see."""
-        needed = {
-            partition: min(watch.next[partition] for watch in self._watches.values())
-            for partition in next(iter(self._watches.values())).next
-        }
+        """Reads again from what a watch has still to see, where that was passed."""
+        needed = self._needed()
         if any(self._at.get(partition, offset + 1) > offset for partition, offset in needed.items()):
-            at = {p: min(offset, self._at.get(p, offset)) for p, offset in needed.items()}
-            name = self._connection.topic(OUTCOMES)
-            consumer.assign([TopicPartition(name, p, offset) for p, offset in at.items()])
-            self._at = at
+            self._assign(consumer, {p: min(offset, self._at.get(p, offset)) for p, offset in needed.items()})
+
+    def _assign(self, consumer: Consumer, at: dict[int, int]) -> None:
+        name = self._connection.topic(OUTCOMES)
+        consumer.assign([TopicPartition(name, p, offset) for p, offset in at.items()])
+        self._at = at
 
     def _take(self, messages: list[Message]) -> None:
-        by_model: dict[bytes, list[_Watch]] = {}
+        by_prefix: dict[bytes, list[_Watch]] = {}
         for watch in self._watches.values():
-            by_model.setdefault(model_prefix(watch.request.plan.model), []).append(watch)
+            by_prefix.setdefault(model_prefix(watch.request.plan.model), []).append(watch)
+        kept: list[Followed] = []
+        seen_ms: dict[int, int] = {}
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
             error = message.error()
@@ -241,12 +278,26 @@ class OutcomeWatch:
                     raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
                 continue
             self._at[partition] = offset + 1
+            seen_ms[partition] = append_ms = message.timestamp()[1]
             value = message.value()
             if not isinstance(value, bytes):
                 continue
-            for watch in by_model.get(value[: value.find(b",") + 1], ()):
-                if offset >= watch.next[partition]:
-                    watch.take(partition, offset, message.timestamp()[1], value)
+            prefix = value[: value.find(b",") + 1]
+            watches, is_kept = by_prefix.get(prefix, ()), self._cache.keeps(prefix)
+            if not watches and not is_kept:
+                continue
+            head, broken = None, None
+            try:
+                head = head_of(value, len(prefix))
+            except DecodeError as error:
+                broken = (as_record(message), error.reason)
+            if is_kept:
+                kept.append(Followed(prefix, partition, offset, append_ms, head, value, broken))
+            if head is not None and head.is_row:
+                for watch in watches:
+                    if offset >= watch.next[partition]:
+                        watch.take(Edge(append_ms, partition, offset), head.seq, value)
+        self._cache.add(kept, seen_ms, self._at)
         for watch in self._watches.values():
             for partition, offset in self._at.items():
                 watch.next[partition] = max(watch.next[partition], offset)

@@ -41,6 +41,7 @@ from .log_ranges import LogOffsets
 from .log_reader import Record, as_record
 from .manifest_check import ManifestCheck
 from .model_runs import ModelRuns
+from .outcome_cache import OutcomeCache
 from .outcome_watch import OutcomeWatch
 from .run_supervision import RunSupervision
 from .stop_deadline import StopDeadline
@@ -63,6 +64,8 @@ class TrainerTuning:
     """``children``: how many runs are trained at once. Times in seconds.
 
     ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
+    ``kept_bytes``: how many bytes of the newest outcomes to keep at hand, so that a run need not read its
+    window from the log; 0: none, and outcomes are read only while runs need them.
     """
 
     idle_poll_s: float = 0.05
@@ -70,6 +73,7 @@ class TrainerTuning:
     children: int = 1
     progress_s: float = 0.25
     stop_s: float = 4.5
+    kept_bytes: int = 256 * 2**20
 
 
 def run_trainer(
@@ -168,6 +172,7 @@ class TrainerShell:
         self._children = ChildPool(state_dir / "jobs")
         self._specs = Specs(connection)
         self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
+        self._cache = OutcomeCache(tuning.kept_bytes)
         workers = [
             TrainingWorker(
                 connection,
@@ -176,11 +181,12 @@ class TrainerShell:
                 verifier,
                 self._children,
                 state_dir / "jobs",
+                cache=self._cache,
                 name=str(i),
             )
             for i in range(tuning.children)
         ]
-        watch = OutcomeWatch(connection, self._offsets, self._store, clock)
+        watch = OutcomeWatch(connection, self._offsets, self._store, clock, cache=self._cache)
         self._runs = RunSupervision(watch, workers, progress_s=tuning.progress_s)
 
     def start(self) -> None:
@@ -214,9 +220,12 @@ class TrainerShell:
 
     def _decide(self, records: list[Record]) -> None:
         step, spoken_for = NOTHING, set[int]()
-        for model, spec in self._specs.poll().items():
+        changed = self._specs.poll()
+        for model, spec in changed.items():
             for core in self._owner_of(model):
                 core.on_spec(model, spec)
+        if changed:
+            self._keep_outcomes()
         for record in records:
             if record.partition in self._cores:
                 spoken_for.add(record.partition)
@@ -248,6 +257,11 @@ class TrainerShell:
             for name in self._topics
         ]
         self._transactions.write(step.outputs, offsets, self._group)
+
+    def _keep_outcomes(self) -> None:
+        """Of the models that are ours, as many as a window of each takes."""
+        specs = {m: spec.window for m, spec in self._specs.newest.items() if self._owner_of(m)}
+        self._cache.keep({model: window.max_rows + window.old_rows for model, window in specs.items()})
 
     def _models(self) -> list[ModelRuns]:
         return [model for core in self._cores.values() for model in core.models()]
@@ -315,6 +329,7 @@ class TrainerShell:
         owned = frozenset(partition for _, partition in self._next)
         self._specs.poll()
         self._cores = self._rebuilder.cores(owned, self._specs.newest) if owned else {}
+        self._keep_outcomes()
         self._runs.adopt(self._models())
         took_ms = (time.monotonic() - started) * 1000
         log.info("trainer owns partitions %s, state read in %.0f ms", sorted(owned), took_ms)

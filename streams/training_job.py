@@ -6,6 +6,7 @@ The child gets no connection and no key; what it writes is checked like anything
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -24,7 +25,9 @@ READY, EVALUATING, DONE, ENDED = b"ready", b"evaluating", b"done", b"ended "
 
 Side = Literal["before", "after"]
 _SIDES: tuple[Side, Side] = ("before", "after")
-_ROW = struct.Struct("<BII")  # side, outcomes partition, length of the outcome that follows
+# A side and its number of rows; then their outcomes partitions, their lengths, and the outcomes themselves.
+# Written and read on one machine, so in its byte order.
+_BLOCK = struct.Struct("=BQ")
 
 
 class TrainingJob(Event):
@@ -72,15 +75,20 @@ class Trained(Event):
 
 def write_rows(file: IO[bytes], side: Side, values: Iterable[tuple[int, bytes]]) -> None:
     """``values``: (outcomes partition, outcome)."""
-    number = _SIDES.index(side)
-    for partition, value in values:
-        file.write(_ROW.pack(number, partition, len(value)))
-        file.write(value)
+    rows = list(values)
+    file.write(_BLOCK.pack(_SIDES.index(side), len(rows)))
+    file.write(array("I", [partition for partition, _ in rows]).tobytes())
+    file.write(array("I", [len(value) for _, value in rows]).tobytes())
+    file.writelines(value for _, value in rows)
 
 
 def read_rows(path: Path) -> Iterator[tuple[Side, int, bytes]]:
     """(side, outcomes partition, outcome), as written."""
     with path.open("rb") as file:
-        while head := file.read(_ROW.size):
-            number, partition, length = _ROW.unpack(head)
-            yield _SIDES[number], partition, file.read(length)
+        while head := file.read(_BLOCK.size):
+            number, count = _BLOCK.unpack(head)
+            partitions, lengths = array("I"), array("I")
+            partitions.fromfile(file, count)
+            lengths.fromfile(file, count)
+            for partition, length in zip(partitions, lengths, strict=True):
+                yield _SIDES[number], partition, file.read(length)

@@ -20,15 +20,17 @@ that became visible later could otherwise still move it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..schemas.decisions import Change
 from ..schemas.spec import ModelSpec
+from .outcome_cache import Kept
 from .outcome_heads import head_of, model_prefix
 
 Clock = Literal["append", "event"]
+_Place = tuple[int, int, int, str]  # append time, partition, offset, prediction_id
 
 MIN_LABELS = 100  # below this no paired test could show a gain that matters
 LAST = 2**62  # past every partition and every offset
@@ -163,25 +165,33 @@ class NewestRows:
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._places: list[tuple[Edge, str]] = []
-        self._values: dict[str, tuple[int, list[bytes]]] = {}
+        self._places: list[_Place] = []
+        self._values: dict[str, bytes] = {}
+        self._again: dict[str, list[bytes]] = {}
 
     def __len__(self) -> int:
         return min(len(self._places), self._max_rows)
 
     def add_row(self, place: Edge, prediction_id: str, value: bytes) -> None:
         """Rows may come in any order of partitions."""
-        self._values[prediction_id] = (place.partition, [value])
-        self._places.append((place, prediction_id))
+        self.add_rows([(place.append_ms, place.partition, place.offset, prediction_id)], [value])
+
+    def add_rows(self, places: list[_Place], values: list[bytes]) -> None:
+        """Rows with ids that are not here yet."""
+        self._values.update(zip((place[3] for place in places), values, strict=True))
+        self._places += places
         if len(self._places) > 2 * self._max_rows:
             self.shrink(self._max_rows)
 
+    def knows_any(self, prediction_ids: set[str]) -> bool:
+        """Whether rows of these are here."""
+        return not self._values.keys().isdisjoint(prediction_ids)
+
     def add_again(self, prediction_id: str, value: bytes) -> bool:
         """A correction, or another version's answer to the same request; False when there is no such row."""
-        known = self._values.get(prediction_id)
-        if known is None:
+        if prediction_id not in self._values:
             return False
-        known[1].append(value)
+        self._again.setdefault(prediction_id, []).append(value)
         return True
 
     def shrink(self, max_rows: int) -> None:
@@ -190,17 +200,21 @@ class NewestRows:
         self._places.sort()
         surplus = len(self._places) - self._max_rows
         if surplus > 0:
-            for _, oldest in self._places[:surplus]:
+            for _, _, _, oldest in self._places[:surplus]:
                 del self._values[oldest]
+                self._again.pop(oldest, None)
             del self._places[:surplus]
 
-    def values(self) -> Iterator[tuple[int, bytes]]:
+    def values(self) -> list[tuple[int, bytes]]:
         """(partition, outcome): rows oldest first, each followed by its corrections."""
         self.shrink(self._max_rows)
-        for _, prediction_id in self._places:
-            partition, values = self._values[prediction_id]
-            for value in values:
-                yield partition, value
+        if not self._again:
+            return [(partition, self._values[row]) for _, partition, _, row in self._places]
+        return [
+            (partition, value)
+            for _, partition, _, row in self._places
+            for value in (self._values[row], *self._again.get(row, ()))
+        ]
 
 
 class WindowRows:
@@ -216,14 +230,34 @@ class WindowRows:
     def add(self, place: Edge, value: bytes) -> None:
         """Any outcome of the model, each partition's in order. Raises DecodeError for bytes that are none."""
         head = head_of(value, self._prefix_length)
-        if head.is_shadow:
+        if not head.is_shadow:
+            self._add(place, head.prediction_id, head.seq, head.is_row, value)
+
+    def add_kept(self, partition: int, kept: list[Kept]) -> None:
+        """Those of one partition that were looked at before, in order."""
+        ids = {one[2] for one in kept}
+        unseen = not self.after.knows_any(ids) and not self.before.knows_any(ids)
+        if not (unseen and len(ids) == len(kept) and all(one[4] for one in kept)):
+            for append_ms, offset, prediction_id, seq, is_row, value in kept:
+                self._add(Edge(append_ms, partition, offset), prediction_id, seq, is_row, value)
             return
-        known = self.after.add_again(head.prediction_id, value)
-        if known or self.before.add_again(head.prediction_id, value) or not head.is_row:
+        start = self._starts[partition]
+        first, first_seq = start.offset, start.seq
+        for side, of_side in (
+            (self.before, [one for one in kept if one[1] < first or one[3] < first_seq]),
+            (self.after, [one for one in kept if one[1] >= first and one[3] >= first_seq]),
+        ):
+            side.add_rows(
+                [(one[0], partition, one[1], one[2]) for one in of_side], [one[5] for one in of_side]
+            )
+
+    def _add(self, place: Edge, prediction_id: str, seq: int, is_row: bool, value: bytes) -> None:
+        known = self.after.add_again(prediction_id, value)
+        if known or self.before.add_again(prediction_id, value) or not is_row:
             return
         start = self._starts[place.partition]
-        is_after = place.offset >= start.offset and head.seq >= start.seq
-        (self.after if is_after else self.before).add_row(place, head.prediction_id, value)
+        is_after = place.offset >= start.offset and seq >= start.seq
+        (self.after if is_after else self.before).add_row(place, prediction_id, value)
 
     def finish(self) -> None:
         """The rows after the change come first: older ones get the room that is left."""

@@ -135,6 +135,15 @@ def read_made(connection: Connection) -> Made:
     )
 
 
+def read_topic(connection: Connection, topic: Topic) -> list[Record]:
+    """Everything on one topic, to its present end."""
+    reader = LogReader(connection, (topic,))
+    try:
+        return list(reader.catch_up())
+    finally:
+        reader.close()
+
+
 def wait_for_outcomes(connection: Connection, deadline_s: float = 60.0) -> Made:
     """Waits until the oracle's outcomes are there (or more), and gives everything."""
 

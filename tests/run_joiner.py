@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--die", nargs=2, metavar=("STEP", "N"), default=("", "0"))
     parser.add_argument("--max-batch", type=int, default=500)
     parser.add_argument("--flush-s", type=float, default=0.3)
+    parser.add_argument("--store")
+    parser.add_argument("--checkpoint-s", type=float, default=300.0)
     given = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -40,8 +42,13 @@ def main() -> None:
         state_dir=Path(given.folder),
         instance_id=given.name,
         stop=stop,
+        store_url=given.store,
         tuning=JoinTuning(
-            max_batch=given.max_batch, flush_interval_s=given.flush_s, memory_ids=200, linger_s=0.005
+            max_batch=given.max_batch,
+            flush_interval_s=given.flush_s,
+            memory_ids=200,
+            linger_s=0.005,
+            checkpoint_interval_s=given.checkpoint_s,
         ),
         observe=observe,
     )

@@ -14,9 +14,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from driftloop.infra.apply import apply_deployment
 from driftloop.schemas.errors import BrokerError, StateError
+from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec import Deployment, ModelSpec
-from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS
+from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
 from driftloop.streams.connection import Connection
 from driftloop.streams.join_shell import GROUP, run_joiner
 from driftloop.streams.join_tuning import JoinStats
@@ -27,6 +28,7 @@ from tests.join_kafka import (
     assert_exactly,
     joiner_process,
     read_made,
+    read_topic,
     start_joiner,
     wait_for_outcomes,
 )
@@ -119,6 +121,55 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
     assert (made.outcomes, made.vitals, running.stats.outcomes) == ([], [], 0)
     with joiner_process(kafka, tmp_path):
         assert_exactly(wait_for_outcomes(kafka))
+
+
+def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays_only_the_rest(
+    kafka: Connection, tmp_path: Path
+) -> None:
+    feed, store = Feed(kafka, seed=14), tmp_path / "artifacts"
+
+    def manifests(partition: int) -> list[Path]:
+        return sorted(store.glob(f"_join/*/*/{partition:05d}/*.json"))
+
+    def joined() -> bool:
+        made = read_made(kafka)
+        return len(made.outcomes) >= len(made.expected().outcomes)
+
+    with joiner_process(
+        kafka, tmp_path / "first", "j0", "--store", str(store), "--checkpoint-s", "0.5", "--flush-s", "0.1"
+    ):
+        for _ in range(2):
+            feed.mixture(200)
+            before = {number: manifests(number)[-1:] for number in (0, 1)}
+            wait_until(joined, 60)
+            wait_until(
+                lambda before=before: all(manifests(n)[-1:] > before[n] for n in (0, 1)), 30, "checkpoints"
+            )
+    feed.mixture(50)
+    with joiner_process(kafka, tmp_path / "first", "j0"):
+        wait_for_outcomes(kafka)
+    # Partition 0 has a whole one, that of partition 1 was altered: it takes the one before, or the log.
+    manifests(1)[-1].write_bytes(b"{}")
+    feed.mixture(50)
+    running = Running(kafka, tmp_path / "second", store_url=str(store))
+    made = wait_for_outcomes(kafka)
+    running.end()
+    assert_exactly(made)
+    restores = running.stats.restores
+    assert restores[0].source == "checkpoint"
+    assert restores[0].fetched > 0
+    of_partition = sum(one.partition == 0 for one in (*made.predictions, *made.labels))
+    assert 0 < restores[0].records - restores[0].recalled < of_partition / 2
+    assert all(one.done == one.total and one.took_s is not None for one in restores.values())
+    told = [
+        JoinProgress.decode(record.value or b"")
+        for record in read_topic(kafka, JOIN_PROGRESS)
+        if record.value is not None
+    ]
+    last = {progress.partition: progress for progress in told}
+    assert {(p.phase, p.source, p.records) for p in last.values()} == {
+        ("joining", one.source, one.records) for one in restores.values()
+    }
 
 
 def test_a_restored_joiner_continues_revisions_and_seqs(kafka: Connection, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_metrics_show_what_happened(server: Running) -> None:
     assert "driftloop_events_emitted_total 4.0" in text
     assert 'driftloop_http_request_seconds_count{model="m",path="/predict"} 3.0' in text
     shown = set(re.findall(r"^# HELP (\w+) ", text, re.MULTILINE))
-    named = {meter.name for meter in metrics.CATALOGUE}
+    named = {meter.name for meter in metrics.SERVER_METERS}
     assert {name for name in shown if not name.endswith("_created")} == named
 
 

@@ -53,6 +53,10 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "http_host": "0.0.0.0",
         "http_tokens": "predict=sha256:" + "0" * 64,
         "http_port": "80",
+        "metrics_port": "9100",
+        "metrics_host": "0.0.0.0",
+        "checkpoint_interval_s": "60",
+        "checkpoints_kept": "3",
     }
     settings = with_environment(monkeypatch, **{name.upper(): value for name, value in values.items()})
     assert {name: plain(getattr(settings, name)) for name in values} == values

@@ -21,15 +21,29 @@ def register(app: typer.Typer) -> None:
 def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
     from ...streams.join_shell import run_joiner
+    from ...streams.join_tuning import JoinStats, JoinTuning
+    from ..join_metrics import join_readings
+    from ..metrics import Metrics
 
     settings = Settings()
     instance = settings.instance("join")
+    stop, stats = stop_on_signals(), JoinStats()
     _announce("join", instance)
+    if settings.metrics_port is not None:
+        metrics = Metrics()
+        metrics.read_with(lambda: join_readings(stats))
+        metrics.serve(settings.metrics_host, settings.metrics_port)
     run_joiner(
         settings.connection(),
         state_dir=settings.state_dir / "join" / instance,
         instance_id=instance,
-        stop=stop_on_signals(),
+        stop=stop,
+        store_url=settings.store_url() if settings.checkpoint_interval_s else None,
+        tuning=JoinTuning(
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+            checkpoints_kept=settings.checkpoints_kept,
+        ),
+        stats=stats,
     )
 
 

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ...streams.connection import Connection
+from ..join_view import JoinView, read_join_view, shown_progress
 from ..lag import Lag, read_lag
 from ..overview import ModelView, Overview, read_overview
 from ..settings import Settings
@@ -28,22 +30,33 @@ def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh ever
     """Models, versions, accuracy, drift, runs, servers, lag and dead letters."""
     connection = Settings().connection()
     if not watch:
-        output.print(render(read_overview(connection), read_lag(connection), now_ms=_now_ms()))
+        output.print(_rendered(connection))
         return
     with Live(console=output, auto_refresh=False) as live:
         while True:
-            view = render(read_overview(connection), read_lag(connection), now_ms=_now_ms())
-            live.update(view, refresh=True)
+            live.update(_rendered(connection), refresh=True)
             time.sleep(2)
+
+
+def _rendered(connection: Connection) -> Group:
+    overview, lags, joins = read_overview(connection), read_lag(connection), read_join_view(connection)
+    return render(overview, lags, joins, now_ms=_now_ms())
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def render(overview: Overview, lags: list[Lag], *, now_ms: int) -> Group:
+def render(overview: Overview, lags: list[Lag], joins: JoinView, *, now_ms: int) -> Group:
     """Everything on one screen."""
-    return Group(_models(overview, now_ms), _lags(lags), _dead_letters(overview))
+    parts = (
+        _models(overview, now_ms),
+        _joins(joins, now_ms),
+        _lags(lags),
+        _misrouted(overview),
+        _dead_letters(overview),
+    )
+    return Group(*parts)
 
 
 def _models(overview: Overview, now_ms: int) -> Table:
@@ -97,6 +110,24 @@ def _lags(lags: list[Lag]) -> Table:
         never = " (never started)" if all(part.committed is None for part in parts) else ""
         table.add_row(group, topic, str(len(parts)), f"{sum(part.behind for part in parts)}{never}")
     return table
+
+
+def _joins(joins: JoinView, now_ms: int) -> Table:
+    table = Table("partition", "joiner", "state", title="join", title_justify="left")
+    for number, progress in sorted(joins.partitions.items()):
+        style = {"gap": "bold red", "restoring": "yellow"}.get(progress.phase)
+        table.add_row(str(number), progress.instance, shown_progress(progress, now_ms=now_ms), style=style)
+    return table
+
+
+def _misrouted(overview: Overview) -> Text:
+    if not overview.misrouted:
+        return Text("misrouted: none")
+    return Text(
+        f"misrouted: {overview.misrouted} recently, sent on to their partition; a producer does not "
+        "partition by murmur2 of prediction_id (docs/operations.md)",
+        "yellow",
+    )
 
 
 def _dead_letters(overview: Overview) -> Text:
