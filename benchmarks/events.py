@@ -34,8 +34,8 @@ def prediction_of(i: int, names: Sequence[str], features: int) -> bytes:
         values[f"number_{extra}"] = (i * (extra + 1) % 1_000) / 8
     return orjson.dumps(
         {
-            "prediction_id": f"flight-{i:012d}",
             "model": names[i % len(names)],
+            "prediction_id": f"flight-{i:012d}",
             "version": 3,
             "ts": _START + i,
             "features": values,

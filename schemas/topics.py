@@ -10,7 +10,7 @@ DAY_MS = 86_400_000
 Plane = Literal["data", "model"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is one of its kind; a dict finds it at no cost
 class Topic:
     """One topic. ``plane`` says which partition count it shares: by prediction_id, or by model."""
 

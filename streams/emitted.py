@@ -44,9 +44,9 @@ def prediction_event(
         checked_model(model)
     if type(version) is not int or not 0 <= version < _MAX_VERSION:
         raise InvalidEvent(f"version must be an int from 0, got {version!r}")
-    event: EventDict = {
-        "prediction_id": checked_id(prediction_id),
+    event: EventDict = {  # the model first: an outcome begins with it, and then with this payload as it is
         "model": model,
+        "prediction_id": checked_id(prediction_id),
         "version": version,
         "ts": checked_ts(ts),
         "features": features,

@@ -13,12 +13,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from ..schemas.errors import DecodeError
 from ..schemas.events import DeadLetter
-from ..schemas.hot import LabelDict, PredictionDict
 from ..schemas.ids import event_id
 from ..schemas.topics import LABELS, PREDICTIONS, Topic
-from .join_events import read_label, read_prediction
+from .join_events import PredictionEvent, ReadLabel, read_labels, read_predictions
 from .placement import partitions_of
 
 STAGE = "join"
@@ -31,7 +29,7 @@ MAX_HEADER_BYTES = 65_536
 
 Header = tuple[str, str | bytes | None]
 Headers = Sequence[Header]
-Event = TypeVar("Event", PredictionDict, LabelDict)
+Event = TypeVar("Event", PredictionEvent, ReadLabel)
 
 
 def _no_headers(_index: int) -> Headers:
@@ -116,13 +114,14 @@ class Rerouted(NamedTuple):
 class Batch:
     """Events in their partitions' order; None where a record is refused or belongs elsewhere.
 
-    ``label_ids``: the labels' prediction ids as bytes.
+    ``heads``: of the predictions' outcomes. ``label_ids``: the labels' prediction ids as bytes.
     """
 
     prediction_records: Records
     label_records: Records
-    predictions: list[PredictionDict | None] = field(default_factory=list[PredictionDict | None])
-    labels: list[LabelDict | None] = field(default_factory=list[LabelDict | None])
+    predictions: list[PredictionEvent | None] = field(default_factory=list[PredictionEvent | None])
+    heads: list[bytes] = field(default_factory=list[bytes])
+    labels: list[ReadLabel | None] = field(default_factory=list[ReadLabel | None])
     label_ids: list[bytes] = field(default_factory=list[bytes])
     refused: list[Refused] = field(default_factory=list[Refused])
     rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
@@ -131,11 +130,11 @@ class Batch:
         return len(self.prediction_records) + len(self.label_records)
 
     def models(self) -> set[str]:
-        return {event["model"] for event in self.predictions if event is not None}
+        return {event.model for event in self.predictions if event is not None}
 
     def ids(self) -> set[str]:
-        ids = {event["prediction_id"] for event in self.predictions if event is not None}
-        ids.update(event["prediction_id"] for event in self.labels if event is not None)
+        ids = {event.prediction_id for event in self.predictions if event is not None}
+        ids.update([label.prediction_id for label in self.labels if label is not None])
         return ids
 
 
@@ -156,44 +155,28 @@ class Reader:
     ) -> Batch:
         """``skip_…``: offsets that were refused when they were first read."""
         batch = Batch(predictions, labels)
-        batch.predictions, _ = self._events(
-            PREDICTIONS, predictions, read_prediction, batch, skip_predictions
+        batch.predictions, batch.heads = read_predictions(
+            predictions.values,
+            lambda index, reason: self.refuse(batch, PREDICTIONS, predictions, index, reason),
         )
-        batch.labels, batch.label_ids = self._events(LABELS, labels, read_label, batch, skip_labels)
+        batch.labels = read_labels(
+            labels.values, lambda index, reason: self.refuse(batch, LABELS, labels, index, reason)
+        )
+        _skip(batch.predictions, predictions, skip_predictions)
+        _skip(batch.labels, labels, skip_labels)
+        self._check_placement(PREDICTIONS, predictions, batch.predictions, batch)
+        batch.label_ids = self._check_placement(LABELS, labels, batch.labels, batch)
         return batch
-
-    def _events(
-        self,
-        topic: Topic,
-        records: Records,
-        read: Callable[[bytes | None], Event],
-        batch: Batch,
-        skip: AbstractSet[int],
-    ) -> tuple[list[Event | None], list[bytes]]:
-        events: list[Event | None] = []
-        for value in records.values:
-            try:
-                events.append(read(value))
-            except DecodeError as error:
-                self.refuse(batch, topic, records, len(events), error.reason)
-                events.append(None)
-        if skip:
-            events = [
-                None if offset in skip else event
-                for offset, event in zip(records.offsets, events, strict=True)
-            ]
-        ids = [b"" if event is None else event["prediction_id"].encode() for event in events]
-        self._check_placement(topic, records, events, ids, batch)
-        return events, ids
 
     def _check_placement(
         self,
         topic: Topic,
         records: Records,
         events: list[Event | None],
-        ids: list[bytes],
         batch: Batch,
-    ) -> None:
+    ) -> list[bytes]:
+        """Takes out what belongs elsewhere; gives the ids as bytes."""
+        ids = [b"" if event is None else event.prediction_id.encode() for event in events]
         belongs = partitions_of(ids, self._partitions)
         for index in (belongs != self.partition).nonzero()[0].tolist():
             if events[index] is None:
@@ -218,6 +201,7 @@ class Reader:
                     [*headers, (ORIGIN_HEADER, origin)],
                 )
             )
+        return ids
 
     def refuse(self, batch: Batch, topic: Topic, records: Records, index: int, reason: str) -> None:
         batch.refused.append(
@@ -232,3 +216,10 @@ class Reader:
                 records.headers(index),
             )
         )
+
+
+def _skip(events: list[Event | None], records: Records, offsets: AbstractSet[int]) -> None:
+    if offsets:
+        for index, offset in enumerate(records.offsets):
+            if offset in offsets:
+                events[index] = None

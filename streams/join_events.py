@@ -1,41 +1,37 @@
 """From bytes on predictions and labels to events that can be joined, or the reason why they cannot.
 
 A record is accepted iff it is JSON (RFC 8259) in UTF-8, not larger than ``MAX_PAYLOAD_BYTES`` and accepted
-by ``schemas.hot``, the judge of what an event may hold. Parsing it twice would cost more than all the rest:
-what is plainly right is recognised here on orjson's result; only a doubtful record goes before the judge.
-Tests hold both ways to the same verdict.
+by ``schemas.hot``, the judge of what an event may hold. Asking the judge costs more than all the rest, so
+what is plainly right is recognised by msgspec, many records in one call; only a doubtful one goes before the
+judge. Tests hold both ways to the same verdict.
 
 An outcome carries the fields of its prediction and its label in one object, so names must not meet:
 a prediction's own field that is called like one of the outcome's (``label``, ``seq``, ``source`` …) becomes
 ``prediction_<name>``, and every field of a label that driftloop does not know becomes ``label_<name>``.
+Most payloads need not be encoded again for that: an outcome's beginning is cut out of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
+import msgspec
 import orjson
+from msgspec import UNSET, Meta, UnsetType
 
-from ..schemas.base import MODEL_NAME_PATTERN
+from ..schemas.base import MODEL_NAME_PATTERN, ClassValue, FeatureValue
 from ..schemas.errors import DecodeError
 from ..schemas.hot import LabelDict, PredictionDict, decode_label, decode_prediction
+from .outcomes import Statement, outcome_head, said_before, statement_of
 
 # An outcome holds a prediction and a label and must fit into max.message.bytes, 4 MiB. Encoding can make a
 # payload larger than it came: 1e15 becomes 1000000000000000.0.
 MAX_PAYLOAD_BYTES = 1 << 20
-MAX_ENCODED_BYTES = 5 << 18
 
-_MAX_INT = 2**53
-_OBJECT = cast("type[dict[str, Any]]", dict)
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_CLASSES = frozenset({str, int, float, bool})
-_NUMBERS = frozenset({int, float})
-_ROLES = frozenset({"champion", "shadow", "canary"})
 _PREDICTION_FIELDS = frozenset(PredictionDict.__annotations__)
-_COMMON_FIELDS = _PREDICTION_FIELDS - {"segments", "error"}
 _LABEL_FIELDS = frozenset(LabelDict.__annotations__)
 # What an outcome has beside its prediction's fields; ``events.Outcome`` is the source, a test compares.
 OUTCOME_FIELDS = frozenset(
@@ -45,27 +41,133 @@ OUTCOME_FIELDS = frozenset(
     }
 )  # fmt: skip
 
+PredictionId = Annotated[str, Meta(min_length=1, max_length=128)]
+TimestampMs = Annotated[int, Meta(ge=0, lt=2**53)]
 
-def read_prediction(data: bytes | None) -> PredictionDict:
+
+class PredictionEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A prediction without fields of its own; see ``events.Prediction``."""
+
+    prediction_id: PredictionId
+    model: str
+    version: Annotated[int, Meta(ge=0, lt=2**31)]
+    ts: TimestampMs
+    features: dict[str, FeatureValue]
+    prediction: ClassValue | None = None
+    scores: dict[str, float] | None = None
+    latency_ms: Annotated[float, Meta(ge=0)] | None = None
+    error: str | None = None
+    segments: dict[str, FeatureValue] | None = None
+    role: Literal["champion", "shadow", "canary"] | UnsetType = UNSET
+
+
+class LabelEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A label without fields of its own; see ``events.Label``."""
+
+    prediction_id: PredictionId
+    ts: TimestampMs
+    label: ClassValue | None = None
+    correct: bool | None = None
+    source: Annotated[str, Meta(max_length=64)] = "system"
+    annotator: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class ReadPrediction(NamedTuple):
+    """``head``: the JSON of its outcome up to the label, without the closing brace."""
+
+    event: PredictionEvent
+    head: bytes
+
+
+class ReadLabel(msgspec.Struct, frozen=True, gc=False):
+    """What a label says and of which prediction."""
+
+    prediction_id: str
+    ts: int
+    statement: Statement
+
+
+Read = TypeVar("Read", ReadPrediction, ReadLabel)
+Event = TypeVar("Event", PredictionEvent, LabelEvent)
+Refuse = Callable[[int, str], None]
+
+_OPEN, _CLOSE = set(b"{"), set(b"}")
+
+_PREDICTION = msgspec.json.Decoder(PredictionEvent)
+_LABEL = msgspec.json.Decoder(LabelEvent)
+
+
+def read_predictions(
+    values: Sequence[bytes | None], refuse: Refuse
+) -> tuple[list[PredictionEvent | None], list[bytes]]:
+    """Events and their outcomes' heads. ``refuse`` is told index and reason where there is None."""
+    lines = _as_lines(values)
+    if lines is not None and (events := _all_at_once(_PREDICTION, lines, len(values))) is not None:
+        heads = _heads_of(events, cast("Sequence[bytes]", values), lines)
+        if heads is not None:
+            return cast("list[PredictionEvent | None]", events), heads
+    found = _one_by_one(values, read_prediction, refuse)
+    return (
+        [None if one is None else one.event for one in found],
+        [b"" if one is None else one.head for one in found],
+    )
+
+
+def read_labels(values: Sequence[bytes | None], refuse: Refuse) -> list[ReadLabel | None]:
+    """``refuse`` is told index and reason where there is None."""
+    lines = _as_lines(values)
+    if lines is not None and (events := _all_at_once(_LABEL, lines, len(values))) is not None:
+        try:
+            return [
+                ReadLabel(
+                    event.prediction_id,
+                    event.ts,
+                    said_before(event.label, event.source)
+                    if event.label is not None and event.correct is None and event.annotator is None
+                    else _statement_of(event),
+                )
+                for event in events
+            ]
+        except DecodeError:
+            pass  # one of them; which one, they are asked one by one
+    return _one_by_one(values, read_label, refuse)
+
+
+def read_prediction(data: bytes | None) -> ReadPrediction:
     """Raises DecodeError with the reason for the dead letter."""
-    event = _parse(data)
-    if type(event) is _OBJECT:
-        plain: dict[str, Any] = event
-        seen = _common_fields(plain)
-        if seen == len(plain):
-            return plain  # pyright: ignore[reportReturnType]  # checked field by field
-        if seen and _are_plain_extras(plain):
-            return _apart_from_outcome(plain)
-    decode_prediction(data or b"")
-    return _apart_from_outcome(event)
+    value = _within_limits(data)
+    try:
+        event = _PREDICTION.decode(value)
+        if _is_model_name(event.model):
+            return ReadPrediction(event, head_of(event, value))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # it may have fields of its own; the judge decides
+    given = _parse(value)
+    decode_prediction(value)
+    known = {name: given[name] for name in _PREDICTION_FIELDS if name in given}
+    if known.get("latency_ms") is not None:
+        known["latency_ms"] = float(known["latency_ms"])
+    return ReadPrediction(PredictionEvent(**known), outcome_head(_apart_from_outcome(given)))
 
 
-def read_label(data: bytes | None) -> LabelDict:
+def read_label(data: bytes | None) -> ReadLabel:
     """Raises DecodeError with the reason for the dead letter."""
-    event = _parse(data)
-    if type(event) is not _OBJECT or not _is_plain_label(event):
-        decode_label(data or b"")
-    return event  # pyright: ignore[reportReturnType]  # checked field by field
+    value = _within_limits(data)
+    try:
+        event = _LABEL.decode(value)
+        return ReadLabel(event.prediction_id, event.ts, _statement_of(event))
+    except (msgspec.DecodeError, UnicodeDecodeError, DecodeError):
+        pass  # it may have fields of its own; the judge decides
+    given = cast("LabelDict", _parse(value))
+    decode_label(value)
+    statement = statement_of(
+        given.get("label"),
+        given.get("correct"),
+        given.get("source", "system"),
+        given.get("annotator"),
+        label_extras(given),
+    )
+    return ReadLabel(given["prediction_id"], given["ts"], statement)
 
 
 def label_extras(label: LabelDict) -> dict[str, object]:
@@ -80,28 +182,74 @@ def label_extras(label: LabelDict) -> dict[str, object]:
     return extras
 
 
-def encode_object(event: Mapping[str, object]) -> bytes:
-    """JSON bytes. Raises DecodeError for what can be read and not written again: too deep or too large."""
-    try:
-        encoded = orjson.dumps(event)
-    except orjson.JSONEncodeError as error:
-        raise DecodeError(f"cannot be carried into an outcome: {error}") from error
-    if len(encoded) > MAX_ENCODED_BYTES:
-        raise DecodeError(
-            f"too large: {len(encoded)} bytes as JSON, at most {MAX_ENCODED_BYTES} can be joined"
-        )
-    return encoded
+def head_of(event: PredictionEvent, value: bytes) -> bytes:
+    """The payload with ``model`` moved to its front, if it has no field twice and no space to spare.
+
+    Fields are counted by their colons: each has one at least, also one that comes twice and is in ``event``
+    only once. Raises DecodeError for what JSON cannot carry on, or where an answer is missing.
+    """
+    if event.prediction is None and event.error is None:
+        raise DecodeError("Prediction: needs `prediction`, or `error` when the request failed")
+    if value[-1:] == b"}" and value.count(b":") == _fields_of((event,)):
+        return _cut_head(event, value, _first_field(event.model))
+    return outcome_head(cast("dict[str, Any]", orjson.loads(value)))
 
 
-def _parse(data: bytes | None) -> Any:
-    if not data:
-        raise DecodeError("empty: a record without a value says nothing")
-    if len(data) > MAX_PAYLOAD_BYTES:
-        raise DecodeError(f"too large: {len(data)} bytes, at most {MAX_PAYLOAD_BYTES} can be joined")
+def _heads_of(events: Sequence[PredictionEvent], values: Sequence[bytes], lines: bytes) -> list[bytes] | None:
+    """``head_of`` of each; None where they must be asked one by one."""
+    first = {model: _first_field(model) for model in {event.model for event in events}}
+    if not all(map(_is_model_name, first)):
+        return None
+    unanswered = [event.error for event in events if event.prediction is None]
+    if unanswered.count(None):
+        return None
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise DecodeError(f"not JSON: {error}") from error
+        if lines.count(b":") == _fields_of(events):
+            return [
+                _cut_head(event, value, first[event.model])
+                for event, value in zip(events, values, strict=True)
+            ]
+        return [head_of(event, value) for event, value in zip(events, values, strict=True)]
+    except DecodeError:
+        return None
+
+
+def _fields_of(events: Sequence[PredictionEvent]) -> int:
+    """How many fields they have in all, those of their objects included."""
+    count = len(events)
+    scores = [len(event.scores) + 1 for event in events if event.scores is not None]
+    segments = [len(event.segments) + 1 for event in events if event.segments is not None]
+    return (
+        9 * count
+        + sum([len(event.features) for event in events])
+        + sum(scores)
+        + sum(segments)
+        - [event.prediction for event in events].count(None)
+        - [event.error for event in events].count(None)
+        - [event.latency_ms for event in events].count(None)
+        - [event.role for event in events].count(UNSET)
+    )
+
+
+def _cut_head(event: PredictionEvent, value: bytes, first: bytes) -> bytes:
+    """For a payload whose last byte closes it and that has no field twice. ``first``: of the head."""
+    if value.startswith(first):
+        return value[:-1]
+    at = value.find(first[1:])
+    # In a text its quotes would be escaped. A feature or a class may be called so too.
+    if (
+        at > 0
+        and "model" not in event.features
+        and not (event.scores and "model" in event.scores)
+        and not (event.segments and "model" in event.segments)
+    ):
+        return first + value[1:at] + value[at + len(first) - 1 : -1]
+    return outcome_head(cast("dict[str, Any]", orjson.loads(value)))
+
+
+@lru_cache(maxsize=4096)
+def _first_field(model: str) -> bytes:
+    return b'{"model":"%b",' % model.encode()
 
 
 @lru_cache(maxsize=4096)
@@ -109,100 +257,71 @@ def _is_model_name(name: str) -> bool:
     return re.fullmatch(MODEL_NAME_PATTERN, name) is not None
 
 
-def _common_fields(e: dict[str, Any]) -> int:
-    """How many of the most common fields it has, if all of these are right beyond doubt; else 0."""
+def _statement_of(event: LabelEvent) -> Statement:
+    if (event.label is None) == (event.correct is None):
+        raise DecodeError("Label: needs exactly one of `label` and `correct`")
+    return statement_of(event.label, event.correct, event.source, event.annotator)
+
+
+def _as_lines(values: Sequence[bytes | None]) -> bytes | None:
+    """One record a line; None where it is not certain that each line is one record and none else.
+
+    Each begins with a brace and ends with one, and no line ends within: so none can go on in the next line,
+    and each holds one object at least. If there are as many objects as lines, there is one in each.
+    """
+    if not values or None in values:
+        return None
+    whole = cast("Sequence[bytes]", values)
+    if max(map(len, whole)) > MAX_PAYLOAD_BYTES:
+        return None
+    if (
+        min(map(len, whole)) == 0
+        or {value[0] for value in whole} != _OPEN
+        or {value[-1] for value in whole} != _CLOSE
+    ):
+        return None
+    lines = b"\n".join(whole)
+    return lines if lines.count(b"\n") == len(whole) - 1 else None
+
+
+def _all_at_once(decoder: msgspec.json.Decoder[Event], lines: bytes, count: int) -> list[Event] | None:
+    """One event per line; None where one is not plainly right."""
     try:
-        prediction_id, model, version, ts = e["prediction_id"], e["model"], e["version"], e["ts"]
-        features = e["features"]
-    except KeyError:
-        return 0
-    if not (
-        type(prediction_id) is str
-        and 0 < len(prediction_id) <= 128
-        and type(model) is str
-        and type(version) is int
-        and 0 <= version < 2**31
-        and type(ts) is int
-        and 0 <= ts < _MAX_INT
-        and type(features) is _OBJECT
-        and _SCALARS.issuperset(map(type, features.values()))
-        and _is_model_name(model)
-    ):
-        return 0
-    answer = e.get("prediction")
-    if answer is None:
-        if type(e.get("error")) is not str:
-            return 0
-    elif type(answer) not in _CLASSES:
-        return 0
-    seen = 5 + ("prediction" in e)
-    if (role := e.get("role")) is not None:
-        if type(role) is not str or role not in _ROLES:
-            return 0
-        seen += 1
-    if (latency := e.get("latency_ms")) is not None:
-        if type(latency) not in _NUMBERS or latency < 0:
-            return 0
-        seen += 1
-    if (scores := e.get("scores")) is not None:
-        if type(scores) is not _OBJECT or not _NUMBERS.issuperset(map(type, scores.values())):
-            return 0
-        seen += 1
-    return seen
+        events = decoder.decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return events if len(events) == count else None
 
 
-def _are_plain_extras(e: dict[str, Any]) -> bool:
-    """The rarer fields, null ones, and those that driftloop does not know."""
-    for name, value in e.items():
-        if name in _COMMON_FIELDS and value is not None:
-            continue
-        if name == "segments":
-            if value is not None and not (
-                type(value) is _OBJECT and _SCALARS.issuperset(map(type, value.values()))
-            ):
-                return False
-        elif name == "error":
-            if value is not None and type(value) is not str:
-                return False
-        elif name == "role" or type(value) not in _SCALARS:
-            return False
-    return True
+def _one_by_one(
+    values: Sequence[bytes | None], read: Callable[[bytes | None], Read], refuse: Refuse
+) -> list[Read | None]:
+    found: list[Read | None] = []
+    for value in values:
+        try:
+            found.append(read(value))
+        except DecodeError as error:
+            refuse(len(found), error.reason)
+            found.append(None)
+    return found
 
 
-def _is_plain_label(e: dict[str, Any]) -> bool:
-    prediction_id, ts = e.get("prediction_id"), e.get("ts")
-    if not (
-        type(prediction_id) is str
-        and 0 < len(prediction_id) <= 128
-        and type(ts) is int
-        and 0 <= ts < _MAX_INT
-    ):
-        return False
-    label, correct = e.get("label"), e.get("correct")
-    if label is None:
-        if type(correct) is not bool:
-            return False
-    elif correct is not None or type(label) not in _CLASSES:
-        return False
-    seen = 3
-    if (source := e.get("source")) is not None:
-        if type(source) is not str or len(source) > 64:
-            return False
-        seen += 1
-    return seen == len(e) or _are_plain_label_extras(e)
+def _within_limits(data: bytes | None) -> bytes:
+    if not data:
+        raise DecodeError("empty: a record without a value says nothing")
+    if len(data) > MAX_PAYLOAD_BYTES:
+        raise DecodeError(f"too large: {len(data)} bytes, at most {MAX_PAYLOAD_BYTES} can be joined")
+    return data
 
 
-def _are_plain_label_extras(e: dict[str, Any]) -> bool:
-    for name, value in e.items():
-        if name == "annotator":
-            if value is not None and (type(value) is not str or len(value) > 256):
-                return False
-        elif type(value) not in _SCALARS or (name == "source" and value is None):
-            return False
-    return True
+def _parse(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError(f"not JSON: {error}") from error
 
 
-def _apart_from_outcome(prediction: dict[str, Any]) -> PredictionDict:
+def _apart_from_outcome(prediction: Mapping[str, Any]) -> dict[str, Any]:
     """With its own fields renamed where an outcome has one of that name."""
     renamed: dict[str, Any] = {}
     for name, value in prediction.items():
@@ -213,4 +332,4 @@ def _apart_from_outcome(prediction: dict[str, Any]) -> PredictionDict:
             renamed[other] = value
         else:
             renamed[name] = value
-    return renamed  # pyright: ignore[reportReturnType]  # as it came, but for names of its own
+    return renamed

@@ -11,7 +11,7 @@ restart neither forgets to announce an end nor announces one twice.
 from __future__ import annotations
 
 from ..schemas.spec import Join
-from .join_records import Group, Held, KeptLabel
+from .join_records import Entry, Group, Held, KeptLabel, Pair, group_of
 from .join_state import LABEL_ENDS, PREDICTION_ENDS, Deadlines, JoinState, Position, bucket_of
 from .join_work import Work
 
@@ -24,11 +24,18 @@ def hands_of(position: Position) -> Hands:
     return position.evicted_predictions, position.evicted_labels
 
 
-def deadlines(group: Group, join: Join) -> Deadlines:
-    """When this group must be looked at next: for its predictions, and for its labels."""
-    ends = [_end_of(held, join) for held in group.predictions]
-    waiting = [label.append_ms for label in group.labels if not label.used or not ends]
-    return Deadlines(min(ends) if ends else None, min(waiting) + join.early_horizon if waiting else None)
+def deadlines(entry: Entry, join: Join) -> Deadlines:
+    """When this entry must be looked at next: for its predictions, and for its labels."""
+    if isinstance(entry, Pair):
+        held_ms, label_ms = entry.held.append_ms, entry.label_ms
+        return (held_ms if held_ms > label_ms else label_ms) + join.correction_window, None
+    if isinstance(entry, Held):
+        return _end_of(entry, join), None
+    if isinstance(entry, KeptLabel):
+        return None, entry.append_ms + join.early_horizon
+    ends = [_end_of(held, join) for held in entry.predictions]
+    waiting = [label.append_ms for label in entry.labels if not label.used or not ends]
+    return min(ends) if ends else None, min(waiting) + join.early_horizon if waiting else None
 
 
 def _end_of(held: Held, join: Join) -> int:
@@ -88,8 +95,8 @@ class Eviction:
             bucket_of(oldest_ms + shortest[clock]) <= hands_of(position)[clock] for clock in (0, 1)
         ):
             # Records that came after their end: from a topic that was read much later than the other.
-            for name, group in self._state.staged():
-                self._end(work, name, group, hands_of(position))
+            for name, entry in self._state.staged():
+                self._end(work, name, group_of(entry), hands_of(position))
         return position
 
     def end_listed(self, work: Work, position: Position, until: Hands) -> Position:
@@ -101,9 +108,9 @@ class Eviction:
             listed = dict.fromkeys((*names, *more))
             self._state.fetch(listed)
             for name in listed:
-                group = self._state.get(name)
-                if group is not None:
-                    self._end(work, name, group, (predictions_hand, labels_hand))
+                entry = self._state.get(name)
+                if entry is not None:
+                    self._end(work, name, group_of(entry), (predictions_hand, labels_hand))
         return position._replace(evicted_predictions=predictions_hand, evicted_labels=labels_hand)
 
     def _end(self, work: Work, name: str, group: Group, hands: Hands) -> None:

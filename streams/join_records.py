@@ -1,16 +1,16 @@
 """What the joiner holds of an id until its time is over, and how that lies on disk.
 
 Values never change: a changed one is a new one, so that an aborted batch is forgotten by forgetting its
-changes.
+changes. What is usual is held in few objects: a prediction that waits, a label that waits, a pair that has
+met; everything else is a ``Group``, and ``group_of`` makes one of anything. The garbage collector never
+looks at any of them: they hold no cycles.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import orjson
+import msgspec
 
 from ..schemas.base import ClassValue
 from ..schemas.events import Role
@@ -30,7 +30,7 @@ class Track(NamedTuple):
     role: Role
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The label that a prediction's newest outcome carries. ``seq`` -1: its outcome is not known yet."""
 
     value: ClassValue
@@ -41,7 +41,7 @@ class Match(NamedTuple):
     seq: int
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="h"):
     """A prediction: ``head`` is the JSON of its outcome up to the label, without the closing brace."""
 
     track: Track
@@ -52,8 +52,11 @@ class Held(NamedTuple):
     segments: Segments
     match: Match | None
 
+    def matched(self, match: Match | None) -> Held:
+        return Held(self.track, self.head, self.append_ms, self.ts, self.answer, self.segments, match)
 
-class KeptLabel(NamedTuple):
+
+class KeptLabel(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="l"):
     """A label as it came. ``used``: it reached a prediction, so nobody misses it when its time is over."""
 
     value: bytes
@@ -62,58 +65,56 @@ class KeptLabel(NamedTuple):
     offset: int
     used: bool
 
+    def reached(self) -> KeptLabel:
+        return KeptLabel(self.value, None, self.append_ms, self.offset, True)
 
-class Group(NamedTuple):
+
+class Pair(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
+    """A prediction (as it waited) and the label of its one outcome, which is no verdict."""
+
+    held: Held
+    value: ClassValue
+    source: str
+    seq: int
+    label: bytes
+    label_ms: int
+    label_offset: int
+
+    @property
+    def matched_ms(self) -> int:
+        return max(self.held.append_ms, self.label_ms)
+
+
+class Group(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="g"):
     """All that is held under one prediction_id; labels in their partition's order."""
 
     predictions: tuple[Held, ...]
     labels: tuple[KeptLabel, ...]
 
 
-Recall = Callable[[bytes, int, Match | None], Held]
+Entry = Held | KeptLabel | Pair | Group
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Entry)
+
+encode_entry = _ENCODER.encode
 
 
-def encode_group(group: Group) -> bytes:
-    """One line of JSON (sizes and numbers) and then the payloads as they are."""
-    heads = [held.head for held in group.predictions]
-    values = [label.value for label in group.labels]
-    numbers = [
-        [
-            (len(held.head), held.append_ms, None if held.match is None else tuple(held.match))
-            for held in group.predictions
-        ],
-        [
-            (
-                len(label.value),
-                label.append_ms,
-                label.offset,
-                label.used,
-                None if label.key is None else b64encode(label.key).decode(),
-            )
-            for label in group.labels
-        ],
-    ]
-    return b"".join((orjson.dumps(numbers), b"\n", *heads, *values))
+def decode_entry(data: bytes) -> Entry:
+    """Raises msgspec.MsgspecError for what ``encode_entry`` has not made."""
+    return _DECODER.decode(data)
 
 
-def decode_group(data: bytes, recall: Recall) -> Group:
-    """``recall`` makes a Held of head, append time and match."""
-    end = data.index(b"\n")
-    sizes, kept = cast(
-        "tuple[list[tuple[int, int, list[object] | None]], list[tuple[int, int, int, bool, str | None]]]",
-        orjson.loads(data[:end]),
+def group_of(entry: Entry) -> Group:
+    """The same, told in the one way that holds everything."""
+    if isinstance(entry, Group):
+        return entry
+    if isinstance(entry, Held):
+        return Group((entry,), ())
+    if isinstance(entry, KeptLabel):
+        return Group((), (entry,))
+    match = Match(entry.value, False, entry.source, entry.matched_ms, 0, entry.seq)
+    return Group(
+        (entry.held.matched(match),),
+        (KeptLabel(entry.label, None, entry.label_ms, entry.label_offset, True),),
     )
-    at = end + 1
-    predictions: list[Held] = []
-    for size, append_ms, match in sizes:
-        predictions.append(
-            recall(data[at : at + size], append_ms, None if match is None else Match._make(match))
-        )
-        at += size
-    labels: list[KeptLabel] = []
-    for size, append_ms, offset, used, key in kept:
-        labels.append(
-            KeptLabel(data[at : at + size], None if key is None else b64decode(key), append_ms, offset, used)
-        )
-        at += size
-    return Group(tuple(predictions), tuple(labels))

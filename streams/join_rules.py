@@ -22,6 +22,7 @@ from ..schemas.base import ClassValue, class_name
 from ..schemas.serving import FeatureType
 from ..schemas.spec import Join, ModelSpec
 from .join_records import Answer, Held, Match
+from .outcomes import Statement
 
 
 class Ruling(Enum):
@@ -65,6 +66,11 @@ class ModelRules:
         """Whether labels of this source count for the model."""
         return self.allowed_sources is None or source in self.allowed_sources
 
+    @property
+    def takes_any_class(self) -> bool:
+        """Whether any label that is no verdict may be a match."""
+        return self.allowed_sources is None and not self.regression
+
     def rank(self, source: str) -> int:
         """0 is the strongest; sources that the spec does not name rank below all that it does."""
         return self.ranks.get(source, len(self.ranks))
@@ -85,60 +91,52 @@ class Rules:
         return self.models.get(model, DEFAULT_RULES)
 
 
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What a label says, whichever way it says it."""
-
-    value: ClassValue
-    verdict: bool
-    source: str
-
-    def same_as(self, match: Match) -> bool:
-        return self.verdict == match.verdict and class_name(self.value) == class_name(match.value)
-
-
-def judge(held: Held, truth: Truth, append_ms: int, rules: ModelRules, join: Join, proven: bool) -> Ruling:
+def judge(held: Held, said: Statement, append_ms: int, rules: ModelRules, join: Join, proven: bool) -> Ruling:
     """What a label appended at ``append_ms`` is to ``held``.
 
     ``proven``: a match counts only if its outcome is known to be in the log. While restoring it is False,
     because what was emitted is learned after what was read.
     """
-    if truth.verdict and held.track.role != "champion":
+    if said.verdict and held.track.role != "champion":
         return Ruling.NOT_ABOUT_IT
-    if not rules.allows(truth.source):
+    if not rules.allows(said.source):
         return Ruling.NOT_ALLOWED
     match = held.match
     if match is None or (proven and match.seq < 0):
         delay = append_ms - held.append_ms
         if delay > join.horizon or -delay > join.early_horizon:
             return Ruling.OUT_OF_TIME
-        return Ruling.FIRST if _usable(truth, rules) else Ruling.UNUSABLE
+        return Ruling.FIRST if is_usable(said, rules) else Ruling.UNUSABLE
     if append_ms - match.matched_ms > join.correction_window:
         return Ruling.OUT_OF_TIME
-    if rules.rank(truth.source) > rules.rank(match.source):
+    if rules.rank(said.source) > rules.rank(match.source):
         return Ruling.WEAKER
-    if truth.same_as(match):
+    if is_same(said.value, said.verdict, match):
         return Ruling.REPEAT
-    return Ruling.CORRECTION if _usable(truth, rules) else Ruling.UNUSABLE
+    return Ruling.CORRECTION if is_usable(said, rules) else Ruling.UNUSABLE
 
 
-def _usable(truth: Truth, rules: ModelRules) -> bool:
+def is_same(value: ClassValue, verdict: bool, match: Match) -> bool:
+    """Whether a label says what the match has."""
+    return verdict == match.verdict and class_name(value) == class_name(match.value)
+
+
+def is_usable(said: Statement, rules: ModelRules) -> bool:
     """A regression's ground truth is a number; a verdict or a class is right for any model's outcome."""
-    return truth.verdict or not rules.regression or type(truth.value) in (int, float)
+    return said.verdict or not rules.regression or type(said.value) in (int, float)
 
 
-def error_value(answer: Answer, truth: Truth, rules: ModelRules) -> float | None:
+def error_value(answer: Answer, said: Statement, rules: ModelRules) -> float | None:
     """0 or 1 for classes and verdicts, |y − ŷ| for numbers; None where there is nothing to compare."""
     if answer is None:
         return None
     if rules.regression:
-        if truth.verdict or isinstance(answer, str) or isinstance(truth.value, str):
+        if said.verdict or isinstance(answer, str) or isinstance(said.value, str):
             return None
-        return min(abs(float(truth.value) - answer), sys.float_info.max)
-    if truth.verdict:
-        return 0.0 if truth.value else 1.0
-    named = answer if isinstance(answer, str) else class_name(answer)
-    return 0.0 if class_name(truth.value) == named else 1.0
+        return min(abs(float(said.value) - answer), sys.float_info.max)
+    if said.verdict:
+        return 0.0 if said.value else 1.0
+    return 0.0 if said.name == (answer if isinstance(answer, str) else class_name(answer)) else 1.0
 
 
 def answer_of(prediction: ClassValue | None, rules: ModelRules) -> Answer:

@@ -1,13 +1,13 @@
 """What the joiner remembers of one input partition: a memory tier, written behind to a key-value store.
 
-Layers, newest first: the changes of the batch under way (forgotten by ``rollback``); what has changed since
-the last flush; two generations of groups that are written (the older one is dropped whole); the store.
-The store is written by ``flush`` only, after the transactions it covers have committed: groups, expiry times
+Layers, newest first: the changes of the batch under way (forgotten by ``rollback``); two generations of
+entries (the older one is dropped whole, once all of it is written); the store.
+The store is written by ``flush`` only, after the transactions it covers have committed: entries, expiry times
 and the position they stand for in one atomic write. Between two flushes the log is what remembers.
 
-Expiry: each group is listed under the second in which its first prediction ends, and under that in which its
+Expiry: each id is listed under the second in which its first prediction ends, and under that in which its
 first unused label does. A list is read when time has got there; reading it twice, or listing a group twice,
-does no harm, because what has ended is decided from the group itself.
+does no harm, because what has ended is decided from the entry itself.
 
 On failure: a crash at any moment leaves the store at the last flush, which is a state the log once produced.
 """
@@ -20,16 +20,16 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from .join_records import Group, Recall, decode_group, encode_group
+from .join_records import Entry, decode_entry, encode_entry
 
-GROUP_PREFIX = b"g"
+ENTRY_PREFIX = b"e"
 PREDICTION_ENDS = b"P"
 LABEL_ENDS = b"L"
 _POSITION_KEY = b"m"
 _BUCKET_MS = 1000
 _LIST_MAX = 5_000  # ids per expiry list: one is the least that an eviction reads
 _U64 = struct.Struct(">Q")
-LAYOUT = 1  # of keys and values below; another number on disk means: discard and restore from the log
+LAYOUT = 2  # of keys and values below; another number on disk means: discard and restore from the log
 
 
 class Position(NamedTuple):
@@ -99,11 +99,8 @@ class MemoryStore:
         return not self.pairs
 
 
-class Deadlines(NamedTuple):
-    """When a group's first prediction and its first unused label end; None: it has none."""
-
-    predictions: int | None
-    labels: int | None
+# When an entry's first prediction and its first unused label end, in ms; None: it has none.
+Deadlines = tuple[int | None, int | None]
 
 
 def bucket_of(deadline_ms: int) -> int:
@@ -112,26 +109,24 @@ def bucket_of(deadline_ms: int) -> int:
 
 
 class JoinState:
-    """The groups of one input partition and the position in the log that they stand for."""
+    """The entries of one input partition and the position in the log that they stand for."""
 
     def __init__(
         self,
         store: Store,
-        recall: Recall,
-        deadlines: Callable[[Group], Deadlines],
+        deadlines: Callable[[Entry], Deadlines],
         *,
         capacity: int = 200_000,
     ) -> None:
-        """``recall`` makes a Held from stored bytes; ``deadlines`` tells when a group ends."""
+        """``deadlines`` tells when an entry ends. ``capacity``: about how many ids memory holds."""
         self._store = store
-        self._recall = recall
         self._deadlines = deadlines
         self._capacity = capacity
-        self._staged: dict[str, Group | None] = {}
+        self._staged: dict[str, Entry | None] = {}
         self._removed: list[str] = []
-        self._dirty: dict[str, Group | None] = {}
-        self._recent: dict[str, Group] = {}
-        self._old: dict[str, Group] = {}
+        self._unwritten: dict[str, Entry | None] = {}
+        self._recent: dict[str, Entry] = {}
+        self._old: dict[str, Entry] = {}
         self._complete = store.is_empty()
         data = store.get_many([_POSITION_KEY])[0]
         # The number of expiry lists ever written makes their keys unique across restarts.
@@ -139,19 +134,19 @@ class JoinState:
         self.position = Position(*position)
 
     def warm_up(self) -> None:
-        """Reads all groups into memory if they fit, so that no batch needs to ask the store."""
-        found: dict[str, Group] = {}
-        for key, data in self._store.scan(GROUP_PREFIX, _after(GROUP_PREFIX)):
+        """Reads all entries into memory if they fit, so that no batch needs to ask the store."""
+        found: dict[str, Entry] = {}
+        for key, data in self._store.scan(ENTRY_PREFIX, _after(ENTRY_PREFIX)):
             if len(found) > self._capacity // 2:
                 return
-            found[key[1:].decode()] = decode_group(data, self._recall)
+            found[key[1:].decode()] = decode_entry(data)
         self._recent = found
         self._complete = True
 
     @property
     def unwritten(self) -> int:
-        """Groups changed since the last flush."""
-        return len(self._dirty)
+        """Ids changed since the last flush."""
+        return len(self._unwritten)
 
     @property
     def complete(self) -> bool:
@@ -162,44 +157,46 @@ class JoinState:
         """Brings what the store holds of these ids into memory, so that ``get`` finds it."""
         if self._complete:
             return
-        dirty, recent, old = self._dirty, self._recent, self._old
-        absent = [name for name in ids if name not in dirty and name not in recent and name not in old]
+        unwritten, recent, old = self._unwritten, self._recent, self._old
+        absent = [name for name in ids if name not in recent and name not in old and name not in unwritten]
         if not absent:
             return
-        stored = self._store.get_many([GROUP_PREFIX + name.encode() for name in absent])
+        stored = self._store.get_many([ENTRY_PREFIX + name.encode() for name in absent])
         for name, data in zip(absent, stored, strict=True):
             if data is not None:
-                recent[name] = decode_group(data, self._recall)
+                recent[name] = decode_entry(data)
 
-    def get(self, name: str) -> Group | None:
-        """The group as the batch under way sees it. The id must have been fetched in this batch."""
+    def get(self, name: str) -> Entry | None:
+        """The entry as the batch under way sees it. The id must have been fetched in this batch."""
         if name in self._staged:
             return self._staged[name]
-        if name in self._dirty:
-            return self._dirty[name]
         return self._recent.get(name) or self._old.get(name)
 
-    def layers(self) -> tuple[Mapping[str, Group | None], ...]:
+    def layers(self) -> tuple[dict[str, Entry | None], Mapping[str, Entry], Mapping[str, Entry]]:
         """What ``get`` looks through, for the loop that cannot afford a call per record: the first that has
-        a group under the id has the right one, as long as the batch under way has removed nothing."""
-        return self._staged, self._dirty, self._recent, self._old
+        an entry under the id has the right one, as long as the batch under way has removed nothing. A change
+        may be staged by putting it into the first.
+        """
+        return self._staged, self._recent, self._old
 
-    def staged(self) -> list[tuple[str, Group]]:
-        """The groups that the batch under way has changed and not removed."""
-        return [(name, group) for name, group in self._staged.items() if group is not None]
+    def staged(self) -> list[tuple[str, Entry]]:
+        """The entries that the batch under way has changed and not removed."""
+        return [(name, entry) for name, entry in self._staged.items() if entry is not None]
 
-    def put(self, name: str, group: Group | None) -> None:
-        """Stages a change; None removes the group."""
-        self._staged[name] = group
-        if group is None:
+    def put(self, name: str, entry: Entry | None) -> None:
+        """Stages a change; None removes the entry."""
+        self._staged[name] = entry
+        if entry is None:
             self._removed.append(name)
 
     def commit(self, position: Position) -> None:
         """The batch's transaction has committed."""
-        self._dirty.update(self._staged)
+        self._unwritten.update(self._staged)
+        self._recent.update(self._staged)  # pyright: ignore[reportArgumentType, reportCallIssue]
         for name in self._removed:
-            self._recent.pop(name, None)
-            self._old.pop(name, None)
+            if self._staged[name] is None:
+                del self._recent[name]
+                self._old.pop(name, None)
         self._staged.clear()
         self._removed.clear()
         self.position = position
@@ -229,25 +226,32 @@ class JoinState:
         """Writes what changed since the last flush, with the position; then lets go of the older half."""
         puts: dict[bytes, bytes] = {}
         deletes: list[bytes] = []
-        lists: dict[bytes, list[str]] = {}
-        recent = self._recent
-        for name, group in self._dirty.items():
-            key = GROUP_PREFIX + name.encode()
-            if group is None:
+        prediction_ends: dict[int, list[str]] = {}
+        label_ends: dict[int, list[str]] = {}
+        deadlines, lists = self._deadlines, self._lists
+        for name, entry in self._unwritten.items():
+            key = ENTRY_PREFIX + name.encode()
+            if entry is None:
                 deletes.append(key)
                 continue
-            recent[name] = group
-            puts[key] = encode_group(group)
-            predictions_end, labels_end = self._deadlines(group)
+            puts[key] = encode_entry(entry)
+            predictions_end, labels_end = deadlines(entry)
             if predictions_end is not None:
-                _list(lists, PREDICTION_ENDS, predictions_end, name)
+                bucket = predictions_end // _BUCKET_MS + 1
+                if bucket in prediction_ends:
+                    prediction_ends[bucket].append(name)
+                else:
+                    prediction_ends[bucket] = [name]
             if labels_end is not None:
-                _list(lists, LABEL_ENDS, labels_end, name)
-        for key, names in lists.items():
-            for i in range(0, len(names), _LIST_MAX):
-                puts[key + _U64.pack(self._lists)] = orjson.dumps(names[i : i + _LIST_MAX])
-                self._lists += 1
-        puts[_POSITION_KEY] = orjson.dumps((self._lists, *self.position))
+                label_ends.setdefault(bucket_of(labels_end), []).append(name)
+        for kind, ends in ((PREDICTION_ENDS, prediction_ends), (LABEL_ENDS, label_ends)):
+            for bucket, names in ends.items():
+                for i in range(0, len(names), _LIST_MAX):
+                    listed = orjson.dumps(names[i : i + _LIST_MAX])
+                    puts[kind + _U64.pack(bucket) + _U64.pack(lists)] = listed
+                    lists += 1
+        self._lists = lists
+        puts[_POSITION_KEY] = orjson.dumps((lists, *self.position))
         over = [
             (kind + _U64.pack(0), kind + _U64.pack(evicted + 1))
             for kind, evicted in (
@@ -256,16 +260,12 @@ class JoinState:
             )
         ]
         self._store.write(puts, deletes, over)
-        self._dirty.clear()
-        if len(recent) > self._capacity // 2:
+        self._unwritten.clear()
+        if len(self._recent) > self._capacity // 2:
             self._complete = self._complete and not self._old
-            self._old, self._recent = recent, {}
+            self._old, self._recent = self._recent, {}
 
 
 def _after(prefix: bytes) -> bytes:
     """The first key behind all that begin with ``prefix``, one byte."""
     return bytes((prefix[0] + 1,))
-
-
-def _list(lists: dict[bytes, list[str]], kind: bytes, deadline_ms: int, name: str) -> None:
-    lists.setdefault(kind + _U64.pack(bucket_of(deadline_ms)), []).append(name)

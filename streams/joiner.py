@@ -20,13 +20,13 @@ from typing import cast
 
 import orjson
 
-from ..schemas.hot import PredictionDict
+from ..schemas.base import ClassValue
 from ..schemas.partition import partition_of
 from .join_batch import Batch
 from .join_eviction import Eviction, Hands, deadlines, hands_of
-from .join_matching import Matching, SegmentNames
-from .join_records import Held, Match, Track
-from .join_rules import Rules, Truth, answer_of
+from .join_matching import Matching
+from .join_records import Group, Held, Match, group_of
+from .join_rules import Rules, is_same
 from .join_state import JoinState, Position, Store
 from .join_work import Effects, Work
 from .vitals_builder import Covered, Tally, vitals_messages
@@ -42,11 +42,8 @@ class Joiner:
         self.partition = partition
         self.rules = rules
         self._vitals_partitions = vitals_partitions
-        self._segments = SegmentNames()
-        self._state = JoinState(
-            store, self._remember, lambda group: deadlines(group, self.rules.join), capacity=capacity
-        )
-        self._matching = Matching(self._state, self._segments)
+        self._state = JoinState(store, lambda entry: deadlines(entry, self.rules.join), capacity=capacity)
+        self._matching = Matching(self._state)
         self._eviction = Eviction(self._state)
         self._staged = self._state.position
         self._oldest_ms: int | None = None
@@ -131,15 +128,18 @@ class Joiner:
         name = cast("str", told["prediction_id"])
         track = (told["model"], told["version"], told.get("role", "champion"))
         self._state.fetch((name,))
-        group = self._state.get(name)
+        entry = self._state.get(name)
         seq = cast("int", told["seq"])
-        if group is None:
+        if entry is None:
             return seq
+        group = group_of(entry)
         predictions = tuple(
-            held._replace(match=_recalled(held, told, append_ms)) if held.track == track else held
-            for held in group.predictions
+            [
+                held.matched(_recalled(held, told, append_ms)) if held.track == track else held
+                for held in group.predictions
+            ]
         )
-        self._state.put(name, group._replace(predictions=predictions))
+        self._state.put(name, Group(predictions, group.labels))
         self._state.commit(self.position)
         return seq
 
@@ -175,19 +175,11 @@ class Joiner:
             )
         return position
 
-    def _remember(self, head: bytes, append_ms: int, match: Match | None) -> Held:
-        """A Held from what the store keeps of it."""
-        event = cast("PredictionDict", orjson.loads(head + b"}"))
-        track = Track(event["model"], event["version"], event.get("role", "champion"))
-        rules = self.rules.of(track.model)
-        answer = answer_of(event.get("prediction"), rules)
-        return Held(track, head, append_ms, event["ts"], answer, self._segments.of(event, rules), match)
-
     def _add_vitals(self, work: Work, batch: Batch) -> None:
         """Vitals of everything the batch did; what belongs to no model goes with vitals partition 0."""
         by_partition: dict[int, list[Tally]] = {}
         for tally in work.tallies.values():
-            if tally.events or tally.seen or tally.labels or tally.counts.total():
+            if tally.events or tally.seqs or tally.labels or tally.counts.total():
                 to = partition_of(tally.track.model, self._vitals_partitions)
                 by_partition.setdefault(to, []).append(tally)
         if work.counts.total():
@@ -202,7 +194,7 @@ class Joiner:
     def _covered(self, work: Work, batch: Batch) -> Covered:
         before, after = self.position, self._staged
         times = (*batch.prediction_records.append_ms, *batch.label_records.append_ms)
-        stamps = [event["ts"] for tally in work.tallies.values() for event in tally.events]
+        stamps = [event.ts for tally in work.tallies.values() for event in tally.events]
         return Covered(
             self.partition,
             (before.predictions, after.predictions),
@@ -216,16 +208,13 @@ class Joiner:
 
 def _recalled(held: Held, told: Mapping[str, object], append_ms: int) -> Match:
     """What is held and what was emitted, put together; where they differ, what was emitted is so."""
-    label = cast("str | None", told.get("label"))
-    truth = Truth(
-        told.get("correct") is True if label is None else label,
-        label is None,
-        cast("str", told.get("source", "system")),
-    )
+    label = cast("ClassValue | None", told.get("label"))
+    verdict = label is None
+    value = told.get("correct") is True if label is None else label
+    source = cast("str", told.get("source", "system"))
     match, revision, seq = held.match, cast("int", told["revision"]), cast("int", told["seq"])
     if match is None:
-        matched_ms = max(held.append_ms, append_ms)
-        return Match(truth.value, truth.verdict, truth.source, matched_ms, revision, seq)
+        return Match(value, verdict, source, max(held.append_ms, append_ms), revision, seq)
     # A repeat by a stronger source left no trace in the log but the label itself, which was replayed.
-    source = match.source if truth.same_as(match) else truth.source
-    return Match(truth.value, truth.verdict, source, match.matched_ms, revision, seq)
+    kept = match.source if is_same(value, verdict, match) else source
+    return Match(value, verdict, kept, match.matched_ms, revision, seq)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..schemas.hot import PredictionDict
-from .join_records import Answer, Segments, Track
+from ..schemas.base import class_name
+from .join_events import PredictionEvent
+from .join_records import Segments, Track
 from .join_rules import ModelRules
 from .vitals_sketches import (
     NAMES,
@@ -38,28 +39,33 @@ _ERRORS_PER_ENTRY = 16_384  # 175 KB of float64 in base64, and 87 KB of gaps
 _CLASSES = 1_000
 
 
-class Seen(NamedTuple):
-    """A revision-0 outcome, as much of it as vitals tell."""
-
-    seq: int
-    error: float | None
-    ts: int
-    delay_ms: int
-    actual: str | None
-    segments: Segments
-
-
 class Tally:
-    """One track in one batch."""
+    """One track in one batch. The lists from ``seqs`` to ``actuals`` are columns: its revision-0 outcomes."""
 
-    __slots__ = ("answers", "counts", "events", "labels", "rules", "seen", "track")
+    __slots__ = (
+        "actuals",
+        "counts",
+        "delays",
+        "errors",
+        "events",
+        "labels",
+        "rules",
+        "segments",
+        "seqs",
+        "track",
+        "ts",
+    )
 
     def __init__(self, track: Track, rules: ModelRules) -> None:
         self.track = track
         self.rules = rules
-        self.events: list[PredictionDict] = []
-        self.answers: list[Answer] = []
-        self.seen: list[Seen] = []
+        self.events: list[PredictionEvent] = []
+        self.seqs: list[int] = []
+        self.errors: list[float | None] = []
+        self.ts: list[int] = []
+        self.delays: list[int] = []
+        self.actuals: list[str | None] = []
+        self.segments: list[tuple[Segments, float | None]] = []  # of the outcomes that have any
         self.labels = 0
         self.counts: Counter[str] = Counter()
 
@@ -110,26 +116,25 @@ def _message(covered: Covered, part: int, entries: list[bytes], counts: Mapping[
 
 def _entries(tally: Tally) -> list[bytes]:
     """Usually one; several where one would be too large."""
-    seen, rows = tally.seen, _sampled(tally.events)
+    rows = _sampled(tally.events)
     model, version, role = tally.track
     track: Json = {"model": model, "version": version, "role": role}
     entry: Json = track | {"counts": _counts(tally)}
-    entry |= _outcomes(seen[:_ERRORS_PER_ENTRY], tally.rules)
+    entry |= _outcomes(tally, slice(0, _ERRORS_PER_ENTRY))
     entry |= _answers(tally)
-    latencies = [latency for row in rows if (latency := row.get("latency_ms")) is not None]
+    latencies = [latency for row in rows if (latency := row.latency_ms) is not None]
     if latencies:
         entry["latency_ms"] = number_sketch(latencies)
-    delays = [one.delay_ms for one in _sampled(seen)]
-    if delays:
-        entry["label_delay_ms"] = number_sketch(delays)
-    numbers, categories = summarise_features([row["features"] for row in rows], tally.rules.feature_types)
+    if tally.delays:
+        entry["label_delay_ms"] = number_sketch(_sampled(tally.delays))
+    numbers, categories = summarise_features([row.features for row in rows], tally.rules.feature_types)
     whole = (
         entry | ({"numbers": numbers} if numbers else {}) | ({"categories": categories} if categories else {})
     )
     encoded = orjson.dumps(whole)
     more = [
-        orjson.dumps(track | {"counts": {}} | _outcomes(seen[i : i + _ERRORS_PER_ENTRY], tally.rules))
-        for i in range(_ERRORS_PER_ENTRY, len(seen), _ERRORS_PER_ENTRY)
+        orjson.dumps(track | {"counts": {}} | _outcomes(tally, slice(i, i + _ERRORS_PER_ENTRY)))
+        for i in range(_ERRORS_PER_ENTRY, len(tally.seqs), _ERRORS_PER_ENTRY)
     ]
     if len(encoded) <= MAX_MESSAGE_BYTES // 2:
         return [encoded, *more]
@@ -157,33 +162,38 @@ def _counts(tally: Tally) -> dict[str, int]:
     return _present(
         {
             "predictions": len(tally.events),
-            "failed": tally.answers.count(None),
+            "failed": [event.prediction for event in tally.events].count(None),
             "labels": tally.labels,
-            "outcomes": len(tally.seen),
+            "outcomes": len(tally.seqs),
         }
         | tally.counts
     )
 
 
-def _outcomes(seen: Sequence[Seen], rules: ModelRules) -> Json:
-    if not seen:
+def _outcomes(tally: Tally, part: slice) -> Json:
+    """Of the outcomes in ``part``; the segments of all are told with the first part."""
+    if not tally.seqs:
         return {}
-    ts = [one.ts for one in seen]
+    ts, errors, numbers = tally.ts[part], tally.errors[part], tally.seqs[part]
     entry: Json = {"ts_min": min(ts), "ts_max": max(ts)}
-    judged = [one for one in seen if one.error is not None]
-    if judged:
-        seqs = np.array([one.seq for one in judged], dtype=np.int64)
-        entry["errors"] = _errors(np.array([one.error for one in judged], dtype=np.float64), rules)
-        entry["first_seq"] = judged[0].seq
-        if int(seqs[-1] - seqs[0]) != len(judged) - 1:
+    if None in errors:
+        judged = [index for index, error in enumerate(errors) if error is not None]
+        errors, numbers = [errors[index] for index in judged], [numbers[index] for index in judged]
+    if errors:
+        seqs = np.array(numbers, dtype=np.int64)
+        entry["errors"] = _errors(np.array(errors, dtype=np.float64), tally.rules)
+        entry["first_seq"] = numbers[0]
+        if int(seqs[-1] - seqs[0]) != len(seqs) - 1:
             entry["seqs"] = base64_text(np.diff(seqs).astype("<u4").tobytes())
-        segments = _segment_errors(judged)
+    if part.start == 0:
+        segments = _segment_errors(tally.segments)
         if segments:
             entry["segments"] = segments
-    if not rules.regression:
-        actual = Counter([one.actual for one in seen if one.actual is not None])
+    if not tally.rules.regression:
+        actual = Counter(tally.actuals[part])
+        del actual[None]
         if actual:
-            entry["actual"] = bounded_counts(actual, _CLASSES)
+            entry["actual"] = bounded_counts(cast("Counter[str]", actual), _CLASSES)
     return entry
 
 
@@ -194,12 +204,12 @@ def _errors(errors: npt.NDArray[np.float64], rules: ModelRules) -> Json:
     return {"kind": "bits", "count": len(errors), "data": base64_text(np.packbits(errors > 0).tobytes())}
 
 
-def _segment_errors(judged: Sequence[Seen]) -> dict[str, dict[str, Json]]:
+def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
     """Per segment and value: outcomes and summed error."""
     together: dict[Segments, list[float]] = {}
-    for one in judged:
-        if one.segments:
-            together.setdefault(one.segments, []).append(one.error or 0.0)
+    for segments, error in judged:
+        if error is not None:
+            together.setdefault(segments, []).append(error)
     counts: dict[str, Counter[str]] = {}
     sums: dict[str, dict[str, list[float]]] = {}
     for segments, errors in together.items():
@@ -223,9 +233,16 @@ def _segment_errors(judged: Sequence[Seen]) -> dict[str, dict[str, Json]]:
 
 def _answers(tally: Tally) -> Json:
     if tally.rules.regression:
-        values = [answer for answer in _sampled(tally.answers) if isinstance(answer, float)]
+        values = [
+            float(event.prediction)
+            for event in _sampled(tally.events)
+            if event.prediction is not None and not isinstance(event.prediction, (str, bool))
+        ]
         return {"predicted_values": number_sketch(values)} if values else {}
-    named = Counter([answer for answer in tally.answers if isinstance(answer, str)])
+    answers = [event.prediction for event in tally.events]
+    named = Counter([answer for answer in answers if type(answer) is str])
+    if named.total() < len(answers):
+        named.update([class_name(one) for one in answers if one is not None and type(one) is not str])
     return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
 
 

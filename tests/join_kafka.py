@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import random
 import subprocess
 import sys
@@ -217,4 +218,4 @@ def joiner_process(
     finally:
         process.terminate()
         code = process.wait(30)
-    assert code == 0
+    assert code in (0, -signal.SIGTERM)  # the signal's own: it came before the joiner had begun

@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import itertools
 import random
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 import pytest
 from datasketches import kll_floats_sketch
-from driftloop.schemas.hot import PredictionDict
+from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.spec import Feature, ModelSpec
 from driftloop.schemas.vitals import NumberSketch, Vitals
-from driftloop.streams.join_records import Track
+from driftloop.streams.join_events import PredictionEvent
+from driftloop.streams.join_records import Segments, Track
 from driftloop.streams.join_rules import ModelRules
 from driftloop.streams.observations import decode_record
-from driftloop.streams.vitals_builder import MAX_MESSAGE_BYTES, Covered, Seen, Tally, vitals_messages
+from driftloop.streams.vitals_builder import MAX_MESSAGE_BYTES, Covered, Tally, vitals_messages
 from driftloop.streams.vitals_sketches import NAMES, SAMPLE
 
 from tests.join_world import entry_seqs
@@ -25,14 +27,19 @@ COVERED = Covered(3, (10, 20), (30, 40), 1_000, 2_000, 5, 9)
 RULES = ModelRules.of(ModelSpec())
 
 
-def event(**features: object) -> PredictionDict:
-    return {  # type: ignore[typeddict-item]
-        "prediction_id": "a", "model": "m", "version": 1, "ts": 5, "features": features, "prediction": "x",
-    }  # fmt: skip
+class Seen(NamedTuple):
+    seq: int
+    error: float | None
+    ts: int
+    segments: Segments
+
+
+def event(**features: FeatureValue) -> PredictionEvent:
+    return PredictionEvent("a", "m", 1, 5, features, prediction="x", latency_ms=3.0)
 
 
 def tally_of(
-    events: list[PredictionDict],
+    events: list[PredictionEvent],
     seen: list[Seen] | None = None,
     *,
     rules: ModelRules = RULES,
@@ -40,8 +47,14 @@ def tally_of(
 ) -> Tally:
     tally = Tally(Track(model, 1, "champion"), rules)
     tally.events += events
-    tally.answers += ["x"] * len(events)
-    tally.seen += seen or []
+    for one in seen or []:
+        tally.seqs.append(one.seq)
+        tally.errors.append(one.error)
+        tally.ts.append(one.ts)
+        tally.delays.append(50)
+        tally.actuals.append("x")
+        if one.segments:
+            tally.segments.append((one.segments, one.error))
     return tally
 
 
@@ -54,8 +67,8 @@ def sketched(sketch: NumberSketch) -> list[float]:
     return sorted(kll.get_quantile((i + 0.5) / kll.n, True) for i in range(kll.n))
 
 
-def outcome(seq: int, error: float | None, segments: tuple[tuple[str, str], ...] = ()) -> Seen:
-    return Seen(seq, error, 100 + seq, 50, "x", segments)
+def outcome(seq: int, error: float | None, segments: Segments = ()) -> Seen:
+    return Seen(seq, error, 100 + seq, segments)
 
 
 def test_a_message_says_what_it_covers_and_what_belongs_to_no_model() -> None:
@@ -180,7 +193,7 @@ def test_numbers_beyond_float32_stay_finite() -> None:
 
 
 def test_the_monitor_reads_what_the_joiner_writes() -> None:
-    rows = [event(x=1.5, c="a") | {"latency_ms": 3.0}]  # type: ignore[operator]
+    rows = [event(x=1.5, c="a")]
     values = vitals_messages(COVERED, [tally_of(rows, [outcome(4, 1.0, (("s", "v"),))])], {})
     (seen,) = decode_record(values[0])  # type: ignore[misc]
     assert (seen.model, seen.partition, seen.seqs.tolist(), seen.errors.tolist()) == ("m", 3, [4], [1.0])
