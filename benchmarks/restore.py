@@ -5,7 +5,7 @@
 The aim is stated for ``--pending 10000000``. Pending predictions are filled in and processed; a checkpoint is
 made when nine tenths of them are. Then, each in a process of its own and in turns with the floor
 (``benchmarks.floor``) over the same records: a restore from the log alone, and one from the checkpoint. The
-rate is that of CPU time, wall time beside it. Last, a joiner that keeps its disk is killed under a light load,
+rate is that of CPU time, wall time beside it. Last, a joiner that keeps its disk is killed under light load,
 and the time to the next outcome of each partition is taken. Writes ``.driftloop/bench/restore.json``.
 """
 
