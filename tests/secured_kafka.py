@@ -27,6 +27,7 @@ from driftloop.infra.broker_security import BrokerSecurity
 from driftloop.streams.connection import Connection
 
 NODE = "driftloop-test-broker"
+MARK = "marked-secret"  # what every secret of these tests holds, so that a leak of any can be found
 
 
 @dataclass
@@ -49,7 +50,7 @@ class SecuredKafka:
         admin = AdminClient(self.admin("").client())
         wanted = [name for name in names if name not in self.passwords]
         for name in wanted:
-            self.passwords[name] = secrets.token_hex(12)
+            self.passwords[name] = f"{MARK}-password-of-{name}-{secrets.token_hex(12)}"
         made = cast(
             "Mapping[str, Future[None]]",
             admin.alter_user_scram_credentials(
@@ -85,7 +86,10 @@ def make_security(folder: Path) -> BrokerSecurity:
     (folder / "broker.pem").write_bytes(private + chain)
     (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
     return BrokerSecurity(
-        folder / "broker.pem", folder / "ca.pem", f"CN={NODE}", admin_password=secrets.token_hex(12)
+        folder / "broker.pem",
+        folder / "ca.pem",
+        f"CN={NODE}",
+        admin_password=f"{MARK}-of-the-administrator-{secrets.token_hex(12)}",
     )
 
 

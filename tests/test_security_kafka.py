@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 import orjson
@@ -32,20 +33,25 @@ from driftloop.schemas.topics import CATALOGUE, LABELS, MODEL_UPDATES, VITALS
 from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
+from driftloop.streams.privacy import Hasher
 
-from tests.secured_kafka import SecuredKafka, make_security
+from tests.secured_kafka import MARK, SecuredKafka, make_security
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PREFIX = "locked."
 LOOP = ("join", "monitor", "train", "serve")
+HTTP = {scope: f"{MARK}-token-of-{scope}-0123456789" for scope in ("predict", "feedback", "admin")}
+HASH_KEY = f"{MARK}-that-hashes"
+# Every logger of a process tells all it can, librdkafka's and the other libraries' among them.
+TELL_ALL = "import logging\nlogging.basicConfig(level=logging.DEBUG)\nlogging.raiseExceptions = True\n"
 TOML = """
 [models.late]
 classes = ["late", "on_time"]
 [models.late.features]
 hour = "number"
-tail = { type = "category", privacy = "drop" }
+tail = { type = "category", privacy = "hash" }
 [models.late.learner]
 kind = "river"
 [models.late.triggers]
@@ -62,8 +68,8 @@ class Locked:
     kafka: SecuredKafka
     folder: Path
     lines: list[str] = field(default_factory=list[str])
-    port: int = 0
-    _printing: threading.Lock = field(default_factory=threading.Lock)
+    address: str = ""
+    printing: threading.Lock = field(default_factory=threading.Lock)
 
     def connection(self, role: str) -> Connection:
         return self.kafka.as_user(role, PREFIX)
@@ -79,6 +85,11 @@ class Locked:
             "DRIFTLOOP_CONFIG": str(self.folder / "driftloop.toml"),
             "DRIFTLOOP_DATA_PARTITIONS": "2",
             "DRIFTLOOP_MODEL_PARTITIONS": "2",
+            "DRIFTLOOP_HTTP_TOKENS": ",".join(f"{scope}={token}" for scope, token in HTTP.items()),
+            "DRIFTLOOP_HASH_KEY": HASH_KEY,
+            "DRIFTLOOP_KAFKA__DEBUG": "security,conf,feature",
+            "DRIFTLOOP_KAFKA__LOG_LEVEL": "7",
+            "PYTHONPATH": str(self.folder / "tell-all"),
             "COLUMNS": "200",
             **kafka,
         }
@@ -91,13 +102,15 @@ class Locked:
 
     def attempt(self, *words: str, user: str) -> subprocess.CompletedProcess[str]:
         config = self.kafka.security.admin_config() if user == "admin" else self.kafka.user_config(user)
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "driftloop", *words], env=os.environ | self.environment(config),
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
+        self.lines += [f"{words[0]}: {line}" for line in (done.stdout + done.stderr).splitlines()]
+        return done
 
     def say(self, role: str, line: str) -> None:
-        with self._printing:
+        with self.printing:
             self.lines.append(f"{role}: {line}")
 
     def overview(self) -> Overview:
@@ -114,6 +127,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         kafka = SecuredKafka(broker, security)
         kafka.add_users(*ROLES, "nobody")
         (folder / "driftloop.toml").write_text(TOML)
+        (folder / "tell-all").mkdir()
+        (folder / "tell-all" / "sitecustomize.py").write_text(TELL_ALL)
         deployment = Locked(kafka, folder)
         principals = [word for role in ROLES for word in ("--principal", f"{role}=User:{role}")]
         assert "added" in deployment.run("topics", "acls", *principals, "--apply", user="admin")
@@ -135,27 +150,38 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         yield deployment
 
 
+def bearer(scope: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {HTTP[scope]}"}
+
+
 def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> None:
     where = wait_until(
         lambda: next((line.split()[-1] for line in locked.lines if "serving late on" in line), None), 60
     )
-    with Client(locked.connection("client")) as client:
+    with Client(locked.connection("client"), hasher=Hasher(HASH_KEY.encode())) as client:
         for number in range(30):
             name = client.prediction("late", 0, {"hour": number % 24, "tail": "N1"}, "on_time")
             client.label(name, "late" if number % 24 > 12 else "on_time")
         assert client.flush(30) == 0
         assert client.stats.dropped == 0
+    locked.address = where
     with httpx.Client(base_url=where, timeout=10) as http:
         for number in range(30):  # the server writes predictions and labels as itself
-            answer = http.post("/predict", json={"features": {"hour": number % 24, "tail": "N1"}})
+            answer = http.post(
+                "/predict",
+                json={"features": {"hour": number % 24, "tail": "N1"}},
+                headers=bearer("predict"),
+            )
             assert answer.status_code == 200, answer.text
             told = {
                 "prediction_id": answer.json()["prediction_id"],
                 "label": "late" if number % 24 > 12 else "on_time",
             }
-            assert http.post("/feedback", json=told).status_code == 202
+            assert http.post("/feedback", json=told, headers=bearer("feedback")).status_code == 202
         wait_until(
-            lambda: http.get("/model").json()["version"] == 1, 90, f"no version 1: {locked.lines[-20:]}"
+            lambda: http.get("/model", headers=bearer("admin")).json()["version"] == 1,
+            90,
+            f"no version 1: {locked.lines[-20:]}",
         )
     view = wait_until(lambda: (found := locked.overview().models["late"]).acks and found, 30)
     assert view.champion == 1
@@ -167,7 +193,9 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
     status = locked.run("status", user="status")
     assert "driftloop status" not in status
     assert "(never started)" not in status, status
-    assert not [line for line in locked.lines if "ended with" in line or "authoriz" in line.lower()]
+    assert not [
+        line for line in locked.lines if "ended with" in line or "authorization failed" in line.lower()
+    ]
 
 
 def test_the_joiner_may_put_a_misplaced_record_right(locked: Locked) -> None:
@@ -272,6 +300,105 @@ def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_told(locked: Loc
     refused = locked.attempt(*arguments, "--apply", user="train")
     assert refused.returncode == 1
     assert "a user who may alter the cluster" in refused.stderr
+
+
+# --- secrets: last, when everything above has run, failed and been refused ----------------------------------
+
+
+def test_what_fails_tells_no_secret(locked: Locked) -> None:
+    """Wrong passwords for every role, a broken key, wrong settings: all told, none with its value."""
+    wrong = locked.kafka.security.client_config("train", f"{MARK}-but-wrong")
+    broken = locked.folder / "broken-keys"
+    broken.mkdir()
+    key = broken / "signing.key"
+    key.write_text(f"-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n")
+    key.chmod(0o600)
+    right = locked.kafka.user_config("train")
+    attempts: list[tuple[tuple[str, ...], dict[str, str]]] = [
+        *(((role,), locked.environment(wrong)) for role in ("join", "monitor", "train")),
+        (("serve", "late", "--port", "0"), locked.environment(wrong)),
+        (("status",), locked.environment(wrong)),
+        (("train",), locked.environment(right) | {"DRIFTLOOP_KEYS_DIR": str(broken)}),
+        (("serve", "late"), locked.environment(right) | {"DRIFTLOOP_HTTP_TOKENS": f"predict={MARK}"}),
+        (("serve", "late"), locked.environment(right) | {"DRIFTLOOP_HASH_KEY": MARK[:12]}),
+        (
+            ("serve", "late"),
+            locked.environment(right) | {"DRIFTLOOP_ARTIFACT_STORE": f"nosuch://me:{MARK}@h/y"},
+        ),
+        (("join",), locked.environment(right) | {"DRIFTLOOP_KAFKA__SASL_PASSWORDS": MARK}),
+    ]
+    outputs = [(locked.folder / f"attempt-{number}.log").open("w+") for number in range(len(attempts))]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "driftloop", *words], env=os.environ | environment, stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        for (words, environment), output in zip(attempts, outputs, strict=True)
+    ]  # fmt: skip
+    try:
+        for number in range(5):  # with a wrong password they try for a while: long enough to have told why
+            wait_until(lambda n=number: "uthentication" in _text(outputs[n]), 60, str(attempts[number][0]))
+        for process in started[5:]:
+            assert process.wait(60) == 1
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    for (words, _), output in zip(attempts, outputs, strict=True):
+        locked.lines += [f"{words[0]} (failing): {line}" for line in _text(output).splitlines()]
+        output.close()
+    told = "\n".join(locked.lines)
+    for said in (
+        "signing.key is not a PEM private key",
+        "32 random characters",
+        "at least 16 are needed",
+        "nosuch://me:***@h",
+    ):
+        assert said in told  # each failure was provoked, and told
+    _assert_secret_free("what failed", told, locked)
+
+
+def test_no_secret_is_in_anything_that_was_printed_logged_or_shown(locked: Locked) -> None:
+    assert locked.address, "the loop has not run"
+    shown = [locked.run("status", user="status"), locked.run("keys", "list", user="status")]
+    for path in ("/health/live", "/health/ready", "/metrics", "/model", "/models", "/openapi.json", "/none"):
+        for headers in ({}, bearer("admin"), {"Authorization": f"Bearer {MARK}"}):
+            answer = httpx.get(locked.address + path, headers=headers, timeout=10)
+            shown.append(f"{answer.headers}\n{answer.text}")
+    for body in (b"{", b'{"features": 1}', b'{"features": {"hour": "x"}}'):
+        answer = httpx.post(f"{locked.address}/predict", content=body, headers=bearer("predict"), timeout=10)
+        assert answer.status_code >= 400
+        shown.append(answer.text)
+    admin = LogReader(locked.kafka.admin(PREFIX), CATALOGUE)
+    try:
+        records = [record.value or b"" for record in admin.catch_up()]
+    finally:
+        admin.close()
+    assert len(records) > 100
+    _assert_secret_free("a topic", b"\n".join(records).decode(errors="replace"), locked)
+    _assert_secret_free("an answer", "\n".join(shown), locked)
+    with locked.printing:
+        told = "\n".join(locked.lines)
+    assert "DEBUG" in told, "the roles were not asked to tell all"
+    assert "sasl.password" in told  # librdkafka told its configuration, without this one's value
+    _assert_secret_free("what was printed", told, locked)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            _assert_secret_free(str(process), process.read_text(errors="replace"), locked)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+
+
+def _assert_secret_free(what: str, text: str, locked: Locked) -> None:
+    pem = (locked.folder / "state" / "keys" / "signing.key").read_text().splitlines()[1]
+    assert len(pem) > 40
+    for secret in (MARK, pem):
+        found = text.find(secret)
+        assert found < 0, f"{what} tells a secret: …{text[max(0, found - 200) : found + 60]}"
+
+
+def _text(output: TextIO) -> str:
+    return Path(output.name).read_text(errors="replace")
 
 
 def _refusal_to_write(connection: Connection, topic: str) -> bool:
