@@ -132,9 +132,10 @@ class Batch:
     def models(self) -> set[str]:
         return {event.model for event in self.predictions if event is not None}
 
-    def ids(self) -> set[str]:
-        ids = {event.prediction_id for event in self.predictions if event is not None}
-        ids.update([label.prediction_id for label in self.labels if label is not None])
+    def ids(self) -> list[str]:
+        """An id of two records comes twice."""
+        ids = [event.prediction_id for event in self.predictions if event is not None]
+        ids += [label.prediction_id for label in self.labels if label is not None]
         return ids
 
 

@@ -161,6 +161,7 @@ class _JoinShell:
             self._restore_some()
             self._write_behind(time.monotonic())
             self._tend_checkpoints(time.monotonic())
+            del batches
             # Cycles are rare here, and live state is large: only what is young is searched, then set aside.
             gc.collect(0)
             gc.freeze()
@@ -180,12 +181,18 @@ class _JoinShell:
                     self._seek(owned)
             return {}
         fetched: dict[int, dict[Topic, list[Message]]] = {}
+        place, add = None, list[Message]().append
         for message in messages:
-            topic, number = self._topics[message.topic() or ""], message.partition() or 0
             error = message.error()
+            here = message.topic(), message.partition()
             if error is None:
-                fetched.setdefault(number, {}).setdefault(topic, []).append(message)
-            elif error.code() == _EOF:
+                if here != place:  # they come in runs
+                    place, topic = here, self._topics[here[0] or ""]
+                    add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
+                add(message)
+                continue
+            topic, number = self._topics[here[0] or ""], here[1] or 0
+            if error.code() == _EOF:
                 self._owned[number].saw_end(topic, message.offset() or 0)
             else:
                 self._fetch_failed(message, error)

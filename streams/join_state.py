@@ -125,6 +125,7 @@ class JoinState:
         self._staged: dict[str, Entry | None] = {}
         self._removed: list[str] = []
         self._unwritten: dict[str, Entry | None] = {}
+        self._unwritten_ends = False
         self._recent: dict[str, Entry] = {}
         self._old: dict[str, Entry] = {}
         self._complete = store.is_empty()
@@ -157,8 +158,10 @@ class JoinState:
         """Brings what the store holds of these ids into memory, so that ``get`` finds it."""
         if self._complete:
             return
-        unwritten, recent, old = self._unwritten, self._recent, self._old
-        absent = [name for name in ids if name not in recent and name not in old and name not in unwritten]
+        recent, old = self._recent, self._old
+        absent = [name for name in ids if name not in recent and name not in old]
+        if self._unwritten_ends:  # the store has them still
+            absent = [name for name in absent if name not in self._unwritten]
         if not absent:
             return
         stored = self._store.get_many([ENTRY_PREFIX + name.encode() for name in absent])
@@ -195,8 +198,9 @@ class JoinState:
         self._recent.update(self._staged)  # pyright: ignore[reportArgumentType, reportCallIssue]
         for name in self._removed:
             if self._staged[name] is None:
-                del self._recent[name]
+                self._recent.pop(name, None)
                 self._old.pop(name, None)
+                self._unwritten_ends = True
         self._staged.clear()
         self._removed.clear()
         self.position = position
@@ -261,6 +265,7 @@ class JoinState:
         ]
         self._store.write(puts, deletes, over)
         self._unwritten.clear()
+        self._unwritten_ends = False
         if len(self._recent) > self._capacity // 2:
             self._complete = self._complete and not self._old
             self._old, self._recent = self._recent, {}

@@ -98,8 +98,12 @@ class Transactions:
             raise _fatal("the transaction could not be aborted", error.args[0]) from error
 
     def _produce(self, partition: int, effects: Effects) -> None:
+        outcomes, produce = self._outcomes, self._producer.produce
         for key, value in effects.outcomes:
-            self._send(self._outcomes, partition, key, value)
+            try:
+                produce(outcomes, value, key, partition)
+            except BufferError:
+                self._send(outcomes, partition, key, value)
         for to, value in effects.vitals:
             self._send(self._vitals, to, None, value)
         for record in effects.rerouted:
