@@ -46,9 +46,14 @@ def read(name: str) -> dict[str, Any] | None:
     return orjson.loads(file.read_bytes()) if file.is_file() else None
 
 
+def console() -> Console:
+    """As wide as its tables need where nobody looks at a terminal."""
+    return Console(highlight=False) if Console().is_terminal else Console(width=130, highlight=False)
+
+
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
-    Console().print(f"{note + '; ' if note else ''}{machine()}", highlight=False)
+    console().print(table)
+    console().print(f"{note + '; ' if note else ''}{machine()}")
