@@ -38,6 +38,8 @@ bench: $(READY)  ## Every benchmark (about an hour), then one table of all ratio
 	-$(BIN)/python -m benchmarks.all $(BENCHES)
 	$(BIN)/python -m benchmarks.report
 
+bench-loop-time: bench-loop_time  ## From a trigger until every server serves the new version
+
 bench-guard-accept: $(READY)  ## Keep today's cost of the join as what the guard compares with
 	$(BIN)/python -m benchmarks.guard --accept
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -29,7 +28,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import orjson
@@ -49,11 +48,9 @@ from driftloop.schemas.specfile import parse_deployment
 from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES, OUTCOMES, TRAINING_RUNS, TRIGGERS
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
-from rich.console import Console
-from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
-OUT = ROOT / ".driftloop" / "bench" / "loop_time.json"
+from . import results
+
 MODEL = "flights"
 PARTITIONS = 4
 LABELS = 1000
@@ -248,19 +245,8 @@ def summary(measured: list[dict[str, float]], rows: int, servers: int) -> dict[s
         "rest_p99_ms": legs["rest"]["p99"],
         "allowed_ms": ALLOWED_MS,
         "met": legs["rest"]["p99"] <= ALLOWED_MS,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def show(result: dict[str, object], legs: Mapping[str, Mapping[str, float]]) -> None:
-    title = f"trigger → live on {result['servers']} servers, {result['rows']} rows, {result['rounds']} rounds"
-    table = Table("leg", "p50 ms", "p99 ms", title=title)
-    for leg, of_leg in legs.items():
-        table.add_row(leg, f"{of_leg['p50']:.0f}", f"{of_leg['p99']:.0f}")
-    Console().print(table)
-    verdict = "met" if result["met"] else "NOT met"
-    Console().print(f"rest p99 ≤ {ALLOWED_MS:g} ms: {verdict}; {result['machine']}, load {result['load']}")
 
 
 def _now_ms() -> int:
@@ -283,10 +269,15 @@ def main() -> None:
             broker = stack.enter_context(EmbeddedBroker(folder / "broker", heap_mb=384))
             bootstrap = broker.bootstrap_servers
         result = measure(bootstrap, folder, given.rounds, given.rows, given.servers)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    legs: dict[str, dict[str, float]] = orjson.loads(OUT.read_bytes())["legs_ms"]
-    show(result, legs)
+    results.write("loop_time", result)
+    legs = cast("dict[str, dict[str, float]]", result["legs_ms"])
+    verdict = "met" if result["met"] else "NOT met"
+    results.show(
+        f"trigger → live on {given.servers} servers, {given.rows} rows, {given.rounds} rounds",
+        ("leg", "p50 ms", "p99 ms"),
+        [(leg, f"{of_leg['p50']:.0f}", f"{of_leg['p99']:.0f}") for leg, of_leg in legs.items()],
+        note=f"rest p99 ≤ {ALLOWED_MS:g} ms: {verdict}; load {result['load']}",
+    )
     raise SystemExit(0 if result["met"] else 1)
 
 

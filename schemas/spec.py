@@ -258,6 +258,11 @@ class ModelSpec(Table):
             )
         if self.task == "regression" and self.gates.cost is not None:
             raise ValueError("gates.cost has no effect on a regression: leave it out")
+        if self.task == "regression" and self.gates.significance.test == "mcnemar":
+            raise ValueError(
+                'gates.significance.test = "mcnemar" compares right with wrong, and a regression has '
+                'neither: write "bootstrap", or leave it out'
+            )
         return self
 
     def kept_features(self) -> dict[str, Feature]:

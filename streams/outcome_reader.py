@@ -73,7 +73,6 @@ class OutcomeReader:
 
     def starts(self, plan: WindowPlan) -> dict[int, Start]:
         """Where the window begins in each partition."""
-        begins = self._offsets.begins(OUTCOMES, self._partitions)
         if plan.change is not None:
             known = {int(partition): place for partition, place in plan.change.partitions.items()}
             # A partition the estimate does not name had no outcome of this model when it was made.
@@ -81,6 +80,7 @@ class OutcomeReader:
             times = {p: known[p].append_ms if p in known else earliest for p in self._partitions}
             found = self._offsets.at(OUTCOMES, {p: time_ms - self._grace_ms for p, time_ms in times.items()})
             return {p: Start(found[p], known[p].seq if p in known else 0) for p in self._partitions}
+        begins = self._offsets.begins(OUTCOMES, self._partitions)
         floor = {p: max(begins[p], (plan.taught_ends or {}).get(p, 0)) for p in self._partitions}
         until = self._offsets.at(OUTCOMES, dict.fromkeys(self._partitions, plan.trigger_append_ms + 1))
         reached = self._reach_back(plan, until, floor, plan.max_rows, plan.trigger_append_ms + 1)

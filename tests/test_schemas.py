@@ -212,6 +212,10 @@ def test_every_event_has_a_json_schema() -> None:
             "models.m.triggers.schedule = 'daily': write a schedule as five",
         ),
         ('[models.m]\ntask = "regression"\nclasses = ["a"]', "classes has no effect on a regression"),
+        (
+            '[models.m]\ntask = "regression"\n[models.m.gates.significance]\ntest = "mcnemar"',
+            'has neither: write "bootstrap"',
+        ),
         ("[models.m.window]\nfollow_ups = [10]", "follow_ups must ascend"),
         ('[models."bad name"]', "models.bad name"),
         ("[models.m", "not valid TOML"),
