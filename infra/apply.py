@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
 import orjson
 from confluent_kafka import Producer
+from pydantic import ValidationError
 
+from ..schemas.base import first_reason
 from ..schemas.control import SpecControl
+from ..schemas.errors import DecodeError
 from ..schemas.partition import partition_of
 from ..schemas.spec import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
 from ..schemas.topics import SPECS, VITALS
 from ..streams.connection import Connection
 from ..streams.log_reader import LogReader
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
 
@@ -27,23 +33,35 @@ class Applied:
 
 
 def read_specs(connection: Connection) -> dict[str, SpecRecord]:
-    """Key → newest spec record, the join settings under ``*``."""
+    """Key → newest spec record, the join settings under ``*``. What is none is left out."""
     reader = LogReader(connection, (SPECS,))
+    found: dict[str, SpecRecord] = {}
     try:
-        return {
-            record.key.decode(): SpecRecord.decode(record.value)
-            for record in reader.catch_up()
-            if record.key is not None and record.value is not None
-        }
+        for record in reader.catch_up():
+            key = None if record.key is None else record.key.decode(errors="replace")
+            if key is None:
+                continue
+            found.pop(key, None)
+            try:
+                if record.value is not None:
+                    found[key] = SpecRecord.decode(record.value)
+            except DecodeError as error:
+                log.error("the spec of %r is none and is left out: %s", key, error)
     finally:
         reader.close()
+    return found
 
 
 def model_specs(connection: Connection) -> dict[str, ModelSpec]:
     """Model → its published spec."""
-    return {
-        model: record.model_spec() for model, record in read_specs(connection).items() if model != JOIN_KEY
-    }
+    specs: dict[str, ModelSpec] = {}
+    for model, record in read_specs(connection).items():
+        try:
+            if model != JOIN_KEY:
+                specs[model] = record.model_spec()
+        except ValidationError as error:
+            log.error("the spec of %r is none and is left out: %s", model, first_reason("spec", error))
+    return specs
 
 
 def apply_deployment(connection: Connection, deployment: Deployment) -> Applied:

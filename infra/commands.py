@@ -9,7 +9,7 @@ import uuid
 from confluent_kafka import Producer
 
 from ..schemas.decisions import Action, Command, CommandResult
-from ..schemas.errors import Error
+from ..schemas.errors import DecodeError, Error
 from ..schemas.topics import COMMAND_RESULTS, COMMANDS
 from ..streams.connection import Connection
 from ..streams.log_reader import LogReader, newest
@@ -67,7 +67,10 @@ def _await_result(reader: LogReader, wanted: Command, timeout_s: float) -> Comma
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         for record in reader.poll(0.1):
-            result = CommandResult.decode(record.value or b"")
+            try:
+                result = CommandResult.decode(record.value or b"")
+            except DecodeError:
+                continue  # somebody else's rubbish is no answer
             if result.command_id == wanted.command_id:
                 if result.status == "refused":
                     raise CommandRefused(f"{wanted.action} {wanted.model} was refused: {result.reason}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-import orjson
-
 from ..schemas.decisions import Drift, Trigger
 from ..schemas.errors import DecodeError
+from ..schemas.events import DeadLetter
 from ..schemas.runs import TrainingRun
 from ..schemas.serving import ModelAck, ModelUpdate
 from ..schemas.spec import JOIN_KEY, SpecRecord
@@ -92,7 +91,7 @@ class Overview:
             return
         try:
             self._apply(record.topic.removeprefix(self.prefix), record.value)
-        except DecodeError:
+        except (DecodeError, ValueError):  # a ValueError: errors in vitals that are none
             self.unreadable += 1
 
     def _apply(self, topic: str, value: bytes) -> None:
@@ -119,7 +118,7 @@ class Overview:
             self._vitals(Vitals.decode(value))
         elif topic == DEAD_LETTERS.name:
             self.dead_letters += 1
-            self.last_dead_letter = str(orjson.loads(value).get("reason", ""))
+            self.last_dead_letter = DeadLetter.decode(value).reason
 
     def _vitals(self, vitals: Vitals) -> None:
         self.misrouted += vitals.counts.misrouted

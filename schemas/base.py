@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
 import orjson
@@ -16,6 +17,9 @@ PredictionId = Annotated[str, Field(min_length=1, max_length=128)]
 TimestampMs = Annotated[int, Field(ge=0, lt=2**53, description="Unix time in milliseconds")]
 Version = Annotated[int, Field(ge=0, lt=2**31, description="0 means that no model answered")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_LONG_NUMBER = re.compile(rb"\d{19}")  # shorter ones are within 64 bits
+_MOST_SHOWN = 200
+
 FeatureValue = bool | int | float | str | None
 ClassValue = bool | int | float | str
 
@@ -33,15 +37,27 @@ class Event(BaseModel):
     def decode(cls, data: bytes) -> Self:
         """Raises DecodeError naming the field, what it held and what it should hold."""
         try:
-            return cls.model_validate_json(data, strict=True)
+            event = cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise DecodeError(first_reason(cls.__name__, error)) from error
+        check_writable(event, data)
+        return event
+
+
+def check_writable(event: Event, data: bytes) -> None:
+    """Raises DecodeError where an event was read that cannot be written again, as numbers beyond 64 bits."""
+    if _LONG_NUMBER.search(data):
+        try:
+            event.encode()
+        except TypeError as error:
+            raise DecodeError(f"{type(event).__name__}: cannot be written again: {error}") from error
 
 
 def first_reason(name: str, error: ValidationError) -> str:
     """The first problem of a validation error as one line that a person can act on."""
     problem = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the record"
+    where = where if len(where) <= _MOST_SHOWN else where[: _MOST_SHOWN - 3] + "..."
     shown = repr(problem["input"])
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return f"{name}: {where}: {problem['msg']} (got {shown})"

@@ -43,8 +43,14 @@ class Errors(Event):
     data: str
 
     def values(self) -> FloatArray:
-        """Shape (count,): 0.0/1.0 for bits, absolute errors for f64 (little endian)."""
+        """Shape (count,): 0.0/1.0 for bits, absolute errors for f64 (little endian).
+
+        Raises ValueError where the data is not of ``count`` errors.
+        """
         raw = base64.b64decode(self.data)
+        size = -(-self.count // 8) if self.kind == "bits" else 8 * self.count
+        if len(raw) != size:  # before anything of the announced size is allocated
+            raise ValueError(f"{len(raw)} bytes for {self.count} {self.kind}")
         if self.kind == "bits":
             bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=self.count)
             return bits.astype(np.float64)

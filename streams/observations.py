@@ -20,7 +20,7 @@ from datasketches import (  # a compiled module, without types
 )
 from pydantic import ValidationError
 
-from ..schemas.base import first_reason
+from ..schemas.base import check_writable, first_reason
 from ..schemas.control import CONTROL, Control, UpdateControl
 from ..schemas.errors import DecodeError
 from ..schemas.events import Role
@@ -101,6 +101,7 @@ def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
         control = CONTROL.validate_json(value, strict=True)
     except ValidationError as error:
         raise DecodeError(first_reason("Control", error)) from error
+    check_writable(control, value)
     if isinstance(control, UpdateControl) and control.reference is not None:
         check_reference(control.reference)
     return control

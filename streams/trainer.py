@@ -24,7 +24,7 @@ from ..schemas.topics import COMMAND_RESULTS
 from .log_reader import Record
 from .model_runs import ModelRuns
 from .registrar import SERVING_ACTIONS, CommandRefused
-from .trainer_step import NOTHING, Step, control, dead_letter, keyed_by_model
+from .trainer_step import NOTHING, Step, check_change, control, dead_letter, keyed_by_model
 from .training_window import Clock
 
 
@@ -82,6 +82,7 @@ class TrainerCore:
         try:
             trigger = Trigger.decode(record.value or b"")
             self._check_place(trigger.model)
+            check_change(trigger.estimated_change)
         except DecodeError as error:
             return Step((dead_letter(record, "train", error.reason),))
         return self.model(trigger.model).accept(trigger, record.append_ms)

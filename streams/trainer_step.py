@@ -6,6 +6,8 @@ import base64
 from dataclasses import dataclass
 
 from ..schemas.base import Event
+from ..schemas.decisions import Change
+from ..schemas.errors import DecodeError
 from ..schemas.events import DeadLetter
 from ..schemas.ids import event_id
 from ..schemas.serving import Manifest
@@ -13,6 +15,9 @@ from ..schemas.topics import DEAD_LETTERS, VITALS, Topic
 from .log_reader import Record
 
 MAX_REPEATED_BYTES = 3_000_000  # base64 of these, with their envelope, still fits into one record
+MAX_REPEATED_KEY = 4_096
+MAX_REASON = 1_000
+_LIMIT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +58,17 @@ def control(model: str, event: Event) -> Output:
 
 def dead_letter(record: Record, stage: str, reason: str) -> Output:
     """The record with its bytes; one with too many keeps its place on the log instead."""
-    value, cut = record.value, None
+    key, value, cut = record.key, record.value, None
+    reason = reason[:MAX_REASON]
     if value is not None and len(value) > MAX_REPEATED_BYTES:
         value, cut, reason = (
             None,
             True,
             f"{reason} (its bytes are too many to repeat: read them at its offset)",
         )
+    if key is not None and len(key) > MAX_REPEATED_KEY:
+        key, cut = key[:MAX_REPEATED_KEY], True
+        reason = f"{reason} (key cut: the first {MAX_REPEATED_KEY} bytes are here)"
     letter = DeadLetter(
         id=event_id("dead", record.topic, record.partition, record.offset),
         stage=stage,
@@ -68,9 +77,20 @@ def dead_letter(record: Record, stage: str, reason: str) -> Output:
         offset=record.offset,
         append_ms=max(record.append_ms, 0),
         reason=reason,
-        key_b64=None if record.key is None else base64.b64encode(record.key).decode(),
+        key_b64=None if key is None else base64.b64encode(key).decode(),
         value_b64=None if value is None else base64.b64encode(value).decode(),
         cut=cut,
     )
-    key = None if record.key is None else record.key.decode(errors="replace")
-    return Output(DEAD_LETTERS, key or "", letter, key)
+    shown = None if key is None else key.decode(errors="replace")
+    return Output(DEAD_LETTERS, shown or "", letter, shown)
+
+
+def check_change(change: Change | None) -> None:
+    """Raises DecodeError for a change whose places cannot be places of a log."""
+    if change is None:
+        return
+    for partition, place in change.partitions.items():
+        if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
+            raise DecodeError(f"Trigger: estimated_change: {partition[:80]!r} is no partition's number")
+        if not (0 <= place.seq < _LIMIT and 0 <= place.append_ms < _LIMIT):
+            raise DecodeError(f"Trigger: estimated_change: partition {partition}: seq and append_ms from 0")
