@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     clock: Literal["append", "event"] = Field(
         "append", description="what `now` is: the log's append time, or (demo, backtest) the event time"
     )
+    learners: str = Field(
+        "", description="custom learners that the trainer may import: package.module:name,package.module"
+    )
     http_host: str = Field("127.0.0.1", description="where `serve` listens")
     http_tokens: SecretStr | None = Field(
         None, description="tokens of the reference server: predict=…,feedback=…,admin=…"
@@ -151,6 +154,10 @@ class Settings(BaseSettings):
         """This process's name: always with its role, so that roles may share an environment."""
         name = self.instance_id or socket.gethostname()
         return name if name.split("-")[0] == role else f"{role}-{name}"
+
+    def allowed_learners(self) -> frozenset[str]:
+        """The custom learners that the trainer may import, by factory or by module."""
+        return frozenset(name.strip() for name in self.learners.split(",") if name.strip())
 
     def broker_dir(self) -> Path:
         """The embedded broker's data folder."""

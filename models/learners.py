@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import cast
 
 from ..schemas.errors import SpecError
@@ -11,7 +11,7 @@ from ..schemas.spec import CustomLearner, HistGradientBoosting
 from ..schemas.spec import Learner as LearnerSpec
 from .fitted import Fitted, Learner, LearningError
 
-__all__ = ["Fitted", "Learner", "LearningError", "make_learner"]
+__all__ = ["Fitted", "Learner", "LearningError", "make_learner", "refuse_unlisted"]
 
 
 def make_learner(spec: LearnerSpec) -> Learner:
@@ -28,6 +28,22 @@ def make_learner(spec: LearnerSpec) -> Learner:
     from .river_learner import RiverLearner
 
     return RiverLearner(spec)
+
+
+def refuse_unlisted(learners: Iterable[LearnerSpec], allowed: Collection[str]) -> None:
+    """Raises SpecError for a custom learner that the trainer's host does not allow.
+
+    A spec comes over Kafka, and a factory's name with its parameters is a call of anything that can be
+    imported. ``allowed``: ``package.module:name``, or ``package.module`` for all of a module.
+    """
+    for spec in learners:
+        if isinstance(spec, CustomLearner):
+            module, _, _ = spec.factory.partition(":")
+            if spec.factory not in allowed and module not in allowed:
+                raise SpecError(
+                    f"learner {spec.factory}",
+                    (f"is not allowed here: set DRIFTLOOP_LEARNERS={spec.factory} where the trainer runs",),
+                )
 
 
 def _custom(spec: CustomLearner) -> Learner:

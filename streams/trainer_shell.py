@@ -74,6 +74,7 @@ class TrainerTuning:
     progress_s: float = 0.25
     stop_s: float = 4.5
     kept_bytes: int = 256 * 2**20
+    custom_learners: frozenset[str] = frozenset()
 
 
 def run_trainer(
@@ -182,6 +183,7 @@ class TrainerShell:
                 self._children,
                 state_dir / "jobs",
                 cache=self._cache,
+                custom_learners=tuning.custom_learners,
                 name=str(i),
             )
             for i in range(tuning.children)

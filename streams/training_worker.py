@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from confluent_kafka import KafkaException
 
 from ..models.artifacts import ArtifactStore
+from ..models.learners import refuse_unlisted
 from ..models.signing import Verifier
 from ..schemas.errors import BrokerError, Error
 from ..schemas.serving import Manifest, VersionRef
@@ -96,6 +97,7 @@ class TrainingWorker:
         folder: Path,
         *,
         cache: OutcomeCache | None = None,
+        custom_learners: frozenset[str] = frozenset(),
         name: str = "0",
     ) -> None:
         self._connection = connection
@@ -105,6 +107,7 @@ class TrainingWorker:
         self._children = children
         self._folder = folder
         self._cache = cache
+        self._custom_learners = custom_learners
         self._queue: SimpleQueue[Execution | None] = SimpleQueue()
         self._working = threading.Event()
         self._failure: BaseException | None = None
@@ -162,6 +165,7 @@ class TrainingWorker:
     def _prepare(self, execution: Execution, folder: Path, ranges: LogRanges) -> None:
         started = time.monotonic()
         plan = execution.plan
+        refuse_unlisted(plan.spec.learner, self._custom_learners)
         champion = self._champion(plan, folder)
         window = self._read_window(execution, ranges)
         with (folder / ROWS).open("wb", buffering=_BUFFER_BYTES) as file:

@@ -50,6 +50,7 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "data_partitions": "12",
         "model_partitions": "3",
         "clock": "event",
+        "learners": "ours.learners:deep,ours.more",
         "http_host": "0.0.0.0",
         "http_tokens": "predict=sha256:" + "0" * 64,
         "http_port": "80",

@@ -19,6 +19,7 @@ from driftloop.schemas.control import RequestControl, RunControl, UpdateControl
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import Manifest
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, OUTCOMES, TRIGGERS
+from pydantic import ValidationError
 
 from tests.conftest import RunningBroker
 from tests.trainer_learners import custom
@@ -210,6 +211,20 @@ def test_a_learner_that_crashes_fails_its_run_with_the_last_of_its_stderr(world:
     run = world.ended(world.trigger("volume", model=model))
     assert run.status == "failed"
     assert run.why == "the training process ended with signal 6: corrupted double-linked list"
+
+
+def test_a_function_that_a_spec_names_is_not_called(world: World, model: str) -> None:
+    proof = world.settings.state_dir / f"{model}-called"
+    evil = {"kind": "custom", "factory": "pathlib:Path.touch", "parameters": {"self": str(proof)}}
+    system = {"kind": "custom", "factory": "os:system", "parameters": {"command": f"touch {proof}"}}
+    with pytest.raises(ValidationError):
+        quick_spec(learner=evil)
+    world.apply(quick_spec(learner=[system, {"kind": "river"}]), model)
+    world.outcomes(320, model=model)
+    run = world.ended(world.trigger("volume", model=model))
+    assert run.status == "failed"
+    assert "DRIFTLOOP_LEARNERS=os:system" in run.why
+    assert not proof.exists()
 
 
 def test_a_stale_command_is_refused_by_event_and_a_fresh_one_is_done(world: World, model: str) -> None:

@@ -19,7 +19,7 @@ from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.streams import trainer_log
 from driftloop.streams.connection import Connection
-from driftloop.streams.trainer_shell import run_trainer
+from driftloop.streams.trainer_shell import TrainerTuning, run_trainer
 from driftloop.streams.trainer_step import Output
 
 
@@ -45,6 +45,7 @@ def main() -> None:
         instance_id=given.instance,
         clock=given.clock,
         stop=stop,
+        tuning=TrainerTuning(custom_learners=frozenset({"tests.trainer_learners"})),
     )
 
 

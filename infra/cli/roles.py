@@ -59,7 +59,7 @@ def monitor() -> None:
 
 def train() -> None:
     """Retrain on triggers, prove, publish; carry out people's commands."""
-    from ...streams.trainer_shell import run_trainer
+    from ...streams.trainer_shell import TrainerTuning, run_trainer
 
     settings = Settings()
     instance = settings.instance("train")
@@ -72,6 +72,7 @@ def train() -> None:
         instance_id=instance,
         clock=settings.clock,
         stop=stop_on_signals(),
+        tuning=TrainerTuning(custom_learners=settings.allowed_learners()),
     )
 
 
