@@ -21,7 +21,7 @@ from tests.soak.watch import Watch
 _TICK_S = 0.05
 _VICTIM_BACK_S = 90.0
 _WHOLE_S = 180.0
-_AFTERMATH_S = 8.0  # a server that was struck so long ago must answer
+_AFTERMATH_S = 2.0  # so long after a blow it counts as going on
 _EXTRA = "join-9"
 TRANSACTIONAL = {"join": "join-{}", "train": "trainer-{}"}
 
@@ -101,8 +101,10 @@ class Striker:
         note = fault.as_dict() | {"at": round(time.time(), 3)}
         match fault.action:
             case "kill" if fault.role == "broker":
+                self._watch.disturbed()
                 self._cluster.kill(fault.target + 1, fault.hold_s)
             case "stop" if fault.role == "broker":
+                self._watch.disturbed()
                 self._cluster.freeze(fault.target + 1, fault.hold_s)
             case "kill":
                 note |= self._hit(fault.kind, name, fault.number, fault.hold_s)
@@ -143,7 +145,8 @@ class Striker:
             owned = self._watch.owned_by(name)
         except KafkaException as error:
             return {"partitions": str(error)}  # its coordinator is just down: nobody can be asked
-        self._watch.struck(number, f"{how}{'' if seconds == 0 else ' and away'}", owned)
+        how = how if seconds == 0 else f"{how} and away"
+        self._watch.struck(number, how, owned, disturbed=not self._cluster.whole())
         return {"partitions": owned}
 
 

@@ -159,7 +159,8 @@ def _end(role: RoleProcess, number: signal.Signals) -> None:
 
 
 def _last_words(log: Path) -> str:
-    lines = log.read_text("utf-8", "replace").splitlines()
+    text = log.read_text("utf-8", "replace").rpartition("--- start ")[2]
+    lines = [line for line in text.splitlines() if not line.startswith("%")]  # librdkafka's own
     return "\n".join(lines[-_LAST_WORDS:])
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 import numpy as np
+import orjson
+from driftloop.schemas.topics import JOIN_PROGRESS
+from driftloop.streams.connection import Connection
 
+from tests.soak.logs import read
 from tests.soak.watch import Recovery
 
 
@@ -26,39 +29,39 @@ def spread(values: Iterable[float]) -> dict[str, float | int | None]:
 
 
 def recoveries(seen: Sequence[Recovery]) -> dict[str, object]:
-    """Blow to next outcome, over all and by kind of blow. Struck again before it recovered: counted apart."""
+    """Blow to next outcome, while all brokers were there. What was struck again before is counted apart.
+
+    ``recovery_ms``: kill -9 with the state kept and the process started again at once.
+    """
     clear = [one for one in seen if one.ms is not None and not one.overlapped]
     by_kind: defaultdict[str, list[float]] = defaultdict(list)
     for one in clear:
-        by_kind[one.how].append(one.ms or 0.0)
+        by_kind["with a broker away" if one.disturbed else one.how].append(one.ms or 0.0)
     return {
-        "recovery_ms": spread(one.ms or 0.0 for one in clear if one.how.startswith(("kill", "wipe"))),
+        "recovery_ms": spread(by_kind.get("kill-join", ())),
         "recovery_ms_by_fault": {how: spread(values) for how, values in sorted(by_kind.items())},
         "struck_again_before_recovery": sum(one.overlapped for one in seen),
         "not_recovered_under_load": sum(one.ms is None and not one.overlapped for one in seen),
     }
 
 
-def restores(faults: Sequence[dict[str, object]], seen: Sequence[Recovery]) -> dict[str, object]:
-    """Of joiners whose local state was deleted: what their partitions' logs held within the horizon.
-
-    The time includes the start of the process and joining the group, so the rate is a lower bound.
-    """
-    rates: list[float] = []
-    records: list[float] = []
-    sizes: list[float] = []
-    for fault in faults:
-        mine = [one for one in seen if one.fault == fault["number"] and one.ms is not None]
-        held = cast("float", fault.get("restorable_records", 0.0))
-        if fault["kind"] != "wipe-join" or not mine or not held or any(one.overlapped for one in mine):
-            continue
-        seconds = max(one.ms or 0.0 for one in mine) / 1000
-        rates.append(held / seconds)
-        records.append(held)
-        sizes.append(cast("float", fault.get("deleted_bytes", 0.0)))
+def restores(connection: Connection, partitions: int) -> dict[str, object]:
+    """What the joiners told of their restorations, by what they began with."""
+    told: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+    for number in range(partitions):
+        for line in read(connection, JOIN_PROGRESS, number):
+            progress = orjson.loads(line.value)
+            if progress["phase"] == "joining" and progress.get("total"):
+                told[progress["source"]].append(progress)
     return {
-        "restores": len(rates),
-        "restore_records": spread(records),
-        "restore_records_per_s": spread(rates),
-        "restore_deleted_bytes": spread(sizes),
+        "restores": {
+            source: {
+                "n": len(ones),
+                "records": spread(one["records"] for one in ones),
+                "records_per_s": spread(one["records_per_s"] for one in ones if one["records"] >= 1_000),
+                "ms": spread(one["took_ms"] for one in ones),
+                "fetched_bytes": spread(one.get("fetched_bytes", 0) for one in ones),
+            }
+            for source, ones in sorted(told.items())
+        }
     }

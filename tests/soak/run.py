@@ -14,6 +14,7 @@ from typing import cast
 
 import httpx
 from driftloop.infra.settings import Settings
+from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.connection import Connection
 
 from tests.soak.check_decisions import check_monitor, check_runs
@@ -23,7 +24,7 @@ from tests.soak.cluster import NODES, Cluster
 from tests.soak.faults import Striker
 from tests.soak.findings import Findings
 from tests.soak.plan import make_plan
-from tests.soak.processes import Processes
+from tests.soak.processes import Ended, Processes
 from tests.soak.quiet import Decisions, Inputs, monitor_is_done, move_clocks, wait_for
 from tests.soak.report import recoveries, restores
 from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
@@ -96,7 +97,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         figures = _figures(run, striker, watch, faulted_s, caught_up_s)
         figures |= {"stop_s": stop_s}
         for one in processes.ended:
-            if _crashed(one.code):
+            if _crashed(one):
                 last = one.last_words.splitlines()[-3:]
                 findings.add("crashes", f"{one.name} ended with {one.code}: {' | '.join(last)}")
         figures["exits"] = [
@@ -179,9 +180,9 @@ def _stop(processes: Processes) -> dict[str, float]:
     return took | processes.stop()
 
 
-def _crashed(code: int) -> bool:
-    """A role may end because it was fenced or its cluster was away; by a signal or otherwise is a crash."""
-    return code < 0 or code not in (0, 1)
+def _crashed(one: Ended) -> bool:
+    """A role may end because it was fenced or its cluster was away, and says so. All else is a crash."""
+    return one.code != 1 or "\nerror: " not in f"\n{one.last_words}"
 
 
 def _figures(run: Run, striker: Striker, watch: Watch, faulted_s: float, caught_up_s: float) -> Figures:
@@ -201,7 +202,6 @@ def _figures(run: Run, striker: Striker, watch: Watch, faulted_s: float, caught_
         "acknowledged": load["acknowledged"],
         "unacknowledged": load["failed"],
         **recoveries(watch.recoveries),
-        **restores(striker.done, watch.recoveries),
     }
 
 
@@ -221,6 +221,7 @@ def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
     }
     figures |= check_monitor(connection, run.model_partitions, findings)
     figures |= check_runs(connection, findings)
+    figures |= restores(connection, run.partitions()[JOIN_PROGRESS.name])
     (run.folder / "served.json").write_text(json.dumps(sorted(joined.served)), "utf-8")
     return figures | {"check_s": round(time.monotonic() - begin, 1)}
 

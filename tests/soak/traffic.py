@@ -16,6 +16,7 @@ import httpx
 from tests.soak.story import CLASSIFIERS
 
 _TIMEOUT_S = 5.0
+_BACK_S = 45.0
 _LABEL_AFTER = 8  # requests later
 
 
@@ -29,7 +30,7 @@ class Counts:
 
 
 class Traffic(threading.Thread):
-    """Asks each server in turn. ``struck``: whether this server is or was just now under a fault."""
+    """Asks each server in turn. ``struck``: whether this server is under a fault."""
 
     def __init__(
         self, ports: Sequence[int], struck: Callable[[int], bool], folder: Path, pause_s: float = 0.1
@@ -39,6 +40,7 @@ class Traffic(threading.Thread):
         self._file = folder / "http.jsonl"
         self._stop_asked = threading.Event()
         self._waiting: deque[tuple[int, str, str]] = deque()
+        self._down_until: dict[int, float] = {}
         self.counts = Counts()
         self.failures: list[str] = []
 
@@ -63,7 +65,7 @@ class Traffic(threading.Thread):
     def _ask(
         self, client: httpx.Client, server: int, path: str, body: dict[str, object]
     ) -> dict[str, object]:
-        struck_before = self._struck(server)
+        struck_before = self._is_down(server)
         at = time.time()
         status, reason = 0, ""
         try:
@@ -74,12 +76,21 @@ class Traffic(threading.Thread):
             reason = repr(error)
         self.counts.requests += 1
         if reason:
-            if struck_before or self._struck(server):
+            if struck_before or self._is_down(server):
                 self.counts.refused_while_down += 1
             else:
                 self.counts.failed += 1
                 self.failures.append(f"server {server} {path} at {at:.3f}: {status} {reason}")
+        elif not self._struck(server):
+            self._down_until.pop(server, None)
         return {"at": round(at, 3), "status": status, "reason": reason}
+
+    def _is_down(self, server: int) -> bool:
+        """From a blow until the first answer after it; but a server must be back within its time."""
+        now = time.monotonic()
+        if self._struck(server):
+            self._down_until[server] = now + _BACK_S
+        return now < self._down_until.get(server, 0.0)
 
     def end(self) -> None:
         self._stop_asked.set()

@@ -6,16 +6,20 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.connection import Connection
 
 
 @dataclass(slots=True)
 class Recovery:
-    """One partition of one struck joiner. ``ms``: until an outcome appended after the blow was readable."""
+    """One partition of one struck joiner. ``ms``: until an outcome appended after the blow was readable.
+
+    ``overlapped``: struck again before that. ``disturbed``: a broker was away at some time of it.
+    """
 
     fault: int
     how: str
@@ -24,6 +28,7 @@ class Recovery:
     struck_at: float
     ms: float | None = None
     overlapped: bool = False
+    disturbed: bool = False
 
 
 class Watch(threading.Thread):
@@ -45,22 +50,37 @@ class Watch(threading.Thread):
 
     def owned_by(self, instance: str) -> tuple[int, ...]:
         """The partitions that the group has given to this joiner; none while it rebalances."""
-        group = self._connection.group("join")
-        described = self._admin.describe_consumer_groups([group], request_timeout=10)[group].result(15)
+        described = self._described(self._connection.group("join"))
         owned: set[int] = set()
         for member in described.members:
             if member.group_instance_id == instance and member.assignment is not None:
                 owned.update(place.partition for place in member.assignment.topic_partitions)
         return tuple(sorted(owned))
 
-    def struck(self, fault: int, how: str, partitions: Iterable[int]) -> None:
+    def _described(self, group: str) -> ConsumerGroupDescription:
+        for _ in range(3):
+            try:
+                described = self._admin.describe_consumer_groups([group], request_timeout=10)
+                return cast("ConsumerGroupDescription", described[group].result(15))
+            except KafkaException:
+                # An admin client goes on asking a coordinator that has moved: a new one looks for it.
+                self._admin = AdminClient(self._connection.client())
+        raise KafkaException(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE))
+
+    def disturbed(self) -> None:
+        """A broker was struck: what has not recovered yet waits for that, too."""
+        with self._lock:
+            for one in self._open.values():
+                one.disturbed = True
+
+    def struck(self, fault: int, how: str, partitions: Iterable[int], *, disturbed: bool) -> None:
         now_ms, now = int(time.time() * 1000), time.monotonic()
         with self._lock:
             for number in partitions:
                 before = self._open.get(number)
                 if before is not None:
                     before.overlapped = True
-                self._open[number] = Recovery(fault, how, number, now_ms, now)
+                self._open[number] = Recovery(fault, how, number, now_ms, now, disturbed=disturbed)
                 self.recoveries.append(self._open[number])
 
     def run(self) -> None:
