@@ -146,6 +146,7 @@ class Stage:
             "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
             "DRIFTLOOP_STATE_DIR": str(run.state_dir),
             "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
+            "DRIFTLOOP_CHECKPOINT_INTERVAL_S": "20",  # so that joiners without state find one
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
