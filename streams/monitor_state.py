@@ -32,6 +32,16 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 900_000  # below Kafka's default message.max.bytes (1,048,588) with room for headers
 SLOTS = 2
+_ASK_AGAIN_S = 0.2
+# A partition's leader is just moving, as it does when a broker is lost or a topic was made a moment ago.
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TRANSPORT,  # pyright: ignore[reportPrivateUsage]
+    }
+)
 FIRST_WINDOW = 8  # records read back from the end at first: a few snapshots of one chunk each
 
 
@@ -147,7 +157,15 @@ def find_resume_point(connection: Connection, partition: int, *, deadline_s: flo
 
 
 def _bounds(consumer: Consumer, where: TopicPartition, deadline_s: float) -> tuple[int, int]:
-    bounds = cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s))
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            bounds = cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s))
+            break
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > until:
+                raise
+            consumer.poll(_ASK_AGAIN_S)
     if bounds is None:
         raise BrokerError(f"no answer about {where.topic}[{where.partition}] within {deadline_s:g} s")
     return bounds

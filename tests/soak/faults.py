@@ -22,6 +22,7 @@ _TICK_S = 0.05
 _VICTIM_BACK_S = 90.0
 _WHOLE_S = 180.0
 _AFTERMATH_S = 2.0  # so long after a blow it counts as going on
+_RECOVERED_S = 25.0
 _EXTRA = "join-9"
 TRANSACTIONAL = {"join": "join-{}", "train": "trainer-{}"}
 
@@ -90,6 +91,10 @@ class Striker:
                 raise RuntimeError(f"not within {deadline_s:g} s; not running: {broken or 'brokers'}")
             time.sleep(_TICK_S)
 
+    def _wait_if_possible(self, condition: Callable[[], bool], most_s: float) -> None:
+        until = time.monotonic() + most_s
+        self._wait(lambda: condition() or time.monotonic() > until, most_s + 5)
+
     def _strike(self, fault: Fault) -> None:
         name = f"{fault.role}-{fault.target}"
         if fault.role == "broker":
@@ -98,6 +103,9 @@ class Striker:
             self._wait(lambda: self._leaves_at is None, _VICTIM_BACK_S)
         elif fault.role != "cluster":
             self._wait(lambda: self._processes.roles[name].runs, _VICTIM_BACK_S)
+        if fault.role == "join" and fault.number % 2 == 0:
+            # Every other time: the rest is for blows amid a recovery.
+            self._wait_if_possible(self._watch.all_recovered, _RECOVERED_S)
         note = fault.as_dict() | {"at": round(time.time(), 3)}
         match fault.action:
             case "kill" if fault.role == "broker":

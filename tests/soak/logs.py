@@ -43,7 +43,7 @@ def read(connection: Connection, topic: Topic, partition: int) -> Iterator[Line]
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
                         return
-                    if not error.retriable():
+                    if error.fatal():  # others pass, or nothing comes until the deadline
                         raise KafkaException(error)
                     continue
                 headers = message.headers()

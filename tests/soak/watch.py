@@ -67,6 +67,10 @@ class Watch(threading.Thread):
                 self._admin = AdminClient(self._connection.client())
         raise KafkaException(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE))
 
+    def all_recovered(self) -> bool:
+        """Whether every partition that was struck has had an outcome since."""
+        return not self._open
+
     def disturbed(self) -> None:
         """A broker was struck: what has not recovered yet waits for that, too."""
         with self._lock:
