@@ -86,13 +86,13 @@ ROLES: Mapping[str, Access] = {
         transactions=("trainer-",),
     ),
     "serve": Access(
-        "driftloop serve, HotModel",
+        "driftloop serve and score, HotModel",
         reads=(SPECS, MODEL_UPDATES),
         writes=(PREDICTIONS, LABELS, MODEL_ACKS),
         readers=("reader-",),
     ),
     "client": Access(
-        "driftloop.Client, driftloop score: predictions and labels",
+        "driftloop.Client: predictions and labels",
         reads=(SPECS,),  # they say what must be hashed or dropped before it leaves
         writes=(PREDICTIONS, LABELS),
         readers=("reader-",),
