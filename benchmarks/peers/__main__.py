@@ -49,7 +49,7 @@ SILENT_S = 90.0  # without a new outcome: something is wrong
 TARGETS = {"faust": 25.0, "quix": 7.0, "bytewax": 4.0, "kafka-streams": 3.0}
 TITLES = {
     "driftloop": "driftloop: join + monitor, exactly once",
-    "faust": "Faust 0.15, RocksDB table, at least once",
+    "faust": "Faust 0.15, table with changelog, at least once",
     "quix": "Quix Streams 3, join_asof, at least once",
     "bytewax": "Bytewax 0.21, join with recovery, at least once",
     "kafka-streams": "Kafka Streams 4.3, exactly_once_v2",
@@ -75,11 +75,11 @@ def start_driftloop(
     return [stack.enter_context(driftloop(role, connection, folder)) for role in ("join", "monitor")]
 
 
-def starter(command: Sequence[str | Path], *arguments: str) -> Starter:
+def starter(command: Sequence[str | Path]) -> Starter:
     def start(
         stack: ExitStack, connection: Connection, folder: Path, topic: str
     ) -> list[subprocess.Popen[bytes]]:
-        given = [*command, connection.bootstrap_servers, connection.prefix, str(folder), topic, *arguments]
+        given = [*command, connection.bootstrap_servers, connection.prefix, str(folder), topic]
         log = stack.enter_context((folder / "log").open("wb"))
         process = subprocess.Popen(
             given, cwd=HERE, stdout=log, stderr=log, env=os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -105,9 +105,6 @@ def peer(name: str) -> Starter:
         return start_driftloop
     if name == "kafka-streams":
         return starter(java_command())
-    if name.startswith("faust"):
-        store = "memory://" if name == "faust-memory" else "rocksdb://?driver=rocksdict"
-        return starter([python_of("faust"), HERE / "faust_peer.py"], store)
     return starter([python_of(name), HERE / f"{name}_peer.py"])
 
 

@@ -24,7 +24,6 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "aiokafka==0.14.0",
         "cramjam==2.14.0",
         "orjson==3.13.0",
-        "rocksdict==0.3.29",
         "river==0.26.1",
     ),
     "quix": ("quixstreams==3.28.1", "river==0.26.1"),
