@@ -83,6 +83,17 @@ class Settings(BaseSettings):
         300, ge=0, description="how often a joiner's state goes to the artifact store, in seconds; 0: never"
     )
     checkpoints_kept: int = Field(2, ge=1, description="how many checkpoints are kept of each partition")
+    join_cache_mb: int = Field(
+        64, ge=8, description="the joiner's block cache of RocksDB, over all its partitions"
+    )
+    join_memory_ids: int = Field(
+        300_000,
+        ge=1_000,
+        description="ids that the joiner holds in memory, about 1 kB each; the rest is on disk",
+    )
+    join_linger_ms: int = Field(
+        20, ge=0, le=5_000, description="how long the joiner waits for more after a batch's first record"
+    )
 
     _owned: ClassVar[frozenset[str]] = frozenset(
         {*Connection("").consumer(""), *Connection("").transactional("")} - {"log_level"}

@@ -58,6 +58,9 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "metrics_host": "0.0.0.0",
         "checkpoint_interval_s": "60",
         "checkpoints_kept": "3",
+        "join_cache_mb": "128",
+        "join_memory_ids": "50000",
+        "join_linger_ms": "5",
     }
     settings = with_environment(monkeypatch, **{name.upper(): value for name, value in values.items()})
     assert {name: plain(getattr(settings, name)) for name in values} == values

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
     from ...streams.join_shell import run_joiner
+    from ...streams.join_store import StoreTuning
     from ...streams.join_tuning import JoinStats, JoinTuning
     from ..join_metrics import join_readings
     from ..metrics import Metrics
@@ -42,6 +43,9 @@ def join() -> None:
         tuning=JoinTuning(
             checkpoint_interval_s=settings.checkpoint_interval_s,
             checkpoints_kept=settings.checkpoints_kept,
+            linger_s=settings.join_linger_ms / 1000,
+            memory_ids=settings.join_memory_ids,
+            store=StoreTuning(cache_mb=settings.join_cache_mb),
         ),
         stats=stats,
     )
