@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator, Mapping
-from itertools import islice
 
 from confluent_kafka import Message
 
@@ -33,7 +32,6 @@ from .message_columns import append_ms_of, columns_of, offset_of
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 2_000
 _READ = (PREDICTIONS, LABELS, DEAD_LETTERS, OUTCOMES)
 
 
@@ -125,10 +123,10 @@ class Restoration:
         joiner, target = self._joiner, self._target
         position = joiner.position
         sources = {
-            PREDICTIONS: self._range(readers, PREDICTIONS, position.predictions, target.predictions),
-            LABELS: self._range(readers, LABELS, position.labels, target.labels),
+            PREDICTIONS: self._runs(readers, PREDICTIONS, position.predictions, target.predictions),
+            LABELS: self._runs(readers, LABELS, position.labels, target.labels),
         }
-        waiting = {topic: list(islice(records, _CHUNK)) for topic, records in sources.items()}
+        waiting = {topic: next(runs, list[Message]()) for topic, runs in sources.items()}
         while any(waiting.values()):
             topic = min(
                 (topic for topic in waiting if waiting[topic]),
@@ -147,7 +145,7 @@ class Restoration:
             self._stats.records += len(chunk)
             self._write_behind()
             yield len(chunk)
-            waiting[topic] = list(islice(sources[topic], _CHUNK))
+            waiting[topic] = next(sources[topic], list[Message]())
 
     def _refused(self, reader: LogRanges, first_ms: int) -> dict[str, set[int]]:
         """Offsets of inputs of this partition that are in dead letters since then, by topic."""
@@ -173,8 +171,7 @@ class Restoration:
     def _recall(self, reader: LogRanges, offsets: tuple[int, int]) -> Generator[int, None, int]:
         """Takes over what was emitted; gives the seq after the last."""
         next_seq, at = 0, offsets[0]
-        outcomes = reader.read(OUTCOMES, {self._partition: offsets})
-        while chunk := list(islice(outcomes, _CHUNK)):
+        for chunk in reader.runs(OUTCOMES, self._partition, offsets):
             for record in chunk:
                 seq = self._joiner.recall(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
@@ -191,10 +188,10 @@ class Restoration:
         if self._joiner.unwritten > self._flush_ids:
             self._joiner.flush()
 
-    def _range(
+    def _runs(
         self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int
-    ) -> Iterator[Message]:
-        return readers[topic].read(topic, {self._partition: (start, end)})
+    ) -> Iterator[list[Message]]:
+        return readers[topic].runs(topic, self._partition, (start, end))
 
     def _begin(self, topic: Topic) -> int:
         return self._offsets.begins(topic, [self._partition])[self._partition]

@@ -23,6 +23,7 @@ _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 
 
 RETRY_PAUSE_S = 0.1
+_RUN = 10_000
 
 
 class Cancelled(Exception):
@@ -157,9 +158,38 @@ class LogRanges:
             self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
             self._consumer.unassign()
 
-    def _poll(self) -> list[Message]:
+    def runs(self, topic: Topic, partition: int, offsets: tuple[int, int]) -> Iterator[list[Message]]:
+        """As ``read``, for one partition and in lists of what has come: nothing is done for each record."""
+        name, (start, end) = self._connection.topic(topic), offsets
+        if start >= end:
+            return
+        self._consumer.assign([TopicPartition(name, partition, start)])
+        try:
+            moved_at, waiting = time.monotonic(), {partition: end}
+            while waiting:
+                messages = self._poll(_RUN)
+                now = time.monotonic()
+                moved_at = now if messages else moved_at
+                if now - moved_at > self._stalled_s:
+                    raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
+                if not messages:
+                    continue
+                last = messages[-1]
+                if last.error() is None and (last.offset() or 0) + 1 < end:
+                    found = [message for message in messages if message.error() is None]
+                    if len(found) == len(messages):
+                        yield found
+                        continue
+                found = [message for message in messages if self._is_in(message, waiting)]
+                if found:
+                    yield found
+        finally:
+            self._consumer.resume([TopicPartition(name, partition)])
+            self._consumer.unassign()
+
+    def _poll(self, most: int = 1000) -> list[Message]:
         first = self._consumer.poll(0.1)
-        return [] if first is None else [first, *self._consumer.consume(1000, timeout=0)]
+        return [] if first is None else [first, *self._consumer.consume(most, timeout=0)]
 
     def _is_in(self, message: Message, waiting: dict[int, int]) -> bool:
         """Whether it is a record of its range; a range that is read to its end waits no longer."""

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import orjson
 from confluent_kafka import Producer
+from driftloop.schemas.errors import BrokerError, StateError
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec import Join
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from driftloop.schemas.vitals import Vitals
 from driftloop.streams.connection import Connection
+from driftloop.streams.join_shell import run_joiner
+from driftloop.streams.join_tuning import JoinStats
 from driftloop.streams.log_reader import LogReader, Record
 
 from tests.join_world import Expected, Sent, entry_seqs, label, oracle, prediction
@@ -219,3 +223,29 @@ def joiner_process(
         process.terminate()
         code = process.wait(30)
     assert code in (0, -signal.SIGTERM)  # the signal's own: it came before the joiner had begun
+
+
+class Running:
+    """A joiner in a thread of the test, for errors and counters to be seen."""
+
+    def __init__(self, connection: Connection, folder: Path, **observed: object) -> None:
+        self.stats = JoinStats()
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+        self._arguments = {"state_dir": folder, "instance_id": "j0", "stop": self.stop, "stats": self.stats}
+        self._thread = threading.Thread(target=self._run, args=(connection, observed))
+        self._thread.start()
+
+    def _run(self, connection: Connection, observed: dict[str, object]) -> None:
+        try:
+            run_joiner(connection, **self._arguments, **observed)  # type: ignore[arg-type]
+        except (BrokerError, StateError) as error:
+            self.error = error
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join(30)
+        assert self.ended()

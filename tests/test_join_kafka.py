@@ -5,26 +5,25 @@ from __future__ import annotations
 import base64
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 from driftloop.infra.apply import apply_deployment
-from driftloop.schemas.errors import BrokerError, StateError
+from driftloop.schemas.errors import StateError
 from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import GROUP, run_joiner
-from driftloop.streams.join_tuning import JoinStats
+from driftloop.streams.join_shell import GROUP
 from driftloop.streams.log_reader import LogReader
 
 from tests.join_kafka import (
     Feed,
+    Running,
     assert_exactly,
     joiner_process,
     read_made,
@@ -42,32 +41,6 @@ pytestmark = pytest.mark.integration
 def kafka(topics: Connection) -> Connection:
     apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
     return topics
-
-
-class Running:
-    """A joiner in a thread of the test, for errors and counters to be seen."""
-
-    def __init__(self, connection: Connection, folder: Path, **observed: object) -> None:
-        self.stats = JoinStats()
-        self.stop = threading.Event()
-        self.error: Exception | None = None
-        self._arguments = {"state_dir": folder, "instance_id": "j0", "stop": self.stop, "stats": self.stats}
-        self._thread = threading.Thread(target=self._run, args=(connection, observed))
-        self._thread.start()
-
-    def _run(self, connection: Connection, observed: dict[str, object]) -> None:
-        try:
-            run_joiner(connection, **self._arguments, **observed)  # type: ignore[arg-type]
-        except (BrokerError, StateError) as error:
-            self.error = error
-
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def end(self) -> None:
-        self.stop.set()
-        self._thread.join(30)
-        assert self.ended()
 
 
 def test_killed_after_every_step_of_a_batch_nothing_is_lost_repeated_or_forked(
@@ -277,30 +250,6 @@ def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_proc
     assert made.totals()["dead"] == len(made.letters)
 
 
-@pytest.mark.parametrize("partitioner", ["consistent", "keyless"])
-def test_records_of_other_partitioners_are_sent_to_their_place_exactly_once(
-    kafka: Connection, tmp_path: Path, partitioner: str
-) -> None:
-    settings = {"partitioner": "consistent"} if partitioner == "consistent" else {}
-    producer = Producer(kafka.client(**settings))
-    process = start_joiner(kafka, tmp_path, "j0", "--die", "offsets sent", "3", "--max-batch", "40")
-    for i in range(200):
-        name = f"id-{i}"
-        key = name if partitioner == "consistent" else None
-        for topic, event in ((PREDICTIONS, prediction(name, "x")), (LABELS, label(name, "y"))):
-            producer.produce(kafka.topic(topic), orjson.dumps(event), key)
-    assert producer.flush(30) == 0
-    assert process.wait(60) == -signal.SIGKILL
-    with joiner_process(kafka, tmp_path):
-        made = wait_until(
-            lambda: made if len((made := read_made(kafka)).outcomes) >= 200 else None, 60, "200 outcomes"
-        )
-    assert len({o.prediction_id for _, o in made.outcomes}) == len(made.outcomes) == 200
-    assert made.totals()["misrouted"] == len(made.predictions) + len(made.labels) - 400 > 50
-    assert made.totals()["predictions"] == 200
-    assert made.letters == []
-
-
 def test_two_joiners_share_the_partitions_and_take_over_from_each_other(
     kafka: Connection, tmp_path: Path
 ) -> None:
@@ -323,25 +272,6 @@ def test_two_joiners_share_the_partitions_and_take_over_from_each_other(
         feed.mixture(100)
         made = wait_for_outcomes(kafka)  # once the session of the one that left has ended
     assert_exactly(made)
-
-
-def test_it_stops_loudly_where_retention_has_removed_what_comes_next(
-    kafka: Connection, tmp_path: Path
-) -> None:
-    feed = Feed(kafka, seed=9)
-    feed.mixture(50)
-    with joiner_process(kafka, tmp_path):
-        wait_for_outcomes(kafka)
-    feed.mixture(50)
-    admin, name = AdminClient(kafka.client()), kafka.topic(PREDICTIONS)
-    ends = admin.list_offsets({TopicPartition(name, p): OffsetSpec.latest() for p in (0, 1)})
-    places = [TopicPartition(name, at.partition, end.result(30).offset) for at, end in ends.items()]
-    for deleted in admin.delete_records(places).values():
-        deleted.result(30)
-    running = Running(kafka, tmp_path)
-    wait_until(running.ended, 30)
-    assert isinstance(running.error, StateError)
-    assert "retention removed" in str(running.error)
 
 
 def test_it_does_not_begin_again_when_its_offsets_are_gone(kafka: Connection, tmp_path: Path) -> None:
