@@ -14,7 +14,7 @@ from .console import errors
 
 COMMAND_FILES = (
     "up", "demo", "apply", "topics", "broker", "roles", "serve", "score", "status", "models", "trigger",
-    "labels", "schema", "dlq", "tokens", "keys",
+    "labels", "schema", "dlq", "doctor", "tokens", "keys",
 )  # fmt: skip
 
 
