@@ -122,7 +122,7 @@ ROLES: Mapping[str, Access] = {
     ),
     "dlq": Access(
         "driftloop dlq: reads what was refused, and sends it to where it came from",
-        reads=(DEAD_LETTERS, DEAD_LETTER_MARKS, PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS),  # cut letters
+        reads=(DEAD_LETTERS, DEAD_LETTER_MARKS, PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS),
         writes=(PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS, DEAD_LETTER_MARKS),
         readers=("ranges-",),
         transactions=("dlq",),
