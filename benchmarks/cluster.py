@@ -39,7 +39,8 @@ def model_names(models: int) -> list[str]:
 
 def fresh(bootstrap: str, *, models: int = 1, partitions: int = PARTITIONS) -> Connection:
     """A prefix nobody has used, with the catalogue's topics and the specs of ``models``."""
-    connection = Connection(bootstrap, f"bench-{uuid.uuid4().hex[:8]}.")
+    # What fails raises; librdkafka's own lines would only tell that the broker has gone at the end.
+    connection = Connection(bootstrap, f"bench-{uuid.uuid4().hex[:8]}.", {"log_level": "2"})
     apply_topics(connection, data_partitions=partitions, model_partitions=partitions)
     apply_deployment(connection, deployment(models))
     return connection

@@ -35,6 +35,7 @@ class Costs:
     bytes_per_pending: int
     rss_mb: int
     monitor_us: float
+    entry_us: float  # of a model in a batch, in the monitor
     restore_per_s: float
     machine: str
     at: str
@@ -87,6 +88,7 @@ def costs_of(scale: dict[str, Any], monitor: dict[str, Any], restore: dict[str, 
         bytes_per_pending=scale["bytes_per_pending"],
         rss_mb=scale["peak_rss_mb"],
         monitor_us=monitor["points"][0]["us"],
+        entry_us=monitor["entry_us"],
         restore_per_s=restore["restore_per_s"],
         machine=scale["machine"],
         at=scale["at"][:10],
@@ -112,6 +114,7 @@ On {machine}, {at}; CPU time of the whole process, default settings.
 | disk per pending prediction (five features) | {bytes} bytes |
 | memory of a joiner, at most | {rss} MB |
 | an outcome in the monitor | {monitor:.2f} µs |
+| a model that has outcomes in a batch, in the monitor | {entry:.0f} µs |
 | restoring without a disk, from the log alone | {restore:,.0f} predictions/s |
 
 ## The plan
@@ -132,7 +135,8 @@ events are labels. Brokers are not counted.
 - *From an empty disk* is replaying all that is pending; a checkpoint shortens it to what came since.
 - Memory is the same in every row: pending predictions live in RocksDB, whose cache is bounded, and so is what
   is kept in memory beside it (`JoinTuning`).
-- One model's outcomes all pass one monitor, which bounds a model at {one_model:,.0f} outcomes/s.
+- One model's outcomes all pass one monitor, which bounds a model at {one_model:,.0f} outcomes/s. With
+  many models what counts is how many have outcomes in each batch: a monitor carries {batches:,.0f} a second.
 - More features cost what parsing them costs; price your own events with `make bench-floor`.
 """
 
@@ -150,6 +154,8 @@ def page(costs: Costs) -> str:
         bytes=costs.bytes_per_pending,
         rss=costs.rss_mb,
         monitor=costs.monitor_us,
+        entry=costs.entry_us,
+        batches=1e6 * BUSY / costs.entry_us,
         restore=costs.restore_per_s,
         busy=BUSY,
         beyond=BEYOND_MEASURED,

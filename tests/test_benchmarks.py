@@ -22,6 +22,7 @@ COSTS = Costs(
     bytes_per_pending=100,
     rss_mb=700,
     monitor_us=1.0,
+    entry_us=100.0,
     restore_per_s=200_000.0,
     machine="a machine",
     at="2026-01-01",
