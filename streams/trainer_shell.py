@@ -48,7 +48,7 @@ from .stop_deadline import StopDeadline
 from .trainer import TrainerCore
 from .trainer_log import CALL_S, Aborted, GroupMetadata, Rebuilder, Specs, Transactions
 from .trainer_step import NOTHING, Step
-from .training_process import ChildPool
+from .training_process import ChildPool, physical_bytes
 from .training_window import Clock
 from .training_worker import TrainingWorker
 
@@ -66,6 +66,7 @@ class TrainerTuning:
     ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
     ``kept_bytes``: how many bytes of the newest outcomes to keep at hand, so that a run need not read its
     window from the log; 0: none, and outcomes are read only while runs need them.
+    ``child_share``: how much of the machine's memory one run may take; it fails when it wants more.
     """
 
     idle_poll_s: float = 0.05
@@ -74,6 +75,7 @@ class TrainerTuning:
     progress_s: float = 0.25
     stop_s: float = 4.5
     kept_bytes: int = 256 * 2**20
+    child_share: float = 0.5
     custom_learners: frozenset[str] = frozenset()
 
 
@@ -183,6 +185,7 @@ class TrainerShell:
                 self._children,
                 state_dir / "jobs",
                 cache=self._cache,
+                memory_bytes=int(physical_bytes() * tuning.child_share),
                 custom_learners=tuning.custom_learners,
                 name=str(i),
             )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -94,11 +95,25 @@ def _do(folder: Path, say: Say) -> None:
 def run_job(folder: Path, say: Say) -> None:
     """Does the job in ``folder`` and writes its result there."""
     job = TrainingJob.decode((folder / JOB).read_bytes())
+    if job.memory_bytes is not None and sys.platform == "linux":
+        _limit_memory(job.memory_bytes)
     try:
         result = _self_test(folder, job) if job.kind == "self-test" else _experiment(folder, job, say)
     except Error as error:
         result = TrainingResult(passed=False, why=str(error))
     (folder / RESULT).write_bytes(result.encode())
+
+
+def _limit_memory(more: int) -> None:
+    """``more`` bytes than it has already; whatever asks for more than that gets a MemoryError. Should the
+    machine run out before, the kernel ends this process and not the trainer or the broker."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+    with open("/proc/self/status", encoding="ascii") as status:
+        held = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = held + more
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def _experiment(folder: Path, job: TrainingJob, say: Say) -> TrainingResult:

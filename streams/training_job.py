@@ -35,6 +35,7 @@ class TrainingJob(Event):
 
     ``manifest`` is the champion's (with its artifact in CHAMPION), or the one to test (in ARTIFACT).
     ``taught``: last seq per outcomes partition that the champion was taught or judged by.
+    ``memory_bytes``: what the job may allocate beside what the process has; it fails instead of the machine.
     """
 
     kind: Literal["experiment", "self-test"]
@@ -42,6 +43,7 @@ class TrainingJob(Event):
     seed: int = 0
     manifest: Manifest | None = None
     taught: dict[str, int] = Field(default_factory=dict[str, int])
+    memory_bytes: int | None = None
 
 
 class TrainingResult(Event):

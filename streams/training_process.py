@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 120.0  # imports on a machine that is busy with everything else
 TAIL_BYTES = 2000
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -169,6 +170,16 @@ class ChildPool:
     def _spawn(self) -> TrainingProcess:
         self._started += 1
         return TrainingProcess(self._folder / f"child-{self._started}.err")
+
+
+def physical_bytes() -> int:
+    """The machine's memory, or what this container may have of it."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        allowed = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return physical  # no container, or one of another kind
+    return min(physical, int(allowed)) if allowed.isdigit() else physical
 
 
 def _how_it_ended(code: int, errors: Path) -> str:

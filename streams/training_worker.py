@@ -97,6 +97,7 @@ class TrainingWorker:
         folder: Path,
         *,
         cache: OutcomeCache | None = None,
+        memory_bytes: int | None = None,
         custom_learners: frozenset[str] = frozenset(),
         name: str = "0",
     ) -> None:
@@ -107,6 +108,7 @@ class TrainingWorker:
         self._children = children
         self._folder = folder
         self._cache = cache
+        self._memory_bytes = memory_bytes
         self._custom_learners = custom_learners
         self._queue: SimpleQueue[Execution | None] = SimpleQueue()
         self._working = threading.Event()
@@ -177,6 +179,7 @@ class TrainingWorker:
             seed=plan.spec.seed,
             manifest=champion,
             taught={str(partition): last for partition, last in plan.taught.items()},
+            memory_bytes=self._memory_bytes,
         )
         (folder / JOB).write_bytes(job.encode())
         execution.dead_letters = tuple(window.dead_letters)

@@ -38,13 +38,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildPool]:
     made.close()
 
 
-def job_folder(folder: Path, spec: ModelSpec, *, rows: int = 300) -> Path:
+def job_folder(folder: Path, spec: ModelSpec, *, rows: int = 300, memory_bytes: int | None = None) -> Path:
     """An experiment without a champion."""
     folder.mkdir()
     values = [(n % 2, outcome(MODEL, n, n // 2, version=0, flipped=False).encode()) for n in range(rows)]
     with (folder / ROWS).open("wb") as file:
         write_rows(file, "after", values)
-    job = TrainingJob(kind="experiment", spec=spec.model_dump(mode="json"), seed=7)
+    job = TrainingJob(kind="experiment", spec=spec.model_dump(mode="json"), seed=7, memory_bytes=memory_bytes)
     (folder / JOB).write_bytes(job.encode())
     return folder
 
@@ -94,6 +94,22 @@ def test_a_crash_of_the_learner_is_reported_with_its_last_words_and_the_process_
             list(child.work(raising, 60))
         good = job_folder(tmp_path / "good", quick_spec())
         assert list(child.work(good, 60)) == [EVALUATING]
+
+
+def test_a_learner_that_eats_memory_fails_alone_and_the_next_job_is_served(
+    pool: ChildPool, tmp_path: Path
+) -> None:
+    folder = job_folder(tmp_path / "hungry", quick_spec(learner=custom("Hungry")), memory_bytes=2**28)
+    with pool.one() as child:
+        with pytest.raises(ChildFailed, match=r"(?s)exit code 1: .*MemoryError"):
+            list(child.work(folder, 60))
+        good = job_folder(tmp_path / "good", quick_spec(), memory_bytes=2**30)
+        assert list(child.work(good, 60)) == [EVALUATING]
+        killed = job_folder(tmp_path / "killed", quick_spec(learner=custom("Killed")))
+        with pytest.raises(ChildFailed, match="signal 9"):
+            list(child.work(killed, 60))
+        again = job_folder(tmp_path / "again", quick_spec())
+        assert list(child.work(again, 60)) == [EVALUATING]
 
 
 def test_what_a_learner_prints_is_not_taken_for_the_protocol(pool: ChildPool, tmp_path: Path) -> None:

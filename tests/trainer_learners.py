@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -71,6 +72,22 @@ class Crashing(Behaving):
     def before_fit(self) -> None:
         os.write(2, b"corrupted double-linked list\n")
         os.abort()
+
+
+class Hungry(Behaving):
+    """Wants all the memory there is, and touches it."""
+
+    def before_fit(self) -> None:
+        held: list[bytes] = []
+        while len(held) < 512:  # 32 GB: the limit comes first
+            held.append(b"x" * 2**26)
+
+
+class Killed(Behaving):
+    """Ended from outside, as the kernel ends what takes too much memory."""
+
+    def before_fit(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Raising(Behaving):
