@@ -3,10 +3,10 @@
     python -m benchmarks.poison [--events 1000000] [--pairs 100000] [--rounds 3]
 
 First a joiner with default settings is given only malformed records; afterwards every one of them must lie
-on dead-letters, with its bytes, key, topic, partition, offset and a reason, once. Then joiners are given the
-same clean traffic with and without one percent of malformed records in it, in turns; ``ratio`` is CPU time per
-record with, over without. Writes ``.driftloop/bench/poison.json``; ends with an error if a record was lost or
-the ratio is above 1.10.
+on dead-letters, with its bytes, key, topic, partition, offset and a reason, once. Then joiners are given
+the same clean traffic with and without one percent of malformed records in it, in turns; ``ratio`` is CPU
+time per record with, over without. Writes ``.driftloop/bench/poison.json``; ends with an error if a record
+was lost or the ratio is above 1.10.
 """
 
 from __future__ import annotations
