@@ -33,8 +33,15 @@ def load_deployment(path: Path) -> Deployment:
 def parse_deployment(text: str, *, source: str = "driftloop.toml") -> Deployment:
     """Raises SpecError listing every problem."""
     try:
+        return _parse(text, source)
+    except RecursionError as error:
+        raise SpecError(source, ("tables or lists are nested too deeply to be read",)) from error
+
+
+def _parse(text: str, source: str) -> Deployment:
+    try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one, and a number of more digits than Python takes
         raise SpecError(source, (f"it is not valid TOML: {error}",)) from error
     try:
         return Deployment.model_validate(data)
