@@ -62,9 +62,9 @@ def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stan
     feed = Feed(kafka, seed=2)
     for round_number in range(3):
         feed.mixture(300)
+        before = len(read_made(kafka).outcomes)  # once it runs, it may be done before they are read
         process = start_joiner(kafka, tmp_path, "j0", "--max-batch", "100")
-        before = len(read_made(kafka).outcomes)
-        wait_until(lambda before=before: len(read_made(kafka).outcomes) > before, 30)
+        wait_until(lambda before=before: len(read_made(kafka).outcomes) > before, 60)
         process.kill()
         process.wait(10)
         if round_number == 1:
