@@ -6,6 +6,7 @@ On failure: nothing was written anywhere; the run reads again, or fails with the
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from .outcome_cache import OutcomeCache, Warm
 from .outcome_heads import head_of, model_prefix
 from .trainer_step import Output, dead_letter
 from .training_window import Edge, Start, WindowPlan, WindowRows
+
+log = logging.getLogger(__name__)
 
 # An outcome may be stamped by another broker than its inputs were; one broker's clock is at most stepped.
 CLOCK_SKEW_MS = 5_000
@@ -106,8 +109,27 @@ class OutcomeReader:
         window = Window(WindowRows(starts, plan))
         ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
         self._fill(window, plan.model, ranges, warm)
+        self._announce_gaps(plan, starts, window)
         window.rows.finish()
         return window
+
+    def _announce_gaps(self, plan: WindowPlan, starts: Mapping[int, Start], window: Window) -> None:
+        """Outcomes after the change that the log no longer holds: retention was faster than the run."""
+        if plan.change is None:
+            return
+        begins = self._offsets.begins(OUTCOMES, self._partitions)
+        for p, first in window.rows.first_seqs.items():
+            known = plan.change.partitions.get(str(p))
+            if known is None or first <= known.seq or not 0 < starts[p].offset <= begins[p]:
+                continue
+            reason = (
+                f"outcomes of {plan.model} with seq {known.seq} to {first - 1} are no longer in the log: the run "
+                "did without them, since retention of outcomes is shorter than its window"
+            )
+            log.error("outcomes[%d]: %s", p, reason)
+            window.put_aside(
+                Record(OUTCOMES.name, p, begins[p] - 1, plan.trigger_append_ms, None, None), reason
+            )
 
     def _fill(self, window: Window, model: str, ranges: Mapping[int, tuple[int, int]], warm: Warm) -> None:
         """From the cache what is there, from the log the rest; each partition in order."""

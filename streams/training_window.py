@@ -226,6 +226,8 @@ class WindowRows:
         self._prefix_length = len(model_prefix(plan.model))
         self.after = NewestRows(plan.max_rows)
         self.before = NewestRows(plan.old_rows)
+        self.first_seqs: dict[int, int] = {}
+        """Per partition that of the first row after the change."""
 
     def add(self, place: Edge, value: bytes) -> None:
         """Any outcome of the model, each partition's in order. Raises DecodeError for bytes that are none."""
@@ -258,6 +260,11 @@ class WindowRows:
         start = self._starts[place.partition]
         is_after = place.offset >= start.offset and seq >= start.seq
         (self.after if is_after else self.before).add_row(place, prediction_id, value)
+        if is_after:
+            self._began(place.partition, seq)
+
+    def _began(self, partition: int, seq: int) -> None:
+        self.first_seqs[partition] = min(seq, self.first_seqs.get(partition, seq))
 
     def finish(self) -> None:
         """The rows after the change come first: older ones get the room that is left."""

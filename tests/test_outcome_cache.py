@@ -57,6 +57,7 @@ class Log:
         default_factory=lambda: {p: [] for p in PARTITIONS}
     )
     read_records: int = 0
+    begin: dict[int, int] = field(default_factory=dict[int, int])
 
     def partitions(self, _topic: Topic) -> list[int]:
         return list(PARTITIONS)
@@ -65,7 +66,12 @@ class Log:
         return 1
 
     def begins(self, _topic: Topic, partitions: list[int]) -> dict[int, int]:
-        return dict.fromkeys(partitions, 0)
+        return {p: self.begin.get(p, 0) for p in partitions}
+
+    def expire(self, partition: int, upto: int) -> None:
+        """Retention takes what lies below."""
+        self.begin[partition] = upto
+        self.records[partition] = [record for record in self.records[partition] if record[0] >= upto]
 
     def ends(self, _topic: Topic, partitions: list[int]) -> dict[int, int]:
         return {p: self.end(p) for p in partitions}
@@ -237,3 +243,21 @@ def test_nothing_is_kept_where_nothing_may_be() -> None:
     cache, _ = filled(100, 0)
     assert not cache.followed
     assert cache.of(MODEL).stretches == {}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_outcomes_that_retention_took_from_after_the_change_are_announced(lost: bool) -> None:
+    log = world(5, 400)
+    places = {p: log.records[p][20] for p in PARTITIONS}
+    known = {
+        str(p): ChangePosition(
+            seq=sum(b'"revision":0' in value for _, _, value in log.records[p][:20]), append_ms=place[1]
+        )
+        for p, place in places.items()
+    }
+    ends = log.ends(None, list(PARTITIONS))  # type: ignore[arg-type]
+    log.expire(1, log.records[1][60 if lost else 5][0])
+    plan = WindowPlan(MODEL, Change(partitions=known, ts=0), None, 2**40, 500, 0)
+    window = OutcomeReader(log, log).window(plan, ends)  # type: ignore[arg-type]
+    told = [one.event for one in window.dead_letters if "no longer in the log" in str(one.event)]
+    assert [letter.partition for letter in told] == ([1] if lost else [])  # type: ignore[attr-defined]
