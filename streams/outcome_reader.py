@@ -123,8 +123,8 @@ class OutcomeReader:
             if known is None or first <= known.seq or not 0 < starts[p].offset <= begins[p]:
                 continue
             reason = (
-                f"outcomes of {plan.model} with seq {known.seq} to {first - 1} are no longer in the log: the run "
-                "did without them, since retention of outcomes is shorter than its window"
+                f"outcomes of {plan.model} with seq {known.seq} to {first - 1} are no longer in the log: the "
+                "run did without them, since retention of outcomes is shorter than its window"
             )
             log.error("outcomes[%d]: %s", p, reason)
             window.put_aside(
