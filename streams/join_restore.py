@@ -76,9 +76,10 @@ class Restoration:
 
     def start(self) -> Position:
         """Where a state that is made anew must begin: where nothing before can matter at the target."""
-        join, newest_ms = self._joiner.rules.join, self._target.newest_ms
-        since_ms = newest_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
-        first_ms = since_ms - join.horizon
+        # Where one topic was read further than the other, what waits there waits for the one behind.
+        join, read_ms = self._joiner.rules.join, self._target.read_ms
+        since_ms = read_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
+        first_ms = max(0, since_ms - join.horizon)
         return Position(
             predictions=min(self._target.predictions, self._at(PREDICTIONS, first_ms)),
             labels=min(self._target.labels, self._at(LABELS, first_ms)),

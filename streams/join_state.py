@@ -54,6 +54,12 @@ class Position(NamedTuple):
     def newest_ms(self) -> int:
         return max(self.predictions_ms, self.labels_ms)
 
+    @property
+    def read_ms(self) -> int:
+        """Append time up to which both topics were read; where one is idle, up to which ends were carried."""
+        carried_ms = _BUCKET_MS * min(self.evicted_predictions, self.evicted_labels)
+        return max(min(self.predictions_ms, self.labels_ms), carried_ms)
+
 
 class Store(Protocol):
     """A sorted key-value store with atomic writes."""
