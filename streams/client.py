@@ -29,6 +29,7 @@ from .plain_values import InvalidEvent, Plain, plain_features
 from .prediction_ids import new_prediction_id
 from .privacy import Hasher, PrivacyRules
 from .spec_rules import SpecRules
+from .spill import Spill
 
 __all__ = ["Client", "ClientClosed", "ClientStats", "Dropped", "InvalidEvent"]
 
@@ -42,12 +43,17 @@ class ClientClosed(Error):
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
-    """``emitted`` were taken from callers; of them ``waiting`` are under way and ``dropped`` are lost."""
+    """``emitted`` were taken from callers; of them ``waiting`` are under way and ``dropped`` are lost.
+
+    An earlier process's events that wait ``on_disk`` are among ``waiting``, not among ``emitted``.
+    """
 
     emitted: int
     waiting: int
     dropped: int
     fatal_errors: int
+    on_disk: int = 0
+    disk_errors: int = 0
 
 
 class _Held(NamedTuple):
@@ -67,10 +73,12 @@ class Client:
         on_drop: Callable[[Dropped], None] | None = None,
         queue_events: int = 100_000,
         overflow: Overflow | None = None,
+        spill: Spill | None = None,
     ) -> None:
         """``privacy``: rules for all models; without it each model's published spec is followed.
 
         ``on_drop`` is called from a thread of the client, at most 256 times per moment; ``stats`` counts all.
+        ``spill``: where events wait on disk while Kafka is away; the client closes it.
         Raises SettingsError for settings that librdkafka does not take and for hash without a key.
         """
         self._fixed_rules = None if privacy is None else PrivacyRules.of(privacy, hasher)
@@ -81,7 +89,9 @@ class Client:
         self._predictions, self._labels = connection.topic(PREDICTIONS), connection.topic(LABELS)
         self._pid = os.getpid()
         self._closed = False
-        self._outbox = Outbox(connection, on_drop=on_drop, queue_events=queue_events, overflow=overflow)
+        self._outbox = Outbox(
+            connection, on_drop=on_drop, queue_events=queue_events, overflow=overflow, spill=spill
+        )
         atexit.register(self.close)
 
     def prediction(
@@ -176,7 +186,14 @@ class Client:
     @property
     def stats(self) -> ClientStats:
         sent = self._outbox.stats
-        return ClientStats(self._emitted, len(self._held) + sent.waiting, sent.dropped, sent.fatal_errors)
+        return ClientStats(
+            self._emitted,
+            len(self._held) + sent.waiting,
+            sent.dropped,
+            sent.fatal_errors,
+            sent.on_disk,
+            sent.disk_errors,
+        )
 
     def flush(self, timeout_s: float = 10.0) -> int:
         """Waits until everything has arrived, or the time is over; gives how many are still under way."""
@@ -188,7 +205,7 @@ class Client:
         return self.stats.waiting
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Flushes for at most ``timeout_s``; what is left is dropped and counted. May be called twice."""
+        """Flushes for at most ``timeout_s``; the rest is kept on disk, or dropped and counted."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
