@@ -1,7 +1,7 @@
 """``driftloop serve``: the reference server as a process, from binding its port to its last event sent.
 
 Stopping, within five seconds: readiness says no; no new connections; requests under way end (3 s at most);
-followers stop; what was emitted is sent (1.5 s at most, the rest is counted and logged as dropped).
+followers stop; what was emitted is sent (1.5 s at most, the rest waits on disk for the next start).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..models.signing import load_verifier
 from ..schemas.errors import SettingsError, SpecError
 from ..streams.client import Client
 from ..streams.hot_model import HotModel
+from ..streams.spill import Spill
 from .apply import model_specs
 from .hash_key import find_hasher
 from .http_app import Draining, create_app
@@ -58,7 +59,12 @@ def open_models(settings: Settings, names: Iterable[str], role: str) -> Generato
     instance = settings.instance(role)
     keys_dir = settings.keys_path()
     store = ArtifactStore(settings.store_url())
-    client = Client(connection, hasher=hasher)
+    spill = Spill(
+        settings.state_dir / role / instance / "spill",
+        max_bytes=settings.spill_mb * 1024 * 1024,
+        when_full=settings.spill_drops,
+    )
+    client = Client(connection, hasher=hasher, spill=spill)
     models: list[HotModel] = []
     try:
         for name in names:

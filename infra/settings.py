@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         None, description="tokens of the reference server: predict=…,feedback=…,admin=…"
     )
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0 takes a free port")
+    spill_mb: int = Field(
+        1024, ge=1, description="what a server keeps on disk of its events at most, while Kafka is away"
+    )
+    spill_drops: Literal["newest", "oldest"] = Field(
+        "newest", description="which events are dropped when that is full"
+    )
 
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="where `join` answers GET /metrics; nowhere by default"

@@ -61,6 +61,8 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "join_cache_mb": "128",
         "join_memory_ids": "50000",
         "join_linger_ms": "5",
+        "spill_mb": "64",
+        "spill_drops": "oldest",
     }
     settings = with_environment(monkeypatch, **{name.upper(): value for name, value in values.items()})
     assert {name: plain(getattr(settings, name)) for name in values} == values
