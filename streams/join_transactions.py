@@ -19,6 +19,7 @@ from ..schemas.partition import partition_of
 from ..schemas.topics import DEAD_LETTERS, OUTCOMES, VITALS
 from .connection import Connection
 from .join_batch import Header
+from .fencing import producer_finished
 from .join_work import Effects
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Transactions:
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.fatal() or not reason.txn_requires_abort():
-                raise _fatal("the transaction failed", reason) from error
+                raise producer_finished("the transaction failed", reason) from error
             self._abort()
             return str(reason)
         return None
@@ -95,7 +96,7 @@ class Transactions:
         try:
             self._insist("abort_transaction", lambda: self._producer.abort_transaction(_CALL_S))
         except KafkaException as error:
-            raise _fatal("the transaction could not be aborted", error.args[0]) from error
+            raise producer_finished("the transaction could not be aborted", error.args[0]) from error
 
     def _produce(self, partition: int, effects: Effects) -> None:
         outcomes, produce = self._outcomes, self._producer.produce
@@ -152,11 +153,3 @@ class Transactions:
             self._producer.close()
         except KafkaException as error:  # after a fatal error, which must not be hidden by this one
             log.warning("the producer could not be closed in order: %s", error.args[0])
-
-
-def _fatal(what: str, reason: KafkaError) -> BrokerError:
-    if reason.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):  # pyright: ignore[reportPrivateUsage]
-        return BrokerError(
-            f"{what}: another process runs under this instance id (DRIFTLOOP_INSTANCE_ID); each needs its own"
-        )
-    return BrokerError(f"{what}: {reason}")

@@ -22,6 +22,7 @@ from ..schemas.serving import ModelUpdate
 from ..schemas.spec import JOIN_KEY, ModelSpec, SpecRecord
 from ..schemas.topics import COMMAND_RESULTS, DEAD_LETTERS, MODEL_UPDATES, SPECS, TRAINING_RUNS
 from .connection import Connection
+from .fencing import producer_finished
 from .log_ranges import LogOffsets, LogRanges
 from .log_reader import LogReader, Record, as_record
 from .trainer import TrainerCore
@@ -55,7 +56,7 @@ class Transactions:
         self._patiently(lambda: self._producer.init_transactions(CALL_S))
 
     def write(self, outputs: Iterable[Output], offsets: list[TopicPartition], group: GroupMetadata) -> None:
-        """Raises Aborted when the transaction was aborted, KafkaException when this producer is finished."""
+        """Raises Aborted when the transaction was aborted, BrokerError when this producer is finished."""
         self._producer.begin_transaction()
         try:
             for output in outputs:
@@ -66,7 +67,7 @@ class Transactions:
             self._patiently(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as error:
             if not error.args[0].txn_requires_abort():
-                raise
+                raise producer_finished("the trainer's transaction failed", error.args[0]) from error
             self._patiently(lambda: self._producer.abort_transaction(CALL_S))
             raise Aborted(str(error.args[0])) from error
 

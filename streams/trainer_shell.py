@@ -92,8 +92,8 @@ def run_trainer(
 ) -> None:
     """Serves triggers and commands until ``stop`` is set, then ends within five seconds.
 
-    Raises BrokerError when the cluster or a topic is missing, StateError when the log lacks what was not read
-    yet, SettingsError when the signing key cannot be used, KafkaException when this instance was fenced.
+    Raises BrokerError when the cluster or a topic is missing or this instance was fenced, StateError when the
+    log lacks what was not read yet, SettingsError when the signing key cannot be used.
     """
     shell = TrainerShell(
         connection,
