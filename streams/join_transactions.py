@@ -18,8 +18,8 @@ from ..schemas.errors import BrokerError
 from ..schemas.partition import partition_of
 from ..schemas.topics import DEAD_LETTERS, OUTCOMES, VITALS
 from .connection import Connection
-from .join_batch import Header
 from .fencing import producer_finished
+from .join_batch import Header
 from .join_work import Effects
 
 log = logging.getLogger(__name__)
