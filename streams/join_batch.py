@@ -17,10 +17,9 @@ from ..schemas.events import DeadLetter
 from ..schemas.ids import event_id
 from ..schemas.topics import LABELS, PREDICTIONS, Topic
 from .join_events import PredictionEvent, ReadLabel, read_labels, read_predictions
-from .placement import partitions_of
+from .placement import ORIGIN_HEADER, partitions_of
 
 STAGE = "join"
-ORIGIN_HEADER = "driftloop-origin"
 # Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
 MAX_LETTER_VALUE = 2_900_000
 MAX_LETTER_KEY = 4_096

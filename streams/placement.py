@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+# On a record that was sent on to where it belongs: where it lay.
+ORIGIN_HEADER = "driftloop-origin"
+
 _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
 _POSITIVE = np.uint32(0x7FFFFFFF)
