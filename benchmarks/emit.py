@@ -1,4 +1,4 @@
-"""What serving costs its caller: emitting a prediction, asking a HotModel, and one row of ONNX and scikit-learn.
+"""What serving costs its caller: emitting, asking a HotModel, and one row of ONNX and of scikit-learn.
 
     python -m benchmarks.emit [--calls 20000] [--rounds 5]
 

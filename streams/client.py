@@ -41,6 +41,18 @@ class ClientClosed(Error):
     """The client was closed, or the process forked after making it."""
 
 
+_forks = 0  # how many forks lie between this process and the one that imported the module
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
 @dataclass(frozen=True, slots=True)
 class ClientStats:
     """``emitted`` were taken from callers; of them ``waiting`` are under way and ``dropped`` are lost.
@@ -87,7 +99,7 @@ class Client:
         self._counting = threading.Lock()
         self._emitted = 0
         self._predictions, self._labels = connection.topic(PREDICTIONS), connection.topic(LABELS)
-        self._pid = os.getpid()
+        self._forks = _forks
         self._closed = False
         self._outbox = Outbox(
             connection, on_drop=on_drop, queue_events=queue_events, overflow=overflow, spill=spill
@@ -206,7 +218,7 @@ class Client:
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Flushes for at most ``timeout_s``; the rest is kept on disk, or dropped and counted."""
-        if self._closed or self._pid != os.getpid():
+        if self._closed or self._forks != _forks:
             return
         self._closed = True
         atexit.unregister(self.close)
@@ -229,7 +241,7 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the client is closed: emit before close(), or make a new one")
-        if self._pid != os.getpid():
+        if self._forks != _forks:
             raise ClientClosed("the process forked after the client was made: make one in each process")
 
     def _count(self) -> None:
