@@ -370,15 +370,16 @@ class Outbox:
     def _empty_overflow(self) -> None:
         if time.monotonic() < self._retry_after:
             return
-        while (event := self._overflow.take()) is not None:
+        while (event := self._overflow.first()) is not None:  # its room is nobody's until it is sent
             try:
                 self._producer.produce(event.topic, event.value, event.key)
             except BufferError:
-                self._overflow.give_back(event)
                 return
             except KafkaException as error:
+                self._overflow.take()
                 self._refused(event, error.args[0])
                 return
+            self._overflow.take()
 
     def _report_drops(self, *, final: bool = False) -> None:
         while self._reports:

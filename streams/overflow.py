@@ -22,6 +22,10 @@ class Overflow(Protocol):
         """Whether it was taken in; False when there is no room."""
         ...
 
+    def first(self) -> Waiting | None:
+        """The oldest, or None. It stays where it is, and keeps its room."""
+        ...
+
     def take(self) -> Waiting | None:
         """The oldest, or None."""
         ...
@@ -50,6 +54,10 @@ class MemoryOverflow:
             self._events.append(event)
             self._bytes += len(event.value)
             return True
+
+    def first(self) -> Waiting | None:
+        with self._lock:
+            return self._events[0] if self._events else None
 
     def take(self) -> Waiting | None:
         with self._lock:

@@ -340,6 +340,16 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
     assert client.stats.dropped == 200
 
 
+def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
+    overflow = MemoryOverflow(max_events=1)
+    one, other = Waiting("t", "a", b"1"), Waiting("t", "b", b"2")
+    assert overflow.offer(one)
+    assert overflow.first() == one
+    assert not overflow.offer(other)
+    assert overflow.take() == one
+    assert overflow.first() is None
+
+
 def test_an_event_too_large_for_kafka_is_dropped_and_told(bench: Bench) -> None:
     drops: list[Dropped] = []
     with Client(bench.connection, privacy={}, on_drop=drops.append) as client:

@@ -182,7 +182,9 @@ def table(report: dict[str, Any]) -> Table:
     for name in ("loop", *BASELINES):
         if name in accuracies:
             shown.add_row(f"accuracy: {name.replace('_', ' ')}", f"{accuracies[name]:.2%}")
-    shown.add_row("verdict", accuracies.get("verdict", "no version ever went live"))
+    shown.add_row(
+        "verdict", accuracies.get("verdict", "nothing to judge: no labelled answer was a version's")
+    )
     for name, values in report["latency_ms"].items():
         shown.add_row(name.replace("_", " "), f"p50 {values['p50']} ms, p99 {values['p99']} ms")
     shown.add_row("seconds", ", ".join(f"{name} {value}" for name, value in report["seconds"].items()))
