@@ -9,7 +9,6 @@ thread per call, medians of interleaved rounds: what the client's own threads do
 
 from __future__ import annotations
 
-import argparse
 import gc
 import statistics
 import tempfile
@@ -32,6 +31,7 @@ from tests.model_worlds import update_to
 from tests.serving_bench import Bench
 
 from .cluster import cluster, fresh
+from .process import arguments
 from .results import show, write
 
 FEATURES = 10
@@ -109,11 +109,11 @@ def measure(connection: Connection, folder: Path, calls: int, rounds: int) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--calls", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    with cluster() as bootstrap, tempfile.TemporaryDirectory() as folder:
+    with cluster(given.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
         result = measure(fresh(bootstrap), Path(folder), given.calls, given.rounds)
     write("emit", result)
     show(

@@ -20,7 +20,7 @@ from driftloop.streams.connection import Connection
 
 from .cluster import PARTITIONS, cluster, fresh
 from .events import fill
-from .process import in_process
+from .process import arguments, in_process
 from .results import show, write
 
 
@@ -48,13 +48,9 @@ def floor_in_process(connection: Connection, records: int, partitions: int = PAR
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__, "floor")
     parser.add_argument("--pairs", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
-    parser.add_argument("--role", choices=("floor",), help=argparse.SUPPRESS)
-    parser.add_argument("--prefix", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--records", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.role:

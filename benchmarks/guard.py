@@ -9,7 +9,6 @@ adds. Over the limit it is measured once more, and the better of both counts. ``
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from .cluster import cluster, fresh
 from .events import fill
 from .floor import floor_in_process
 from .join import join_in_process
+from .process import arguments
 from .results import write
 
 KEPT = Path(__file__).with_name("guard.json")
@@ -50,9 +50,8 @@ def kept_ratio() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--accept", action="store_true", help="store today's ratio")
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
     given = parser.parse_args()
     console = Console(highlight=False)
     with cluster(given.bootstrap) as bootstrap:

@@ -11,7 +11,6 @@ machine.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import threading
@@ -30,7 +29,7 @@ from driftloop.streams.join_tuning import JoinStats
 from .cluster import cluster, fresh
 from .events import fill
 from .floor import floor_in_process
-from .process import in_process, peak_rss_mb
+from .process import arguments, in_process, peak_rss_mb
 from .results import show, write
 
 
@@ -112,13 +111,9 @@ def measure(bootstrap_servers: str, pairs: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__, "join")
     parser.add_argument("--pairs", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
-    parser.add_argument("--role", choices=("join",), help=argparse.SUPPRESS)
-    parser.add_argument("--prefix", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--records", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.role:
         print(orjson.dumps(join(Connection(given.bootstrap, given.prefix), given.records)).decode())

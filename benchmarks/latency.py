@@ -17,7 +17,6 @@ Legs of both are differences of append times. Writes ``.driftloop/bench/latency.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import threading
@@ -36,7 +35,7 @@ from driftloop.schemas.topics import DRIFT, LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.connection import Connection
 
 from .cluster import cluster, fresh, model_names
-from .process import cpu_s, driftloop
+from .process import arguments, cpu_s, driftloop
 from .results import show, write
 
 PARTITIONS = 4  # as the settings' default
@@ -224,11 +223,10 @@ def _drift_times(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--rate", type=float, default=1_000.0)
     parser.add_argument("--models", type=int, default=100)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
     given = parser.parse_args()
     with cluster(given.bootstrap) as bootstrap:
         result = measure(bootstrap, given.seconds, given.rate, given.models)

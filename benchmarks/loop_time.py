@@ -17,7 +17,6 @@ Prints a table and writes ``.driftloop/bench/loop_time.json``.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import subprocess
@@ -50,6 +49,7 @@ from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
 
 from . import results
+from .process import arguments, ended
 
 MODEL = "flights"
 PARTITIONS = 4
@@ -220,13 +220,7 @@ def bench_spec(rows: int) -> ModelSpec:
 def _role(stack: ExitStack, arguments: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> None:
     log = stack.enter_context((folder / f"{uuid.uuid4().hex[:6]}-{arguments[0]}.log").open("wb"))
     command = [str(Path(sys.executable).parent / "driftloop"), *arguments]
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(env), cwd=folder)
-
-    def end() -> None:
-        process.terminate()
-        process.wait(20)
-
-    stack.callback(end)
+    stack.callback(ended, subprocess.Popen(command, stdout=log, stderr=log, env=dict(env), cwd=folder))
 
 
 def summary(measured: list[dict[str, float]], rows: int, servers: int) -> dict[str, object]:
@@ -254,11 +248,10 @@ def _now_ms() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--servers", type=int, default=2)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
     parser.add_argument("--keep", type=Path, help="a folder for the roles' logs and state")
     given = parser.parse_args()
     with ExitStack() as stack:

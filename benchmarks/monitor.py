@@ -15,7 +15,6 @@ Writes ``.driftloop/bench/monitor.json``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from driftloop.streams.observations import decode_record
 from .cluster import cluster, fresh
 from .events import Shape, fill
 from .join import joiner
-from .process import cpu_s, driftloop, peak_rss_mb
+from .process import arguments, cpu_s, driftloop, peak_rss_mb
 from .results import show, write
 
 MODELS = (1, 100, 1_000)
@@ -195,9 +194,8 @@ def measure(bootstrap: str, outcomes: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--outcomes", type=int, default=2_000_000)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
     given = parser.parse_args()
     with cluster(given.bootstrap) as bootstrap:
         result = measure(bootstrap, given.outcomes)

@@ -11,7 +11,6 @@ was lost or the ratio is above 1.10.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import statistics
 import time
@@ -32,6 +31,7 @@ from tests.bad_input.poison import Record, poison
 from .cluster import cluster, fresh, model_names
 from .events import APART, label_of, prediction_of
 from .join import join_in_process, joiner
+from .process import arguments
 from .results import show, write
 
 SHARE = 0.01
@@ -172,11 +172,10 @@ def measure(bootstrap: str, events: int, pairs: int, rounds: int) -> dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
     given = parser.parse_args()
     with cluster(given.bootstrap) as bootstrap:
         result = measure(bootstrap, given.events, given.pairs, given.rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -58,12 +59,28 @@ def driftloop(
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            ended(process)
+
+
+def ended(process: subprocess.Popen[bytes], within_s: float = 15) -> None:
+    """Asks a process to stop, and makes it if it does not."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def arguments(doc: str | None, *roles: str) -> argparse.ArgumentParser:
+    """A benchmark's options; ``roles``: what its own processes are started as (see ``in_process``)."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
+    if roles:
+        parser.add_argument("--role", choices=roles, help=argparse.SUPPRESS)
+        parser.add_argument("--prefix", default="", help=argparse.SUPPRESS)
+        parser.add_argument("--records", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
 
 
 def in_process(

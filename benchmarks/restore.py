@@ -31,7 +31,7 @@ from driftloop.streams.log_reader import LogReader
 from .cluster import PARTITIONS, cluster, fresh, model_names
 from .events import Writer, label_of, prediction_of
 from .floor import floor_in_process
-from .process import driftloop, in_process, peak_rss_mb
+from .process import arguments, driftloop, in_process, peak_rss_mb
 from .results import show, write
 
 _FEED_PER_S = 500
@@ -250,14 +250,10 @@ def table(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__, "prepare", "process", "restore")
     parser.add_argument("--pending", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
-    parser.add_argument("--role", choices=("prepare", "process", "restore"), help=argparse.SUPPRESS)
-    parser.add_argument("--prefix", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--records", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.role:

@@ -37,7 +37,7 @@ from .curves import draw, fitted
 from .events import APART, Shape, Writer, fill, label_of, prediction_of
 from .floor import floor_in_process
 from .join import join_in_process, joiner
-from .process import ROOT, peak_rss_mb, rss_mb
+from .process import ROOT, arguments, peak_rss_mb, rss_mb
 from .results import show, write
 
 PENDING = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
@@ -212,13 +212,10 @@ def measure(bootstrap: str, most: int, pairs: int, rounds: int) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__, "join")
     parser.add_argument("--pending", type=int, default=PENDING[-1], help="the most pending predictions")
     parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bootstrap", help="a cluster that runs; by default one is embedded")
-    parser.add_argument("--role", choices=("join",), help=argparse.SUPPRESS)
-    parser.add_argument("--prefix", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.role:

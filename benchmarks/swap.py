@@ -9,7 +9,6 @@ version is published every half second. ``p99_ratio`` compares the medians of th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import socket
 import statistics
@@ -26,7 +25,7 @@ from driftloop.streams.connection import Connection
 from tests.serving_bench import Bench
 
 from .cluster import cluster, fresh
-from .process import driftloop
+from .process import arguments, driftloop
 from .results import show, write
 
 SERVERS = 2
@@ -150,12 +149,12 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = arguments(__doc__)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    with cluster() as bootstrap, tempfile.TemporaryDirectory() as folder:
+    with cluster(given.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(measure(fresh(bootstrap), Path(folder), given.rate, given.seconds, given.rounds))
     write("swap", result)
     versions = result["versions_seen"]

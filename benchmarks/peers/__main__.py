@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from driftloop.streams.connection import Connection
 
 from ..cluster import PARTITIONS, cluster, fresh
 from ..events import fill_in_order
-from ..process import cpu_s, driftloop, peak_rss_mb
+from ..process import cpu_s, driftloop, ended, peak_rss_mb
 from ..results import show, write
 from .environments import Missing, java_command, python_of
 
@@ -84,19 +83,10 @@ def starter(command: Sequence[str | Path]) -> Starter:
         process = subprocess.Popen(
             given, cwd=HERE, stdout=log, stderr=log, env=os.environ | {"PYTHONUNBUFFERED": "1"}
         )
-        stack.callback(_end, process)
+        stack.callback(ended, process)
         return [process]
 
     return start
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def peer(name: str) -> Starter:
