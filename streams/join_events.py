@@ -87,10 +87,11 @@ class ReadLabel(msgspec.Struct, frozen=True, gc=False):
     statement: Statement
 
 
+Read = TypeVar("Read", ReadPrediction, ReadLabel)
 Event = TypeVar("Event", PredictionEvent, LabelEvent)
 Refuse = Callable[[int, str], None]
 
-_SLICE = 16  # with one wrong record in a hundred, six of seven slices have none
+_PARTS = 16  # so four steps lead from a batch to the one record in it that is wrong
 _OPEN, _CLOSE = set(b"{"), set(b"}")
 
 _PREDICTION = msgspec.json.Decoder(PredictionEvent)
@@ -101,72 +102,89 @@ def read_predictions(
     values: Sequence[bytes | None], refuse: Refuse
 ) -> tuple[list[PredictionEvent | None], list[bytes]]:
     """Events and their outcomes' heads. ``refuse`` is told index and reason where there is None."""
-    lines = _as_lines(values)
-    if lines is not None and (events := _all_at_once(_PREDICTION, lines, len(values))) is not None:
-        heads = _heads_of(events, cast("Sequence[bytes]", values), lines)
-        if heads is not None:
-            return cast("list[PredictionEvent | None]", events), heads
-    return _predictions_among_others(values, refuse)
+    whole = _plain_predictions(values)
+    if whole is not None:
+        return cast("list[PredictionEvent | None]", whole[0]), whole[1]
 
+    def together(part: Sequence[bytes | None]) -> list[ReadPrediction] | None:
+        plain = _plain_predictions(part)
+        return None if plain is None else list(map(ReadPrediction, *plain))
 
-def _predictions_among_others(
-    values: Sequence[bytes | None], refuse: Refuse
-) -> tuple[list[PredictionEvent | None], list[bytes]]:
-    """Where some are not plainly right: these go before the judge one by one, the rest keep together."""
-    events: list[PredictionEvent | None] = [
-        event
-        if event is not None
-        and value is not None
-        and value.endswith(b"}")  # as its head is cut
-        and (event.prediction is not None or event.error is not None)
-        and _is_model_name(event.model)
-        else None
-        for event, value in zip(_plain_ones(_PREDICTION, values), values, strict=True)
-    ]
-    plain = [event for event in events if event is not None]
-    whole = [value for event, value in zip(events, values, strict=True) if event is not None and value]
-    together = _heads_of(plain, whole, b"\n".join(whole)) if plain else []
-    waiting = iter(together or ())
-    heads: list[bytes] = []
-    for index, value in enumerate(values):
-        if events[index] is not None and together is not None:
-            heads.append(next(waiting))
-            continue
-        try:
-            events[index], head = read_prediction(value)
-        except DecodeError as error:
-            refuse(index, error.reason)
-            events[index], head = None, b""
-        heads.append(head)
-    return events, heads
+    found = _in_parts(values, together, read_prediction, refuse)
+    return (
+        [None if one is None else one.event for one in found],
+        [b"" if one is None else one.head for one in found],
+    )
 
 
 def read_labels(values: Sequence[bytes | None], refuse: Refuse) -> list[ReadLabel | None]:
     """``refuse`` is told index and reason where there is None."""
-    lines = _as_lines(values)
-    if lines is not None and (events := _all_at_once(_LABEL, lines, len(values))) is not None:
-        try:
-            return [
-                ReadLabel(
-                    event.prediction_id,
-                    event.ts,
-                    said_before(event.label, event.source)
-                    if event.label is not None and event.correct is None and event.annotator is None
-                    else _statement_of(event),
-                )
-                for event in events
-            ]
-        except DecodeError:
-            pass  # one of them; which one, they are asked one by one
-    found: list[ReadLabel | None] = []
-    for event, value in zip(_plain_ones(_LABEL, values), values, strict=True):
-        try:
-            said = None if event is None else ReadLabel(event.prediction_id, event.ts, _statement_of(event))
-            found.append(said or read_label(value))
-        except DecodeError as error:
-            refuse(len(found), error.reason)
-            found.append(None)
+    whole = _plain_labels(values)
+    if whole is not None:
+        return cast("list[ReadLabel | None]", whole)
+    return _in_parts(values, _plain_labels, read_label, refuse)
+
+
+def _in_parts(
+    values: Sequence[bytes | None],
+    together: Callable[[Sequence[bytes | None]], list[Read] | None],
+    alone: Callable[[bytes | None], Read],
+    refuse: Refuse,
+    first: int = 0,
+) -> list[Read | None]:
+    """Where some are not plainly right: parts and parts of parts are read together, in the end one alone.
+
+    ``first``: the index of the first value.
+    """
+    found: list[Read | None] = []
+    step = -(-len(values) // _PARTS)
+    for start in range(0, len(values), step or 1):
+        part = values[start : start + step]
+        read = together(part)
+        if read is not None:
+            found += read
+        elif len(part) > 1:
+            found += _in_parts(part, together, alone, refuse, first + start)
+        else:
+            try:
+                found.append(alone(part[0]))
+            except DecodeError as error:
+                refuse(first + start, error.reason)
+                found.append(None)
     return found
+
+
+def _plain_predictions(
+    values: Sequence[bytes | None],
+) -> tuple[list[PredictionEvent], list[bytes]] | None:
+    """Events and heads; None where one is not plainly right."""
+    lines = _as_lines(values)
+    events = None if lines is None else _all_at_once(_PREDICTION, lines, len(values))
+    if lines is None or events is None:
+        return None
+    heads = _heads_of(events, cast("Sequence[bytes]", values), lines)
+    return None if heads is None else (events, heads)
+
+
+def _plain_labels(values: Sequence[bytes | None]) -> list[ReadLabel] | None:
+    """None where one is not plainly right."""
+    lines = _as_lines(values)
+    events = None if lines is None else _all_at_once(_LABEL, lines, len(values))
+    if events is None:
+        return None
+    try:
+        return [
+            ReadLabel(
+                event.prediction_id,
+                event.ts,
+                said_before(event.label, event.source)
+                if event.label is not None and event.correct is None and event.annotator is None
+                else _statement_of(event),
+            )
+            for event in events
+        ]
+    except DecodeError:
+        return None
 
 
 def read_prediction(data: bytes | None) -> ReadPrediction:
@@ -327,26 +345,6 @@ def _all_at_once(decoder: msgspec.json.Decoder[Event], lines: bytes, count: int)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return events if len(events) == count else None
-
-
-def _plain_ones(decoder: msgspec.json.Decoder[Event], values: Sequence[bytes | None]) -> list[Event | None]:
-    """None where one is not plainly right. Slices in which all are, most of them, are decoded at once."""
-    found: list[Event | None] = []
-    for start in range(0, len(values), _SLICE):
-        part = values[start : start + _SLICE]
-        lines = _as_lines(part)
-        events = None if lines is None else _all_at_once(decoder, lines, len(part))
-        found += [_plain_one(decoder, value) for value in part] if events is None else events
-    return found
-
-
-def _plain_one(decoder: msgspec.json.Decoder[Event], value: bytes | None) -> Event | None:
-    if not value or len(value) > MAX_PAYLOAD_BYTES:
-        return None
-    try:
-        return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _within_limits(data: bytes | None) -> bytes:

@@ -11,7 +11,6 @@ kept. A segment damaged before its end gives what precedes the damage; the file 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import struct
@@ -24,6 +23,11 @@ from typing import Literal
 
 from ..schemas.errors import SettingsError
 from .overflow import Waiting
+
+try:
+    import fcntl
+except ImportError:  # Windows: clients work there, with what memory holds
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class Spill:
 
         Raises SettingsError when the folder cannot be used or another process has it.
         """
+        if fcntl is None:
+            raise SettingsError(f"events cannot be kept in {folder}: locking files needs a POSIX system")
         self._folder = folder
         self._max_bytes = max_bytes
         self._when_full: WhenFull = when_full
