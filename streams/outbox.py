@@ -334,9 +334,9 @@ class Outbox:
 
     def _disk_failed(self, error: OSError) -> None:
         self._disk_after = time.monotonic() + _DISK_RETRY_S
+        log.error("events that wait for Kafka cannot be kept on disk, they stay in memory: %s", error)
         with self._counting:
             self._disk_errors += 1
-        log.error("events that wait for Kafka cannot be kept on disk, they stay in memory: %s", error)
 
     def _keep_rest(self, spill: Spill) -> None:
         if self._replaying is None and len(self._producer):

@@ -25,6 +25,8 @@ QUICK = MonitorSettings(
     snapshot_records=5, snapshot_min_s=0.0, idle_tick_s=None, progress_s=0.1, session_s=6.0
 )
 
+STOP_S = 10.0
+
 
 class Vitals:
     """Writes to vitals as the joiner does: in transactions, to explicit partitions."""
@@ -76,7 +78,8 @@ async def monitor(
         watch.cancel()
         if not crashed.is_set():
             await shell.release_all()
-        await app.stop()
+        with contextlib.suppress(TimeoutError):  # after a crash Faust's own stop sometimes hangs
+            await asyncio.wait_for(app.stop(), STOP_S)
 
 
 async def _watch(app: object, crashed: asyncio.Event) -> None:

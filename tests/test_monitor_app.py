@@ -120,7 +120,7 @@ async def test_progress_waits_for_what_is_read_but_not_applied(
 ) -> None:
     Vitals(topics).write(*records(2), b'{"model": "m", "defect": true}', *records(2))
     async with monitor(topics) as crashed:
-        await asyncio.wait_for(crashed.wait(), 20)
+        await asyncio.wait_for(crashed.wait(), 60)
     assert progress.applied()[0] <= 2
     assert progress.behind() > 0
 
@@ -131,7 +131,7 @@ async def test_a_defect_of_the_core_ends_the_monitor_before_anything_after_it_is
     Vitals(topics).write(*records(6), b'{"model": "m", "defect": true}', *records(6))
     for _ in range(2):  # and again after a restart: it is never acknowledged and passed over
         async with monitor(topics) as crashed:
-            await asyncio.wait_for(crashed.wait(), 20)
+            await asyncio.wait_for(crashed.wait(), 60)
         assert saved(topics, 0).applied_offset < 6
 
 
@@ -242,10 +242,10 @@ async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skippi
         for _ in range(4):  # 50 MB: more than all buffers before the gate hold
             pads = (base64.b64encode(os.urandom(100_000)).decode() for _ in range(100))
             vitals.write(*(json.dumps({"model": "m", "pad": pad}).encode() for pad in pads))
-        await asyncio.wait_for(GatedShell.reached.wait(), 20)
+        await asyncio.wait_for(GatedShell.reached.wait(), 60)
         cut(topics, 400)
         GatedShell.gate.set()
-        await asyncio.wait_for(crashed.wait(), 20)
+        await asyncio.wait_for(crashed.wait(), 60)
     async with monitor(topics):
         await until(lambda: len(read(topics, DEAD_LETTERS)) == 1, "the loss is reported")
 
