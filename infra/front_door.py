@@ -9,9 +9,11 @@ from typing import Any
 from ..models.artifacts import ArtifactStore
 from ..models.hot import Store
 from ..models.signing import load_verifier
+from ..schemas.errors import SettingsError
 from ..schemas.spec import Privacy
 from ..streams import client as emitting
 from ..streams import hot_model as following
+from ..streams.spill import Spill
 from .hash_key import find_hasher
 from .settings import Settings
 
@@ -32,17 +34,24 @@ class Client(emitting.Client):
         privacy: Mapping[str, Privacy] | None = None,
         hash_key: str | None = None,
         on_drop: Callable[[emitting.Dropped], None] | None = None,
+        spill_dir: str | Path | None = None,
     ) -> None:
         """``bootstrap_servers``: DRIFTLOOP_BOOTSTRAP_SERVERS by default. ``kafka``: settings of librdkafka.
 
         ``privacy``: rules for all models, e.g. {"tail": "hash"}; without it each model's published spec is
-        followed. ``on_drop`` hears of events that will not arrive. Raises SettingsError.
+        followed. ``on_drop`` hears of events that will not arrive. ``spill_dir``: a folder of this process's
+        own where events wait on disk while Kafka is away, DRIFTLOOP_SPILL_MB at most; without it they wait in
+        memory. Raises SettingsError.
         """
         settings = read_settings(
             bootstrap_servers=bootstrap_servers, topic_prefix=prefix, kafka=kafka, hash_key=hash_key
         )
         super().__init__(
-            settings.connection(), privacy=privacy, hasher=find_hasher(settings), on_drop=on_drop
+            settings.connection(),
+            privacy=privacy,
+            hasher=find_hasher(settings),
+            on_drop=on_drop,
+            spill=None if spill_dir is None else open_spill(settings, Path(spill_dir)),
         )
 
 
@@ -66,6 +75,7 @@ class HotModel(following.HotModel):
         server_id: str | None = None,
         hash_key: str | None = None,
         on_swap: Callable[[following.Swapped], None] | None = None,
+        spill_dir: str | Path | None = None,
     ) -> None:
         """Begins to follow at once; ``wait_ready`` waits for the first version.
 
@@ -73,7 +83,7 @@ class HotModel(following.HotModel):
         ``trusted_keys``: the folder whose ``trusted/`` holds the public keys (DRIFTLOOP_KEYS_DIR).
         ``state_dir``: where this server keeps what it served (DRIFTLOOP_STATE_DIR). ``server_id``: this
         server's name in acknowledgements (DRIFTLOOP_INSTANCE_ID, or the host's name). Without ``client`` it
-        makes its own.
+        makes its own, whose events wait in ``spill_dir`` while Kafka is away (as Client's do).
         Raises SettingsError, InvalidEvent for a model's name that cannot be, StateError.
         """
         settings = read_settings(
@@ -88,12 +98,17 @@ class HotModel(following.HotModel):
         )
         hasher = find_hasher(settings)
         instance = settings.instance("serve")
-        self._own_client = emitting.Client(settings.connection(), hasher=hasher) if client is None else None
+        self._own_client = None
+        if client is None:
+            spill = None if spill_dir is None else open_spill(settings, Path(spill_dir))
+            client = self._own_client = emitting.Client(settings.connection(), hasher=hasher, spill=spill)
+        elif spill_dir is not None:
+            raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
         keys_dir = settings.keys_path()
         super().__init__(
             model,
             connection=settings.connection(),
-            client=client or self._own_client,  # pyright: ignore[reportArgumentType]  # one of them is
+            client=client,
             store=ArtifactStore(settings.store_url()) if store is None or isinstance(store, str) else store,
             verifier=lambda: load_verifier(keys_dir),
             state_dir=settings.state_dir / "serve" / instance,
@@ -107,6 +122,11 @@ class HotModel(following.HotModel):
         super().close()
         if self._own_client is not None:
             self._own_client.close()
+
+
+def open_spill(settings: Settings, folder: Path) -> Spill:
+    """Where events wait on disk, as large as the settings say. Raises SettingsError."""
+    return Spill(folder, max_bytes=settings.spill_mb * 1024 * 1024, when_full=settings.spill_drops)
 
 
 def read_settings(**given: Any) -> Settings:

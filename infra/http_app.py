@@ -230,6 +230,8 @@ class _Api:
         yield Reading(metrics.EVENTS_EMITTED, sent.emitted)
         yield Reading(metrics.EVENTS_DROPPED, sent.dropped)
         yield Reading(metrics.EVENTS_WAITING, sent.waiting)
+        yield Reading(metrics.EVENTS_ON_DISK, sent.on_disk)
+        yield Reading(metrics.EVENTS_DISK_ERRORS, sent.disk_errors)
 
 
 def _described(hot: HotModel) -> dict[str, object]:

@@ -66,6 +66,12 @@ SHADOWS_SKIPPED = Meter(
 EVENTS_EMITTED = Meter("driftloop_events_emitted_total", "counter", "predictions and labels taken for Kafka")
 EVENTS_DROPPED = Meter("driftloop_events_dropped_total", "counter", "events that will not arrive")
 EVENTS_WAITING = Meter("driftloop_events_waiting", "gauge", "events on their way to Kafka")
+EVENTS_ON_DISK = Meter(
+    "driftloop_events_on_disk", "gauge", "events that wait on disk for Kafka; they are among those waiting"
+)
+EVENTS_DISK_ERRORS = Meter(
+    "driftloop_events_disk_errors_total", "counter", "times that events could not be kept on disk"
+)
 
 JOIN_RECORDS = Meter("driftloop_join_records_total", "counter", "predictions and labels processed")
 JOIN_OUTCOMES = Meter("driftloop_join_outcomes_total", "counter", "outcomes emitted, corrections among them")
@@ -128,7 +134,7 @@ JOIN_GAP = Meter(
 
 SERVER_METERS: tuple[Meter, ...] = (
     REQUESTS, REQUEST_SECONDS, ANSWERS, LIVE_VERSION, LIVE_GENERATION, CAN_ANSWER, FOLLOWING, BEHIND_SECONDS,
-    SHADOWS_SKIPPED, EVENTS_EMITTED, EVENTS_DROPPED, EVENTS_WAITING,
+    SHADOWS_SKIPPED, EVENTS_EMITTED, EVENTS_DROPPED, EVENTS_WAITING, EVENTS_ON_DISK, EVENTS_DISK_ERRORS,
 )  # fmt: skip
 JOIN_METERS: tuple[Meter, ...] = (
     JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,

@@ -23,8 +23,8 @@ from ..models.signing import load_verifier
 from ..schemas.errors import SettingsError, SpecError
 from ..streams.client import Client
 from ..streams.hot_model import HotModel
-from ..streams.spill import Spill
 from .apply import model_specs
+from .front_door import open_spill
 from .hash_key import find_hasher
 from .http_app import Draining, create_app
 from .http_guard import Guard, check_exposure, find_tokens
@@ -59,11 +59,7 @@ def open_models(settings: Settings, names: Iterable[str], role: str) -> Generato
     instance = settings.instance(role)
     keys_dir = settings.keys_path()
     store = ArtifactStore(settings.store_url())
-    spill = Spill(
-        settings.state_dir / role / instance / "spill",
-        max_bytes=settings.spill_mb * 1024 * 1024,
-        when_full=settings.spill_drops,
-    )
+    spill = open_spill(settings, settings.state_dir / role / instance / "spill")
     client = Client(connection, hasher=hasher, spill=spill)
     models: list[HotModel] = []
     try:

@@ -73,3 +73,28 @@ def test_the_readmes_server_is_fifteen_lines() -> None:
         line for line in code.splitlines()[1:] if line.strip() and not line.strip().startswith(("#", '"""'))
     ]
     assert len(body) <= 15
+
+
+def test_a_client_with_a_folder_keeps_its_events_there_while_kafka_is_away(tmp_path: Path) -> None:
+    nowhere = "127.0.0.1:1"
+    client = driftloop.Client(nowhere, privacy={}, spill_dir=tmp_path / "spill")
+    for number in range(20):
+        client.prediction("m", 1, {"x": number}, 1.0)
+    client.close(0.2)
+    assert client.stats.dropped == 0
+    with driftloop.Client(nowhere, privacy={}, spill_dir=tmp_path / "spill") as again:
+        assert again.stats.on_disk == 20
+
+
+def test_one_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
+    client = driftloop.Client("127.0.0.1:1", privacy={}, spill_dir=tmp_path)
+    with pytest.raises(driftloop.SettingsError, match="a folder of its own"):
+        driftloop.Client("127.0.0.1:1", privacy={}, spill_dir=tmp_path)
+    client.close(0)
+
+
+def test_a_hot_model_with_a_client_is_given_no_second_folder(tmp_path: Path) -> None:
+    client = driftloop.Client("127.0.0.1:1", privacy={})
+    with pytest.raises(driftloop.SettingsError, match="give it to the client"):
+        driftloop.HotModel("m", "127.0.0.1:1", client=client, spill_dir=tmp_path)
+    client.close(0)
