@@ -160,6 +160,7 @@ class TrainerShell:
         self._next: dict[tuple[str, int], int] = {}
         self._group: GroupMetadata = None
         self._assigned = False
+        self._astray = False  # a partition lost its place in the log
         shutil.rmtree(state_dir / "jobs", ignore_errors=True)  # what a killed predecessor left
         self._signer = load_or_create_keypair(keys_dir)
         verifier = load_verifier(keys_dir)
@@ -203,6 +204,9 @@ class TrainerShell:
     def turn(self) -> None:
         """Takes what has come, decides, commits, and sees to children and counts."""
         records = self._poll()
+        if self._astray:
+            self._rewind()
+            return
         if self._assigned:
             self._take_over()
         if not self._cores:
@@ -293,14 +297,30 @@ class TrainerShell:
             return None
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
-            raise StateError(
-                f"{where} no longer holds what the trainer has not read: {error}. Retention outran it; to go "
-                "on from what is left, delete the group's offsets of that topic"
-            )
+            self._check_retention(message.topic() or "", message.partition() or 0)
+            log.warning("%s: %s; reading on from the group's offsets", where, error)
+            self._astray = True
+            return None
         if error.fatal():
             raise KafkaException(error)
         log.warning("%s: %s", where, error)
         return None
+
+    def _check_retention(self, name: str, partition: int) -> None:
+        """Whether what comes next is still there: only then may a lost position be found again.
+
+        A position can be lost without retention: librdkafka asks for the group's offset where it has none of
+        ours, and there is none before the first commit.
+        """
+        topic, wanted = self._topics[name], self._next.get((name, partition))
+        begin = self._offsets.begins(topic, [partition])[partition]
+        end = self._offsets.ends(topic, [partition])[partition]
+        if wanted is not None and not begin <= wanted <= end:
+            raise StateError(
+                f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from {wanted}: "
+                "retention outran it, or the topic was made anew; to go on from what is there, delete the "
+                "group's offsets of that topic"
+            )
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         """Reads on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
@@ -341,7 +361,8 @@ class TrainerShell:
 
     def _rewind(self) -> None:
         """Back to the committed offsets and the state that goes with them."""
-        if not self._cores:
+        self._astray = False
+        if not self._next:
             return
         assigned = [TopicPartition(topic, partition) for topic, partition in self._next]
         self._next = self._positions(self._consumer, assigned)
@@ -354,7 +375,11 @@ def _committed(consumer: Consumer, assigned: list[TopicPartition]) -> list[Topic
     deadline = time.monotonic() + _COMMITTED_S
     while True:
         try:
-            return consumer.committed(assigned, timeout=CALL_S)
+            found = consumer.committed(assigned, timeout=CALL_S)
+            refused = next((tp.error for tp in found if tp.error is not None), None)
+            if refused is not None:  # without an answer, an offset would pass for one never committed
+                raise KafkaException(refused)
+            return found
         except KafkaException as error:
             if time.monotonic() > deadline:
                 raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error
