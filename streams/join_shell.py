@@ -38,6 +38,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ..schemas.errors import BrokerError
 from ..schemas.topics import LABELS, PREDICTIONS, Topic
+from .committed import committed_offsets
 from .connection import Connection
 from .join_batch import Batch, Records
 from .join_checkpointer import Checkpointer
@@ -265,7 +266,7 @@ class _JoinShell:
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._epoch += 1
-        committed = {(one.topic, one.partition): one for one in consumer.committed(assigned, timeout=30.0)}
+        committed = {(one.topic, one.partition): one for one in committed_offsets(consumer, assigned, 30.0)}
         places: list[TopicPartition] = []
         waiting: list[TopicPartition] = []
         numbers = sorted({one.partition for one in assigned})

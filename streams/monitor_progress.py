@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ..schemas.errors import BrokerError
 from ..schemas.topics import VITALS
+from .committed import committed_offsets
 from .connection import Connection
 
 GROUP = "monitor"
@@ -30,7 +31,7 @@ class MonitorProgress:
     def applied(self) -> dict[int, int]:
         """Per vitals partition, the offset below which everything is applied; 0 before the first."""
         try:
-            committed = self._consumer.committed(self._partitions(), timeout=self._timeout_s)
+            committed = committed_offsets(self._consumer, self._partitions(), self._timeout_s)
         except KafkaException as error:
             raise BrokerError(f"cannot read the monitor's progress: {error.args[0]}") from error
         return {place.partition: max(0, place.offset) for place in committed}

@@ -36,6 +36,7 @@ from ..models.artifacts import ArtifactStore
 from ..models.signing import load_or_create_keypair, load_verifier
 from ..schemas.errors import BrokerError, StateError
 from ..schemas.topics import COMMANDS, TRIGGERS, Topic
+from .committed import committed_offsets
 from .connection import Connection
 from .log_ranges import LogOffsets
 from .log_reader import Record, as_record
@@ -317,9 +318,9 @@ class TrainerShell:
         end = self._offsets.ends(topic, [partition])[partition]
         if wanted is not None and not begin <= wanted <= end:
             raise StateError(
-                f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from {wanted}: "
-                "retention outran it, or the topic was made anew; to go on from what is there, delete the "
-                "group's offsets of that topic"
+                f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from "
+                f"{wanted}: retention outran it, or the topic was made anew; to go on "
+                "from what is there, delete the group's offsets of that topic"
             )
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
@@ -375,11 +376,7 @@ def _committed(consumer: Consumer, assigned: list[TopicPartition]) -> list[Topic
     deadline = time.monotonic() + _COMMITTED_S
     while True:
         try:
-            found = consumer.committed(assigned, timeout=CALL_S)
-            refused = next((tp.error for tp in found if tp.error is not None), None)
-            if refused is not None:  # without an answer, an offset would pass for one never committed
-                raise KafkaException(refused)
-            return found
+            return committed_offsets(consumer, assigned, CALL_S)
         except KafkaException as error:
             if time.monotonic() > deadline:
                 raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error
