@@ -22,7 +22,7 @@ import msgspec
 import orjson
 from msgspec import UNSET, Meta, UnsetType
 
-from ..schemas.base import MODEL_NAME_PATTERN, ClassValue, FeatureValue
+from ..schemas.base import MODEL_NAME_PATTERN
 from ..schemas.errors import DecodeError
 from ..schemas.hot import LabelDict, PredictionDict, decode_label, decode_prediction
 from .outcomes import Statement, outcome_head, said_before, statement_of
@@ -43,6 +43,10 @@ OUTCOME_FIELDS = frozenset(
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=128)]
 TimestampMs = Annotated[int, Meta(ge=0, lt=2**53)]
+# A longer one cannot be written again; not recognised here, it goes to the judge and becomes a float.
+PlainInt = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+PlainValue = bool | PlainInt | float | str | None
+PlainClass = bool | PlainInt | float | str
 
 
 class PredictionEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -52,12 +56,12 @@ class PredictionEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fiel
     model: str
     version: Annotated[int, Meta(ge=0, lt=2**31)]
     ts: TimestampMs
-    features: dict[str, FeatureValue]
-    prediction: ClassValue | None = None
+    features: dict[str, PlainValue]
+    prediction: PlainClass | None = None
     scores: dict[str, float] | None = None
     latency_ms: Annotated[float, Meta(ge=0)] | None = None
     error: str | None = None
-    segments: dict[str, FeatureValue] | None = None
+    segments: dict[str, PlainValue] | None = None
     role: Literal["champion", "shadow", "canary"] | UnsetType = UNSET
 
 
@@ -66,7 +70,7 @@ class LabelEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 
     prediction_id: PredictionId
     ts: TimestampMs
-    label: ClassValue | None = None
+    label: PlainClass | None = None
     correct: bool | None = None
     source: Annotated[str, Meta(max_length=64)] = "system"
     annotator: Annotated[str, Meta(max_length=256)] | None = None

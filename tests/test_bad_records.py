@@ -14,7 +14,7 @@ from driftloop.infra.overview import LATEST_TOPICS, RECENT_TOPICS, Overview
 from driftloop.models.rows import rows_from_outcomes
 from driftloop.models.signing import Signer
 from driftloop.schemas.errors import DecodeError
-from driftloop.schemas.events import DeadLetter
+from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.spec import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
@@ -186,6 +186,26 @@ def test_the_joiner_goes_on_after_any_records_and_accounts_for_each(
         head_of(value, len(model_prefix("late")))
     world.log(effects)
     world.joiner.commit()
+
+
+@pytest.mark.parametrize(
+    "number", [str(2**63), str(2**64), str(-(2**63) - 1), "1" * 30, "1" * 400, "1e308", "0." + "1" * 40]
+)
+@pytest.mark.parametrize("field", ["features", "prediction", "scores", "segments", "latency_ms"])
+def test_an_outcome_of_numbers_of_any_size_can_be_read_and_written_again(number: str, field: str) -> None:
+    fields = {"features": "{}", "prediction": "1"} | {
+        field: number if field in ("prediction", "latency_ms") else f'{{"x":{number}}}'
+    }
+    told = ",".join(f'"{name}":{value}' for name, value in fields.items())
+    value = f'{{"prediction_id":"a","model":"late","version":3,"ts":1700000000000,{told}}}'.encode()
+    label = b'{"prediction_id":"a","ts":1700000000000,"label":1}'
+    world = World(rules_of(Join(), late=ModelSpec()))
+    world.reader = Reader(0, 1)
+    batch = world.reader.read(columns([value]), columns([label]))
+    effects = world.joiner.process(batch, predictions_floor_ms=0, labels_floor_ms=0)
+    assert len(effects.outcomes) + len(effects.refused) == 1
+    for _, outcome in effects.outcomes:
+        assert Outcome.decode(outcome).encode()
 
 
 def columns(values: list[bytes]) -> Records:
