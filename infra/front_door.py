@@ -13,9 +13,9 @@ from ..schemas.errors import SettingsError
 from ..schemas.spec import Privacy
 from ..streams import client as emitting
 from ..streams import hot_model as following
-from ..streams.spill import Spill
 from .hash_key import find_hasher
 from .settings import Settings
+from .spill_folder import open_spill
 
 
 class Client(emitting.Client):
@@ -51,7 +51,7 @@ class Client(emitting.Client):
             privacy=privacy,
             hasher=find_hasher(settings),
             on_drop=on_drop,
-            spill=None if spill_dir is None else open_spill(settings, Path(spill_dir)),
+            spill=open_spill(settings, spill_dir),
         )
 
 
@@ -100,8 +100,9 @@ class HotModel(following.HotModel):
         instance = settings.instance("serve")
         self._own_client = None
         if client is None:
-            spill = None if spill_dir is None else open_spill(settings, Path(spill_dir))
-            client = self._own_client = emitting.Client(settings.connection(), hasher=hasher, spill=spill)
+            client = self._own_client = emitting.Client(
+                settings.connection(), hasher=hasher, spill=open_spill(settings, spill_dir)
+            )
         elif spill_dir is not None:
             raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
         keys_dir = settings.keys_path()
@@ -122,11 +123,6 @@ class HotModel(following.HotModel):
         super().close()
         if self._own_client is not None:
             self._own_client.close()
-
-
-def open_spill(settings: Settings, folder: Path) -> Spill:
-    """Where events wait on disk, as large as the settings say. Raises SettingsError."""
-    return Spill(folder, max_bytes=settings.spill_mb * 1024 * 1024, when_full=settings.spill_drops)
 
 
 def read_settings(**given: Any) -> Settings:

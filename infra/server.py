@@ -24,12 +24,12 @@ from ..schemas.errors import SettingsError, SpecError
 from ..streams.client import Client
 from ..streams.hot_model import HotModel
 from .apply import model_specs
-from .front_door import open_spill
 from .hash_key import find_hasher
 from .http_app import Draining, create_app
 from .http_guard import Guard, check_exposure, find_tokens
 from .http_limits import MAX_CONNECTIONS, LimitedHttp
 from .settings import Settings
+from .spill_folder import open_spill
 
 __all__ = ["create_app", "open_models", "run_server"]
 

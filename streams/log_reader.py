@@ -1,16 +1,20 @@
 """Reading whole topics without a group: specs, runs, model updates, acknowledgements.
 
-"Caught up" means PARTITION_EOF was seen on every partition; comparing with the high watermark would wait
-for ever, since transaction markers occupy offsets. On failure: nothing is committed, read again from the
-beginning.
+"Caught up" means PARTITION_EOF was seen on every partition; comparing offsets with the end alone would wait
+for ever, since transaction markers occupy offsets. Where records never cease to come there may be no
+PARTITION_EOF: then a record at the end as it was, or beyond it, settles it. On failure: nothing is committed,
+read again from the beginning.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -18,6 +22,10 @@ from ..schemas.errors import BrokerError
 from ..schemas.topics import Topic
 from .connection import Connection
 
+log = logging.getLogger(__name__)
+
+_ASK_S = 5.0
+_BUSY_S = 1.0  # by then a topic at rest has been read, or its reading takes so long that a question is cheap
 _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 
@@ -110,13 +118,41 @@ class LogReader:
         return records
 
     def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:
-        """Everything up to the present end of every partition. Raises BrokerError past the deadline."""
-        until = time.monotonic() + deadline_s
-        while not self.caught_up:
-            if time.monotonic() > until:
-                behind = [f"{t}[{p}]" for (t, p), done in self._at_end.items() if not done]
-                raise BrokerError(f"could not read {', '.join(behind)} to the end within {deadline_s:g} s")
-            yield from self.poll(0.1)
+        """Everything up to the end that each partition had when reading it began, and what comes on the way.
+
+        Raises BrokerError past the deadline.
+        """
+        began = time.monotonic()
+        behind = {place for place, done in self._at_end.items() if not done}
+        ends: dict[tuple[str, int], int] = {}
+        while behind:
+            if time.monotonic() - began > deadline_s:
+                where = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(behind))
+                raise BrokerError(f"could not read {where} to the end within {deadline_s:g} s")
+            if not ends and time.monotonic() - began > _BUSY_S:
+                ends = self._ends(behind)
+            for record in self.poll(0.1):
+                place = (record.topic, record.partition)
+                if ends and record.offset + 1 >= ends[place]:
+                    behind.discard(place)
+                yield record
+            behind -= {place for place in behind if self._at_end[place]}
+
+    def _ends(self, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Where committed records end; where that is not told, so far off that only PARTITION_EOF counts."""
+        ends = dict.fromkeys(self._at_end, sys.maxsize)
+        for place in places:
+            try:
+                found = cast(
+                    "tuple[int, int] | None",
+                    self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_S),
+                )
+            except KafkaException as error:
+                log.warning("%s[%d]: its end is not known: %s", *place, error.args[0])
+                continue
+            if found is not None:
+                ends[place] = found[1]
+        return ends
 
     def close(self) -> None:
         self._consumer.close()

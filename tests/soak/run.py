@@ -114,9 +114,9 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
 
 def _await_roles(stage: Stage, watch: Watch) -> None:
     wait_for(
-        lambda: all(_lives(port) for port in stage.ports),
+        lambda: all(map(_is_ready, stage.ports)),
         _READY_S,
-        "both servers answer",
+        "both servers are ready",
         stage.processes.tick,
     )
     wait_for(
@@ -124,9 +124,9 @@ def _await_roles(stage: Stage, watch: Watch) -> None:
     )
 
 
-def _lives(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=2.0).is_success
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=2.0).is_success
     except httpx.HTTPError:
         return False
 
