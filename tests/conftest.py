@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+from driftloop.streams.client import Client
+
+from tests.serving_bench import Bench
+
 # Before anything imports numpy or ONNX: two cores are shared with the broker.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Tests state their settings; the developer's environment must not reach them or their child processes.
@@ -82,3 +86,14 @@ def topics(settings: Settings) -> Iterator[Connection]:
     names = [name for topic in CATALOGUE if (name := connection.topic(topic)) in present]
     for deleted in admin.delete_topics(names).values():
         deleted.result(30)
+
+
+@pytest.fixture
+def bench(topics: Connection, tmp_path: Path) -> Bench:
+    return Bench(topics, tmp_path)
+
+
+@pytest.fixture
+def client(topics: Connection) -> Iterator[Client]:
+    with Client(topics) as made:
+        yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from driftloop.streams.log_reader import LogReader, Record
 from onnx import TensorProto, helper
 
 from .model_worlds import update_to
+from .waiting import wait_until
 
 STEP = 1000.0
 
@@ -137,3 +139,8 @@ def numpy_values() -> dict[str, object]:
         "f4": np.float32(0.5), "f8": np.float64(2.5), "i": np.int64(-3), "u": np.uint8(7),
         "b": np.bool_(True), "s": np.str_("JFK"), "none": None, "plain": 1,
     }  # fmt: skip
+
+
+def ack_with(bench: Bench, wanted: Callable[[ModelAck], bool]) -> ModelAck:
+    """The first acknowledgement that is as wanted; waits for it."""
+    return wait_until(lambda: next(filter(wanted, bench.acks()), None), 20, "such an acknowledgement")

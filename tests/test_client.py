@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import subprocess
@@ -10,37 +9,30 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from confluent_kafka import KafkaError
 from driftloop.infra import front_door
 from driftloop.schemas.errors import SettingsError
-from driftloop.schemas.hot import decode_label, decode_prediction
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS, SPECS
-from driftloop.streams.client import Client, ClientClosed, InvalidEvent
+from driftloop.streams.client import Client, ClientClosed
 from driftloop.streams.connection import Connection
 from driftloop.streams.outbox import Dropped
 from driftloop.streams.overflow import MemoryOverflow, Waiting
 from driftloop.streams.prediction_ids import new_prediction_id
 from driftloop.streams.privacy import Hasher, PrivacyRules
-from hypothesis import given
-from hypothesis import strategies as st
+
+from tests.forwarding import forwarded
 
 from .serving_bench import Bench, numpy_values
 from .waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def bench(topics: Connection, tmp_path: Path) -> Bench:
-    return Bench(topics, tmp_path)
 
 
 @pytest.fixture
@@ -110,115 +102,6 @@ def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: Client) -> N
         "f4": 0.5, "f8": 2.5, "i": -3, "u": 7, "b": True, "s": "JFK", "none": None, "plain": 1,
     }  # fmt: skip
     assert (event.prediction, event.scores, event.segments) == (0.25, {"a": 0.5}, {"s": 4})
-
-
-WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"features": {"wind": math.nan}}, "feature wind: is nan; send None"),
-    ({"features": {"wind": math.inf}}, "feature wind: is inf"),
-    ({"features": {"wind": np.float64("nan")}}, "feature wind: is nan"),
-    ({"features": {"wind": [1, 2]}}, "feature wind: must be a number, text, bool or None, got list"),
-    ({"features": {"wind": {"a": 1}}}, "feature wind: .*got dict"),
-    ({"features": {"wind": np.array([1.0])}}, "feature wind: .*got ndarray"),
-    ({"features": {"wind": np.datetime64("2013-01-01")}}, "feature wind: .*got datetime64"),
-    ({"features": {"wind": 2**63}}, "feature wind: does not fit into 64 bits"),
-    ({"features": {7: 1}}, "feature names must be str, got 7"),
-    ({"features": {"wind": "\ud800"}}, "cannot be written as JSON"),
-    ({"prediction": None}, "prediction is None"),
-    ({"prediction": math.nan}, "argument prediction: is nan"),
-    ({"prediction_id": ""}, "prediction_id must be text of 1 to 128 characters"),
-    ({"prediction_id": "x" * 129}, "prediction_id must be text of 1 to 128"),
-    ({"prediction_id": 7}, "prediction_id must be text"),
-    ({"model": "no/such"}, "'no/such' is not a model name"),
-    ({"model": "ends\n"}, "is not a model name"),
-    ({"version": -1}, "version must be an int from 0"),
-    ({"version": 1.5}, "version must be an int"),
-    ({"ts": 1.5}, "ts must be Unix time in whole milliseconds"),
-    ({"ts": -1}, "ts must be Unix time"),
-    ({"scores": {"late": math.nan}}, "score late: is nan"),
-    ({"scores": {"late": "high"}}, "score late: must be a number"),
-    ({"latency_ms": -1.0}, "latency_ms must be a number from 0"),
-    ({"latency_ms": math.nan}, "latency_ms must be a number from 0"),
-    ({"segments": {"carrier": ["AA"]}}, "segment carrier: must be"),
-    ({"role": "king"}, "role must be one of champion, shadow, canary"),
-]
-
-
-@pytest.fixture(scope="module")
-def unsent() -> Iterator[Client]:
-    """A client whose events go nowhere, with rules known."""
-    made = Client(Connection("127.0.0.1:1", "nowhere.", {"log_level": "0"}), privacy={})
-    yield made
-    made.close(timeout_s=0.0)
-
-
-@pytest.mark.parametrize(("wrong", "told"), WRONG_PREDICTIONS)
-def test_a_wrong_argument_is_told_at_once_and_by_name(
-    unsent: Client, wrong: dict[str, Any], told: str
-) -> None:
-    emitted = unsent.stats.emitted
-    right: dict[str, Any] = {"model": "m", "version": 1, "features": {"x": 1.0}, "prediction": "late"}
-    with pytest.raises(InvalidEvent, match=told):
-        unsent.prediction(**(right | wrong))
-    assert unsent.stats.emitted == emitted
-
-
-WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
-    ({}, "exactly one of `label`"),
-    ({"label": "a", "correct": True}, "exactly one of `label`"),
-    ({"label": math.nan}, "argument label: is nan"),
-    ({"label": ["a"]}, "argument label: must be"),
-    ({"label": "a", "prediction_id": ""}, "prediction_id must be text"),
-    ({"label": "a", "ts": "now"}, "ts must be Unix time"),
-    ({"label": "a", "source": "x" * 65}, "source must have 1 to 64"),
-    ({"label": "a", "source": ""}, "source must have 1 to 64"),
-    ({"label": "a", "annotator": "x" * 257}, "annotator must have at most 256"),
-    ({"label": "\udfff"}, "cannot be written as JSON"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "told"), WRONG_LABELS)
-def test_a_wrong_label_is_told_at_once(unsent: Client, wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidEvent, match=told):
-        unsent.label(**({"prediction_id": "p"} | wrong))
-
-
-PLAIN = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=20),
-    st.lists(st.integers(), max_size=2),
-)
-
-
-@given(
-    st.text(min_size=0, max_size=130), st.dictionaries(st.text(max_size=8), PLAIN, max_size=6), PLAIN,
-    st.none() | st.integers(), st.none() | st.dictionaries(st.text(max_size=5), PLAIN, max_size=3),
-)  # fmt: skip
-def test_whatever_is_accepted_is_what_readers_accept(
-    known: str, features: dict[str, Any], answer: Any, ts: int | None, segments: dict[str, Any] | None
-) -> None:
-    from driftloop.streams.emitted import encode_event, label_event, prediction_event
-    from driftloop.streams.plain_values import plain_features
-
-    stamp = 5 if ts is None else ts
-    try:
-        event = prediction_event(
-            "m", 1, plain_features(features), answer, prediction_id=known, ts=stamp, segments=segments
-        )
-        value = encode_event(event)
-    except InvalidEvent:
-        pass
-    else:
-        assert decode_prediction(value)["features"] == features
-    try:
-        value = encode_event(
-            label_event(known, answer, correct=None, ts=stamp, source="system", annotator=None)
-        )
-    except InvalidEvent:
-        return
-    assert decode_label(value)["prediction_id"] == known
 
 
 def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, client: Client) -> None:
@@ -467,41 +350,3 @@ def test_the_overflow_is_bounded_by_number_and_bytes_and_keeps_order() -> None:
     assert [overflow.take(), overflow.take(), overflow.take()] == [one, two, None]
     assert all(overflow.offer(Waiting("t", "k", b"")) for _ in range(3))
     assert not overflow.offer(Waiting("t", "k", b""))
-
-
-class forwarded:
-    """Forwards a local port to the broker while the block runs."""
-
-    def __init__(self, port: int, broker: str) -> None:
-        self._broker = broker.rpartition(":")[0], int(broker.rpartition(":")[2])
-        self._server = socket.create_server(("127.0.0.1", port))
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        for one in self._open:
-            one.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._server.accept()
-            except OSError:  # closed: the block has ended
-                return
-            there = socket.create_connection(self._broker)
-            self._open += [here, there]
-            for source, sink in ((here, there), (there, here)):
-                threading.Thread(target=_pump, args=(source.recv, sink.sendall), daemon=True).start()
-
-
-def _pump(read: Callable[[int], bytes], write: Callable[[bytes], None]) -> None:
-    try:
-        while data := read(65_536):
-            write(data)
-    except OSError:  # one of the two ends has gone
-        return

@@ -112,11 +112,6 @@ def test_times_are_milliseconds_or_iso() -> None:
             milliseconds_of(wrong)
 
 
-@pytest.fixture
-def bench(topics: Connection, tmp_path: Path) -> Bench:
-    return Bench(topics, tmp_path)
-
-
 @pytest.mark.integration
 def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))

@@ -14,7 +14,6 @@ from driftloop.infra.questions import Asked, BadRow, Question, read_csv_question
 from driftloop.infra.scorer import Scorer
 from driftloop.schemas.errors import Error, NoModelError
 from driftloop.streams.client import Client
-from driftloop.streams.connection import Connection
 
 from .serving_bench import Bench
 
@@ -26,11 +25,6 @@ c,wide,JFK,true,1700000000000
 d,1,JFK,maybe,1700000000000
 e,1,JFK,true,soon
 """
-
-
-@pytest.fixture
-def bench(topics: Connection, tmp_path: Path) -> Bench:
-    return Bench(topics, tmp_path)
 
 
 def test_cells_become_features_of_the_models_types() -> None:

@@ -21,8 +21,8 @@ from driftloop.streams.outbox import Dropped
 from driftloop.streams.overflow import MemoryOverflow, Waiting
 from driftloop.streams.spill import Spill
 
+from .forwarding import forwarded
 from .serving_bench import Bench
-from .test_client import forwarded
 from .waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -40,11 +40,6 @@ def free_port() -> int:
 
 def through(port: int, bench: Bench) -> Connection:
     return Connection(f"127.0.0.1:{port}", bench.connection.prefix, {"log_level": "0"})
-
-
-@pytest.fixture
-def bench(topics: Connection, tmp_path: Path) -> Bench:
-    return Bench(topics, tmp_path)
 
 
 def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
