@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 
-from driftloop.streams.client import Client
-
-from tests.serving_bench import Bench
-
 # Before anything imports numpy or ONNX: two cores are shared with the broker.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Tests state their settings; the developer's environment must not reach them or their child processes.
@@ -28,7 +24,10 @@ from driftloop.infra.broker import EmbeddedBroker  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.infra.topics_admin import apply_topics  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
+from driftloop.streams.client import Client  # noqa: E402
 from driftloop.streams.connection import Connection  # noqa: E402
+
+from tests.serving_bench import Bench  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
