@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import cast
 
 import orjson
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from driftloop.infra.demo.loop_view import TOPICS, LoopView
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.partition import partition_of
@@ -57,6 +57,15 @@ class Inputs:
         except KafkaException:
             return 1 << 60  # nobody could be asked: not known to be done
 
+    def passed(self, records: Mapping[tuple[str, int], int]) -> bool:
+        """Whether each of these records (topic and partition → offset) is read and committed."""
+        try:
+            committed = self._consumer.committed(self._places, timeout=10)
+        except KafkaException:
+            return False
+        reached = {(place.topic, place.partition): place.offset for place in committed}
+        return all(reached[where] > offset for where, offset in records.items())
+
     def _left(self, place: TopicPartition) -> int:
         bounds = cast("tuple[int, int]", self._consumer.get_watermark_offsets(place, timeout=10))
         left = bounds[1] - max(place.offset, bounds[0])
@@ -66,9 +75,20 @@ class Inputs:
         self._consumer.close()
 
 
-def move_clocks(connection: Connection, partitions: int, round_: int, model: str) -> None:
-    """One prediction with its label on every partition, so that what is over is noticed everywhere."""
-    producer = Producer(connection.producer())
+def move_clocks(
+    connection: Connection, partitions: int, round_: int, model: str
+) -> dict[tuple[str, int], int]:
+    """One prediction with its label on every partition, so that what is over is noticed everywhere.
+
+    Gives where they are: topic and partition → offset.
+    """
+    places: dict[tuple[str, int], int] = {}
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            places[message.topic() or "", message.partition() or 0] = message.offset() or 0
+
+    producer = Producer({**connection.producer(), "on_delivery": delivered})
     for number in range(partitions):
         name = next(
             name
@@ -81,8 +101,9 @@ def move_clocks(connection: Connection, partitions: int, round_: int, model: str
         producer.produce(connection.topic(PREDICTIONS), orjson.dumps(said), name)
         truth = {"prediction_id": name, "ts": now_ms, "label": "late"}
         producer.produce(connection.topic(LABELS), orjson.dumps(truth), name)
-    if producer.flush(60):
+    if producer.flush(60) or len(places) != 2 * partitions:
         raise NotQuiet("the brokers do not acknowledge")
+    return places
 
 
 def monitor_is_done(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import cast
 
 import httpx
@@ -149,8 +150,8 @@ def _rest(run: Run, connection: Connection, decisions: Decisions, striker: Strik
         over = time.monotonic() + run.early_s + _CLOCK_SKEW_S
         wait_for(lambda: time.monotonic() > over, run.early_s + 60, "early labels are over", striker.tick)
         for round_ in range(2):
-            move_clocks(connection, run.data_partitions, round_, "alpha")
-            wait_for(lambda: inputs.behind() == 0, _CATCH_UP_S, "the joiners catch up", striker.tick)
+            moved = move_clocks(connection, run.data_partitions, round_, "alpha")
+            wait_for(partial(inputs.passed, moved), _CATCH_UP_S, "the joiners catch up", striker.tick)
     finally:
         inputs.close()
     wait_for(lambda: monitor_is_done(connection), _CATCH_UP_S, "the monitors catch up", striker.tick)
