@@ -50,16 +50,23 @@ class Eviction:
     def __init__(self, state: JoinState) -> None:
         self._state = state
         self._unlisted_ms: int | None = None
+        # What stayed of ids that ended in part: the store lists it again only with the next flush, and the
+        # hands may pass its end before that.
+        self._remainders: dict[str, Deadlines] = {}
+        self._staged_remainders: dict[str, Deadlines] = {}
         self.wants_flush = False
 
     def applied(self, oldest_ms: int | None) -> None:
         """A batch was committed whose oldest record was appended at ``oldest_ms``."""
+        self._remainders.update(self._staged_remainders)
+        self._staged_remainders.clear()
         if oldest_ms is not None:
             self._unlisted_ms = oldest_ms if self._unlisted_ms is None else min(oldest_ms, self._unlisted_ms)
 
     def flushed(self) -> None:
         """Everything held is listed in the store."""
         self._unlisted_ms = None
+        self._remainders.clear()
         self.wants_flush = False
 
     def run(
@@ -76,6 +83,7 @@ class Eviction:
         go no further than these hands.
         """
         join = work.rules.join
+        self._staged_remainders.clear()  # those of a batch that was aborted
         shortest = (min(join.horizon, join.correction_window), join.early_horizon)
         done = hands_of(position)
         ends_ms = min(clocks_ms), clocks_ms[1]
@@ -104,8 +112,14 @@ class Eviction:
         done = hands_of(position)
         names, predictions_hand = self._state.ending(PREDICTION_ENDS, done[0], until[0], _EVICTIONS_PER_BATCH)
         more, labels_hand = self._state.ending(LABEL_ENDS, done[1], until[1], _EVICTIONS_PER_BATCH)
-        if names or more:
-            listed = dict.fromkeys((*names, *more))
+        unlisted = [
+            name
+            for name, (prediction_ms, label_ms) in self._remainders.items()
+            if (prediction_ms is not None and bucket_of(prediction_ms) <= predictions_hand)
+            or (label_ms is not None and bucket_of(label_ms) <= labels_hand)
+        ]
+        if names or more or unlisted:
+            listed = dict.fromkeys((*names, *more, *unlisted))
             self._state.fetch(listed)
             for name in listed:
                 entry = self._state.get(name)
@@ -129,5 +143,11 @@ class Eviction:
             elif not label.used:
                 work.refuse_label(label, "expired: no prediction that it belongs to came in time")
                 work.counts["expired"] += 1
+        if not predictions and not labels:
+            self._state.put(name, None)
+            if name in self._remainders:
+                self._staged_remainders[name] = (None, None)
+            return
         remaining = Group(tuple(predictions), tuple(labels))
-        self._state.put(name, remaining if predictions or labels else None)
+        self._state.put(name, remaining)
+        self._staged_remainders[name] = deadlines(remaining, join)

@@ -154,6 +154,7 @@ class Joiner:
         while hands_of(self.position) != hands_of(position):
             work = Work(self.partition, self.rules, 0, replaying=True)
             reached = self._eviction.end_listed(work, self.position, hands_of(position))
+            self._eviction.applied(None)
             self._state.commit(reached)
         self._state.commit(position)
         self._staged = position
