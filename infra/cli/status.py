@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from textwrap import shorten
 
 import typer
 from rich.console import Group
@@ -19,6 +20,7 @@ from ..settings import Settings
 from .console import output
 from .models import shown_time, shown_version
 
+_WHY_CHARS = 70  # of why a run ended as it did; `driftloop models show` has the whole
 ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
 
 
@@ -90,7 +92,8 @@ def _run(view: ModelView) -> str:
         return "none yet"
     if run.status == "waiting" and run.progress is not None:
         return f"waiting: {run.progress.labels} of {run.progress.needed} labels"
-    return f"{run.status} {'' if run.version is None else f'v{run.version} '}{run.why}".strip()
+    why = shorten(run.why, _WHY_CHARS, placeholder=" …")
+    return f"{run.status} {'' if run.version is None else f'v{run.version} '}{why}".strip()
 
 
 def _servers(view: ModelView, now_ms: int) -> str:
