@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ from ..commands import command, send
 from ..overview import ModelView, Overview, read_overview
 from ..settings import Settings
 from .console import output
+
+_WHY_CHARS = 70  # of why a run ended as it did, where a line is all there is room for
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Why = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
@@ -44,14 +47,13 @@ def list_models() -> None:
     overview = read_overview(Settings().connection())
     table = Table("model", "live version", "generation", "rolling accuracy", "versions", "last run")
     for name, view in sorted(overview.models.items()):
-        run = view.last_run
         table.add_row(
             name,
             shown_version(view),
             "" if view.update is None else str(view.update.generation),
             "" if view.accuracy is None else f"{view.accuracy:.1%}",
             "0" if view.update is None else str(view.update.last_version),
-            "" if run is None else f"{run.status} {run.why}".strip(),
+            shown_run(view),
         )
     output.print(table)
 
@@ -154,6 +156,17 @@ def _known(overview: Overview, model: str) -> ModelView:
         )
         raise Error(f"there is no model {model!r}; known models: {known}")
     return overview.models[model]
+
+
+def shown_run(view: ModelView) -> str:
+    """The last run in a line."""
+    run = view.last_run
+    if run is None:
+        return "none yet"
+    if run.status == "waiting" and run.progress is not None:
+        return f"waiting: {run.progress.labels} of {run.progress.needed} labels"
+    why = shorten(run.why, _WHY_CHARS, placeholder=" …")
+    return f"{run.status} {'' if run.version is None else f'v{run.version} '}{why}".strip()
 
 
 def shown_version(view: ModelView) -> str:

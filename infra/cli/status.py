@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from textwrap import shorten
 
 import typer
 from rich.console import Group
@@ -18,9 +17,8 @@ from ..lag import Lag, read_lag
 from ..overview import ModelView, Overview, read_overview
 from ..settings import Settings
 from .console import output
-from .models import shown_time, shown_version
+from .models import shown_run, shown_time, shown_version
 
-_WHY_CHARS = 70  # of why a run ended as it did; `driftloop models show` has the whole
 ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
 
 
@@ -67,7 +65,7 @@ def _models(overview: Overview, now_ms: int) -> Table:
         table.add_column(column)
     for name, view in sorted(overview.models.items()):
         table.add_row(
-            name, shown_version(view), _accuracy(view), _drift(view), _run(view), _servers(view, now_ms)
+            name, shown_version(view), _accuracy(view), _drift(view), shown_run(view), _servers(view, now_ms)
         )
     if not overview.models:
         table.add_row("none yet: publish driftloop.toml with `driftloop apply`")
@@ -84,16 +82,6 @@ def _drift(view: ModelView) -> str:
         return "none seen"
     what = f"{drift.kind} of {drift.subject} v{drift.version} ({drift.detector})"
     return f"{drift.severity}: {what}, {shown_time(drift.ts)}"
-
-
-def _run(view: ModelView) -> str:
-    run = view.last_run
-    if run is None:
-        return "none yet"
-    if run.status == "waiting" and run.progress is not None:
-        return f"waiting: {run.progress.labels} of {run.progress.needed} labels"
-    why = shorten(run.why, _WHY_CHARS, placeholder=" …")
-    return f"{run.status} {'' if run.version is None else f'v{run.version} '}{why}".strip()
 
 
 def _servers(view: ModelView, now_ms: int) -> str:
