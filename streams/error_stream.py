@@ -109,6 +109,9 @@ class ErrorStream:
 
     def _feed_adwin(self, values: list[float], start: int, detectors: Detectors) -> list[Shift]:
         if not detectors.adwin.enabled:
+            self._adwin = OneSidedAdwin(
+                detectors.adwin.delta
+            )  # its window may have no gap: indices count on it
             return []
         if self._adwin.delta != detectors.adwin.delta:
             self._adwin = OneSidedAdwin(detectors.adwin.delta)  # its window was cut by another delta
@@ -116,6 +119,7 @@ class ErrorStream:
 
     def _feed_page_hinkley(self, values: list[float], start: int, detectors: Detectors) -> list[Shift]:
         if not detectors.page_hinkley.enabled:
+            self._page_hinkley = PageHinkley(self.count)
             return []
         return self._page_hinkley.update(
             values,

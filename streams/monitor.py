@@ -108,14 +108,14 @@ class Monitor:
         key: Key = (seen.version, seen.role)
         watched = self._watched.pop(key, None) or Watched(spec)
         self._watched[key] = watched
-        if len(self._watched) > MAX_WATCHED:
-            del self._watched[self._silent_longest()]
+        self._make_room()
         findings = watched.observe(seen, spec)
         at = watched.errors.count
         return [(self._drift(seen, finding, cause, at, i), finding) for i, finding in enumerate(findings)]
 
-    def _silent_longest(self) -> Key:
-        return next(key for key in self._watched if key != (self.champion, "champion"))
+    def _make_room(self) -> None:
+        while len(self._watched) > MAX_WATCHED:
+            del self._watched[next(key for key in self._watched if key != (self.champion, "champion"))]
 
     def serve(self, version: int, reference: Reference | None, spec: ModelSpec) -> None:
         """``version`` is live now (0: none is). The same version again is a refresh: its detectors go on."""
@@ -125,6 +125,7 @@ class Monitor:
             self.champion = version
         if version:
             watched = self._watched.setdefault(key, Watched(spec))
+            self._make_room()
             watched.refer_to(reference)
 
     def alarmed(self) -> frozenset[str]:

@@ -75,6 +75,7 @@ class Policy:
     def on_champion(self, version: int, now_ms: int) -> list[Trigger]:
         """``version`` is live (0: none is). What older versions were to be retrained for is moot: awaiting
         triggers are told again, as refused."""
+        self._pass_schedule(now_ms)  # what struck before there was a champion is not due for the new one
         self._retired = version == 0
         if version == self._champion:
             return []

@@ -351,3 +351,10 @@ def test_an_alarms_moves_are_the_tables_and_no_others() -> None:
             else:
                 with pytest.raises(IllegalTransition):
                     alert.move(cause, 5)
+
+
+def test_a_schedule_that_struck_before_there_was_a_champion_is_not_due_for_the_first_one() -> None:
+    log = Log()
+    log.append(spec_record(ModelSpec.model_validate({"triggers": {"schedule": "0 * * * *"}})))
+    assert triggers(log.append(update_record(1, reference()), after_ms=3 * HOUR_MS)) == []
+    assert [trigger.reason for trigger in tick(log, after_ms=HOUR_MS)] == ["schedule"]
