@@ -23,8 +23,8 @@ from driftloop.models.loaders import load
 from driftloop.models.self_test import build_self_test
 from driftloop.schemas.serving import FeatureSpec, Manifest, Reference
 from driftloop.schemas.spec import HistGradientBoosting
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
+from driftloop.streams.serve.client import Client
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tests.model_worlds import update_to

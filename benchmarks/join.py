@@ -23,8 +23,8 @@ from typing import Any
 
 import orjson
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import run_joiner
-from driftloop.streams.join_tuning import JoinStats
+from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.tuning import JoinStats
 
 from .cluster import cluster, fresh
 from .events import fill

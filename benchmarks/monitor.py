@@ -31,10 +31,10 @@ from driftloop.schemas.spec import ModelSpec
 from driftloop.schemas.topics import VITALS
 from driftloop.schemas.vitals import Errors
 from driftloop.streams.connection import Connection
-from driftloop.streams.error_stream import ErrorStream
 from driftloop.streams.log_reader import LogReader
-from driftloop.streams.monitor_progress import MonitorProgress
-from driftloop.streams.observations import decode_record
+from driftloop.streams.monitor.error_stream import ErrorStream
+from driftloop.streams.monitor.observations import decode_record
+from driftloop.streams.monitor.progress import MonitorProgress
 
 from .cluster import cluster, fresh
 from .events import Shape, fill

@@ -24,8 +24,8 @@ from typing import Any
 import orjson
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import run_joiner
-from driftloop.streams.join_tuning import JoinStats, JoinTuning
+from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.tuning import JoinStats, JoinTuning
 from driftloop.streams.log_reader import LogReader
 
 from .cluster import PARTITIONS, cluster, fresh, model_names

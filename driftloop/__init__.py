@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from driftloop.schemas.runs import TrainingRun
     from driftloop.schemas.serving import Manifest, ModelAck, ModelUpdate
     from driftloop.schemas.vitals import Vitals
-    from driftloop.streams.answering import Failed, Served
-    from driftloop.streams.client import ClientClosed
-    from driftloop.streams.hot_model import Swapped
-    from driftloop.streams.outbox import Dropped
-    from driftloop.streams.plain_values import InvalidEvent
+    from driftloop.streams.serve.answering import Failed, Served
+    from driftloop.streams.serve.client import ClientClosed
+    from driftloop.streams.serve.hot_model import Swapped
+    from driftloop.streams.serve.outbox import Dropped
+    from driftloop.streams.serve.plain_values import InvalidEvent
 
 __all__ = [
     "ArtifactError",

@@ -25,8 +25,8 @@ from ..schemas.errors import BrokerError, DecodeError
 from ..schemas.events import DeadLetterMark
 from ..schemas.topics import DEAD_LETTER_MARKS, DEAD_LETTERS, Topic
 from ..streams.connection import Connection
+from ..streams.join.placement import ORIGIN_HEADER
 from ..streams.log_ranges import LogOffsets, LogRanges
-from ..streams.placement import ORIGIN_HEADER
 from .dlq import REPLAYABLE, Header, Letter, LetterError, Marks, Wanted, once, read_letter, read_mark
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from ..models.hot import Store
 from ..models.signing import load_verifier
 from ..schemas.errors import SettingsError
 from ..schemas.spec import Privacy
-from ..streams import client as emitting
-from ..streams import hot_model as following
+from ..streams.serve import client as emitting
+from ..streams.serve import hot_model as following
 from .hash_key import find_hasher
 from .settings import Settings
 from .spill_folder import open_spill

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ..schemas.errors import SettingsError
-from ..streams.privacy import Hasher
+from ..streams.serve.privacy import Hasher
 from .settings import Settings
 
 HASH_KEY = "hash.key"

@@ -19,9 +19,9 @@ from starlette.responses import Response
 
 from ..models.features import FeatureError
 from ..schemas.errors import NoModelError
-from ..streams.answering import Served
-from ..streams.client import Client, ClientClosed, InvalidEvent
-from ..streams.hot_model import HotModel
+from ..streams.serve.answering import Served
+from ..streams.serve.client import Client, ClientClosed, InvalidEvent
+from ..streams.serve.hot_model import HotModel
 from . import metrics
 from .http_bodies import (
     MAX_BATCH_BYTES,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ..schemas.base import first_reason
 from ..schemas.errors import Error
-from ..streams.answering import Failed, Served
+from ..streams.serve.answering import Failed, Served
 from .questions import Body, Question
 
 MAX_BODY_BYTES = 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from ..streams.join_tuning import JoinStats
+from ..streams.join.tuning import JoinStats
 from . import metrics
 from .metrics import Reading
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..schemas.errors import Error
-from ..streams.client import Client, InvalidEvent
+from ..streams.serve.client import Client, InvalidEvent
 from .questions import BadRow, milliseconds_of, number_of, read_cells
 
 LabelType = Literal["auto", "text", "number"]

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..schemas.errors import Error
-from ..streams.answering import Failed
-from ..streams.client import Client
-from ..streams.hot_model import HotModel
+from ..streams.serve.answering import Failed
+from ..streams.serve.client import Client
+from ..streams.serve.hot_model import HotModel
 from .questions import Asked, BadRow
 
 BATCH_ROWS = 500

@@ -21,8 +21,8 @@ import uvicorn
 from ..models.artifacts import ArtifactStore
 from ..models.signing import load_verifier
 from ..schemas.errors import SettingsError, SpecError
-from ..streams.client import Client
-from ..streams.hot_model import HotModel
+from ..streams.serve.client import Client
+from ..streams.serve.hot_model import HotModel
 from .apply import model_specs
 from .hash_key import find_hasher
 from .http_app import Draining, create_app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..streams.spill import Spill
+from ..streams.serve.spill import Spill
 from .settings import Settings
 
 

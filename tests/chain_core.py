@@ -14,7 +14,7 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.ids import event_id
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS
-from driftloop.streams.vitals_core import Emitted
+from driftloop.streams.monitor.vitals_core import Emitted
 
 FORMAT = 1
 DRIFT_ODDS = 40  # of 256

@@ -24,8 +24,8 @@ from driftloop.infra.broker import EmbeddedBroker  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.infra.topics_admin import apply_topics  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
-from driftloop.streams.client import Client  # noqa: E402
 from driftloop.streams.connection import Connection  # noqa: E402
+from driftloop.streams.serve.client import Client  # noqa: E402
 
 from tests.serving_bench import Bench  # noqa: E402
 

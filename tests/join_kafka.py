@@ -22,8 +22,8 @@ from driftloop.schemas.spec import Join
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from driftloop.schemas.vitals import Vitals
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import run_joiner
-from driftloop.streams.join_tuning import JoinStats
+from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.tuning import JoinStats
 from driftloop.streams.log_reader import LogReader, Record
 
 from tests.join_world import Expected, Sent, entry_seqs, label, oracle, prediction

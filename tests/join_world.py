@@ -16,12 +16,12 @@ from driftloop.schemas.base import ClassValue, class_name
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec import Join, ModelSpec
 from driftloop.schemas.vitals import ModelVitals, Vitals
-from driftloop.streams.join_batch import Reader, Records
-from driftloop.streams.join_eviction import hands_of
-from driftloop.streams.join_rules import ModelRules, Rules
-from driftloop.streams.join_state import MemoryStore, Position
-from driftloop.streams.join_work import Effects
-from driftloop.streams.joiner import Joiner
+from driftloop.streams.join.batch import Reader, Records
+from driftloop.streams.join.eviction import hands_of
+from driftloop.streams.join.joiner import Joiner
+from driftloop.streams.join.rules import ModelRules, Rules
+from driftloop.streams.join.state import MemoryStore, Position
+from driftloop.streams.join.work import Effects
 
 SOURCES = ("expert", "system", "user")
 

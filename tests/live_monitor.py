@@ -13,11 +13,11 @@ from confluent_kafka.admin import AdminClient
 from driftloop.schemas.topics import VITALS, Topic
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader, Record
-from driftloop.streams.monitor_app import build_app
-from driftloop.streams.monitor_progress import MonitorProgress
-from driftloop.streams.monitor_shell import Core, MonitorSettings, MonitorShell
-from driftloop.streams.monitor_state import find_resume_point
-from driftloop.streams.vitals_core import Emitted
+from driftloop.streams.monitor.app import build_app
+from driftloop.streams.monitor.progress import MonitorProgress
+from driftloop.streams.monitor.shell import Core, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.state import find_resume_point
+from driftloop.streams.monitor.vitals_core import Emitted
 
 from tests.chain_core import ChainCore
 

@@ -24,7 +24,7 @@ from driftloop.schemas.vitals import (
     SegmentErrors,
     Vitals,
 )
-from driftloop.streams.vitals_core import Emitted, VitalsCore
+from driftloop.streams.monitor.vitals_core import Emitted, VitalsCore
 
 MODEL = "fraud"
 START_MS = 1_700_000_000_000

@@ -6,7 +6,7 @@ from driftloop.schemas.decisions import Drift, Trigger
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.vitals_core import Emitted
+from driftloop.streams.monitor.vitals_core import Emitted
 
 from .monitor_records import (
     Log,

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import run_joiner
-from driftloop.streams.join_tuning import JoinTuning
+from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.tuning import JoinTuning
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from driftloop.schemas.events import Label, Prediction
 from driftloop.schemas.serving import FeatureSpec, Manifest, ModelAck, ModelUpdate, Reference
 from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, Topic
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
-from driftloop.streams.hot_model import HotModel
 from driftloop.streams.log_reader import LogReader, Record
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.hot_model import HotModel
 from onnx import TensorProto, helper
 
 from .model_worlds import update_to

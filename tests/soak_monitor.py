@@ -35,11 +35,11 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader, Record
-from driftloop.streams.monitor_app import run_monitor
-from driftloop.streams.monitor_progress import MonitorProgress
-from driftloop.streams.monitor_shell import Core, MonitorSettings
-from driftloop.streams.monitor_state import find_resume_point
-from driftloop.streams.vitals_core import Emitted
+from driftloop.streams.monitor.app import run_monitor
+from driftloop.streams.monitor.progress import MonitorProgress
+from driftloop.streams.monitor.shell import Core, MonitorSettings
+from driftloop.streams.monitor.state import find_resume_point
+from driftloop.streams.monitor.vitals_core import Emitted
 
 from tests.soak_subjects import MODELS, SUBJECTS, Subject
 from tests.waiting import wait_until

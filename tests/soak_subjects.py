@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 from driftloop.schemas.control import UpdateControl
 from driftloop.schemas.serving import Reference
-from driftloop.streams.monitor_shell import Core
-from driftloop.streams.vitals_core import VitalsCore
+from driftloop.streams.monitor.shell import Core
+from driftloop.streams.monitor.vitals_core import VitalsCore
 
 from tests.chain_core import ChainCore
 from tests.monitor_records import START_MS, entry, vitals

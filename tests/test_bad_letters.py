@@ -26,8 +26,8 @@ from driftloop.schemas.ids import event_id
 from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, MODEL_UPDATES, PREDICTIONS, TRIGGERS, Topic
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_batch import MAX_LETTER_VALUE
-from driftloop.streams.join_shell import run_joiner
+from driftloop.streams.join.batch import MAX_LETTER_VALUE
+from driftloop.streams.join.shell import run_joiner
 
 from tests.join_kafka import ROOT, read_made
 from tests.join_world import label, prediction

@@ -18,13 +18,13 @@ from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.spec import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
-from driftloop.streams.join_batch import MAX_LETTER_KEY, Reader, Records
-from driftloop.streams.join_rules import ModelRules
+from driftloop.streams.join.batch import MAX_LETTER_KEY, Reader, Records
+from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.log_reader import Record
-from driftloop.streams.outcome_heads import Labels, head_of, model_prefix
-from driftloop.streams.trainer import TrainerCore
-from driftloop.streams.trainer_step import Step, dead_letter
-from driftloop.streams.vitals_core import VitalsCore
+from driftloop.streams.monitor.vitals_core import VitalsCore
+from driftloop.streams.train.outcome_heads import Labels, head_of, model_prefix
+from driftloop.streams.train.step import Step, dead_letter
+from driftloop.streams.train.trainer import TrainerCore
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -16,9 +16,9 @@ from driftloop.schemas.export import EVENTS
 from driftloop.schemas.hot import decode_label, decode_prediction
 from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.schemas.spec import Join, ModelSpec
-from driftloop.streams.join_batch import Reader
-from driftloop.streams.observations import decode_record
-from driftloop.streams.outcome_heads import head_of, model_prefix
+from driftloop.streams.join.batch import Reader
+from driftloop.streams.monitor.observations import decode_record
+from driftloop.streams.train.outcome_heads import head_of, model_prefix
 from pydantic import create_model
 
 from tests.golden.make import FOLDER, shape

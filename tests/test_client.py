@@ -19,12 +19,12 @@ from driftloop.infra import front_door
 from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS, SPECS
-from driftloop.streams.client import Client, ClientClosed
 from driftloop.streams.connection import Connection
-from driftloop.streams.outbox import Dropped
-from driftloop.streams.overflow import MemoryOverflow, Waiting
-from driftloop.streams.prediction_ids import new_prediction_id
-from driftloop.streams.privacy import Hasher, PrivacyRules
+from driftloop.streams.serve.client import Client, ClientClosed
+from driftloop.streams.serve.outbox import Dropped
+from driftloop.streams.serve.overflow import MemoryOverflow, Waiting
+from driftloop.streams.serve.prediction_ids import new_prediction_id
+from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
 from tests.forwarding import forwarded
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from driftloop.schemas.hot import decode_label, decode_prediction
-from driftloop.streams.client import Client, InvalidEvent
 from driftloop.streams.connection import Connection
+from driftloop.streams.serve.client import Client, InvalidEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,8 +104,8 @@ PLAIN = st.one_of(
 def test_whatever_is_accepted_is_what_readers_accept(
     known: str, features: dict[str, Any], answer: Any, ts: int | None, segments: dict[str, Any] | None
 ) -> None:
-    from driftloop.streams.emitted import encode_event, label_event, prediction_event
-    from driftloop.streams.plain_values import plain_features
+    from driftloop.streams.serve.emitted import encode_event, label_event, prediction_event
+    from driftloop.streams.serve.plain_values import plain_features
 
     stamp = 5 if ts is None else ts
     try:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pytest
-from driftloop.streams.change_point import BLOCK, ErrorHistory
-from driftloop.streams.detectors import OneSidedAdwin, PageHinkley, RollingErrors, Shift
+from driftloop.streams.monitor.change_point import BLOCK, ErrorHistory
+from driftloop.streams.monitor.detectors import OneSidedAdwin, PageHinkley, RollingErrors, Shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import drift, linear_model, preprocessing

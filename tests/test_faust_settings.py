@@ -7,7 +7,7 @@ import ssl
 import pytest
 from driftloop.schemas.errors import SettingsError
 from driftloop.streams.connection import Connection
-from driftloop.streams.faust_settings import broker_urls, client_settings, credentials
+from driftloop.streams.monitor.faust_settings import broker_urls, client_settings, credentials
 from faust.auth import GSSAPICredentials, SASLCredentials, SSLCredentials
 from faust.types.auth import AuthProtocol, SASLMechanism
 

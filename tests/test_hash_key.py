@@ -10,7 +10,7 @@ import pytest
 from driftloop.infra.hash_key import find_hasher
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SettingsError
-from driftloop.streams.privacy import Hasher
+from driftloop.streams.serve.privacy import Hasher
 
 
 def shown(hasher: Hasher | None) -> object:

@@ -14,9 +14,9 @@ from driftloop.models.fitted import Fitted
 from driftloop.schemas.errors import NoModelError
 from driftloop.schemas.serving import FeatureSpec
 from driftloop.schemas.topics import PREDICTIONS, SPECS
-from driftloop.streams.client import Client, InvalidEvent
-from driftloop.streams.hot_model import Failed, HotModel, Served, Swapped
-from driftloop.streams.privacy import Hasher
+from driftloop.streams.serve.client import Client, InvalidEvent
+from driftloop.streams.serve.hot_model import Failed, HotModel, Served, Swapped
+from driftloop.streams.serve.privacy import Hasher
 
 from tests.serving_bench import ack_with
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from driftloop.models.signing import load_or_create_keypair
 from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
+from driftloop.streams.serve.client import Client
 
 from tests.serving_bench import ack_with
 

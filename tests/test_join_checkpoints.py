@@ -12,16 +12,16 @@ from pathlib import Path
 import orjson
 import pytest
 from driftloop.schemas.errors import StateError
-from driftloop.streams.join_checkpoints import (
+from driftloop.streams.join.checkpoints import (
     FORMAT,
     Cancelled,
     CheckpointError,
     CheckpointStore,
     Published,
 )
-from driftloop.streams.join_search import CheckpointSearch
-from driftloop.streams.join_state import Position
-from driftloop.streams.join_store import Origin, RocksStore, StoreTuning, shared_cache
+from driftloop.streams.join.search import CheckpointSearch
+from driftloop.streams.join.state import Position
+from driftloop.streams.join.store import Origin, RocksStore, StoreTuning, shared_cache
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
 ORIGIN = Origin("cluster", "predictions-id", "labels-id", 3, 4)

@@ -10,9 +10,9 @@ import pytest
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec import Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
-from driftloop.streams.join_batch import MAX_LETTER_VALUE, Reader, Records
-from driftloop.streams.join_records import MAX_PER_ID
-from driftloop.streams.placement import ORIGIN_HEADER
+from driftloop.streams.join.batch import MAX_LETTER_VALUE, Reader, Records
+from driftloop.streams.join.placement import ORIGIN_HEADER
+from driftloop.streams.join.records import MAX_PER_ID
 
 from tests.join_world import World, label, prediction, rules_of
 

@@ -10,7 +10,7 @@ import pytest
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Outcome, Prediction
 from driftloop.schemas.hot import PredictionDict, decode_label, decode_prediction
-from driftloop.streams.join_events import (
+from driftloop.streams.join.events import (
     MAX_PAYLOAD_BYTES,
     OUTCOME_FIELDS,
     label_extras,
@@ -19,7 +19,7 @@ from driftloop.streams.join_events import (
     read_prediction,
     read_predictions,
 )
-from driftloop.streams.outcomes import outcome_head
+from driftloop.streams.join.outcomes import outcome_head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -18,7 +18,7 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import GROUP
+from driftloop.streams.join.shell import GROUP
 from driftloop.streams.log_reader import LogReader
 
 from tests.join_kafka import (

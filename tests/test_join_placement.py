@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from driftloop.schemas.partition import murmur2, partition_of
-from driftloop.streams.placement import murmur2_many, partitions_of
+from driftloop.streams.join.placement import murmur2_many, partitions_of
 from hypothesis import given
 from hypothesis import strategies as st
 

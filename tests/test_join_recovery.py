@@ -16,7 +16,7 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_shell import GROUP
+from driftloop.streams.join.shell import GROUP
 
 from tests.join_kafka import Feed, Running, read_made, read_topic, start_joiner, wait_for_outcomes
 from tests.join_world import label, prediction

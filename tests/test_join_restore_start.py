@@ -8,12 +8,12 @@ import pytest
 from driftloop.schemas.spec import Join
 from driftloop.schemas.topics import Topic
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_batch import Reader
-from driftloop.streams.join_restore import Restoration
-from driftloop.streams.join_rules import Rules
-from driftloop.streams.join_state import MemoryStore, Position
-from driftloop.streams.join_tuning import RestoreStats
-from driftloop.streams.joiner import Joiner
+from driftloop.streams.join.batch import Reader
+from driftloop.streams.join.joiner import Joiner
+from driftloop.streams.join.restore import Restoration
+from driftloop.streams.join.rules import Rules
+from driftloop.streams.join.state import MemoryStore, Position
+from driftloop.streams.join.tuning import RestoreStats
 from driftloop.streams.log_ranges import LogOffsets
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=60_000, clock_skew=1_000)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.join_state import MemoryStore
-from driftloop.streams.join_store import Origin, RocksStore, StoreTuning, shared_cache
+from driftloop.streams.join.state import MemoryStore
+from driftloop.streams.join.store import Origin, RocksStore, StoreTuning, shared_cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -15,8 +15,8 @@ from driftloop.infra.overview import Overview
 from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.connection import Connection
-from driftloop.streams.join_reports import JoinReports
-from driftloop.streams.join_tuning import CheckpointStats, JoinStats, RestoreStats
+from driftloop.streams.join.reports import JoinReports
+from driftloop.streams.join.tuning import CheckpointStats, JoinStats, RestoreStats
 from rich.console import Console
 
 

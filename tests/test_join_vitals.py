@@ -14,12 +14,12 @@ from datasketches import kll_floats_sketch
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.spec import Feature, ModelSpec
 from driftloop.schemas.vitals import NumberSketch, Vitals
-from driftloop.streams.join_events import PredictionEvent
-from driftloop.streams.join_records import Segments, Track
-from driftloop.streams.join_rules import ModelRules
-from driftloop.streams.observations import decode_record
-from driftloop.streams.vitals_builder import MAX_MESSAGE_BYTES, Covered, Tally, vitals_messages
-from driftloop.streams.vitals_sketches import NAMES, SAMPLE
+from driftloop.streams.join.events import PredictionEvent
+from driftloop.streams.join.records import Segments, Track
+from driftloop.streams.join.rules import ModelRules
+from driftloop.streams.join.vitals_builder import MAX_MESSAGE_BYTES, Covered, Tally, vitals_messages
+from driftloop.streams.join.vitals_sketches import NAMES, SAMPLE
+from driftloop.streams.monitor.observations import decode_record
 
 from tests.join_world import entry_seqs
 

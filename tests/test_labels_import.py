@@ -13,8 +13,8 @@ from driftloop.infra.label_file import Imported, LabelColumns, LabelRow, import_
 from driftloop.infra.questions import BadRow, milliseconds_of, number_of
 from driftloop.schemas.base import class_name
 from driftloop.schemas.errors import Error
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
+from driftloop.streams.serve.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from driftloop.schemas.errors import IllegalTransition
 from driftloop.schemas.runs import RunStatus, TrainingRun
-from driftloop.streams.lifecycle import ACTIVE, OPEN, TRANSITIONS, RunInput, moved
+from driftloop.streams.train.lifecycle import ACTIVE, OPEN, TRANSITIONS, RunInput, moved
 
 STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 INPUTS: tuple[RunInput, ...] = get_args(RunInput)

@@ -22,8 +22,8 @@ from driftloop.infra.supervisor import Supervisor
 from driftloop.models.artifacts import ArtifactStore
 from driftloop.models.signing import load_verifier
 from driftloop.schemas.specfile import parse_deployment
-from driftloop.streams.client import Client
-from driftloop.streams.hot_model import HotModel
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.hot_model import HotModel
 
 from tests.waiting import wait_until
 

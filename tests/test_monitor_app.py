@@ -21,11 +21,11 @@ from driftloop.schemas.errors import TopicError
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, VITALS
 from driftloop.streams.connection import Connection
-from driftloop.streams.faust_transport import LinkedMessage
-from driftloop.streams.monitor_app import check_topics
-from driftloop.streams.monitor_progress import MonitorProgress
-from driftloop.streams.monitor_shell import Core, MonitorSettings, MonitorShell
-from driftloop.streams.monitor_state import find_resume_point
+from driftloop.streams.monitor.app import check_topics
+from driftloop.streams.monitor.faust_transport import LinkedMessage
+from driftloop.streams.monitor.progress import MonitorProgress
+from driftloop.streams.monitor.shell import Core, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.state import find_resume_point
 
 from tests.chain_core import ChainCore
 from tests.live_monitor import QUICK, Vitals, applied_all, cut, monitor, read, records, replayed, saved, until

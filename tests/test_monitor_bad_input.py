@@ -10,7 +10,7 @@ import pytest
 from driftloop.schemas.control import ApprovalControl
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.vitals_core import VitalsCore
+from driftloop.streams.monitor.vitals_core import VitalsCore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

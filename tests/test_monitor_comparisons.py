@@ -8,8 +8,8 @@ import pytest
 from driftloop.schemas.serving import CategoryProfile
 from driftloop.schemas.spec import ModelSpec
 from driftloop.schemas.vitals import CategoryCounts, SegmentErrors
-from driftloop.streams.drift_tests import ReferenceCurve, chi_squared, holm, kolmogorov_smirnov
-from driftloop.streams.live_windows import PointCounts
+from driftloop.streams.monitor.drift_tests import ReferenceCurve, chi_squared, holm, kolmogorov_smirnov
+from driftloop.streams.monitor.live_windows import PointCounts
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

@@ -12,7 +12,7 @@ import pytest
 from driftloop.infra.broker import EmbeddedBroker
 from driftloop.infra.topics_admin import apply_topics
 from driftloop.streams.connection import Connection
-from driftloop.streams.monitor_progress import MonitorProgress
+from driftloop.streams.monitor.progress import MonitorProgress
 
 from tests.soak_monitor import PARTITIONS, Report, VitalsWriter, Worker, compare
 from tests.soak_subjects import SUBJECTS

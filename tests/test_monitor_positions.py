@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pytest
 from driftloop.schemas.vitals import Counts
-from driftloop.streams.observations import Observation
-from driftloop.streams.positions import Positions
+from driftloop.streams.monitor.observations import Observation
+from driftloop.streams.monitor.positions import Positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from driftloop.schemas.control import ApprovalControl, RequestControl, TickContr
 from driftloop.schemas.decisions import Trigger
 from driftloop.schemas.spec import ModelSpec
 from driftloop.schemas.vitals import CategoryCounts, SegmentErrors
-from driftloop.streams.vitals_core import Emitted, VitalsCore
+from driftloop.streams.monitor.vitals_core import Emitted, VitalsCore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -14,10 +14,10 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS
 from driftloop.streams.connection import Connection
-from driftloop.streams.faust_transport import LinkedMessage
-from driftloop.streams.monitor_shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
-from driftloop.streams.monitor_state import ResumePoint, newest_snapshot
-from driftloop.streams.vitals_core import Emitted
+from driftloop.streams.monitor.faust_transport import LinkedMessage
+from driftloop.streams.monitor.shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.state import ResumePoint, newest_snapshot
+from driftloop.streams.monitor.vitals_core import Emitted
 from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from driftloop.streams.monitor_state import ResumePoint, Snapshot, encode_snapshot, newest_snapshot
+from driftloop.streams.monitor.state import ResumePoint, Snapshot, encode_snapshot, newest_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,10 @@ from driftloop.schemas.decisions import Change, ChangePosition
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.topics import Topic
 from driftloop.streams.log_reader import Record
-from driftloop.streams.outcome_cache import Followed, OutcomeCache
-from driftloop.streams.outcome_heads import head_of, model_prefix
-from driftloop.streams.outcome_reader import OutcomeReader, Window
-from driftloop.streams.training_window import Start, WindowPlan
+from driftloop.streams.train.outcome_cache import Followed, OutcomeCache
+from driftloop.streams.train.outcome_heads import head_of, model_prefix
+from driftloop.streams.train.outcome_reader import OutcomeReader, Window
+from driftloop.streams.train.training_window import Start, WindowPlan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

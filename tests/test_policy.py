@@ -6,12 +6,12 @@ import pytest
 from driftloop.schemas.decisions import Change, ChangePosition, Trigger
 from driftloop.schemas.errors import IllegalTransition, SpecError
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.alerts import TRANSITIONS as ALERT_TRANSITIONS
-from driftloop.streams.alerts import Alert
-from driftloop.streams.policy import best_dated
-from driftloop.streams.schedule import NEVER_MS, next_occurrence_ms
-from driftloop.streams.trigger_lifecycle import TRANSITIONS, PendingDrift, TriggerRecord
-from driftloop.streams.vitals_core import VitalsCore
+from driftloop.streams.monitor.alerts import TRANSITIONS as ALERT_TRANSITIONS
+from driftloop.streams.monitor.alerts import Alert
+from driftloop.streams.monitor.policy import best_dated
+from driftloop.streams.monitor.schedule import NEVER_MS, next_occurrence_ms
+from driftloop.streams.monitor.trigger_lifecycle import TRANSITIONS, PendingDrift, TriggerRecord
+from driftloop.streams.monitor.vitals_core import VitalsCore
 
 from tests.monitor_said import letters, triggers
 from tests.policy_log import DAY_MS, HOUR_MS, approval, decayed, ended, live, request, tick

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
-from driftloop.streams.registrar import Registrar
+from driftloop.streams.train.registrar import Registrar
 
 from tests.trainer_core import MODEL, SIGNER, Bench
 

@@ -13,7 +13,7 @@ import pytest
 from driftloop.infra.questions import Asked, BadRow, Question, read_csv_questions, read_json_questions
 from driftloop.infra.scorer import Scorer
 from driftloop.schemas.errors import Error, NoModelError
-from driftloop.streams.client import Client
+from driftloop.streams.serve.client import Client
 
 from .serving_bench import Bench
 

@@ -27,10 +27,10 @@ from driftloop.infra.broker import EmbeddedBroker
 from driftloop.infra.supervisor import Role, Supervisor
 from driftloop.schemas.events import Label
 from driftloop.schemas.topics import CATALOGUE, LABELS, MODEL_UPDATES, VITALS
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
-from driftloop.streams.privacy import Hasher
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.privacy import Hasher
 
 from tests.locked_deployment import HASH_KEY, HTTP, LOOP, PREFIX, TELL_ALL, TOML, Locked
 from tests.secured_kafka import MARK, SecuredKafka, make_security

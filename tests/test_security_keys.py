@@ -16,9 +16,9 @@ from driftloop.models.signing import RevokedKey, load_or_create_keypair, load_ve
 from driftloop.schemas.errors import ArtifactError, Error, SettingsError
 from driftloop.schemas.serving import ModelAck, ModelUpdate
 from driftloop.schemas.topics import MODEL_UPDATES
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
-from driftloop.streams.trainer_shell import run_trainer
+from driftloop.streams.serve.client import Client
+from driftloop.streams.train.shell import run_trainer
 from typer.testing import CliRunner
 
 from .model_worlds import update_to

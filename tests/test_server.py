@@ -21,9 +21,9 @@ from driftloop.infra.http_bodies import MAX_BATCH_ROWS
 from driftloop.infra.server import run_server
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SettingsError
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
-from driftloop.streams.hot_model import HotModel
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.hot_model import HotModel
 
 from .serving_bench import Bench, version_told_by
 from .waiting import wait_until

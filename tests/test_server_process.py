@@ -19,9 +19,9 @@ import pytest
 from driftloop.infra.server import run_server
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SpecError
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
-from driftloop.streams.hot_model import HotModel
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.hot_model import HotModel
 
 from .serving_bench import Bench
 from .waiting import wait_until

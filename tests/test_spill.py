@@ -15,11 +15,11 @@ import pytest
 from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import PREDICTIONS
-from driftloop.streams.client import Client
 from driftloop.streams.connection import Connection
-from driftloop.streams.outbox import Dropped
-from driftloop.streams.overflow import MemoryOverflow, Waiting
-from driftloop.streams.spill import Spill
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.outbox import Dropped
+from driftloop.streams.serve.overflow import MemoryOverflow, Waiting
+from driftloop.streams.serve.spill import Spill
 
 from .forwarding import forwarded
 from .serving_bench import Bench
@@ -75,8 +75,9 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
 def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Bench, tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from driftloop.streams.client import Client\nfrom driftloop.streams.connection import Connection\n"
-        "from driftloop.streams.spill import Spill\n"
+        "from driftloop.streams.connection import Connection\n"
+        "from driftloop.streams.serve.client import Client\n"
+        "from driftloop.streams.serve.spill import Spill\n"
         f"nowhere = Connection('127.0.0.1:{free_port()}', {bench.connection.prefix!r})\n"
         f"client = Client(nowhere, privacy={{}}, spill=Spill(Path({str(tmp_path / 'spill')!r})))\n"
         "for i in range(500): client.prediction('m', 1, {'x': i}, 1.0, prediction_id=f'p{i}')\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from driftloop.schemas.spec import Join, ModelSpec
-from driftloop.streams.join_state import MemoryStore
+from driftloop.streams.join.state import MemoryStore
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 

@@ -21,8 +21,8 @@ from driftloop.schemas.runs import RunStatus
 from driftloop.schemas.serving import CategoryProfile, Reference
 from driftloop.schemas.spec import ModelSpec
 from driftloop.schemas.vitals import CategoryCounts, ModelVitals, SegmentErrors
-from driftloop.streams.detectors import OneSidedAdwin
-from driftloop.streams.vitals_core import Emitted, VitalsCore
+from driftloop.streams.monitor.detectors import OneSidedAdwin
+from driftloop.streams.monitor.vitals_core import Emitted, VitalsCore
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 

@@ -17,8 +17,8 @@ from driftloop.schemas.decisions import Drift, DriftKind, Trigger
 from driftloop.schemas.errors import IllegalTransition
 from driftloop.schemas.runs import RunStatus
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.policy import Policy
-from driftloop.streams.vitals_core import Emitted, VitalsCore
+from driftloop.streams.monitor.policy import Policy
+from driftloop.streams.monitor.vitals_core import Emitted, VitalsCore
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 

@@ -14,10 +14,10 @@ from driftloop.schemas.errors import IllegalTransition
 from driftloop.schemas.runs import RunStatus, TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.schemas.topics import COMMANDS, TRIGGERS
-from driftloop.streams.lifecycle import ACTIVE, TRANSITIONS
-from driftloop.streams.trainer import TrainerCore
-from driftloop.streams.trainer_step import Step
-from driftloop.streams.training_window import Cut
+from driftloop.streams.train.lifecycle import ACTIVE, TRANSITIONS
+from driftloop.streams.train.step import Step
+from driftloop.streams.train.trainer import TrainerCore
+from driftloop.streams.train.training_window import Cut
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 

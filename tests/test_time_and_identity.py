@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from driftloop.schemas.events import Outcome
 from driftloop.schemas.spec import Join, ModelSpec
-from driftloop.streams.join_records import MAX_PER_ID
+from driftloop.streams.join.records import MAX_PER_ID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.training_job import (
+from driftloop.streams.train.training_job import (
     ARTIFACT,
     EVALUATING,
     JOB,
@@ -23,7 +23,7 @@ from driftloop.streams.training_job import (
     read_rows,
     write_rows,
 )
-from driftloop.streams.training_process import ChildFailed, ChildPool
+from driftloop.streams.train.training_process import ChildFailed, ChildPool
 
 from tests.trainer_learners import custom
 from tests.trainer_world import MODEL, outcome, quick_spec
@@ -198,7 +198,7 @@ def test_nothing_is_left_running_when_the_trainer_is_killed(tmp_path: Path) -> N
 TRAINER = """
 import sys
 from pathlib import Path
-from driftloop.streams.training_process import ChildPool
+from driftloop.streams.train.training_process import ChildPool
 with ChildPool(Path(sys.argv[1])).one() as child:
     list(child.work(Path(sys.argv[2]), 60))
 """

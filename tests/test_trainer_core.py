@@ -8,9 +8,9 @@ from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.schemas.topics import TRIGGERS
-from driftloop.streams.model_runs import MAX_ATTEMPTS
-from driftloop.streams.trainer import TrainerCore
-from driftloop.streams.training_window import MIN_LABELS, WaitRequest
+from driftloop.streams.train.model_runs import MAX_ATTEMPTS
+from driftloop.streams.train.trainer import TrainerCore
+from driftloop.streams.train.training_window import MIN_LABELS, WaitRequest
 
 from tests.trainer_core import CHANGE, MODEL, SIGNER, Bench, spec, trained
 

@@ -11,7 +11,7 @@ from driftloop.models.rows import rows_from_outcomes
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Outcome
 from driftloop.schemas.spec import ModelSpec
-from driftloop.streams.outcome_heads import Labels, head_of, model_prefix
+from driftloop.streams.train.outcome_heads import Labels, head_of, model_prefix
 from hypothesis import given
 from hypothesis import strategies as st
 

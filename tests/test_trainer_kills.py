@@ -11,7 +11,7 @@ import pytest
 from driftloop.infra.settings import Settings
 from driftloop.schemas.runs import TrainingRun
 from driftloop.streams.connection import Connection
-from driftloop.streams.lifecycle import OPEN, TRANSITIONS
+from driftloop.streams.train.lifecycle import OPEN, TRANSITIONS
 
 from tests.trainer_learners import custom
 from tests.trainer_world import TrainerProcess, World, no_version_twice, quick_spec

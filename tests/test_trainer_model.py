@@ -11,8 +11,8 @@ from driftloop.schemas.control import RunControl, UpdateControl
 from driftloop.schemas.decisions import Action, CommandResult, Trigger
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
-from driftloop.streams.lifecycle import ACTIVE, OPEN, TRANSITIONS
-from driftloop.streams.training_window import Cut
+from driftloop.streams.train.lifecycle import ACTIVE, OPEN, TRANSITIONS
+from driftloop.streams.train.training_window import Cut
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

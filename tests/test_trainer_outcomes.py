@@ -17,9 +17,9 @@ from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_ranges import Cancelled, LogOffsets, LogRanges
-from driftloop.streams.outcome_reader import OutcomeReader, Window
-from driftloop.streams.outcome_watch import OutcomeWatch
-from driftloop.streams.training_window import NewestRows, WaitRequest, WindowPlan
+from driftloop.streams.train.outcome_reader import OutcomeReader, Window
+from driftloop.streams.train.outcome_watch import OutcomeWatch
+from driftloop.streams.train.training_window import NewestRows, WaitRequest, WindowPlan
 
 from tests.trainer_world import MODEL, World, outcome, quick_spec
 from tests.waiting import wait_until

@@ -15,7 +15,7 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import COMMANDS
 from driftloop.streams.connection import Connection
-from driftloop.streams.trainer_shell import TrainerShell, TrainerTuning
+from driftloop.streams.train.shell import TrainerShell, TrainerTuning
 
 from tests.trainer_world import World
 

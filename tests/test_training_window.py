@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 from driftloop.schemas.decisions import Change, ChangePosition
-from driftloop.streams.training_window import (
+from driftloop.streams.train.training_window import (
     LAST,
     Clock,
     Edge,

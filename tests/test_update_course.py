@@ -9,8 +9,8 @@ from driftloop.models.signing import load_verifier
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec import ModelSpec
 from driftloop.streams.connection import Connection
-from driftloop.streams.hot_updates import UpdateCourse
-from driftloop.streams.kept_state import KeptState
+from driftloop.streams.serve.hot_updates import UpdateCourse
+from driftloop.streams.serve.kept_state import KeptState
 
 from .model_worlds import update_to
 from .serving_bench import Bench

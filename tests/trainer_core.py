@@ -23,11 +23,11 @@ from driftloop.schemas.serving import (
 from driftloop.schemas.spec import ModelSpec
 from driftloop.schemas.topics import COMMANDS, TRIGGERS, Topic
 from driftloop.streams.log_reader import Record
-from driftloop.streams.model_runs import ModelRuns
-from driftloop.streams.trainer import TrainerCore
-from driftloop.streams.trainer_step import Step
-from driftloop.streams.training_job import Trained, TrainingResult
-from driftloop.streams.training_window import Clock, Cut
+from driftloop.streams.train.model_runs import ModelRuns
+from driftloop.streams.train.step import Step
+from driftloop.streams.train.trainer import TrainerCore
+from driftloop.streams.train.training_job import Trained, TrainingResult
+from driftloop.streams.train.training_window import Clock, Cut
 
 MODEL = "m"
 E = TypeVar("E", bound=Event)

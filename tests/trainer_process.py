@@ -17,10 +17,10 @@ from pathlib import Path
 
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
-from driftloop.streams import trainer_log
 from driftloop.streams.connection import Connection
-from driftloop.streams.trainer_shell import TrainerTuning, run_trainer
-from driftloop.streams.trainer_step import Output
+from driftloop.streams.train import trainer_log
+from driftloop.streams.train.shell import TrainerTuning, run_trainer
+from driftloop.streams.train.step import Output
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def import_file(
     ] = None,
 ) -> None:
     """Import labels from a CSV file. Rows that cannot be used are told, by line, and stop nothing."""
-    from ...streams.client import Client
+    from ...streams.serve.client import Client
 
     columns = LabelColumns(id_column, label_column, ts_column, label_type)
     with ExitStack() as stack:

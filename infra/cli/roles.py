@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
-    from ...streams.join_shell import run_joiner
-    from ...streams.join_store import StoreTuning
-    from ...streams.join_tuning import JoinStats, JoinTuning
+    from ...streams.join.shell import run_joiner
+    from ...streams.join.store import StoreTuning
+    from ...streams.join.tuning import JoinStats, JoinTuning
     from ..join_metrics import join_readings
     from ..metrics import Metrics
 
@@ -53,7 +53,7 @@ def join() -> None:
 
 def monitor() -> None:
     """Watch vitals for drift and trigger retraining."""
-    from ...streams.monitor_app import run_monitor
+    from ...streams.monitor.app import run_monitor
 
     settings = Settings()
     instance = settings.instance("monitor")
@@ -63,7 +63,7 @@ def monitor() -> None:
 
 def train() -> None:
     """Retrain on triggers, prove, publish; carry out people's commands."""
-    from ...streams.trainer_shell import TrainerTuning, run_trainer
+    from ...streams.train.shell import TrainerTuning, run_trainer
 
     settings = Settings()
     instance = settings.instance("train")

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 
 from ...schemas.errors import Error
-from ...streams.client import Client
-from ...streams.hot_model import Failed, HotModel
+from ...streams.serve.client import Client
+from ...streams.serve.hot_model import Failed, HotModel
 from .barrier import Barrier
 from .flights import DAY_MS, HOUR_MS, Flights
 from .ledger import Ledger

@@ -21,8 +21,8 @@ from ...models.artifacts import ArtifactStore
 from ...models.signing import load_verifier
 from ...schemas.errors import Error
 from ...schemas.specfile import parse_deployment
-from ...streams.client import Client
-from ...streams.hot_model import HotModel
+from ...streams.serve.client import Client
+from ...streams.serve.hot_model import HotModel
 from ..settings import Settings
 from ..stack import loop_roles, prepared_cluster, server_role
 from ..supervisor import Supervisor

@@ -20,8 +20,8 @@ from driftloop.schemas.topics import (
 )
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader, Record
-from driftloop.streams.monitor_state import find_resume_point
-from driftloop.streams.vitals_core import VitalsCore
+from driftloop.streams.monitor.state import find_resume_point
+from driftloop.streams.monitor.vitals_core import VitalsCore
 
 from tests.soak.findings import Findings
 from tests.soak.logs import read

@@ -15,7 +15,7 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
-from driftloop.streams.monitor_progress import MonitorProgress
+from driftloop.streams.monitor.progress import MonitorProgress
 
 from tests.soak.story import MODELS
 from tests.soak.traffic import serving

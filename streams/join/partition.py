@@ -1,0 +1,130 @@
+"""One assigned input partition: its joiner, its store, and where its topics have been read to."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+
+import orjson
+from confluent_kafka import Message, TopicPartition
+
+from ...schemas.topics import LABELS, PREDICTIONS, Topic
+from .batch import Batch, Reader
+from .joiner import Joiner
+from .message_columns import columns_of
+from .rules import Rules
+from .state import Position
+from .store import RocksStore
+from .work import Effects
+
+INPUTS = (PREDICTIONS, LABELS)
+
+
+class AssignedPartition:
+    """``restoring``: the steps that are left until it may process; None once it does."""
+
+    def __init__(
+        self,
+        joiner: Joiner,
+        reader: Reader,
+        store: RocksStore,
+    ) -> None:
+        self.number = joiner.partition
+        self.joiner = joiner
+        self.restoring: Generator[int, None, None] | None = None
+        self.flushed_at = 0.0
+        self.flushed_position = joiner.position
+        self.reader = reader
+        self.store = store
+        # Offset at which a topic was seen to end, until its next record; append time below which an idle
+        # topic is known to get nothing more.
+        self._ends: dict[Topic, int] = {}
+        self._floors_ms: dict[Topic, int] = {}
+
+    def next_offset(self, topic: Topic) -> int:
+        position = self.joiner.position
+        return position.predictions if topic is PREDICTIONS else position.labels
+
+    def clock_ms(self, topic: Topic) -> int:
+        position = self.joiner.position
+        newest = position.predictions_ms if topic is PREDICTIONS else position.labels_ms
+        return max(newest, self._floors_ms.get(topic, 0))
+
+    def saw_end(self, topic: Topic, offset: int) -> None:
+        self._ends[topic] = offset
+
+    def end(self, topic: Topic) -> int | None:
+        """Where the topic was seen to end; None once a record has come since, or before."""
+        return self._ends.get(topic)
+
+    def is_idle_until(self, topic: Topic, time_ms: int) -> None:
+        """The topic still ended there after a record of this append time was seen elsewhere."""
+        self._floors_ms[topic] = max(time_ms, self._floors_ms.get(topic, 0))
+
+    def read(self, messages: Mapping[Topic, Sequence[Message]]) -> Batch:
+        for topic in messages:
+            self._ends.pop(topic, None)
+        return self.reader.read(
+            *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
+        )
+
+    def process(self, batch: Batch, rules: Rules) -> Effects:
+        self.joiner.rules = rules
+        return self.joiner.process(
+            batch,
+            predictions_floor_ms=self._floors_ms.get(PREDICTIONS, 0),
+            labels_floor_ms=self._floors_ms.get(LABELS, 0),
+        )
+
+    def restore_step(self) -> int | None:
+        """How many records were replayed; None once all is restored."""
+        if self.restoring is not None:
+            for replayed in self.restoring:
+                return replayed
+        self.restoring = None
+        return None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the disk is behind."""
+        return self.flushed_position != self.joiner.position
+
+    def flush(self, now: float) -> None:
+        self.joiner.flush()
+        self.flushed_at = now
+        self.flushed_position = self.joiner.position
+
+    def begin_with(self, joiner: Joiner, store: RocksStore) -> None:
+        """Exchanges the state for another one of the same partition; the former store is closed already."""
+        self.joiner, self.store = joiner, store
+        self.flushed_position = joiner.position
+
+    def close(self) -> None:
+        """Writes what is committed; what is staged belongs to nobody."""
+        if self.restoring is not None:
+            self.restoring.close()
+        self.joiner.rollback()
+        self.joiner.flush()
+        self.store.close()
+
+
+def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -> list[TopicPartition]:
+    """What a transaction commits for one partition: both offsets, each with the whole position."""
+    whole = orjson.dumps(tuple(position)).decode()
+    return [
+        TopicPartition(names[PREDICTIONS], partition, position.predictions, metadata=whole),
+        TopicPartition(names[LABELS], partition, position.labels, metadata=whole),
+    ]
+
+
+def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position | None:
+    """The position that was committed; None before the first. Offsets that were set by hand come alone."""
+    if predictions.offset < 0 and labels.offset < 0:
+        return None
+    bare = Position(max(0, predictions.offset), max(0, labels.offset))
+    for committed in (predictions, labels):
+        metadata = getattr(committed, "metadata", None)
+        if metadata:
+            whole = Position._make(orjson.loads(metadata))
+            if whole[:2] == bare[:2]:
+                return whole
+    return bare

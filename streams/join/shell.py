@@ -1,0 +1,386 @@
+"""The joiner on Kafka: a loop of batches, each one transaction.
+
+What happens, in order, and what is left if the process dies right after it:
+
+1. The group's metadata is captured and a batch is fetched; nothing is consumed between the last fetch and the
+   commit (librdkafka's queue is the prefetch).  †: nothing has happened.
+2. The core processes it: changes are staged in memory.  †: nothing has happened.
+3. Outcomes, vitals, re-routed records and dead letters are produced in a transaction.  †: the next start of
+   this instance aborts it; read_committed readers never see it.
+4. The offsets of both topics, each with the whole position as metadata, are sent to the transaction; a member
+   whose generation is over is refused here, and aborts.  †: as before.
+5. The transaction commits.  †: the batch has happened. Memory is lost and the disk is behind: the next start
+   replays the log from where the disk stands to the committed offsets without emitting, and takes from the
+   outcomes and dead letters themselves what was emitted meanwhile (``join.restore``).
+6. The core keeps the staged changes.  †: as before.
+7. At intervals the state is written behind: groups, expiry lists and the position in one atomic write.
+   †: less is to be replayed.
+8. At longer intervals what 7 has written becomes a checkpoint in the artifact store, beside the loop
+   (``join.checkpointer``).  †: the one before is used.
+
+An abort drops what 2 staged and seeks both topics back to the committed position. A revoked partition has no
+open transaction, since callbacks run inside the fetch only: its state is written and closed; what was fetched
+of it is dropped, for its next owner to read. A lost one likewise: its state stands at what was committed.
+
+On failure: BrokerError and StateError end the process and say why; the supervisor reports them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ...schemas.errors import BrokerError
+from ...schemas.topics import LABELS, PREDICTIONS, Topic
+from ..committed import committed_offsets
+from ..connection import Connection
+from ..log_ranges import LogOffsets
+from .batch import Batch, Records
+from .checkpointer import Checkpointer
+from .gaps import GapCheck
+from .opening import PartitionOpener
+from .partition import INPUTS, AssignedPartition, offsets_of, position_of
+from .reports import JoinReports
+from .specs import SpecFollower
+from .transactions import Transactions
+from .tuning import JoinStats, JoinTuning, RestoreStats
+
+log = logging.getLogger(__name__)
+
+GROUP = "join"
+_IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
+_RESTORE_SLICE_S = 0.1  # restoring yields to the partitions that are live
+_WATCH_S = 1.0
+_FORCED_FLUSH_S = 0.5
+_MAX_ABORTS = 10  # in a row: then something is wrong that repeating will not mend
+_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
+_NO_OFFSET = KafkaError._AUTO_OFFSET_RESET  # pyright: ignore[reportPrivateUsage]
+
+
+def _unobserved(_step: str) -> None:
+    pass
+
+
+def run_joiner(
+    connection: Connection,
+    *,
+    state_dir: Path,
+    instance_id: str,
+    stop: threading.Event,
+    store_url: str | None = None,
+    tuning: JoinTuning | None = None,
+    stats: JoinStats | None = None,
+    observe: Callable[[str], None] = _unobserved,
+) -> None:
+    """Joins until ``stop`` is set. ``observe`` is told each step of a batch as it is done.
+
+    ``store_url``: the artifact store, for checkpoints; without one there are none.
+
+    Raises BrokerError and StateError as the module says, TopicError when the topics do not fit each other.
+    """
+    shell = _JoinShell(
+        connection, state_dir, instance_id, store_url, tuning or JoinTuning(), stats or JoinStats(), observe
+    )
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        shell.run(stop)
+    finally:
+        shell.close()
+        if collecting:
+            gc.enable()
+
+
+class _JoinShell:
+    def __init__(
+        self,
+        connection: Connection,
+        state_dir: Path,
+        instance_id: str,
+        store_url: str | None,
+        tuning: JoinTuning,
+        stats: JoinStats,
+        observe: Callable[[str], None],
+    ) -> None:
+        self._tuning, self._stats, self._observe = tuning, stats, observe
+        self._names = {topic: connection.topic(topic) for topic in INPUTS}
+        self._topics = {name: topic for topic, name in self._names.items()}
+        self._owned: dict[int, AssignedPartition] = {}
+        self._epoch = 0
+        self._aborts_in_a_row = 0
+        self._watched_at = 0.0
+        self._transactions = Transactions(connection, instance_id)
+        self._reports = JoinReports(connection, instance_id)
+        offsets = LogOffsets(connection)
+        self._gaps = GapCheck(connection, GROUP, offsets, self._reports, stats)
+        self._specs = SpecFollower(connection, offsets)
+        self._opener = PartitionOpener(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
+        self._checkpointer = (
+            None
+            if self._opener.checkpoints is None or tuning.checkpoint_interval_s <= 0
+            else Checkpointer(
+                self._opener.checkpoints,
+                state_dir,
+                stats,
+                interval_s=tuning.checkpoint_interval_s,
+                keep=tuning.checkpoints_kept,
+            )
+        )
+        self._consumer = Consumer(
+            connection.consumer(
+                GROUP,
+                group_instance_id=instance_id,
+                auto_offset_reset="error",
+                queued_max_messages_kbytes=16_384,
+            )
+        )
+        self._consumer.subscribe(
+            list(self._names.values()),
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._specs.poll()
+            group_metadata = self._consumer.consumer_group_metadata()
+            batches = self._batches(self._fetch())
+            now = time.monotonic()
+            if now - self._watched_at > _WATCH_S:
+                self._watched_at = now
+                for number in self._watch():
+                    batches.setdefault(number, Batch(Records(), Records()))
+            if batches:
+                self._join(batches, group_metadata)
+            self._restore_some()
+            self._write_behind(time.monotonic())
+            self._tend_checkpoints(time.monotonic())
+            del batches
+            # Cycles are rare here, and live state is large: only what is young is searched, then set aside.
+            gc.collect(0)
+            gc.freeze()
+
+    # Fetching
+
+    def _fetch(self) -> dict[int, dict[Topic, list[Message]]]:
+        """Per partition and topic what has come. After a rebalance nothing: both topics are sought anew."""
+        epoch = self._epoch
+        restoring = any(one.restoring is not None for one in self._owned.values())
+        messages = self._consumer.consume(1, timeout=0.0 if restoring else _IDLE_S)
+        if messages:
+            messages += self._consumer.consume(self._tuning.max_batch - 1, timeout=self._tuning.linger_s)
+        if epoch != self._epoch:
+            for owned in self._owned.values():
+                if owned.restoring is None:
+                    self._seek(owned)
+            return {}
+        fetched: dict[int, dict[Topic, list[Message]]] = {}
+        place, add = None, list[Message]().append
+        for message in messages:
+            error = message.error()
+            here = message.topic(), message.partition()
+            if error is None:
+                if here != place:  # they come in runs
+                    place, topic = here, self._topics[here[0] or ""]
+                    add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
+                add(message)
+                continue
+            topic, number = self._topics[here[0] or ""], here[1] or 0
+            if error.code() == _EOF:
+                self._owned[number].saw_end(topic, message.offset() or 0)
+            else:
+                self._fetch_failed(message, error)
+        return fetched
+
+    def _fetch_failed(self, message: Message, error: KafkaError) -> None:
+        where = f"{message.topic()}[{message.partition()}]"
+        if error.code() == _NO_OFFSET:
+            topic = self._topics[message.topic() or ""]
+            self._gaps.out_of_range(topic, message.partition() or 0, message.offset() or 0)
+        if error.fatal():
+            raise BrokerError(f"{where} cannot be read: {error}")
+        log.warning("%s: %s", where, error)
+
+    def _batches(self, fetched: Mapping[int, Mapping[Topic, list[Message]]]) -> dict[int, Batch]:
+        batches = {number: self._owned[number].read(messages) for number, messages in fetched.items()}
+        known = self._specs.rules.models
+        if any(not batch.models() <= known.keys() for batch in batches.values()):
+            self._specs.refresh()
+        return batches
+
+    # One transaction
+
+    def _join(self, batches: Mapping[int, Batch], group_metadata: object) -> None:
+        self._observe("read")
+        effects = [
+            (number, self._owned[number].process(batch, self._specs.rules))
+            for number, batch in batches.items()
+        ]
+        self._observe("processed")
+        if any(of_partition for _, of_partition in effects) or any(map(len, batches.values())):
+            offsets = [
+                offset
+                for number in batches
+                for offset in offsets_of(self._names, number, self._owned[number].joiner.staged_position)
+            ]
+            aborted = self._transactions.run(effects, offsets, group_metadata, self._observe)
+            if aborted is not None:
+                return self._rewind(batches, aborted)
+        self._observe("committed")
+        self._aborts_in_a_row = 0
+        for number in batches:
+            self._owned[number].joiner.commit()
+        self._observe("kept")
+        stats = self._stats
+        stats.batches += 1
+        stats.records += sum(map(len, batches.values()))
+        for _, of_partition in effects:
+            stats.outcomes += len(of_partition.outcomes)
+            stats.dead_letters += len(of_partition.refused)
+            stats.rerouted += len(of_partition.rerouted)
+        return None
+
+    def _rewind(self, batches: Mapping[int, Batch], reason: str) -> None:
+        """As if the batch had never been read."""
+        self._stats.aborts += 1
+        self._aborts_in_a_row += 1
+        log.warning("transaction aborted (%d in a row): %s", self._aborts_in_a_row, reason)
+        if self._aborts_in_a_row >= _MAX_ABORTS:
+            raise BrokerError(f"{_MAX_ABORTS} transactions in a row were aborted, the last one: {reason}")
+        for number in batches:
+            self._owned[number].joiner.rollback()
+            self._seek(self._owned[number])
+
+    def _seek(self, owned: AssignedPartition) -> None:
+        for topic, name in self._names.items():
+            self._consumer.seek(TopicPartition(name, owned.number, owned.next_offset(topic)))
+
+    # Partitions come and go; these run inside a fetch
+
+    def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._epoch += 1
+        committed = {(one.topic, one.partition): one for one in committed_offsets(consumer, assigned, 30.0)}
+        places: list[TopicPartition] = []
+        waiting: list[TopicPartition] = []
+        numbers = sorted({one.partition for one in assigned})
+        positions = {
+            number: position_of(*(committed[self._names[topic], number] for topic in INPUTS))
+            for number in numbers
+        }
+        self._gaps.check(
+            {
+                number: {PREDICTIONS: position.predictions, LABELS: position.labels}
+                for number, position in positions.items()
+                if position is not None
+            }
+        )
+        for number in numbers:
+            owned, target = self._opener.open(number, positions[number])
+            self._owned[number] = owned
+            for topic, offset in zip(INPUTS, target[:2], strict=True):
+                places.append(TopicPartition(self._names[topic], number, offset))
+            if owned.restoring is not None:
+                waiting += places[-2:]
+            else:
+                self._reports.joining(number, None, time.monotonic())
+        consumer.assign(places)
+        consumer.pause(waiting)
+        self._stats.partitions = len(self._owned)
+
+    def _revoked(self, _consumer: Consumer, _revoked: list[TopicPartition]) -> None:
+        self._epoch += 1
+        for owned in self._owned.values():
+            owned.close()
+        self._owned.clear()
+        self._stats.partitions = 0
+        if self._checkpointer is not None:
+            self._checkpointer.forget()
+
+    # Upkeep
+
+    def _watch(self) -> list[int]:
+        """Notes lag; gives the partitions where a topic is idle while time has gone on elsewhere."""
+        live = [owned for owned in self._owned.values() if owned.restoring is None]
+        newest_ms = max((owned.joiner.position.newest_ms for owned in live), default=0)
+        idle: list[int] = []
+        lag = 0
+        for owned in live:
+            for topic, name in self._names.items():
+                place = TopicPartition(name, owned.number)
+                _, end = self._consumer.get_watermark_offsets(place, cached=True)
+                lag += max(0, end - owned.next_offset(topic)) if owned.end(topic) is None else 0
+                if owned.end(topic) is not None and newest_ms - owned.clock_ms(topic) > 1_000 * _WATCH_S:
+                    idle += [owned.number] if self._is_idle(owned, topic, place, newest_ms) else []
+        self._stats.lag = lag
+        self._stats.restoring = sum(owned.restoring is not None for owned in self._owned.values())
+        return idle
+
+    def _is_idle(self, owned: AssignedPartition, topic: Topic, place: TopicPartition, newest_ms: int) -> bool:
+        """Asks the broker, because what was seen of the end may be older than ``newest_ms``."""
+        try:
+            _, end = self._consumer.get_watermark_offsets(place, timeout=2.0, cached=False)
+        except KafkaException as error:
+            log.warning("%s[%d]: its end is not known: %s", place.topic, place.partition, error.args[0])
+            return False
+        if end != owned.end(topic):
+            return False
+        owned.is_idle_until(topic, newest_ms)
+        return True
+
+    def _restore_some(self) -> None:
+        """Goes on restoring for a moment; what is restored begins to process."""
+        until = time.monotonic() + _RESTORE_SLICE_S
+        for owned in [one for one in self._owned.values() if one.restoring is not None]:
+            while (now := time.monotonic()) < until:
+                replayed = owned.restore_step()
+                stats = self._stats.restores[owned.number]
+                if replayed is None:
+                    self._begin_joining(owned, stats)
+                    break
+                self._stats.replayed += replayed
+                self._reports.restoring(owned.number, stats, now)
+
+    def _begin_joining(self, owned: AssignedPartition, stats: RestoreStats) -> None:
+        now = time.monotonic()
+        stats.took_s = now - stats.began_at
+        log.info("partition %d is restored: %d records in %.1f s", owned.number, stats.records, stats.took_s)
+        self._reports.joining(owned.number, stats, now)
+        self._consumer.resume([TopicPartition(name, owned.number) for name in self._names.values()])
+
+    def _write_behind(self, now: float) -> None:
+        for owned in self._owned.values():
+            if owned.restoring is not None:
+                continue
+            age_s, joiner = now - owned.flushed_at, owned.joiner
+            if (
+                (age_s > self._tuning.flush_interval_s and owned.has_moved)
+                or joiner.unwritten > self._tuning.flush_ids
+                or (joiner.wants_flush and age_s > _FORCED_FLUSH_S)
+            ):
+                owned.flush(now)
+                self._observe("flushed")
+
+    def _tend_checkpoints(self, now: float) -> None:
+        if self._checkpointer is not None:
+            for owned in self._owned.values():
+                if owned.restoring is None:
+                    self._checkpointer.tend(owned, now)
+
+    def close(self) -> None:
+        """Leaves the log as the last commit left it, and the disk where the log stands."""
+        for owned in self._owned.values():
+            owned.close()
+        self._owned.clear()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+        self._consumer.close()
+        self._specs.close()
+        self._reports.close()
+        self._transactions.close()

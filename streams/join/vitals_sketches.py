@@ -1,0 +1,109 @@
+"""Summaries of bounded size for vitals: sketches of numbers, counts of names.
+
+A KLL sketch (Apache DataSketches) gets at most ``SAMPLE`` values, so it never compacts (compaction draws
+random numbers) and gives the values back. What names may cost is bounded: ``NAMES`` distinct ones per map,
+those with the most records first (then by name); the rest, and names above ``NAME_CHARS``, are summed.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from datasketches import (  # a compiled module, without types
+    kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
+)
+
+from ...schemas.base import FeatureValue, class_name
+from ...schemas.serving import FeatureType
+
+SAMPLE = 200
+NAMES = 100
+NAME_CHARS = 100
+OTHER = "other"
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+Json = dict[str, object]
+
+
+class _Sketch(Protocol):
+    def update(self, values: npt.NDArray[np.float32]) -> None: ...
+    def serialize(self) -> bytes: ...
+
+
+def summarise_features(
+    rows: Sequence[Mapping[str, FeatureValue]], declared_types: Mapping[str, FeatureType]
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Sketches of numbers and counts of categories, by what the spec says, else by what the values are.
+
+    A missing feature counts as null, one that no row has any more too; a text where a number should be shows
+    up among the categories.
+    """
+    numbers: dict[str, Json] = {}
+    categories: dict[str, Json] = {}
+    names: dict[str, None] = dict.fromkeys(declared_types) if rows else {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    for name in names:
+        if len(name) > NAME_CHARS:
+            continue
+        column = [row.get(name) for row in rows]
+        nulls = column.count(None)
+        declared = declared_types.get(name)
+        amounts: list[float] = []
+        classes: Counter[str] = Counter()
+        for value in column:
+            if value is None:
+                continue
+            if _is_amount(value, declared):
+                amounts.append(value)  # pyright: ignore[reportArgumentType]
+            else:
+                classes[class_name(value)] += 1
+        if classes or (declared is not None and declared != "number"):
+            categories[name] = category_counts(classes, 0 if amounts or declared == "number" else nulls)
+        if amounts or declared == "number" or name not in categories:
+            numbers[name] = number_sketch(amounts, nulls)
+    return numbers, categories
+
+
+def _is_amount(value: FeatureValue, declared: str | None) -> bool:
+    if declared is None:
+        return type(value) is float or type(value) is int
+    return declared == "number" and not isinstance(value, str)
+
+
+def category_counts(classes: Counter[str], nulls: int) -> Json:
+    kept, rest = most_frequent(classes, NAMES)
+    return {"count": classes.total(), "nulls": nulls, "counts": kept, "other": rest}
+
+
+def most_frequent(counts: Counter[str], most: int) -> tuple[dict[str, int], int]:
+    """At most ``most`` names, and how many records the others have."""
+    if len(counts) <= most and all(len(name) <= NAME_CHARS for name in counts):
+        return dict(counts), 0
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict([item for item in ranked if len(item[0]) <= NAME_CHARS][:most])
+    return kept, counts.total() - sum(kept.values())
+
+
+def bounded_counts(counts: Counter[str], most: int) -> dict[str, int]:
+    kept, rest = most_frequent(counts, most)
+    return kept | {OTHER: rest + kept.get(OTHER, 0)} if rest else kept
+
+
+def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
+    """As ``schemas.vitals.NumberSketch``."""
+    if not values:
+        return {"count": 0, "nulls": nulls}
+    sketch = cast("_Sketch", kll_floats_sketch(SAMPLE))
+    exact = np.array(values, dtype=np.float64)
+    sketch.update(np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32))
+    return {"count": len(values), "nulls": nulls, "kll": base64_text(sketch.serialize())}
+
+
+def base64_text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,1 @@
+"""Detectors over vitals, and the policy that makes triggers of drift: the monitor."""

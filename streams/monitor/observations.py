@@ -1,0 +1,222 @@
+"""From the bytes on vitals to what the monitor works with: everything that can be wrong with them is found
+here.
+
+On failure: DecodeError, before anything was applied; a vitals message is used whole or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from datasketches import (  # a compiled module, without types
+    kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
+)
+from pydantic import ValidationError
+
+from ...schemas.base import check_writable, first_reason
+from ...schemas.control import CONTROL, Control, UpdateControl
+from ...schemas.errors import DecodeError
+from ...schemas.events import Role
+from ...schemas.vitals import Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
+from .reference_check import check_reference
+
+LIMIT = 2**53  # beyond it JSON's numbers and ours part ways
+
+MAX_ERROR = 1e150  # its square is still a number
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+
+class _Sketch(Protocol):
+    """What is used of datasketches' class."""
+
+    n: int
+
+    def get_quantiles(self, ranks: FloatArray, inclusive: bool) -> list[float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The values of a sketch (ascending), and how many nulls came beside them."""
+
+    values: Float32Array
+    nulls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """Counts per category; nulls and the sketch's overflow counted apart."""
+
+    counts: Mapping[str, int]
+    nulls: int
+    other: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One (model, version, role) of one vitals message, decoded."""
+
+    model: str
+    version: int
+    role: Role
+    partition: int
+    append_min_ms: int
+    append_max_ms: int
+    counts: Counts
+    errors: FloatArray = field(default_factory=lambda: np.zeros(0))
+    bits: bool = True
+    seqs: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ts_min: int | None = None
+    ts_max: int | None = None
+    latency: Numbers | None = None
+    predicted: Mapping[str, int] = field(default_factory=dict[str, int])
+    segments: Mapping[str, Mapping[str, SegmentErrors]] = field(
+        default_factory=dict[str, dict[str, SegmentErrors]]
+    )
+    numbers: Mapping[str, Numbers] = field(default_factory=dict[str, Numbers])
+    categories: Mapping[str, Categories] = field(default_factory=dict[str, Categories])
+
+
+def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
+    """A control record, or the observations of a vitals message. Raises DecodeError with the reason."""
+    if value.startswith(b'{"vitals":'):  # as the joiner writes them: spares looking into a large message
+        return _observations(Vitals.decode(value))
+    try:
+        record: object = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError(f"not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise DecodeError("neither vitals nor a control record: not a JSON object")
+    if "control" not in record:
+        return _observations(Vitals.decode(value))
+    try:
+        control = CONTROL.validate_json(value, strict=True)
+    except ValidationError as error:
+        raise DecodeError(first_reason("Control", error)) from error
+    check_writable(control, value)
+    if isinstance(control, UpdateControl) and control.reference is not None:
+        check_reference(control.reference)
+    return control
+
+
+def _observations(vitals: Vitals) -> tuple[Observation, ...]:
+    return tuple(_observation(entry, vitals) for entry in vitals.models)
+
+
+def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:
+    where = f"Vitals: {entry.model} version {entry.version} {entry.role}"
+    _check_counts(entry, vitals, where)
+    errors = _errors(entry, where)
+    return Observation(
+        model=entry.model,
+        version=entry.version,
+        role=entry.role,
+        partition=vitals.partition,
+        append_min_ms=vitals.append_min_ms,
+        append_max_ms=vitals.append_max_ms,
+        counts=entry.counts,
+        errors=errors,
+        bits=entry.errors is None or entry.errors.kind == "bits",
+        seqs=_seqs(entry, len(errors), where),
+        ts_min=entry.ts_min,
+        ts_max=entry.ts_max,
+        latency=_numbers(entry.latency_ms, f"{where}: latency_ms") if entry.latency_ms else None,
+        predicted=entry.predicted or {},
+        segments=entry.segments or {},
+        numbers={
+            name: _numbers(sketch, f"{where}: numbers.{name}")
+            for name, sketch in (entry.numbers or {}).items()
+        },
+        categories={
+            name: Categories(counts.counts, counts.nulls, counts.other)
+            for name, counts in (entry.categories or {}).items()
+        },
+    )
+
+
+def _errors(entry: ModelVitals, where: str) -> FloatArray:
+    if entry.errors is None:
+        return np.zeros(0)
+    count, data = entry.errors.count, entry.errors.data
+    size = -(-count // 8) if entry.errors.kind == "bits" else 8 * count
+    if count < 0 or len(data) != -(-size // 3) * 4:  # before anything of the announced size is allocated
+        raise DecodeError(f"{where}: errors: {len(data)} base64 digits for {count} {entry.errors.kind}")
+    try:
+        values = entry.errors.values()
+    except (ValueError, binascii.Error) as error:
+        raise DecodeError(f"{where}: errors: {error}") from error
+    if not bool(np.all((values >= 0) & (values < MAX_ERROR))):  # also refuses NaN
+        raise DecodeError(f"{where}: errors: a value that is not from 0 to {MAX_ERROR:g}")
+    return values
+
+
+def _seqs(entry: ModelVitals, count: int, where: str) -> npt.NDArray[np.int64]:
+    """The seq of each error."""
+    if entry.seqs is None or count == 0:
+        return np.arange(entry.first_seq, entry.first_seq + count, dtype=np.int64)
+    try:
+        gaps = np.frombuffer(base64.b64decode(entry.seqs, validate=True), dtype="<u4")
+    except (ValueError, binascii.Error) as error:
+        raise DecodeError(f"{where}: seqs: {error}") from error
+    if len(gaps) != count - 1:
+        raise DecodeError(f"{where}: seqs: {len(gaps)} gaps between {count} errors")
+    steps = np.concatenate([[0], np.cumsum(gaps, dtype=np.int64)])
+    return entry.first_seq + steps
+
+
+def _numbers(sketch: NumberSketch, where: str) -> Numbers:
+    if sketch.kll is None:
+        return Numbers(np.zeros(0, np.float32), sketch.nulls)
+    try:
+        kll = cast("_Sketch", kll_floats_sketch.deserialize(base64.b64decode(sketch.kll, validate=True)))
+    except (ValueError, IndexError, RuntimeError) as error:  # what the C++ library makes of damaged bytes
+        raise DecodeError(f"{where}: {error}") from error
+    n = kll.n
+    if n == 0:
+        return Numbers(np.zeros(0, np.float32), sketch.nulls)
+    # One quantile per value gives back the values themselves while the sketch holds at most k of them.
+    ranks = (np.arange(n) + 0.5) / n
+    return Numbers(np.asarray(kll.get_quantiles(ranks, True), dtype=np.float32), sketch.nulls)
+
+
+def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
+    """Every whole number that is used must be one that a count or a time can be."""
+    segments = [errors for values in (entry.segments or {}).values() for errors in values.values()]
+    sketches = [entry.latency_ms, *(entry.numbers or {}).values(), *(entry.categories or {}).values()]
+    counts = {
+        "partition": vitals.partition,
+        "append_min_ms": vitals.append_min_ms,
+        "append_max_ms": vitals.append_max_ms,
+        "first_seq": entry.first_seq,
+        "ts_min": entry.ts_min or 0,
+        "ts_max": entry.ts_max or 0,
+        "counts.predictions": entry.counts.predictions,
+        "counts.outcomes": entry.counts.outcomes,
+        "counts.failed": entry.counts.failed,
+        "nulls": _extreme(sketch.nulls for sketch in sketches if sketch is not None),
+        "other": _extreme(sketch.other for sketch in (entry.categories or {}).values()),
+        "category": _extreme(
+            n for sketch in (entry.categories or {}).values() for n in sketch.counts.values()
+        ),
+        "predicted": _extreme((entry.predicted or {}).values()),
+        "segments": _extreme(errors.count for errors in segments),
+    }
+    for name, count in counts.items():
+        if not 0 <= count < LIMIT:
+            raise DecodeError(f"{where}: {name}: {count} is not from 0 to 2**53")
+    if not all(0 <= errors.error_sum < MAX_ERROR for errors in segments):
+        raise DecodeError(f"{where}: segments: a sum of errors that is not from 0 to {MAX_ERROR:g}")
+
+
+def _extreme(counts: Iterable[int]) -> int:
+    """The count that would break the bounds first."""
+    known = list(counts)
+    return min(known, default=0) if min(known, default=0) < 0 else max(known, default=0)

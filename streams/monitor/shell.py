@@ -1,0 +1,306 @@
+"""What stands between a monitor's cores and Kafka: one core per vitals partition, its events and snapshots.
+
+For each vitals record, in this order (what happens if the process dies after each step):
+
+1. the core applies it in memory            - nothing was written: it is applied again after the restart;
+2. its events are sent                      - they are sent again, the same bytes with the same ids;
+3. the broker acknowledges them             - as 2;
+4. when due, a snapshot with its offset     - the restart resumes after this record.
+
+On failure: an exception leaves the partition's core unusable, so it is dropped and the error goes on to crash
+the process. Nothing is acknowledged for a record that was not applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from faust.types import TP
+
+from ...schemas.control import TickControl
+from ...schemas.errors import DecodeError, StateError
+from ...schemas.events import DeadLetter
+from ...schemas.ids import event_id
+from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
+from ..connection import Connection
+from .faust_transport import LinkedMessage
+from .state import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
+from .vitals_core import Emitted
+
+log = logging.getLogger(__name__)
+
+MAX_RECORD_BYTES = 4 * 1024 * 1024 - 1024  # the catalogue's max.message.bytes, less a record's own overhead
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """When snapshots and ticks are written. Times in seconds.
+
+    A snapshot is due ``snapshot_records`` records after the last one, but not within ``snapshot_min_s`` of
+    it, and at the latest after ``snapshot_max_s``. ``idle_tick_s`` None: no ticks (event-time clock).
+    """
+
+    snapshot_records: int = 200
+    snapshot_min_s: float = 2.0
+    snapshot_max_s: float = 30.0
+    idle_tick_s: float | None = 30.0
+    progress_s: float = 0.25
+    session_s: float = 10.0
+    revoke_s: float = 3.0
+    stop_s: float = 4.5
+
+
+class Core(Protocol):
+    """What is kept per vitals partition (see vitals_core): a pure function of the records applied."""
+
+    @property
+    def applied_offset(self) -> int: ...
+
+    def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]: ...
+
+    def snapshot(self) -> bytes: ...
+
+
+class Wire(Protocol):
+    """What the shell needs of the Kafka client."""
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes, partition: int | None
+    ) -> Awaitable[object]:
+        """Hand a record over; the returned awaitable ends when the broker has acknowledged it."""
+        ...
+
+    async def seek(self, tp: TP, offset: int) -> None:
+        """Read ``tp`` from ``offset`` on."""
+        ...
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """One vitals partition while it is ours. ``lock`` is held from applying a record to its events' acks."""
+
+    core: Core
+    cursor: int  # everything up to this offset is applied (or was never there) and acknowledged
+    snapshot_at: float
+    heard_at: float
+    slot: int = 0
+    unsaved: int = 0
+    rereading: bool = False
+    broken: bool = False  # the core failed or was interrupted: it must not be used or saved again
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class MonitorShell:
+    """Keeps a core per owned vitals partition and carries its events out. Runs in one event loop."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        make_core: Callable[[int], Core],
+        restore_core: Callable[[bytes], Core],
+        settings: MonitorSettings,
+        *,
+        find: Callable[[Connection, int], ResumePoint] = find_resume_point,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._make_core = make_core
+        self._restore_core = restore_core
+        self._settings = settings
+        self._find = find
+        self._monotonic = monotonic
+        self._owned: dict[TP, OwnedPartition] = {}
+        self._released: dict[TP, int] = {}  # where those given up stood: progress still to be published
+        self._wire: Wire | None = None
+        self._resuming = asyncio.Lock()  # Faust may seek from two tasks at once
+
+    def connect(self, wire: Wire) -> None:
+        """Must be called before anything is applied."""
+        self._wire = wire
+
+    @property
+    def wire(self) -> Wire:
+        if self._wire is None:
+            raise StateError("the monitor shell was used before it was connected")
+        return self._wire
+
+    # --- positions -------------------------------------------------------------------------------------
+
+    async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
+        """Restore what is newly ours, forget what is no longer, and say where reading goes on."""
+        async with self._resuming:
+            for tp in [tp for tp in self._owned if tp not in assigned]:
+                del self._owned[tp]
+            self._released.clear()
+            new = sorted(tp for tp in assigned if tp not in self._owned)
+            points = await asyncio.gather(
+                *(asyncio.to_thread(self._find, self._connection, tp.partition) for tp in new)
+            )
+            for tp, point in zip(new, points, strict=True):
+                self._owned[tp] = await self._restore(tp, point)
+            for owned in self._owned.values():
+                owned.rereading = False
+            return {tp: self._owned[tp].cursor + 1 for tp in assigned}
+
+    def applied(self) -> Mapping[TP, int]:
+        return self._released | {tp: owned.cursor for tp, owned in self._owned.items()}
+
+    async def _restore(self, tp: TP, point: ResumePoint) -> OwnedPartition:
+        now = self._monotonic()
+        start = point.start
+        slot = 0
+        core = None
+        if point.snapshot is not None:
+            slot = (point.snapshot.slot + 1) % SLOTS
+            try:
+                core = self._restore_core(point.snapshot.data)
+            except StateError:
+                log.exception("%s: the snapshot cannot be read; vitals is replayed from its beginning", tp)
+                start = point.low
+        if core is None:
+            core = self._make_core(tp.partition)
+        elif point.lost is not None:
+            await self._report_loss(tp, *point.lost)
+        log.info("%s[%d] resumes at offset %d (state at %d)", *tp, start, core.applied_offset)
+        return OwnedPartition(core, start - 1, snapshot_at=now, heard_at=now, slot=slot)
+
+    async def _report_loss(self, tp: TP, begin: int, end: int) -> None:
+        letter = DeadLetter(
+            id=event_id("dead", VITALS.name, tp.partition, begin, "lost"),
+            stage="monitor",
+            topic=VITALS.name,
+            partition=tp.partition,
+            offset=begin,
+            append_ms=0,
+            reason=f"retention removed offsets {begin} to {end - 1} before the monitor had read them",
+            cut=True,
+        )
+        await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())])
+
+    async def release(self, partitions: frozenset[TP]) -> None:
+        """Give partitions up: finish what is in flight and write a last snapshot, within ``revoke_s``."""
+        owned = [(tp, self._owned.pop(tp)) for tp in partitions if tp in self._owned]
+        try:
+            async with asyncio.timeout(self._settings.revoke_s):
+                for tp, partition in owned:
+                    async with partition.lock:
+                        self._released[tp] = partition.cursor
+                        await self._save(tp, partition)
+        except TimeoutError:
+            log.warning("no last snapshot within %g s: the next owner replays more", self._settings.revoke_s)
+
+    async def release_all(self) -> None:
+        await self.release(frozenset(self._owned))
+
+    # --- records ---------------------------------------------------------------------------------------
+
+    async def on_message(self, message: LinkedMessage) -> None:
+        """Apply one record and see its events acknowledged. Repeats are dropped."""
+        tp = message.tp
+        owned = self._owned.get(tp)
+        if owned is None:
+            return  # buffered from before a rebalance
+        async with owned.lock:
+            if self._owned.get(tp) is not owned or message.offset <= owned.cursor:
+                return
+            if message.previous > owned.cursor:
+                await self._reread(tp, owned, message)
+                return
+            try:
+                await self._apply(owned, message)
+            except BaseException:
+                owned.broken = True
+                if self._owned.get(tp) is owned:
+                    del self._owned[tp]
+                raise
+            if self._due(owned):
+                await self._save(tp, owned)
+
+    async def _apply(self, owned: OwnedPartition, message: LinkedMessage) -> None:
+        append_ms = round(message.timestamp * 1000)
+        events = owned.core.apply(message.value or b"", offset=message.offset, append_time_ms=append_ms)
+        if owned.core.applied_offset != message.offset:
+            raise StateError(
+                f"the monitor's core stands at {owned.core.applied_offset} after offset {message.offset}"
+            )
+        await self._send(events)
+        owned.cursor = message.offset
+        owned.unsaved += 1
+        owned.rereading = False
+        owned.heard_at = self._monotonic()
+
+    async def _reread(self, tp: TP, owned: OwnedPartition, message: LinkedMessage) -> None:
+        if owned.rereading:
+            return
+        log.warning(
+            "%s[%d]: offset %d came, but %d, read before it, did not: reading again from %d",
+            *tp,
+            message.offset,
+            message.previous,
+            owned.cursor + 1,
+        )
+        owned.rereading = True
+        await self.wire.seek(tp, owned.cursor + 1)
+
+    async def _send(self, events: list[Emitted]) -> None:
+        if not events:
+            return
+        acks: list[Awaitable[object]] = []
+        for event in events:
+            name = self._connection.topic(event.topic)
+            partition = None if event.key else 0
+            acks.append(await self.wire.send(name, event.key or None, _fitting(event), partition))
+        await asyncio.gather(*acks)
+
+    # --- snapshots and time ----------------------------------------------------------------------------
+
+    def _due(self, owned: OwnedPartition) -> bool:
+        if owned.unsaved == 0:
+            return False
+        age = self._monotonic() - owned.snapshot_at
+        settings = self._settings
+        many = owned.unsaved >= settings.snapshot_records and age >= settings.snapshot_min_s
+        return many or age >= settings.snapshot_max_s
+
+    async def _save(self, tp: TP, owned: OwnedPartition) -> None:
+        """Write a snapshot; the caller holds the lock, so every event up to here is acknowledged."""
+        if owned.unsaved == 0 or owned.broken:
+            return
+        snapshot = Snapshot(owned.cursor, owned.core.snapshot(), owned.slot)
+        topic = self._connection.topic(MONITOR_STATE)
+        chunks = encode_snapshot(snapshot, partition=tp.partition)
+        acks = [await self.wire.send(topic, key, value, tp.partition) for key, value in chunks]
+        await asyncio.gather(*acks)
+        owned.slot = (owned.slot + 1) % SLOTS
+        owned.unsaved = 0
+        owned.snapshot_at = self._monotonic()
+
+    async def keep_time(self) -> None:
+        """Write the snapshots and ticks that are due; called about once a second."""
+        for tp, owned in list(self._owned.items()):
+            if owned.lock.locked():
+                continue  # a record is being applied: neither idle nor saveable
+            async with owned.lock:
+                if self._due(owned):
+                    await self._save(tp, owned)
+            idle = self._settings.idle_tick_s
+            if idle is not None and self._monotonic() - owned.heard_at >= idle:
+                owned.heard_at = self._monotonic()
+                await (await self.wire.send(tp.topic, None, TickControl().encode(), tp.partition))
+
+
+def _fitting(event: Emitted) -> bytes:
+    """The event's bytes; a dead letter too large for Kafka keeps its offset instead of its bytes."""
+    if len(event.value) <= MAX_RECORD_BYTES or event.topic is not DEAD_LETTERS:
+        return event.value
+    try:
+        letter = DeadLetter.decode(event.value)
+    except DecodeError as error:
+        raise StateError(f"the monitor's core gave a dead letter that is none: {error.reason}") from error
+    reason = f"{letter.reason} (its bytes are too many to repeat: read them at its offset)"
+    return letter.model_copy(update={"value_b64": None, "reason": reason, "cut": True}).encode()

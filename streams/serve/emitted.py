@@ -1,0 +1,131 @@
+"""Building the two events that clients emit, checked where the caller can still be told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import get_args
+
+import orjson
+
+from ...schemas.base import MODEL_NAME_PATTERN
+from ...schemas.events import Role
+from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores
+
+EventDict = dict[str, object]
+
+_MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
+_ROLES: tuple[str, ...] = get_args(Role)
+_MAX_ID = 128
+_MAX_ERROR = 2_000
+_MAX_SOURCE = 64
+_MAX_ANNOTATOR = 256
+_MAX_VERSION = 2**31
+_MAX_TS = 2**53
+_known_models: set[str] = set()  # names that matched, so that the pattern runs once per model
+
+
+def prediction_event(
+    model: str,
+    version: int,
+    features: dict[str, Plain],
+    prediction: object,
+    *,
+    prediction_id: str,
+    ts: int,
+    scores: Mapping[str, object] | None = None,
+    latency_ms: float | None = None,
+    segments: Mapping[str, object] | None = None,
+    role: Role = "champion",
+    error: str | None = None,
+) -> EventDict:
+    """A ``schemas.events.Prediction`` as a dict, absent fields left out. Raises InvalidEvent."""
+    if model not in _known_models:
+        checked_model(model)
+    if type(version) is not int or not 0 <= version < _MAX_VERSION:
+        raise InvalidEvent(f"version must be an int from 0, got {version!r}")
+    event: EventDict = {  # the model first: an outcome begins with it, and then with this payload as it is
+        "model": model,
+        "prediction_id": checked_id(prediction_id),
+        "version": version,
+        "ts": checked_ts(ts),
+        "features": features,
+    }
+    if error is None:
+        event["prediction"] = plain_class("prediction", prediction)
+    else:
+        event["error"] = error[:_MAX_ERROR]
+        if prediction is not None:
+            event["prediction"] = plain_class("prediction", prediction)
+    if scores is not None:
+        event["scores"] = plain_scores(scores)
+    if latency_ms is not None:
+        if not 0 <= latency_ms < float("inf"):
+            raise InvalidEvent(f"latency_ms must be a number from 0, got {latency_ms!r}")
+        event["latency_ms"] = float(latency_ms)
+    if segments:
+        event["segments"] = plain_features(segments, "segment")
+    if role != "champion":
+        if role not in _ROLES:
+            raise InvalidEvent(f"role must be one of {', '.join(_ROLES)}, got {role!r}")
+        event["role"] = role
+    return event
+
+
+def label_event(
+    prediction_id: str,
+    label: object,
+    *,
+    correct: bool | None,
+    ts: int,
+    source: str,
+    annotator: str | None,
+) -> EventDict:
+    """A ``schemas.events.Label`` as a dict. Raises InvalidEvent."""
+    event: EventDict = {"prediction_id": checked_id(prediction_id), "ts": checked_ts(ts)}
+    if (label is None) == (correct is None):
+        raise InvalidEvent("a label needs exactly one of `label` (what was true) and `correct` (a verdict)")
+    if label is not None:
+        event["label"] = plain_class("label", label)
+    else:
+        event["correct"] = bool(correct)
+    if not 0 < len(source) <= _MAX_SOURCE:
+        raise InvalidEvent(f"source must have 1 to {_MAX_SOURCE} characters, got {source[:80]!r}")
+    event["source"] = source
+    if annotator is not None:
+        if len(annotator) > _MAX_ANNOTATOR:
+            raise InvalidEvent(f"annotator must have at most {_MAX_ANNOTATOR} characters")
+        event["annotator"] = annotator
+    return event
+
+
+def encode_event(event: EventDict) -> bytes:
+    """JSON bytes. Raises InvalidEvent for text that is not UTF-8 (lone surrogates)."""
+    try:
+        return orjson.dumps(event)
+    except orjson.JSONEncodeError as error:
+        raise InvalidEvent(f"the event cannot be written as JSON: {error}") from error
+
+
+def checked_id(prediction_id: object) -> str:
+    """Raises InvalidEvent."""
+    if not isinstance(prediction_id, str) or not 0 < len(prediction_id) <= _MAX_ID:
+        raise InvalidEvent(
+            f"prediction_id must be text of 1 to {_MAX_ID} characters, got {str(prediction_id)[:140]!r}"
+        )
+    return prediction_id
+
+
+def checked_ts(ts: object) -> int:
+    """Raises InvalidEvent."""
+    if type(ts) is not int or not 0 <= ts < _MAX_TS:
+        raise InvalidEvent(f"ts must be Unix time in whole milliseconds, got {ts!r}")
+    return ts
+
+
+def checked_model(model: object) -> str:
+    """Raises InvalidEvent."""
+    if not isinstance(model, str) or _MODEL_NAME.fullmatch(model) is None:
+        raise InvalidEvent(f"{model!r} is not a model name: letters, digits, '.', '_' and '-', at most 100")
+    _known_models.add(model)
+    return model

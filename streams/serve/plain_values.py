@@ -1,0 +1,132 @@
+"""What a caller hands over, as plain JSON values: checked by name, numpy scalars converted.
+
+orjson writes NaN as null without a word, so numbers are looked at here, where the caller can still be told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import numpy as np
+
+from ...schemas.base import ClassValue, FeatureValue
+from ...schemas.errors import Error
+
+Plain = FeatureValue
+_NAME = frozenset({str})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_LARGEST_INT = 2**63  # what JSON readers in other languages can hold
+
+
+class _Scalar(Protocol):
+    def item(self) -> object: ...
+
+
+class InvalidEvent(Error, ValueError):
+    """An argument of a prediction or label is not what an event can carry; the message names it.
+
+    ``public`` is the message without the value, which may be of a feature that must not leave the server.
+    """
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        self.public = message if public is None else public
+        super().__init__(message)
+
+
+def plain_features(features: Mapping[str, object], what: str = "feature") -> dict[str, Plain]:
+    """A copy with plain values. Raises InvalidEvent naming the first one that cannot travel."""
+    plain = dict(features)
+    if _NAME.issuperset(map(type, plain)) and _are_plain(plain):
+        return cast("dict[str, Plain]", plain)
+    return {_name(what, name): _plain(what, name, value) for name, value in features.items()}
+
+
+def _are_plain(values: Mapping[str, object]) -> bool:
+    """Whether all can travel as they are, beyond doubt: asked of all at once, which is quicker."""
+    kinds = set(map(type, values.values()))
+    if not _SCALARS.issuperset(kinds):
+        return False
+    if float in kinds:
+        total = sum([value for value in values.values() if type(value) is float])
+        if total - total != 0.0:  # so it is with a NaN or an infinity among them
+            return False
+    if int in kinds:
+        whole = [value for value in values.values() if type(value) is int]
+        return min(whole) >= -_LARGEST_INT and max(whole) < _LARGEST_INT
+    return True
+
+
+def _name(what: str, name: object) -> str:
+    if type(name) is not str:
+        raise InvalidEvent(f"{what} names must be str, got {name!r}")
+    return name
+
+
+def _plain(what: str, name: str, value: object) -> Plain:
+    if (
+        type(value) is str
+        or (type(value) is float and value - value == 0.0)  # false for NaN and the infinities
+        or (type(value) is int and -_LARGEST_INT <= value < _LARGEST_INT)
+        or type(value) is bool
+        or value is None
+    ):
+        return value
+    return _converted(what, name, value)
+
+
+def sendable_features(features: Mapping[str, object]) -> dict[str, Plain]:
+    """Those features that can travel: for the event of a request that failed because of the others."""
+    sendable: dict[str, Plain] = {}
+    for name, value in features.items():
+        try:
+            sendable.update(plain_features({name: value}))
+        except InvalidEvent:  # the caller is told of it; the event carries the rest
+            continue
+    return sendable
+
+
+def plain_class(what: str, value: object) -> ClassValue:
+    """A class or a number. Raises InvalidEvent."""
+    if type(value) is str:
+        return value
+    plain = plain_features({what: value}, "argument")[what]
+    if plain is None:
+        raise InvalidEvent(f"{what} is None")
+    return plain
+
+
+def plain_scores(scores: Mapping[str, object]) -> dict[str, float]:
+    """Score per class. Raises InvalidEvent naming the class whose score is no finite number."""
+    plain: dict[str, float] = {}
+    for name, value in scores.items():
+        if type(name) is str and type(value) is float and value - value == 0.0:
+            plain[name] = value
+            continue
+        number = plain_features({name: value}, "score")[name]
+        if not isinstance(number, int | float):
+            raise InvalidEvent(f"score {name}: must be a number, got {value!r}")
+        plain[name] = float(number)
+    return plain
+
+
+def _converted(what: str, name: str, value: object) -> Plain:
+    scalar = _unwrapped(value)
+    if scalar is None or isinstance(scalar, str | bool):
+        return scalar
+    if isinstance(scalar, float):
+        if not math.isfinite(scalar):
+            raise InvalidEvent(f"{what} {name}: is {scalar}; send None where a value is missing")
+        return float(scalar)
+    if isinstance(scalar, int):
+        if not -_LARGEST_INT <= scalar < _LARGEST_INT:
+            public = f"{what} {name}: does not fit into 64 bits; send it as text"
+            raise InvalidEvent(f"{public} (got {scalar})", public)
+        return int(scalar)
+    public = f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__}"
+    raise InvalidEvent(f"{public} {str(value)[:40]!r}", public)
+
+
+def _unwrapped(value: object) -> object:
+    return cast("_Scalar", value).item() if isinstance(value, np.generic) else value

@@ -1,0 +1,85 @@
+"""Features marked drop or hash leave the server only so, and the model sees what its trainer will see.
+
+A hash is keyed BLAKE2b (RFC 7693) with a deployment's key: the same on every server, so a model can still
+learn from it, and useless to whoever has no key, since short values could otherwise be guessed. Each
+feature's name goes into its hashes, so equal values of two features cannot be linked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...schemas.base import class_name
+from ...schemas.errors import SettingsError
+from ...schemas.spec import ModelSpec, Privacy
+from .plain_values import Plain
+
+MIN_KEY_BYTES = 16
+_DIGEST_BYTES = 8  # 2**32 distinct values before a collision becomes likely; and it stays a short text
+
+
+class Hasher:
+    """Hashes values of features with the deployment's key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Raises SettingsError for a key that could be guessed."""
+        if len(key) < MIN_KEY_BYTES:
+            raise SettingsError(
+                f"the hash key has {len(key)} bytes, and at least {MIN_KEY_BYTES} are needed: "
+                "make one with `openssl rand -hex 32`"
+            )
+        self._key = hashlib.blake2b(key, digest_size=32).digest()
+
+    def __repr__(self) -> str:
+        return "Hasher(…)"
+
+    def hash(self, feature: str, value: Plain) -> Plain:
+        """16 hex digits; null stays null. 1, 1.0 and "1" are one class and give one hash."""
+        if value is None:
+            return None
+        name = feature.encode()
+        return hashlib.blake2b(
+            len(name).to_bytes(4, "big") + name + class_name(value).encode(),
+            digest_size=_DIGEST_BYTES,
+            key=self._key,
+        ).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyRules:
+    """What happens to a model's features before they leave. Raises SettingsError for hash without a key."""
+
+    dropped: frozenset[str] = frozenset()
+    hashed: frozenset[str] = frozenset()
+    hasher: Hasher | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.hashed and self.hasher is None:
+            raise SettingsError(
+                f"feature {', '.join(sorted(self.hashed))} is to leave the server as a hash, and there is no "
+                "key: set DRIFTLOOP_HASH_KEY, the same on every server (`openssl rand -hex 32` makes one)"
+            )
+
+    @classmethod
+    def of(cls, privacy: Mapping[str, Privacy], hasher: Hasher | None) -> PrivacyRules:
+        return cls(
+            dropped=frozenset(name for name, rule in privacy.items() if rule == "drop"),
+            hashed=frozenset(name for name, rule in privacy.items() if rule == "hash"),
+            hasher=hasher,
+        )
+
+    @classmethod
+    def of_spec(cls, spec: ModelSpec, hasher: Hasher | None) -> PrivacyRules:
+        return cls.of({name: feature.privacy for name, feature in spec.features.items()}, hasher)
+
+    def apply(self, values: dict[str, Plain]) -> dict[str, Plain]:
+        """Features, or segments (a segment of a private feature's name is as private), fit to leave."""
+        if not self.dropped and not self.hashed:
+            return values
+        return {
+            name: self.hasher.hash(name, value) if self.hasher and name in self.hashed else value
+            for name, value in values.items()
+            if name not in self.dropped
+        }

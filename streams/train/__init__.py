@@ -1,0 +1,1 @@
+"""From a trigger to a version: the trainer and the registrar."""

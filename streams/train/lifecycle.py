@@ -1,0 +1,53 @@
+"""The life of a training run, as a table.
+
+    waiting ──start──▶ training ──evaluate──▶ evaluating ──promote──▶ promoted
+       │ progress, grant   │ ▲ restart              │ └──────reject──▶ rejected
+       │ (stays waiting)   │ └─────────restart──────┘
+       └───────┬───────────┴────────────────────────┘
+               ├─fail──────▶ failed
+               └─supersede─▶ superseded
+
+``restart``: the trainer ended while the run was trained or judged. Its rows and its seed are recorded, so
+training again gives the same candidate; nothing of the first attempt was published. ``grant``: a person
+allowed it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ...schemas.errors import IllegalTransition
+from ...schemas.runs import RunStatus, TrainingRun
+
+RunInput = Literal[
+    "progress", "grant", "start", "restart", "evaluate", "promote", "reject", "fail", "supersede"
+]
+
+TRANSITIONS: dict[tuple[RunStatus, RunInput], RunStatus] = {
+    ("waiting", "progress"): "waiting",
+    ("waiting", "grant"): "waiting",
+    ("waiting", "start"): "training",
+    ("waiting", "fail"): "failed",
+    ("waiting", "supersede"): "superseded",
+    ("training", "restart"): "training",
+    ("training", "evaluate"): "evaluating",
+    ("training", "fail"): "failed",
+    ("training", "supersede"): "superseded",
+    ("evaluating", "restart"): "training",
+    ("evaluating", "promote"): "promoted",
+    ("evaluating", "reject"): "rejected",
+    ("evaluating", "fail"): "failed",
+    ("evaluating", "supersede"): "superseded",
+}
+
+OPEN: frozenset[RunStatus] = frozenset({"waiting", "training", "evaluating"})
+ACTIVE: frozenset[RunStatus] = frozenset({"training", "evaluating"})
+
+
+def moved(run: TrainingRun, cause: RunInput, **changes: Any) -> TrainingRun:
+    """The run after the move, with ``changes``. Raises IllegalTransition for a move not in the table."""
+    try:
+        status = TRANSITIONS[run.status, cause]
+    except KeyError as error:
+        raise IllegalTransition(f"run {run.run_id} is {run.status}: it cannot {cause}") from error
+    return run.model_copy(update={**changes, "status": status})

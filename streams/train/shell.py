@@ -1,0 +1,382 @@
+"""The trainer and registrar on Kafka: one group over triggers and commands, one transaction per turn.
+
+A turn, in this order, and what happens if the process is killed after each step:
+
+1. Records are taken from triggers and commands. Nothing is written: they are read again after the restart.
+2. The cores decide; counts and executions report. As 1: from the same records the same is found again.
+3. Manifests of new versions are stored, by digest. An orphan is left that nothing names; its run is trained
+   again and gets the same version number, with another manifest.
+4. The transaction is begun and written. The restart's init_transactions aborts it: as 3.
+5. It is committed, offsets included. All is decided; open runs are rebuilt from training-runs.
+6. Executions are begun or called off. A run in ``training`` that has no child is started again, with the same
+   rows and the same seed: the same candidate.
+
+A child ends with its trainer. Its artifact is in the store before its result is reported, so before 3.
+
+Fencing: each transaction sends the next offsets of the partitions it speaks for, with the group's metadata as
+of their assignment: a trainer that lost them cannot commit. Whoever gets them reads stable offsets, then the
+state topics to an end before which no transaction is open, and only then goes on.
+
+On failure: an aborted transaction drops all state and reads it again; a fatal error ends the process with the
+exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ...models.artifacts import ArtifactStore
+from ...models.signing import load_or_create_keypair, load_verifier
+from ...schemas.errors import BrokerError, StateError
+from ...schemas.topics import COMMANDS, TRIGGERS, Topic
+from ..committed import committed_offsets
+from ..connection import Connection
+from ..log_ranges import LogOffsets
+from ..log_reader import Record, as_record
+from ..stop_deadline import StopDeadline
+from .manifest_check import ManifestCheck
+from .model_runs import ModelRuns
+from .outcome_cache import OutcomeCache
+from .outcome_watch import OutcomeWatch
+from .run_supervision import RunSupervision
+from .step import NOTHING, Step
+from .trainer import TrainerCore
+from .trainer_log import CALL_S, Aborted, GroupMetadata, Rebuilder, Specs, Transactions
+from .training_process import ChildPool, physical_bytes
+from .training_window import Clock
+from .training_worker import TrainingWorker
+
+log = logging.getLogger(__name__)
+
+INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
+_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
+_COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerTuning:
+    """``children``: how many runs are trained at once. Times in seconds.
+
+    ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
+    ``kept_bytes``: how many bytes of the newest outcomes to keep at hand, so that a run need not read its
+    window from the log; 0: none, and outcomes are read only while runs need them.
+    ``child_share``: how much of the machine's memory one run may take; it fails when it wants more.
+    """
+
+    idle_poll_s: float = 0.05
+    busy_poll_s: float = 0.005
+    children: int = 1
+    progress_s: float = 0.25
+    stop_s: float = 4.5
+    kept_bytes: int = 256 * 2**20
+    child_share: float = 0.5
+    custom_learners: frozenset[str] = frozenset()
+
+
+def run_trainer(
+    connection: Connection,
+    *,
+    store_url: str,
+    keys_dir: Path,
+    state_dir: Path,
+    instance_id: str,
+    clock: Clock,
+    stop: threading.Event,
+    tuning: TrainerTuning = TrainerTuning(),  # frozen
+) -> None:
+    """Serves triggers and commands until ``stop`` is set, then ends within five seconds.
+
+    Raises BrokerError when the cluster or a topic is missing or this instance was fenced, StateError when the
+    log lacks what was not read yet, SettingsError when the signing key cannot be used.
+    """
+    shell = TrainerShell(
+        connection,
+        store_url=store_url,
+        keys_dir=keys_dir,
+        state_dir=state_dir,
+        instance_id=instance_id,
+        clock=clock,
+        tuning=tuning,
+    )
+    if threading.current_thread() is threading.main_thread():
+        _serve_by_deadline(shell, stop, tuning.stop_s)
+    else:
+        _serve(shell, stop)  # not a process of its own, so none to end by force
+
+
+def _serve(shell: TrainerShell, stop: threading.Event) -> None:
+    try:
+        shell.start()
+        while not stop.is_set():
+            shell.turn()
+    finally:
+        shell.close()
+
+
+def _serve_by_deadline(shell: TrainerShell, stop: threading.Event, stop_s: float) -> None:
+    """Ends within ``stop_s`` of being asked to, even while a call waits for a broker that does not answer."""
+    deadline = StopDeadline()
+
+    def arm() -> None:
+        stop.wait()
+        deadline.arm(stop_s, exit_code=0)
+
+    arming = threading.Thread(target=arm, name="driftloop-stop", daemon=True)
+    arming.start()
+    try:
+        _serve(shell, stop)
+    except BaseException:
+        deadline.arm(stop_s, exit_code=1)
+        raise
+    arming.join()
+    deadline.disarm()
+
+
+class TrainerShell:
+    """One trainer process. ``start`` once, then ``turn`` again and again, from one thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        store_url: str,
+        keys_dir: Path,
+        state_dir: Path,
+        instance_id: str,
+        clock: Clock,
+        tuning: TrainerTuning,
+    ) -> None:
+        self._connection = connection
+        self._tuning = tuning
+        self._clock: Clock = clock
+        self._topics = {connection.topic(topic): topic for topic in INPUTS}
+        self._cores: dict[int, TrainerCore] = {}
+        self._next: dict[tuple[str, int], int] = {}
+        self._group: GroupMetadata = None
+        self._assigned = False
+        self._astray = False  # a partition lost its place in the log
+        shutil.rmtree(state_dir / "jobs", ignore_errors=True)  # what a killed predecessor left
+        self._signer = load_or_create_keypair(keys_dir)
+        verifier = load_verifier(keys_dir)
+        self._store = ArtifactStore(store_url)
+        self._offsets = LogOffsets(connection)
+        partitions = len(self._offsets.partitions(TRIGGERS))
+        self._partitions = partitions
+        self._transactions = Transactions(connection, instance_id, partitions)
+        self._consumer = Consumer(
+            connection.consumer("trainer", group_instance_id=instance_id, auto_offset_reset="error")
+        )
+        self._rebuilder = Rebuilder(connection, self._offsets, self._signer, verifier, partitions, clock)
+        self._children = ChildPool(state_dir / "jobs")
+        self._specs = Specs(connection)
+        self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
+        self._cache = OutcomeCache(tuning.kept_bytes)
+        workers = [
+            TrainingWorker(
+                connection,
+                self._offsets,
+                self._store,
+                verifier,
+                self._children,
+                state_dir / "jobs",
+                cache=self._cache,
+                memory_bytes=int(physical_bytes() * tuning.child_share),
+                custom_learners=tuning.custom_learners,
+                name=str(i),
+            )
+            for i in range(tuning.children)
+        ]
+        watch = OutcomeWatch(connection, self._offsets, self._store, clock, cache=self._cache)
+        self._runs = RunSupervision(watch, workers, progress_s=tuning.progress_s)
+
+    def start(self) -> None:
+        self._transactions.init()
+        self._consumer.subscribe(
+            list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def turn(self) -> None:
+        """Takes what has come, decides, commits, and sees to children and counts."""
+        records = self._poll()
+        if self._astray:
+            self._rewind()
+            return
+        if self._assigned:
+            self._take_over()
+        if not self._cores:
+            return
+        try:
+            self._decide(records)
+        except Aborted as aborted:
+            log.warning("transaction aborted, reading the state again: %s", aborted)
+            self._rewind()
+
+    def close(self) -> None:
+        """Children are killed; their runs are started again by whoever comes next."""
+        self._runs.close()
+        self._children.close()
+        self._specs.close()
+        self._rebuilder.close()
+        self._consumer.close()
+
+    # --- a turn -----------------------------------------------------------------------------------------
+
+    def _decide(self, records: list[Record]) -> None:
+        step, spoken_for = NOTHING, set[int]()
+        changed = self._specs.poll()
+        for model, spec in changed.items():
+            for core in self._owner_of(model):
+                core.on_spec(model, spec)
+        if changed:
+            self._keep_outcomes()
+        for record in records:
+            if record.partition in self._cores:
+                spoken_for.add(record.partition)
+                step += self._apply(self._cores[record.partition], record)
+        for partition, core in self._cores.items():
+            found = self._runs.collect(core)
+            if found:
+                spoken_for.add(partition)
+                step += found
+        if spoken_for:
+            self._commit(step, spoken_for)
+        self._runs.reconcile(self._models())
+
+    def _apply(self, core: TrainerCore, record: Record) -> Step:
+        if self._topics[record.topic] is TRIGGERS:
+            return core.on_trigger(record)
+        wanted = core.manifest_wanted(record)
+        if wanted is None:
+            return core.on_command(record)
+        manifest, problem = self._manifests.fetch(wanted)
+        return core.on_command(record, manifest, problem)
+
+    def _commit(self, step: Step, partitions: set[int]) -> None:
+        for manifest in step.manifests:
+            self._store.put_manifest(manifest)
+        offsets = [
+            TopicPartition(name, partition, self._next[name, partition])
+            for partition in sorted(partitions)
+            for name in self._topics
+        ]
+        self._transactions.write(step.outputs, offsets, self._group)
+
+    def _keep_outcomes(self) -> None:
+        """Of the models that are ours, as many as a window of each takes."""
+        specs = {m: spec.window for m, spec in self._specs.newest.items() if self._owner_of(m)}
+        self._cache.keep({model: window.max_rows + window.old_rows for model, window in specs.items()})
+
+    def _models(self) -> list[ModelRuns]:
+        return [model for core in self._cores.values() for model in core.models()]
+
+    def _owner_of(self, model: str) -> list[TrainerCore]:
+        return [core for core in self._cores.values() if core.owns(model)]
+
+    # --- the group --------------------------------------------------------------------------------------
+
+    def _poll(self) -> list[Record]:
+        patience = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
+        first = self._consumer.poll(patience)
+        messages = [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
+        return [record for message in messages if (record := self._accept(message)) is not None]
+
+    def _accept(self, message: Message) -> Record | None:
+        """The record, its offset noted; None for what is none."""
+        error = message.error()
+        if error is None:
+            record = as_record(message)
+            self._next[record.topic, record.partition] = record.offset + 1
+            return record
+        if error.code() == _EOF:
+            return None
+        where = f"{message.topic()}[{message.partition()}]"
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
+            self._check_retention(message.topic() or "", message.partition() or 0)
+            log.warning("%s: %s; reading on from the group's offsets", where, error)
+            self._astray = True
+            return None
+        if error.fatal():
+            raise KafkaException(error)
+        log.warning("%s: %s", where, error)
+        return None
+
+    def _check_retention(self, name: str, partition: int) -> None:
+        """Whether what comes next is still there: only then may a lost position be found again.
+
+        A position can be lost without retention: librdkafka asks for the group's offset where it has none of
+        ours, and there is none before the first commit.
+        """
+        topic, wanted = self._topics[name], self._next.get((name, partition))
+        begin = self._offsets.begins(topic, [partition])[partition]
+        end = self._offsets.ends(topic, [partition])[partition]
+        if wanted is not None and not begin <= wanted <= end:
+            raise StateError(
+                f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from "
+                f"{wanted}: retention outran it, or the topic was made anew; to go on "
+                "from what is there, delete the group's offsets of that topic"
+            )
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        """Reads on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
+        self._next = self._positions(consumer, assigned) if assigned else {}
+        consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in self._next.items()])
+        self._group = consumer.consumer_group_metadata()
+        self._assigned = True
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        """No transaction is open here. Children go on: the same partitions may be ours again in a moment."""
+        log.info("partitions revoked: %s", sorted({tp.partition for tp in revoked}))
+        self._cores, self._next, self._assigned = {}, {}, False
+
+    def _positions(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[tuple[str, int], int]:
+        committed = _committed(consumer, assigned)
+        begins = {
+            (name, partition): offset
+            for name, topic in self._topics.items()
+            for partition, offset in self._offsets.begins(
+                topic, sorted({tp.partition for tp in assigned if tp.topic == name})
+            ).items()
+        }
+        return {
+            (tp.topic, tp.partition): tp.offset if tp.offset >= 0 else begins[tp.topic, tp.partition]
+            for tp in committed
+        }
+
+    def _take_over(self) -> None:
+        started = time.monotonic()
+        self._assigned = False
+        owned = frozenset(partition for _, partition in self._next)
+        self._specs.poll()
+        self._cores = self._rebuilder.cores(owned, self._specs.newest) if owned else {}
+        self._keep_outcomes()
+        self._runs.adopt(self._models())
+        took_ms = (time.monotonic() - started) * 1000
+        log.info("trainer owns partitions %s, state read in %.0f ms", sorted(owned), took_ms)
+
+    def _rewind(self) -> None:
+        """Back to the committed offsets and the state that goes with them."""
+        self._astray = False
+        if not self._next:
+            return
+        assigned = [TopicPartition(topic, partition) for topic, partition in self._next]
+        self._next = self._positions(self._consumer, assigned)
+        self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._next.items()])
+        self._take_over()
+
+
+def _committed(consumer: Consumer, assigned: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets, once no transaction is under way that could move them."""
+    deadline = time.monotonic() + _COMMITTED_S
+    while True:
+        try:
+            return committed_offsets(consumer, assigned, CALL_S)
+        except KafkaException as error:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error
