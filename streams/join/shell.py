@@ -260,7 +260,12 @@ class _JoinShell:
 
     def _seek(self, owned: AssignedPartition) -> None:
         for topic, name in self._names.items():
-            self._consumer.seek(TopicPartition(name, owned.number, owned.next_offset(topic)))
+            place = TopicPartition(name, owned.number, owned.next_offset(topic))
+            try:
+                self._consumer.seek(place)
+            except KafkaException as error:  # the partition is ours no more, or the consumer was fenced
+                where = f"{name}[{owned.number}] cannot be read again from offset {place.offset}"
+                raise BrokerError(f"{where}: {error.args[0]}") from error
 
     # Partitions come and go; these run inside a fetch
 
