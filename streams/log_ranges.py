@@ -19,6 +19,9 @@ from ..schemas.errors import BrokerError
 from ..schemas.topics import Topic
 from .connection import Connection
 
+# What "from this time on" gives where nothing is. Anything below is no answer (seen amid a broker's death:
+# -1001, without an error); taken for an offset it would make a log begin or end where it does not.
+_NO_RECORD = -1
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 
 
@@ -97,14 +100,20 @@ class LogOffsets:
                         request_timeout=max(0.1, deadline - time.monotonic()),
                     ),
                 )
-                return {where.partition: answer.result().offset for where, answer in answers.items()}
+                found = {where.partition: answer.result().offset for where, answer in answers.items()}
+                problem: object = (
+                    f"partitions {[p for p in found if found[p] < _NO_RECORD]} were not answered"
+                )
+                if min(found.values(), default=0) >= _NO_RECORD:
+                    return found
             except KafkaException as error:
-                if time.monotonic() > deadline:
-                    raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
-                # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
-                # ever after a broker's pause); a new one does not.
-                self._admin = AdminClient(self._connection.client())
-                time.sleep(RETRY_PAUSE_S)
+                problem = error.args[0]
+            if time.monotonic() > deadline:
+                raise BrokerError(f"cannot ask for the offsets of {name}: {problem}")
+            # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
+            # ever after a broker's pause); a new one does not.
+            self._admin = AdminClient(self._connection.client())
+            time.sleep(RETRY_PAUSE_S)
 
 
 class LogRanges:

@@ -117,7 +117,7 @@ class Answering:
         asked = _Asking(prediction_id, ts)
         try:
             self._prepare(asked, serving, features, segments)
-            hot = serving.hot.predict([asked.features], [asked.prediction_id])[0]
+            hot = serving.hot.predict_one(asked.features, asked.prediction_id)
         except NoModelError:
             served = self._without_model(asked, serving, started)
             if served is None:
@@ -208,7 +208,7 @@ class Answering:
 
     def _answer_alone(self, asked: _Asking, serving: Serving) -> HotServed | Failed:
         try:
-            return serving.hot.predict([asked.features], [asked.prediction_id])[0]
+            return serving.hot.predict_one(asked.features, asked.prediction_id)
         except Exception as error:  # noqa: BLE001  it is this row's result, and emitted
             return self._failed(asked, serving, error)
 

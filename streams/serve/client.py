@@ -140,7 +140,8 @@ class Client:
             role=role,
             error=error,
         )
-        self._check_open()
+        if self._closed or self._forks != _forks:
+            self._check_open()
         try:
             rules = self._fixed_rules or self._spec_rules.rules(model)
         except SettingsError as unusable:
@@ -151,9 +152,7 @@ class Client:
             self._count()
             self._hold(_Held(model, event))
             return known_id
-        sendable = self._private(event, rules)
-        self._count()
-        self._outbox.send(sendable)
+        self._send_prediction(self._private(event, rules), known_id)
         return known_id
 
     def label(
@@ -185,10 +184,9 @@ class Client:
 
     def emit_private(self, event: EventDict) -> None:
         """Emits a prediction whose features are already fit to leave. Raises InvalidEvent, ClientClosed."""
-        self._check_open()
-        value = encode_event(event)
-        self._count()
-        self._outbox.send(Waiting(self._predictions, str(event["prediction_id"]), value))
+        if self._closed or self._forks != _forks:
+            self._check_open()
+        self._send_prediction(event, str(event["prediction_id"]))
 
     @property
     def outbox(self) -> Outbox:
@@ -244,6 +242,12 @@ class Client:
         if self._forks != _forks:
             raise ClientClosed("the process forked after the client was made: make one in each process")
 
+    def _send_prediction(self, event: EventDict, key: str) -> None:
+        value = encode_event(event)  # before it is counted: it may refuse
+        with self._counting:
+            self._emitted += 1
+        self._outbox.send(Waiting(self._predictions, key, value))
+
     def _count(self) -> None:
         with self._counting:
             self._emitted += 1
@@ -264,19 +268,23 @@ class Client:
                 return
             try:
                 rules = self._spec_rules.rules(held.model)
-                self._outbox.send(self._private(held.event, rules or PrivacyRules()))
+                private = self._private(held.event, rules or PrivacyRules())
+                key = str(private["prediction_id"])
+                self._outbox.send(Waiting(self._predictions, key, encode_event(private)))
             except SettingsError as unusable:
                 self._drop(held.event, str(unusable))
             except InvalidEvent as invalid:  # its caller is long gone: counted and told instead
                 self._drop(held.event, str(invalid))
 
-    def _private(self, event: EventDict, rules: PrivacyRules) -> Waiting:
+    def _private(self, event: EventDict, rules: PrivacyRules) -> EventDict:
+        if rules.nothing:
+            return event
         features: dict[str, Plain] = event["features"]  # pyright: ignore[reportAssignmentType]
         event["features"] = rules.apply(features)
         segments: dict[str, Plain] | None = event.get("segments")  # pyright: ignore[reportAssignmentType]
         if segments is not None:
             event["segments"] = rules.apply(segments)
-        return Waiting(self._predictions, str(event["prediction_id"]), encode_event(event))
+        return event
 
     def _drop(self, event: EventDict, reason: str) -> None:
         self._outbox.drop(self._predictions, str(event["prediction_id"]), reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import get_args
@@ -60,7 +61,7 @@ def prediction_event(
     if scores is not None:
         event["scores"] = plain_scores(scores)
     if latency_ms is not None:
-        if not 0 <= latency_ms < float("inf"):
+        if not 0 <= latency_ms < math.inf:
             raise InvalidEvent(f"latency_ms must be a number from 0, got {latency_ms!r}")
         event["latency_ms"] = float(latency_ms)
     if segments:

@@ -8,9 +8,9 @@ import time
 _DIGITS = 20  # random ones per id; two more than are used, so that each begins at a whole byte
 _AT_ONCE = 256  # asking the kernel costs more than all the rest
 
-_random: list[str] = []  # a list's pop is one step, so no two threads get the same
+_tails: list[str] = []  # what follows an id's time; a list's pop is one step, so no two threads get the same
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.clear)
+    os.register_at_fork(after_in_child=_tails.clear)
 
 
 def new_prediction_id() -> str:
@@ -19,9 +19,13 @@ def new_prediction_id() -> str:
     Safe across threads and forks. ``7`` and ``a`` are the version and the variant of RFC 9562.
     """
     try:
-        random = _random.pop()
+        tail = _tails.pop()
     except IndexError:
-        fresh = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
-        random = fresh[:_DIGITS]
-        _random.extend([fresh[i : i + _DIGITS] for i in range(_DIGITS, len(fresh), _DIGITS)])
-    return f"{time.time_ns() // 1_000_000:012x}7{random[:3]}a{random[3:18]}"
+        tail, *rest = _fresh_tails()
+        _tails.extend(rest)
+    return f"{time.time_ns() // 1_000_000:012x}{tail}"
+
+
+def _fresh_tails() -> list[str]:
+    fresh = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
+    return [f"7{fresh[i : i + 3]}a{fresh[i + 3 : i + 18]}" for i in range(0, len(fresh), _DIGITS)]

@@ -54,8 +54,10 @@ class PrivacyRules:
     dropped: frozenset[str] = frozenset()
     hashed: frozenset[str] = frozenset()
     hasher: Hasher | None = field(default=None, repr=False)
+    nothing: bool = field(default=False, init=False, repr=False)  # to do: asked once per event
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "nothing", not self.dropped and not self.hashed)
         if self.hashed and self.hasher is None:
             raise SettingsError(
                 f"feature {', '.join(sorted(self.hashed))} is to leave the server as a hash, and there is no "
@@ -76,7 +78,7 @@ class PrivacyRules:
 
     def apply(self, values: dict[str, Plain]) -> dict[str, Plain]:
         """Features, or segments (a segment of a private feature's name is as private), fit to leave."""
-        if not self.dropped and not self.hashed:
+        if self.nothing:
             return values
         return {
             name: self.hasher.hash(name, value) if self.hasher and name in self.hashed else value
