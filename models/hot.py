@@ -156,13 +156,21 @@ class HotSwap:
         live = self._live
         champion = live.champion
         if champion is None:
-            raise NoModelError(
-                f"model {self.model} has no live version yet: it is trained from the first labelled rows, "
-                "or bring one with `driftloop models register`"
-            )
+            raise self._no_model()
         if live.canary is None or prediction_ids is None:
             return _serve(champion, "champion", rows)
         return _split(live, champion, live.canary, rows, prediction_ids)
+
+    def predict_one(self, row: Row, prediction_id: str) -> Served:
+        """``predict`` of one row, as most requests are: without lists to make and to take apart."""
+        live = self._live
+        loaded, role = live.champion, "champion"
+        if loaded is None:
+            raise self._no_model()
+        if live.canary is not None and _is_canarys(prediction_id, live.canary_below):
+            loaded, role = live.canary, "canary"
+        manifest = loaded.manifest
+        return Served(loaded.predictor.predict((row,))[0], manifest.version, manifest.refresh, role)
 
     def predict_shadows(self, rows: Sequence[Row]) -> list[list[Served]]:
         """For each shadow, its answers to all rows. To be called once the request has been answered."""
@@ -179,6 +187,12 @@ class HotSwap:
                 return self._applied("refused", update, started, str(refusal), retriable=refusal.retriable)
             self._live = prepared
             return self._applied("live", update, started)
+
+    def _no_model(self) -> NoModelError:
+        return NoModelError(
+            f"model {self.model} has no live version yet: it is trained from the first labelled rows, "
+            "or bring one with `driftloop models register`"
+        )
 
     def _applied(
         self,
@@ -280,13 +294,17 @@ def _serve(loaded: _Loaded, role: Role, rows: Sequence[Row]) -> list[Served]:
     return [Served(answer, version, refresh, role) for answer in loaded.predictor.predict(rows)]
 
 
+def _is_canarys(prediction_id: str, canary_below: int) -> bool:
+    digest = hashlib.blake2b(prediction_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < canary_below
+
+
 def _split(
     live: _Live, champion: _Loaded, canary: _Loaded, rows: Sequence[Row], prediction_ids: Sequence[str]
 ) -> list[Served]:
     places: Mapping[bool, list[int]] = {True: [], False: []}
     for place, prediction_id in enumerate(prediction_ids):
-        digest = hashlib.blake2b(prediction_id.encode(), digest_size=8).digest()
-        places[int.from_bytes(digest, "big") < live.canary_below].append(place)
+        places[_is_canarys(prediction_id, live.canary_below)].append(place)
     served: dict[int, Served] = {}
     for is_canary, chosen in places.items():
         if chosen:
