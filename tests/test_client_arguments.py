@@ -11,6 +11,7 @@ import pytest
 from driftloop.schemas.hot import decode_label, decode_prediction
 from driftloop.streams.connection import Connection
 from driftloop.streams.serve.client import Client, InvalidEvent
+from driftloop.streams.serve.plain_values import plain_features
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,22 @@ def test_a_wrong_label_is_told_at_once(unsent: Client, wrong: dict[str, Any], to
         unsent.label(**({"prediction_id": "p"} | wrong))
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_among_numbers_alone_the_one_that_cannot_travel_is_told_wherever_it_stands(wrong: float) -> None:
+    names = [f"number_{i}" for i in range(10)]
+    for place in names:
+        with pytest.raises(InvalidEvent, match=f"feature {place}: is "):
+            plain_features({name: wrong if name == place else 1.5 for name in names})
+    opposite = {"up": math.inf, "down": -math.inf}
+    with pytest.raises(InvalidEvent, match="feature up: is inf"):
+        plain_features(opposite)
+
+
+def test_numbers_whose_sum_is_no_number_travel_all_the_same() -> None:
+    largest = {"one": 1.7e308, "two": 1.7e308, "three": -1.0}
+    assert plain_features(largest) == largest
+
+
 PLAIN = st.one_of(
     st.none(),
     st.booleans(),
@@ -105,7 +122,6 @@ def test_whatever_is_accepted_is_what_readers_accept(
     known: str, features: dict[str, Any], answer: Any, ts: int | None, segments: dict[str, Any] | None
 ) -> None:
     from driftloop.streams.serve.emitted import encode_event, label_event, prediction_event
-    from driftloop.streams.serve.plain_values import plain_features
 
     stamp = 5 if ts is None else ts
     try:

@@ -23,6 +23,8 @@ def bench(tmp_path: Path) -> Bench:
 def test_an_update_goes_live_and_answers_as_its_version(bench: Bench) -> None:
     with pytest.raises(NoModelError, match="no live version yet"):
         bench.swap.predict([ROW])
+    with pytest.raises(NoModelError, match="no live version yet"):
+        bench.swap.predict_one(ROW, "a")
     for generation, version in ((1, 1), (2, 2), (7, 1)):
         applied = bench.apply(bench.update(generation, version))
         assert (applied.status, applied.reason) == ("live", "")
@@ -144,6 +146,8 @@ def test_the_canary_answers_its_share_of_ids_and_always_the_same(bench: Bench) -
             i for i, row in zip(ids, rows, strict=True) if bench.swap.predict([row], [i])[0].role == "canary"
         }
         assert alone == chosen[fraction]
+        one_by_one = [bench.swap.predict_one(row, i) for i, row in zip(ids[:300], rows, strict=False)]
+        assert one_by_one == served[:300]
     assert chosen[0.1] < chosen[0.3]
     assert {one.role for one in bench.swap.predict(rows)} == {"champion"}
 
