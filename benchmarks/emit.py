@@ -4,7 +4,15 @@
 
 Ten numeric features, a HistGradientBoosting model of 150 trees. The figures are CPU time of the calling
 thread per call, medians of interleaved rounds: what the client's own threads do later is not the caller's.
-``hot_model_us`` is what a HotModel costs beyond its model's own predict and the emitting.
+
+``emit_us``, ``onnx_row_us`` and ``sklearn_row_us`` are of calls in a loop that does nothing else, so with
+warm caches: a server pays more for each, because the other one runs in between. ``in_turn_us`` says how much:
+predicting and emitting in turn, by hand and without any HotModel, less the two alone.
+
+``hot_model_us`` is what a HotModel adds to that: one ``HotModel.predict`` less predicting and emitting by
+hand, in turn. Both are measured in short turns one after the other, each first in half of the pairs, and the
+figure is the median of the pairs' differences (``hot_model_quartiles_us``: how far they scatter).
+``hot_model_over_alone_us`` is the difference to the two alone, ``in_turn_us`` therefore included.
 """
 
 from __future__ import annotations
@@ -35,6 +43,7 @@ from .process import arguments
 from .results import show, write
 
 FEATURES = 10
+TURN = 25  # calls: short, so that both of a pair meet the machine in the same mood
 
 
 def measured(call: Callable[[], object], calls: int) -> float:
@@ -43,6 +52,19 @@ def measured(call: Callable[[], object], calls: int) -> float:
     for _ in range(calls):
         call()
     return (time.thread_time() - began) / calls * 1e6
+
+
+def pairs(by_hand: Callable[[], object], hot: Callable[[], object], turns: int) -> list[tuple[float, float]]:
+    """CPU µs per call of both, in turns that swap their order."""
+    spent: list[tuple[float, float]] = []
+    for turn in range(turns):
+        if turn % 2:
+            of_hot = measured(hot, TURN)
+            spent.append((measured(by_hand, TURN), of_hot))
+        else:
+            of_hand = measured(by_hand, TURN)
+            spent.append((of_hand, measured(hot, TURN)))
+    return spent
 
 
 def measure(connection: Connection, folder: Path, calls: int, rounds: int) -> dict[str, object]:
@@ -72,35 +94,50 @@ def measure(connection: Connection, folder: Path, calls: int, rounds: int) -> di
             raise SystemExit("the model did not go live")
         row, scores = rows[0], {"late": 0.7, "on_time": 0.3}
         event = {"prediction_id": "a" * 32, "model": "late", "version": 1, "features": row, "scores": scores}
+
+        def by_hand() -> None:
+            answer = predictor.predict([row])[0]
+            client.prediction("late", 1, row, answer.prediction, scores=answer.scores, latency_ms=1.0)
+
+        def hot() -> object:
+            return model.predict(row)
+
         timed: dict[str, Callable[[], object]] = {
             "encode": lambda: orjson.dumps(event),
             "predict": lambda: predictor.predict([row]),
             "emit": lambda: client.prediction("late", 1, row, "late", scores=scores, latency_ms=1.0),
-            "hot": lambda: model.predict(row),
         }
         spent: dict[str, list[float]] = {name: [] for name in timed}
+        paired: list[list[tuple[float, float]]] = []
         gc.disable()
         for _ in range(rounds + 1):
             for name, call in timed.items():
                 spent[name].append(measured(call, calls))
                 client.flush(60)  # a queue that is full would be another measurement
+            paired.append(pairs(by_hand, hot, calls // TURN))
+            client.flush(60)
             gc.collect()
         gc.enable()
         one = table[:1]
         sklearn_us = measured(lambda: reference.predict_proba(one), max(50, calls // 100))
         stats = client.stats
     us = {name: statistics.median(of_call[1:]) for name, of_call in spent.items()}
-    beyond = [
-        hot - predict - emit
-        for hot, predict, emit in list(zip(spent["hot"], spent["predict"], spent["emit"], strict=True))[1:]
-    ]
+    after_warm_up = [pair for of_round in paired[1:] for pair in of_round]
+    added = [of_hot - of_hand for of_hand, of_hot in after_warm_up]
+    alone = us["predict"] + us["emit"]
+    by_hand_us = statistics.median(of_hand for of_hand, _ in after_warm_up)
+    hot_us = statistics.median(of_hot for _, of_hot in after_warm_up)
     return {
         "calls": calls,
         "rounds": rounds,
         "features": FEATURES,
         "emit_us": round(us["emit"], 2),
         "emit_over_encoding": round(us["emit"] / us["encode"], 2),
-        "hot_model_us": round(statistics.median(beyond), 2),
+        "hot_model_us": round(statistics.median(added), 2),
+        "hot_model_quartiles_us": [round(at, 2) for at in statistics.quantiles(added, n=4)],
+        "hot_model_over_alone_us": round(hot_us - alone, 2),
+        "in_turn_us": round(by_hand_us - alone, 2),
+        "pairs": len(added),
         "onnx_row_us": round(us["predict"], 2),
         "sklearn_row_us": round(sklearn_us, 2),
         "sklearn_over_onnx": round(sklearn_us / us["predict"], 1),
@@ -121,7 +158,8 @@ def main() -> None:
         ("", "CPU µs of the caller"),
         [
             ("emitting a prediction", result["emit_us"]),
-            ("what a HotModel adds", result["hot_model_us"]),
+            ("what a HotModel adds to predicting and emitting by hand", result["hot_model_us"]),
+            ("what predicting and emitting in turn costs beyond each alone", result["in_turn_us"]),
             ("one row: ONNX", result["onnx_row_us"]),
             ("one row: scikit-learn", result["sklearn_row_us"]),
         ],
