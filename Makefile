@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test fuzz soak lint types wheel clean help bench poison
+.PHONY: setup demo test fuzz soak outage lint types wheel clean help bench poison
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -56,6 +56,9 @@ fuzz: setup  ## The model-based tests, thirty times as long as in the suite (som
 
 soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
 	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)
+
+outage: $(READY)  ## The broker away for SECONDS (300) under load: make outage SECONDS=300
+	$(BIN)/python -m tests.outage --seconds $(if $(filter command environment,$(origin SECONDS)),$(SECONDS),300)
 
 poison: $(READY)  ## A million malformed records through the joiner, and what one percent of them costs
 	$(BIN)/python -m benchmarks.poison

@@ -1,0 +1,1 @@
+"""Kafka gone for minutes while servers are asked: ``make outage SECONDS=300``."""
