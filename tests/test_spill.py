@@ -156,6 +156,46 @@ def test_at_its_limit_the_newest_or_the_oldest_are_given_up_as_set(tmp_path: Pat
     assert len(gone) + oldest.events == 10
 
 
+def test_what_is_written_outlives_a_loss_of_power_once_the_disk_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    spill = Spill(tmp_path / "spill")
+    spill.append([event(0)])
+    after_first = len(synced)
+    for number in range(1, 50):
+        spill.append([event(number)])
+    assert after_first == 2  # the file and the folder that names it
+    assert len(synced) < 50  # at intervals, not with each batch
+    before = len(synced)
+    spill.append([event(50, 5 * 1024 * 1024)])  # its segment is full
+    assert len(synced) == before + 2
+    spill.append([event(51)])
+    before = len(synced)
+    spill.close()
+    assert len(synced) == before + 2
+
+
+def test_a_disk_that_fails_when_asked_has_kept_nothing_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    spill = Spill(tmp_path / "spill")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            spill.append([event(0)])
+    assert (spill.events, spill.bytes) == (0, 0)
+    spill.append([event(1)])
+    kept = spill.oldest()
+    assert kept is not None
+    assert [one.key for one in kept.events] == [b"p1"]
+    assert kept.lost_bytes == 0
+
+
 def test_a_record_that_was_being_written_ends_its_segment_and_costs_no_other(tmp_path: Path) -> None:
     spill = Spill(tmp_path)
     spill.append([event(n) for n in range(5)])

@@ -1,9 +1,10 @@
 """Events that Kafka cannot take now, in files: they outlive the process, in the order in which they came.
 
 A folder of segments of at most four megabytes, each a run of records: CRC-32 and length of the body, then
-the body (topic, key, value). Written by one thread, in whole batches, without fsync: what was written
-outlives ``kill -9``, not a loss of power. A segment is removed once Kafka has acknowledged all of it, so a
-process that dies in between sends it again; the joiner drops repeats with the same bytes.
+the body (topic, key, value). Written by one thread, in whole batches: what was written outlives ``kill -9``.
+A loss of power costs what was written since the last fsync, which is made at most once a second, when a
+segment is full and on ``close``. A segment is removed once Kafka has acknowledged all of it, so a process
+that dies in between sends it again; the joiner drops repeats with the same bytes.
 
 On failure: a record that was being written when the process died ends its segment, and what precedes it is
 kept. A segment damaged before its end gives what precedes the damage; the file stays, as ``.damaged``.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +34,7 @@ except ImportError:  # Windows: clients work there, with what memory holds
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+_SYNC_EVERY_S = 1.0
 _HEAD = struct.Struct("<II")  # CRC-32 of the body, its length
 _PARTS = struct.Struct("<HI")  # lengths of topic and key
 _MODE = 0o600  # events may be personal
@@ -67,6 +70,7 @@ class Spill:
         self._counts: dict[int, int] = {}
         self._bytes = self._events = 0
         self._last = 0
+        self._synced_at = 0.0
         self._open_number: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,6 +118,7 @@ class Spill:
         file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
         try:
             _write_at(file, data, size)
+            self._sync_when_due(file, size, len(data))
         finally:
             os.close(file)
         self._sizes[number] = size + len(data)
@@ -147,8 +152,41 @@ class Spill:
     def close(self) -> None:
         """Gives the folder free; the segments stay."""
         if self._lock >= 0:
+            self._sync_open()
             os.close(self._lock)
             self._lock = -1
+
+    def _sync_when_due(self, file: int, size: int, added: int) -> None:
+        now = time.monotonic()
+        if size + added < SEGMENT_BYTES and now < self._synced_at + _SYNC_EVERY_S:
+            return
+        try:
+            os.fsync(file)
+            self._sync_folder()  # its name may be new
+        except OSError:
+            os.ftruncate(file, size)  # what the disk may not have is not kept: the caller still has it
+            raise
+        self._synced_at = now
+
+    def _sync_open(self) -> None:
+        if self._open_number is None:
+            return
+        try:
+            file = os.open(self._path(self._open_number), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+            self._sync_folder()
+        except OSError as error:
+            log.error("the last events in %s may not outlive a loss of power: %s", self._folder, error)
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _make_room(self, needed: int, dropped: list[Waiting]) -> bool:
         if self._when_full == "newest" or needed > self._max_bytes:
