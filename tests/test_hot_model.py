@@ -234,6 +234,13 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> Non
             return original(asked, ids)
 
         hot._follower.serving.hot.predict = watched  # type: ignore[method-assign]
+        one = hot._follower.serving.hot.predict_one  # type: ignore[reportPrivateUsage]
+
+        def watched_one(asked: Any, prediction_id: str) -> Any:
+            rows.append(asked)
+            return one(asked, prediction_id)
+
+        hot._follower.serving.hot.predict_one = watched_one  # type: ignore[method-assign]
         hot.predict({"x": 1.0, "tail": "N123", "secret": 4}, segments={"tail": "N123", "secret": 4})
         hot.predict_many([{"x": 2.0, "tail": "N123", "secret": 4}])
         with pytest.raises(InvalidEvent, match=r"got list.*Ann"):
