@@ -6,6 +6,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,29 @@ class StopDeadline:
         """The work is over. The clock goes on only if threads are left that would hold the process."""
         if self._timer is not None and not _holding_threads():
             self._timer.cancel()
+
+
+@contextmanager
+def stopping_within(seconds: float, stop: threading.Event) -> Generator[None]:
+    """Around the work of a process, which ends by itself once ``stop`` is set, or raises.
+
+    It is given ``seconds`` for that, even while a call waits for a broker that does not answer.
+    """
+    deadline = StopDeadline()
+
+    def arm() -> None:
+        stop.wait()
+        deadline.arm(seconds, exit_code=0)
+
+    arming = threading.Thread(target=arm, name="driftloop-stop", daemon=True)
+    arming.start()
+    try:
+        yield
+    except BaseException:
+        deadline.arm(seconds, exit_code=1)
+        raise
+    arming.join()
+    deadline.disarm()
 
 
 def _end(seconds: float, exit_code: int) -> None:

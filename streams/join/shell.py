@@ -41,6 +41,7 @@ from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from ..committed import committed_offsets
 from ..connection import Connection
 from ..log_ranges import LogOffsets
+from ..stop_deadline import stopping_within
 from .batch import Batch, Records
 from .checkpointer import Checkpointer
 from .gaps import GapCheck
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "join"
 _IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
+_STOP_S = 4.5  # then by force: the log has everything, so nothing is lost
 _RESTORE_SLICE_S = 0.1  # restoring yields to the partitions that are live
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
@@ -87,6 +89,14 @@ def run_joiner(
     shell = _JoinShell(
         connection, state_dir, instance_id, store_url, tuning or JoinTuning(), stats or JoinStats(), observe
     )
+    if threading.current_thread() is threading.main_thread():
+        with stopping_within(_STOP_S, stop):
+            _serve(shell, stop)
+    else:
+        _serve(shell, stop)  # not a process of its own, so none to end by force
+
+
+def _serve(shell: _JoinShell, stop: threading.Event) -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -152,8 +162,7 @@ class _JoinShell:
             self._specs.poll()
             group_metadata = self._consumer.consumer_group_metadata()
             batches = self._batches(self._fetch())
-            now = time.monotonic()
-            if now - self._watched_at > _WATCH_S:
+            if (now := time.monotonic()) - self._watched_at > _WATCH_S:
                 self._watched_at = now
                 for number in self._watch():
                     batches.setdefault(number, Batch(Records(), Records()))

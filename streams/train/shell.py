@@ -40,7 +40,7 @@ from ..committed import committed_offsets
 from ..connection import Connection
 from ..log_ranges import LogOffsets
 from ..log_reader import Record, as_record
-from ..stop_deadline import StopDeadline
+from ..stop_deadline import stopping_within
 from .manifest_check import ManifestCheck
 from .model_runs import ModelRuns
 from .outcome_cache import OutcomeCache
@@ -106,7 +106,8 @@ def run_trainer(
         tuning=tuning,
     )
     if threading.current_thread() is threading.main_thread():
-        _serve_by_deadline(shell, stop, tuning.stop_s)
+        with stopping_within(tuning.stop_s, stop):
+            _serve(shell, stop)
     else:
         _serve(shell, stop)  # not a process of its own, so none to end by force
 
@@ -118,25 +119,6 @@ def _serve(shell: TrainerShell, stop: threading.Event) -> None:
             shell.turn()
     finally:
         shell.close()
-
-
-def _serve_by_deadline(shell: TrainerShell, stop: threading.Event, stop_s: float) -> None:
-    """Ends within ``stop_s`` of being asked to, even while a call waits for a broker that does not answer."""
-    deadline = StopDeadline()
-
-    def arm() -> None:
-        stop.wait()
-        deadline.arm(stop_s, exit_code=0)
-
-    arming = threading.Thread(target=arm, name="driftloop-stop", daemon=True)
-    arming.start()
-    try:
-        _serve(shell, stop)
-    except BaseException:
-        deadline.arm(stop_s, exit_code=1)
-        raise
-    arming.join()
-    deadline.disarm()
 
 
 class TrainerShell:

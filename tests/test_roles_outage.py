@@ -1,10 +1,13 @@
-"""The monitor when Kafka is away: it waits and goes on, and it stops in time even when nobody answers."""
+"""Roles when Kafka is away: they wait and go on, and stop in time even when nobody answers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from tests.soak_subjects import SUBJECTS
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -62,3 +67,23 @@ def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
     compare(connection, SUBJECTS["chain"], report)
     assert report.exact, report
     assert report.records > 0
+
+
+def test_a_frozen_kafka_does_not_delay_a_joiners_stop(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    connection = Connection(own_broker.bootstrap_servers, "frozen.")
+    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    folder = tmp_path / "state"
+    place = (own_broker.bootstrap_servers, "frozen.", str(folder), "join-0")
+    joiner = subprocess.Popen([sys.executable, "-m", "tests.run_joiner", *place], cwd=ROOT)
+    try:
+        wait_until(lambda: list(folder.glob("partition-*/CURRENT")), 60, "the joiner has its partitions")
+        os.kill(own_broker.pids[1], signal.SIGSTOP)
+        try:
+            joiner.send_signal(signal.SIGTERM)
+            asked = time.monotonic()
+            assert joiner.wait(30) == 0
+            assert time.monotonic() - asked < 5.5
+        finally:
+            os.kill(own_broker.pids[1], signal.SIGCONT)
+    finally:
+        joiner.kill()
