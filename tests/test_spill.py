@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import PREDICTIONS
 from driftloop.streams.connection import Connection
+from driftloop.streams.serve import spill as spilling
 from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.outbox import Dropped
 from driftloop.streams.serve.overflow import MemoryOverflow, Waiting
@@ -70,6 +72,38 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
         ]
     assert client.stats.dropped == 0
     assert list((tmp_path / "spill").glob("*.spill")) == []
+
+
+def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(bench: Bench, tmp_path: Path) -> None:
+    port, stop = free_port(), threading.Event()
+    client = Client(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
+
+    def emit() -> None:
+        number = 0
+        while not stop.wait(0.002):
+            client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
+            number += 1
+
+    traffic = threading.Thread(target=emit)
+    traffic.start()
+    try:
+        wait_until(lambda: client.stats.on_disk > 100)
+        with forwarded(port, bench.connection.bootstrap_servers):
+            wait_until(lambda: not client.outbox._spilling, 30, "events go straight to Kafka")
+            stop.set()
+            traffic.join()
+            assert client.flush(30) == 0
+            client.close()
+    finally:
+        stop.set()
+        traffic.join()
+    by_partition: dict[int, list[int]] = {}
+    for record in bench.read(PREDICTIONS):
+        by_partition.setdefault(record.partition, []).append(int((record.key or b"")[1:]))
+    assert sorted(n for numbers in by_partition.values() for n in numbers) == list(
+        range(sum(map(len, by_partition.values())))
+    )
+    assert all(numbers == sorted(numbers) for numbers in by_partition.values())
 
 
 def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Bench, tmp_path: Path) -> None:
@@ -154,6 +188,24 @@ def test_at_its_limit_the_newest_or_the_oldest_are_given_up_as_set(tmp_path: Pat
     assert kept is not None
     assert [one.key for one in (*gone, *kept.events)] == [b"p%d" % n for n in range(10)]
     assert len(gone) + oldest.events == 10
+
+
+def test_what_had_to_go_for_events_that_the_disk_then_refused_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill = Spill(tmp_path / "a", max_bytes=2000, when_full="oldest")
+    assert spill.append([event(n, 380) for n in range(4)]) == []
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spilling, "_write_at", full)
+        with pytest.raises(OSError, match="No space"):
+            spill.append([event(n, 380) for n in range(4, 8)])
+    gone = spill.append([event(n, 380) for n in range(4, 8)])
+    assert [one.key for one in gone] == [b"p%d" % n for n in range(4)]
+    assert spill.events == 4
 
 
 def test_what_is_written_outlives_a_loss_of_power_once_the_disk_was_asked(

@@ -101,6 +101,7 @@ class Outbox:
         self._spill = spill
         self._spilling = spill is not None and spill.events > 0  # what an earlier process left goes first
         self._replaying: Segment | None = None
+        self._failed_again = False  # since that segment was begun
         self._unsent: deque[Waiting] = deque()  # of the segment that is being sent
         self._rescued: deque[Waiting] = deque()
         self._replacing = False
@@ -207,6 +208,7 @@ class Outbox:
     def _refused(self, event: Waiting, error: KafkaError) -> None:
         if error.fatal() or error.code() in _SEND_AGAIN:
             self._retry_after = time.monotonic() + _RETRY_S
+            self._failed_again = True
             self._to_overflow(event)
         else:
             self.drop(event.topic, event.key, error.str())
@@ -312,7 +314,7 @@ class Outbox:
             if self._replaying is None:
                 if len(self._producer):  # of what was queued before; it is older
                     return
-                self._replaying = spill.oldest()
+                self._replaying, self._failed_again = spill.oldest(), False
                 self._unsent.extend(() if self._replaying is None else self._replaying.events)
             while self._unsent:
                 event = self._unsent[0]
@@ -325,9 +327,12 @@ class Outbox:
                 self._unsent.popleft()
             if self._replaying is not None and not len(self._producer):
                 self._keep_rescued(spill)
-                self._write_overflow(spill)  # what failed of it is kept before it is removed
+                if self._failed_again:
+                    self._write_overflow(spill)  # what failed of it is kept before it is removed
                 spill.remove(self._replaying)
                 self._replaying = None
+                if not spill.events and not self._rescued:
+                    self._empty_overflow()  # Kafka takes events, and none is older: no more detours
         except OSError as error:
             self._retry_after = time.monotonic() + _DISK_RETRY_S
             self._disk_failed(error)

@@ -71,6 +71,7 @@ class Spill:
         self._bytes = self._events = 0
         self._last = 0
         self._synced_at = 0.0
+        self._given_up: list[Waiting] = []  # removed to make room, and not told yet
         self._open_number: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -99,20 +100,25 @@ class Spill:
     def append(self, events: Sequence[Waiting]) -> list[Waiting]:
         """Writes them behind all others, in one call; gives those that had to go for want of room.
 
-        Raises OSError when the disk does not take them: then none of them was kept.
+        Raises OSError when the disk does not take them: then none of them was kept. Older ones that had gone
+        for them are given by the next call that succeeds.
         """
         data, kept, dropped = bytearray(), 0, list[Waiting]()
         for event in events:
             record = _packed(event)
             if self._bytes + len(data) + len(record) > self._max_bytes and not self._make_room(
-                len(data) + len(record), dropped
+                len(data) + len(record)
             ):
                 dropped.append(event)
                 continue
             data += record
             kept += 1
-        if not kept:
-            return dropped
+        if kept:
+            self._write(data, kept)
+        given_up, self._given_up = self._given_up, []
+        return given_up + dropped
+
+    def _write(self, data: bytearray, events: int) -> None:
         number = self._writable()
         size = self._sizes.get(number, 0)
         file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
@@ -122,11 +128,10 @@ class Spill:
         finally:
             os.close(file)
         self._sizes[number] = size + len(data)
-        self._counts[number] = self._counts.get(number, 0) + kept
+        self._counts[number] = self._counts.get(number, 0) + events
         self._bytes += len(data)
-        self._events += kept
+        self._events += events
         self._open_number = number
-        return dropped
 
     def oldest(self) -> Segment | None:
         """The oldest segment, which nothing is added to from now on; None: nothing waits. Raises OSError."""
@@ -188,14 +193,14 @@ class Spill:
         finally:
             os.close(folder)
 
-    def _make_room(self, needed: int, dropped: list[Waiting]) -> bool:
+    def _make_room(self, needed: int) -> bool:
         if self._when_full == "newest" or needed > self._max_bytes:
             return False
         while self._bytes + needed > self._max_bytes and self._sizes:
             oldest = self.oldest()
             if oldest is None:
                 return False
-            dropped.extend(oldest.events)
+            self._given_up.extend(oldest.events)
             self.remove(oldest)
         return self._bytes + needed <= self._max_bytes
 
