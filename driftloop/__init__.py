@@ -94,11 +94,11 @@ _HOMES = {
     "schemas.runs": ("TrainingRun",),
     "schemas.serving": ("Manifest", "ModelAck", "ModelUpdate"),
     "schemas.vitals": ("Vitals",),
-    "streams.answering": ("Failed", "Served"),
-    "streams.client": ("ClientClosed",),
-    "streams.hot_model": ("Swapped",),
-    "streams.outbox": ("Dropped",),
-    "streams.plain_values": ("InvalidEvent",),
+    "streams.serve.answering": ("Failed", "Served"),
+    "streams.serve.client": ("ClientClosed",),
+    "streams.serve.hot_model": ("Swapped",),
+    "streams.serve.outbox": ("Dropped",),
+    "streams.serve.plain_values": ("InvalidEvent",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
