@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import orjson
 from driftloop.schemas.control import UpdateControl
 from driftloop.schemas.serving import Reference
 from driftloop.streams.monitor.shell import Core
-from driftloop.streams.monitor.vitals_core import VitalsCore
+from driftloop.streams.monitor.vitals_core import Emitted, VitalsCore
 
 from tests.chain_core import ChainCore
 from tests.monitor_records import START_MS, entry, vitals
@@ -19,6 +20,7 @@ from tests.monitor_records import START_MS, entry, vitals
 MODELS = [f"model-{i}" for i in range(10)]
 BATCH = 50
 GO_LIVE_EVERY = 200  # records of one model until its version goes live (again)
+SLOW_RECORD_BYTES = 256 * 1024
 SHIFT_EVERY = 30  # records of one model until its error rate changes
 
 
@@ -53,6 +55,28 @@ class ChainSubject:
     def states(self, core: Core) -> dict[str, bytes]:
         assert isinstance(core, ChainCore)
         return {model: json.dumps(state).encode() for model, state in core.chains.items()}
+
+
+class SlowCore(ChainCore):
+    """A monitor on a machine with no time for it."""
+
+    def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
+        time.sleep(0.005)
+        return super().apply(value, offset=offset, append_time_ms=append_time_ms)
+
+
+class SlowSubject(ChainSubject):
+    """Large records, slowly applied; as heavy as a busy joiner writes them."""
+
+    def make(self, partition: int) -> Core:
+        return SlowCore(partition)
+
+    def restore(self, data: bytes) -> Core:
+        return SlowCore.restore(data)
+
+    def record(self, chance: random.Random, model: str, number: int) -> bytes:
+        plain = super().record(chance, model, number)
+        return plain + b" " * (SLOW_RECORD_BYTES - len(plain))
 
 
 class VitalsSubject:
@@ -90,4 +114,4 @@ class VitalsSubject:
         return {state[0]: orjson.dumps(state) for state in snapshot["models"]}
 
 
-SUBJECTS: dict[str, Subject] = {"chain": ChainSubject(), "monitor": VitalsSubject()}
+SUBJECTS: dict[str, Subject] = {"chain": ChainSubject(), "monitor": VitalsSubject(), "slow": SlowSubject()}
