@@ -34,7 +34,7 @@ from tests.soak.watch import Watch
 
 _READY_S = 90.0
 _LOAD_ENDS_S = 300.0
-_CATCH_UP_S = 900.0
+_CATCH_UP_S = 2_400.0  # a backlog of hours on a busy machine; what never comes is told all the same
 _SERVERS_AGREE_S = 60.0
 _CLOCK_SKEW_S = 3.0
 _EXCUSED_S = 30.0  # a server that was killed so soon after an answer may have taken its event along
