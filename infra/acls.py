@@ -19,7 +19,6 @@ from ..schemas.topics import (
     DEAD_LETTERS,
     DRIFT,
     JOIN_PROGRESS,
-    LABEL_REQUESTS,
     LABELS,
     MODEL_ACKS,
     MODEL_UPDATES,
@@ -73,7 +72,7 @@ ROLES: Mapping[str, Access] = {
     "monitor": Access(
         "driftloop monitor",
         reads=(VITALS, MONITOR_STATE),
-        writes=(DRIFT, TRIGGERS, LABEL_REQUESTS, MONITOR_STATE, DEAD_LETTERS, VITALS),  # vitals: ticks
+        writes=(DRIFT, TRIGGERS, MONITOR_STATE, DEAD_LETTERS, VITALS),  # vitals: ticks
         groups=("monitor",),
         readers=("monitor-state-",),
     ),

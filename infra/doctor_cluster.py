@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import cast
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import (
     AdminClient,
     ClusterMetadata,
@@ -189,10 +189,18 @@ def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock)
     wrong = False
     for leader, partition in sorted(leaders.items()):
         appended: list[int] = []
+        refused: list[object] = []
 
-        def on_delivery(error: object, message: Message, into: list[int] = appended) -> None:
+        def on_delivery(
+            error: object,
+            message: Message,
+            into: list[int] = appended,
+            reasons: list[object] = refused,
+        ) -> None:
             if error is None:
                 into.append(message.timestamp()[1])
+            else:
+                reasons.append(error)
 
         producer.begin_transaction()
         before = clock()
@@ -202,7 +210,8 @@ def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock)
         producer.abort_transaction(_TIMEOUT_S)
         if not appended:
             wrong = True
-            yield Finding("clock", "fault", f"broker {leader} takes no records", "see its log")
+            what = f"broker {leader} takes no records: {refused[0] if refused else 'no answer'}"
+            yield Finding("clock", "fault", what, "see its log, and what doctor may write: docs/doctor.md")
             continue
         skew = max(before - appended[0], appended[0] - after, 0)
         if skew > MAX_SKEW_MS:
@@ -272,7 +281,11 @@ def check_groups(admin: AdminClient, connection: Connection) -> Iterator[Finding
         lag = behind.get(group, 0)
         try:
             members = len(described[connection.group(group)].result(_TIMEOUT_S).members)
-        except KafkaException:  # a group that nobody was ever in
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # that: nobody was ever in it
+                told = f"{group}: its members cannot be seen: {error.args[0]}"
+                yield Finding("groups", "fault", told, "let doctor describe groups: docs/doctor.md")
+                continue
             members = 0
         told = f"{group}: {members} members, {lag} offsets behind"
         if lag and not members:

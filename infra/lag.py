@@ -6,11 +6,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import cast
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from ..schemas.errors import BrokerError
 from ..schemas.topics import COMMANDS, LABELS, PREDICTIONS, TRIGGERS, VITALS, Topic
 from ..streams.connection import Connection
+from ..streams.log_ranges import LogOffsets
 
 GROUP_TOPICS: dict[str, tuple[Topic, ...]] = {
     "join": (PREDICTIONS, LABELS),
@@ -36,30 +38,27 @@ class Lag:
 
 
 def read_lag(connection: Connection) -> list[Lag]:
-    """Raises KafkaException when the cluster cannot be reached."""
+    """Raises BrokerError when the cluster does not answer, or not to this principal."""
+    offsets = LogOffsets(connection, timeout_s=_TIMEOUT_S)
     admin = AdminClient(connection.client())
-    existing = admin.list_topics(timeout=_TIMEOUT_S).topics
+    try:
+        existing = admin.list_topics(timeout=_TIMEOUT_S).topics
+    except KafkaException as error:
+        raise BrokerError(f"no Kafka at {connection.bootstrap_servers}: {error.args[0]}") from error
     lags: list[Lag] = []
     for group, topics in GROUP_TOPICS.items():
-        names = [connection.topic(topic) for topic in topics]
-        partitions = [
-            TopicPartition(name, partition)
-            for name in names
-            if name in existing
-            for partition in existing[name].partitions
-        ]
-        if not partitions:
+        known = [topic for topic in topics if connection.topic(topic) in existing]
+        ends = {
+            (connection.topic(topic), partition): end
+            for topic in known
+            for partition, end in offsets.ends(
+                topic, sorted(existing[connection.topic(topic)].partitions)
+            ).items()
+        }
+        if not ends:
             continue
-        committed = _committed(admin, connection.group(group), partitions)
-        ends = cast(
-            "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
-            admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.latest())),
-        )
-        for where, future in ends.items():
-            end = future.result().offset
-            lags.append(
-                Lag(group, where.topic, where.partition, committed.get((where.topic, where.partition)), end)
-            )
+        committed = _committed(admin, connection.group(group), [TopicPartition(*place) for place in ends])
+        lags += [Lag(group, *place, committed.get(place), end) for place, end in ends.items()]
     return lags
 
 
@@ -72,7 +71,9 @@ def _committed(
     )
     try:
         answer = futures[group].result(timeout=_TIMEOUT_S)
-    except KafkaException:  # a group nobody has used yet has no offsets: everything is still ahead of it
-        return {}
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:  # nobody has used it yet
+            return {}
+        raise BrokerError(f"the offsets of group {group} cannot be read: {error.args[0]}") from error
     found = cast("list[TopicPartition]", answer.topic_partitions)
     return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     data_partitions: int = Field(4, ge=1, description="partitions of predictions, labels and outcomes")
     model_partitions: int = Field(4, ge=1, description="partitions of every other topic")
     clock: Literal["append", "event"] = Field(
-        "append", description="what `now` is: the log's append time, or (demo, backtest) the event time"
+        "append", description="what `now` is: the log's append time, or (the demo) the event time"
     )
     learners: str = Field(
         "", description="custom learners that the trainer may import: package.module:name,package.module"

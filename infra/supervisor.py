@@ -1,6 +1,6 @@
 """One supervisor for the roles of ``driftloop up`` and the demo: starts, prefixes, restarts, stops.
 
-A role that dies is restarted after a pause that doubles (1 s to 30 s) while it keeps dying young, so a
+A role that dies is restarted after a second; while it keeps dying young the pause doubles (2 s to 30 s), so a
 broken one neither loops hot nor is forgotten. Children die with their parent, even when that is killed.
 """
 

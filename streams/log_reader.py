@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _ASK_S = 5.0
 _BUSY_S = 1.0  # by then a topic at rest has been read, or its reading takes so long that a question is cheap
+_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED})
 _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 
@@ -103,7 +104,10 @@ class LogReader:
         return all(self._at_end.values())
 
     def poll(self, timeout_s: float = 0.0, *, max_records: int = 1000) -> list[Record]:
-        """What has arrived, in order per partition. Waits up to ``timeout_s`` for the first record."""
+        """What has arrived, in order per partition. Waits up to ``timeout_s`` for the first record.
+
+        Raises BrokerError where waiting does not help: this principal may not read the topic, above all.
+        """
         records: list[Record] = []
         for message in self._consumer.consume(max_records, timeout=timeout_s):
             error = message.error()
@@ -113,8 +117,10 @@ class LogReader:
                 records.append(as_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
                 self._at_end[where] = True
-            elif not error.retriable() and error.fatal():
-                raise KafkaException(error)
+            elif error.fatal() or error.code() in _FORBIDDEN:
+                raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
+            else:
+                log.warning("%s[%d]: %s", *where, error)
         return records
 
     def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:

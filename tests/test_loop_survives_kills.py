@@ -82,7 +82,7 @@ def killed_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"clock": "event", "http_port": demo._free_port()})
 
 
-def test_every_process_may_be_killed_mid_stream(
+def test_every_role_may_be_killed_mid_stream_and_the_server_at_rest(
     killed_settings: Settings, flights: Flights, tmp_path: Path
 ) -> None:
     said: list[str] = []

@@ -24,9 +24,11 @@ from confluent_kafka.admin import (
 )
 from driftloop.infra.acls import ROLES, acls_of
 from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.lag import read_lag
 from driftloop.infra.supervisor import Role, Supervisor
+from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.events import Label
-from driftloop.schemas.topics import CATALOGUE, LABELS, MODEL_UPDATES, VITALS
+from driftloop.schemas.topics import CATALOGUE, LABEL_REQUESTS, LABELS, MODEL_UPDATES, VITALS
 from driftloop.streams.connection import Connection
 from driftloop.streams.log_reader import LogReader
 from driftloop.streams.serve.client import Client
@@ -182,8 +184,10 @@ def test_only_the_trainer_may_write_model_updates() -> None:
 
 def test_every_topic_of_the_catalogue_has_a_role_that_writes_it_and_one_that_reads_it() -> None:
     for topic in CATALOGUE:
+        if topic is LABEL_REQUESTS:  # reserved: nobody has a right to it
+            continue
         assert any(topic in access.writes for access in ROLES.values()), topic.name
-        assert any(topic in access.reads for access in ROLES.values()) or topic.name == "label-requests"
+        assert any(topic in access.reads for access in ROLES.values()), topic.name
 
 
 def test_another_roles_group_and_transactional_id_are_not_to_be_had(locked: Locked) -> None:
@@ -387,3 +391,17 @@ def _counted(locked: Locked, what: str) -> int:
     finally:
         reader.close()
     return sum(int(value.get("counts", {}).get(what, 0)) for value in values)
+
+
+def test_a_topic_one_may_write_but_not_read_is_an_error_and_no_endless_wait(locked: Locked) -> None:
+    reader = LogReader(locked.connection("serve"), (LABELS,))
+    try:
+        with pytest.raises(BrokerError, match=r"labels.*cannot be read"):
+            list(reader.catch_up(20))
+    finally:
+        reader.close()
+
+
+def test_a_group_one_may_not_look_at_is_an_error_and_no_lag(locked: Locked) -> None:
+    with pytest.raises(BrokerError, match="offsets of group"):
+        read_lag(locked.connection("serve"))

@@ -48,8 +48,14 @@ def test_a_seed_gives_the_same_faults_and_the_same_records_again() -> None:
 def test_the_checker_knows_nothing_of_the_joiner() -> None:
     for file in SOAK.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("driftloop.streams"):
-                assert "join" not in (node.module or ""), file
+            if isinstance(node, ast.ImportFrom):
+                named = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in named:
+                assert not name.startswith(("driftloop.streams.join", "driftloop.infra.join")), (file, name)
 
 
 def asked(append_ms: int = 0, *, role: str = "champion", content: int = 1, offset: int = 0) -> Asked:

@@ -47,16 +47,20 @@ def through(port: int, bench: Bench) -> Connection:
 def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
     bench: Bench, tmp_path: Path
 ) -> None:
-    port, count, slowest = free_port(), 3000, 0.0
+    port, count = free_port(), 3000
+    took: list[float] = []
     client = Client(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
     for number in range(count):
         started = time.perf_counter()
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
-        slowest = max(slowest, time.perf_counter() - started)
+        took.append(time.perf_counter() - started)
         if number == count // 2:  # the outage was noticed: the queue's events are on disk, newer ones follow
             wait_until(lambda: client.stats.on_disk == count // 2 + 1)
     wait_until(lambda: client.stats.on_disk == count)
-    assert slowest < 1.0
+    took.sort()
+    assert took[count // 2] < 0.001
+    assert took[count * 99 // 100] < 0.02
+    assert took[-1] < 1.0  # a machine may hold a thread back; Kafka may not
     with forwarded(port, bench.connection.bootstrap_servers):
         assert client.flush(30) == 0
         wait_until(lambda: client.stats.on_disk == 0)

@@ -32,7 +32,6 @@ class Judged:
     version: int
     prediction: str | None
     label: str
-    offset_order: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,7 @@ def compare(connection: Connection, ledger: Ledger, prediction_ids: Sequence[str
                 if topic is OUTCOMES:
                     judged.append(
                         Judged(
-                            event["prediction_id"],
-                            event["version"],
-                            event.get("prediction"),
-                            event["label"],
-                            len(judged),
+                            event["prediction_id"], event["version"], event.get("prediction"), event["label"]
                         )
                     )
         finally:

@@ -60,6 +60,7 @@ _STOP_S = 4.5  # then by force: the log has everything, so nothing is lost
 _RESTORE_SLICE_S = 0.1  # restoring yields to the partitions that are live
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
+_COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 _MAX_ABORTS = 10  # in a row: then something is wrong that repeating will not mend
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 _NO_OFFSET = KafkaError._AUTO_OFFSET_RESET  # pyright: ignore[reportPrivateUsage]
@@ -280,7 +281,8 @@ class _JoinShell:
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._epoch += 1
-        committed = {(one.topic, one.partition): one for one in committed_offsets(consumer, assigned, 30.0)}
+        found = committed_offsets(consumer, assigned, patience_s=_COMMITTED_S)
+        committed = {(one.topic, one.partition): one for one in found}
         places: list[TopicPartition] = []
         waiting: list[TopicPartition] = []
         numbers = sorted({one.partition for one in assigned})

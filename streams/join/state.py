@@ -80,7 +80,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """A store in a dict, for the backtest and for tests of the core."""
+    """A store in a dict: what the core is tested on, and what a store has to be."""
 
     def __init__(self) -> None:
         self.pairs: dict[bytes, bytes] = {}

@@ -1,8 +1,8 @@
 """The monitor's process: a Faust app whose agent feeds vitals to cores, in-process and without a web server.
 
-Faust brings the consumer group, rebalancing, the agent and the timers. State and position are ours (see
-monitor_shell and monitor_state), because Faust's tables and offset bookkeeping lose or repeat records when
-killed amid transactions (DESIGN.md, Decisions).
+Faust brings the consumer group, rebalancing, the agent and the timers. State and position are ours
+(``monitor.shell``, ``monitor.state``), because Faust's tables and offset bookkeeping lose or repeat records
+when killed amid transactions (DESIGN.md, Decisions).
 
 On failure: whatever goes wrong in the agent, a timer or the consumer ends ``run_monitor`` with
 MonitorCrashed; the next start resumes at the newest snapshot.
@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from faust.types import TP, EventT, StreamT
 
 from ...schemas.errors import BrokerError, Error, TopicError
-from ...schemas.topics import DEAD_LETTERS, DRIFT, LABEL_REQUESTS, MONITOR_STATE, TRIGGERS, VITALS, Topic
+from ...schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VITALS, Topic
 from ..connection import Connection
 from ..stop_deadline import StopDeadline
 from .faust_settings import client_settings
@@ -34,7 +34,7 @@ from .vitals_core import Clock, VitalsCore
 log = logging.getLogger(__name__)
 
 _CRASH_S = 2.0  # after a crash, Faust's own stop sometimes hangs
-_NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, LABEL_REQUESTS, DEAD_LETTERS)
+_NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 
 
 class MonitorCrashed(Error):

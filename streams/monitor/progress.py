@@ -1,15 +1,15 @@
 """How far the monitor has come, for others to read.
 
 The monitor commits its group's offset on vitals every quarter second: everything below it is applied and the
-events it caused are acknowledged. The monitor itself never reads it (see monitor_state), so the figure may
-step back after a crash, by at most a snapshot's interval, while records are applied again.
+events it caused are acknowledged. The monitor itself never reads it (see ``monitor.state``), so the figure
+may step back after a crash, by at most a snapshot's interval, while records are applied again.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import VITALS
@@ -30,10 +30,7 @@ class MonitorProgress:
 
     def applied(self) -> dict[int, int]:
         """Per vitals partition, the offset below which everything is applied; 0 before the first."""
-        try:
-            committed = committed_offsets(self._consumer, self._partitions(), self._timeout_s)
-        except KafkaException as error:
-            raise BrokerError(f"cannot read the monitor's progress: {error.args[0]}") from error
+        committed = committed_offsets(self._consumer, self._partitions(), patience_s=self._timeout_s)
         return {place.partition: max(0, place.offset) for place in committed}
 
     def ends(self) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """One vitals partition's monitor and policy: bytes and offsets in, events out. No Kafka, no clock, no I/O.
 
-``now`` is the newest append time of the partition; with the event clock (demo and backtest), each model's
+``now`` is the newest append time of the partition; with the event clock (the demo), each model's
 newest prediction time behind an outcome, and then only the model's own vitals move it.
 """
 

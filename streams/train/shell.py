@@ -30,7 +30,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ...models.artifacts import ArtifactStore
 from ...models.signing import load_or_create_keypair, load_verifier
@@ -48,7 +48,7 @@ from .outcome_watch import OutcomeWatch
 from .run_supervision import RunSupervision
 from .step import NOTHING, Step
 from .trainer import TrainerCore
-from .trainer_log import CALL_S, Aborted, GroupMetadata, Rebuilder, Specs, Transactions
+from .trainer_log import Aborted, GroupMetadata, Rebuilder, Specs, Transactions
 from .training_process import ChildPool, physical_bytes
 from .training_window import Clock
 from .training_worker import TrainingWorker
@@ -285,7 +285,7 @@ class TrainerShell:
             self._astray = True
             return None
         if error.fatal():
-            raise KafkaException(error)
+            raise BrokerError(f"{where} cannot be read: {error}")
         log.warning("%s: %s", where, error)
         return None
 
@@ -318,7 +318,7 @@ class TrainerShell:
         self._cores, self._next, self._assigned = {}, {}, False
 
     def _positions(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        committed = _committed(consumer, assigned)
+        committed = committed_offsets(consumer, assigned, patience_s=_COMMITTED_S)
         begins = {
             (name, partition): offset
             for name, topic in self._topics.items()
@@ -351,14 +351,3 @@ class TrainerShell:
         self._next = self._positions(self._consumer, assigned)
         self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._next.items()])
         self._take_over()
-
-
-def _committed(consumer: Consumer, assigned: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's offsets, once no transaction is under way that could move them."""
-    deadline = time.monotonic() + _COMMITTED_S
-    while True:
-        try:
-            return committed_offsets(consumer, assigned, CALL_S)
-        except KafkaException as error:
-            if time.monotonic() > deadline:
-                raise BrokerError(f"cannot read the trainer's offsets: {error.args[0]}") from error

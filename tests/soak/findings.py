@@ -12,7 +12,7 @@ MUST_BE_ZERO = (
     "letters_lost", "letters_wrong",  # dead letters
     "vitals_mismatch", "detector_mismatch", "forked_events",
     "forked_runs", "version_gaps", "servers_diverged",
-    "failed_requests", "http_answers_lost", "crashes",
+    "failed_requests", "http_answers_lost", "crashes", "slow_stops",
 )  # fmt: skip
 _EXAMPLES = 10
 
