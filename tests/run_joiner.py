@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
 from pathlib import Path
 
+from driftloop.infra.cli.roles import stop_on_signals
 from driftloop.streams.connection import Connection
 from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.join.tuning import JoinTuning
@@ -26,8 +26,7 @@ def main() -> None:
     parser.add_argument("--store")
     parser.add_argument("--checkpoint-s", type=float, default=300.0)
     given = parser.parse_args()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on_signals()
     left = int(given.die[1])
 
     def observe(step: str) -> None:

@@ -7,16 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
+from confluent_kafka import Producer
 from driftloop.infra.broker import EmbeddedBroker
 from driftloop.infra.topics_admin import apply_topics
+from driftloop.schemas.topics import LABELS, PREDICTIONS, VITALS
 from driftloop.streams.connection import Connection
+from driftloop.streams.log_reader import LogReader
 from driftloop.streams.monitor.progress import MonitorProgress
 
+from tests.join_world import label, prediction
 from tests.soak_monitor import PARTITIONS, Report, VitalsWriter, Worker, compare
 from tests.soak_subjects import SUBJECTS
 from tests.waiting import wait_until
@@ -67,6 +73,44 @@ def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
     compare(connection, SUBJECTS["chain"], report)
     assert report.exact, report
     assert report.records > 0
+
+
+def feed(connection: Connection, stop: threading.Event) -> None:
+    """Pairs of a prediction and its label, a few hundred a second."""
+    producer = Producer(connection.producer(linger_ms=0))
+    number = 0
+    while not stop.wait(0.002):
+        number += 1
+        name = f"p{number}"
+        producer.produce(connection.topic(PREDICTIONS), orjson.dumps(prediction(name)), name)
+        producer.produce(connection.topic(LABELS), orjson.dumps(label(name, "late")), name)
+        producer.poll(0)
+    producer.purge()
+
+
+def test_a_joiner_whose_broker_is_gone_amid_a_batch_stops_in_time(
+    own_broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    connection = Connection(own_broker.bootstrap_servers, "gone.")
+    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    enough = threading.Event()
+    feeding = threading.Thread(target=feed, args=(connection, enough))
+    feeding.start()
+    place = (own_broker.bootstrap_servers, "gone.", str(tmp_path / "state"), "join-0")
+    joiner = subprocess.Popen([sys.executable, "-m", "tests.run_joiner", *place], cwd=ROOT)
+    try:
+        with contextlib.closing(LogReader(connection, (VITALS,))) as vitals:
+            wait_until(lambda: bool(vitals.poll(0.1)), 60, "the joiner joins")
+        own_broker.kill_node(1)
+        time.sleep(3)  # it has met the outage: a call of librdkafka waits for it to end
+        joiner.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        assert joiner.wait(30) == 0
+        assert time.monotonic() - asked < 5.5
+    finally:
+        enough.set()
+        feeding.join()
+        joiner.kill()
 
 
 def test_a_frozen_kafka_does_not_delay_a_joiners_stop(own_broker: EmbeddedBroker, tmp_path: Path) -> None:

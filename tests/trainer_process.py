@@ -11,10 +11,10 @@ import argparse
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from driftloop.infra.cli.roles import stop_on_signals
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.streams.connection import Connection
@@ -34,8 +34,7 @@ def main() -> None:
         _abort_each_once()
     elif given.dies:
         _die(*given.dies.split(":"))
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on_signals()
     state = Path(given.state)
     run_trainer(
         Connection(given.bootstrap, given.prefix),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from types import FrameType
 
@@ -10,6 +11,8 @@ import typer
 
 from ..settings import Settings
 from .console import errors
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def register(app: typer.Typer) -> None:
@@ -81,15 +84,29 @@ def train() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set."""
-    stop = threading.Event()
+    """An event that SIGTERM and Ctrl-C set, whatever the main thread is doing.
 
-    def handle(_signal: int, _frame: FrameType | None) -> None:
+    Python runs handlers in the main thread only, between two steps of it, and a call of librdkafka that waits
+    for a broker (``send_offsets_to_transaction``, far beyond its timeout) is one step. A thread listens.
+    """
+    stop = threading.Event()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def listen() -> None:
+        while heard.recv(1)[0] not in _STOPPING:
+            continue
         stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    signal.set_wakeup_fd(told.detach())
+    for number in _STOPPING:
+        signal.signal(number, _heard)
+    threading.Thread(target=listen, name="driftloop-signals", daemon=True).start()
     return stop
+
+
+def _heard(_signal: int, _frame: FrameType | None) -> None:
+    """A handler there must be for the signal to reach the listener."""
 
 
 def _announce(role: str, instance: str) -> None:

@@ -32,6 +32,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -87,14 +88,13 @@ def run_joiner(
 
     Raises BrokerError and StateError as the module says, TopicError when the topics do not fit each other.
     """
-    shell = _JoinShell(
-        connection, state_dir, instance_id, store_url, tuning or JoinTuning(), stats or JoinStats(), observe
-    )
+    tuning, stats = tuning or JoinTuning(), stats or JoinStats()
+    begin = partial(_JoinShell, connection, state_dir, instance_id, store_url, tuning, stats, observe)
     if threading.current_thread() is threading.main_thread():
         with stopping_within(_STOP_S, stop):
-            _serve(shell, stop)
+            _serve(begin(), stop)
     else:
-        _serve(shell, stop)  # not a process of its own, so none to end by force
+        _serve(begin(), stop)  # not a process of its own, so none to end by force
 
 
 def _serve(shell: _JoinShell, stop: threading.Event) -> None:

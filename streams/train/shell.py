@@ -28,6 +28,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -96,7 +97,8 @@ def run_trainer(
     Raises BrokerError when the cluster or a topic is missing or this instance was fenced, StateError when the
     log lacks what was not read yet, SettingsError when the signing key cannot be used.
     """
-    shell = TrainerShell(
+    begin = partial(
+        TrainerShell,
         connection,
         store_url=store_url,
         keys_dir=keys_dir,
@@ -107,9 +109,9 @@ def run_trainer(
     )
     if threading.current_thread() is threading.main_thread():
         with stopping_within(tuning.stop_s, stop):
-            _serve(shell, stop)
+            _serve(begin(), stop)
     else:
-        _serve(shell, stop)  # not a process of its own, so none to end by force
+        _serve(begin(), stop)  # not a process of its own, so none to end by force
 
 
 def _serve(shell: TrainerShell, stop: threading.Event) -> None:
