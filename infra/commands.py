@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 import uuid
 
 from confluent_kafka import Producer
+from pydantic import ValidationError
 
+from ..schemas.base import first_reason
 from ..schemas.decisions import Action, Command, CommandResult
 from ..schemas.errors import DecodeError, Error
 from ..schemas.topics import COMMAND_RESULTS, COMMANDS
@@ -30,19 +33,30 @@ def command(
     trigger_id: str | None = None,
     manifest_sha256: str | None = None,
 ) -> Command:
-    """A command of the person who runs this process, stamped now."""
-    return Command(
-        command_id=f"command-{uuid.uuid4().hex[:16]}",
-        model=model,
-        action=action,
-        ts=time.time_ns() // 1_000_000,
-        by=by or getpass.getuser(),
-        why=why,
-        generation=generation,
-        version=version,
-        trigger_id=trigger_id,
-        manifest_sha256=manifest_sha256,
-    )
+    """A command of the person who runs this process, stamped now. Raises Error where no such can be."""
+    try:
+        return Command(
+            command_id=f"command-{uuid.uuid4().hex[:16]}",
+            model=model,
+            action=action,
+            ts=time.time_ns() // 1_000_000,
+            by=by or person(),
+            why=why,
+            generation=generation,
+            version=version,
+            trigger_id=trigger_id,
+            manifest_sha256=manifest_sha256,
+        )
+    except ValidationError as error:
+        raise Error(first_reason(action, error)) from error
+
+
+def person() -> str:
+    """Who runs this process; containers often have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def send(connection: Connection, wanted: Command, *, timeout_s: float = 30.0) -> CommandResult:

@@ -8,6 +8,7 @@ known, and says so.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -157,6 +158,9 @@ class TokenFile:
         temporary = self.path.with_name(f".{FILE}.{os.getpid()}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with contextlib.suppress(OSError):  # else the server that owns the file could read it no more
+                before = self.path.stat()
+                os.fchown(handle, before.st_uid, before.st_gid)
             file.writelines(token.line() for token in tokens)
             file.flush()
             os.fsync(file.fileno())
@@ -187,23 +191,23 @@ class FollowedTokens:
         if self._monotonic() >= self._look_at:
             self._look_at = self._monotonic() + _LOOK_AGAIN_S
             stamp = self._stamped()
-            if stamp != self._stamp:
-                self._stamp = stamp
-                self._read_again()
+            if stamp != self._stamp and self._read_again():
+                self._stamp = stamp  # not before: what could not be read is tried again
         return self._tokens
 
-    def _read_again(self) -> None:
+    def _read_again(self) -> bool:
         try:
             self._tokens = Tokens([*self._given, *self._file.read()])
         except SettingsError as error:
             log.error("the tokens known before stay good: %s", error)
-            return
+            return False
         self._locked = self._locked or bool(self._tokens)
         log.info("the tokens were read again from %s", self._file.path)
+        return True
 
-    def _stamped(self) -> tuple[int, int, int] | None:
+    def _stamped(self) -> tuple[int, int, int, int] | None:
         try:
             found = self._file.path.stat()
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..models.cells import TRUE_FALSE, number_of
 from ..schemas.errors import Error
 from ..streams.serve.client import Client, InvalidEvent
-from .questions import BadRow, milliseconds_of, number_of, read_cells
+from .questions import BadRow, milliseconds_of, read_cells
 
 LabelType = Literal["auto", "text", "number"]
 
@@ -103,6 +104,8 @@ def _label(text: str, kind: LabelType) -> str | int | float:
         raise ValueError(f"the label is missing ({text!r})")
     if text == "":
         raise ValueError("the label is missing")
+    if kind == "auto" and text.lower() in TRUE_FALSE:
+        return TRUE_FALSE[text.lower()]  # pandas writes True, and a model's class is "true"
     number = None if kind == "text" else number_of(text)
     if number is None and kind == "number":
         raise ValueError(f"the label {text[:40]!r} is not a number")

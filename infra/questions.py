@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
+from ..models.cells import number_of
 from ..schemas.base import FeatureValue, first_reason
 from ..schemas.errors import Error
 from ..schemas.serving import FeatureType
@@ -148,20 +149,6 @@ def feature_of(name: str, text: str, kind: FeatureType | None) -> FeatureValue:
     if number is None and kind == "number":
         raise ValueError(f"{name}: {text!r} is not a number")
     return text if number is None else number
-
-
-def number_of(text: str) -> int | float | None:
-    """A finite number, written as numbers are; None otherwise: "007" and "1_000" are names."""
-    if not text.isascii() or "_" in text or text != text.strip():
-        return None
-    digits = text.removeprefix("-")
-    if digits.isdigit():
-        return int(text) if digits == "0" or not digits.startswith("0") else None
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if number - number == 0.0 else None
 
 
 def milliseconds_of(text: str) -> int:

@@ -48,9 +48,9 @@ class ArtifactStore:
             # A remembered listing would hide what another process has stored since.
             fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            told = _without(_secrets_of(url), f"artifact store {url!r} cannot be opened: {error}")
+            told = without_secrets(secrets_of(url), f"artifact store {url!r} cannot be opened: {error}")
             raise SettingsError(told) from None
-        self._secrets = _secrets_of(url)
+        self._secrets = secrets_of(url)
         self._fs = fs
         self._root = root.rstrip("/")
         self._local = isinstance(fs, LocalFileSystem)
@@ -85,7 +85,8 @@ class ArtifactStore:
         """Every stored manifest, by version and refresh. Raises ArtifactError when one is altered."""
         folder = f"{self._root}/{_checked_model(model)}/manifests"
         try:
-            names = cast("list[str]", self._fs.ls(folder, detail=False))
+            with self._secrets_kept():
+                names = cast("list[str]", self._fs.ls(folder, detail=False))
         except FileNotFoundError:
             return []
         digests = [digest for name in names if _SHA256.fullmatch(digest := _digest_in(name))]
@@ -135,16 +136,20 @@ class ArtifactStore:
 
     @contextmanager
     def _secrets_kept(self) -> Generator[None]:
-        """File systems tell the whole URL when something fails, and that would reach acknowledgements."""
+        """Each file system fails in its own way; here all do with OSError.
+
+        They tell the whole URL then, and that would reach acknowledgements.
+        """
         try:
             yield
         except (ArtifactError, FileNotFoundError):
             raise
-        except Exception as error:  # each file system has its own; all go on, some without their secrets
+        except Exception as error:
             told = repr(error)
-            if not any(secret in told for secret in self._secrets):
+            secret = any(secret in told for secret in self._secrets)
+            if isinstance(error, OSError) and not secret:
                 raise
-            raise OSError(_without(self._secrets, told)) from None
+            raise OSError(without_secrets(self._secrets, told)) from (None if secret else error)
 
 
 def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
@@ -157,8 +162,8 @@ def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
     return bytes(data)
 
 
-def _secrets_of(url: str) -> tuple[str, ...]:
-    """A URL's password and what its query says, as they are written and as they are meant; longest first."""
+def secrets_of(url: str) -> tuple[str, ...]:
+    """A store's password and what its URL's query says, as written and as meant; longest first."""
     split = urlsplit(url.rpartition("::")[2])
     _, _, host = split.netloc.rpartition("@")
     password = split.netloc.removesuffix(f"@{host}").partition(":")[2] if "@" in split.netloc else ""
@@ -167,7 +172,8 @@ def _secrets_of(url: str) -> tuple[str, ...]:
     return tuple(sorted((one for one in known if len(one) >= _SECRET_CHARS), key=len, reverse=True))
 
 
-def _without(secrets: tuple[str, ...], text: str) -> str:
+def without_secrets(secrets: tuple[str, ...], text: str) -> str:
+    """``text`` with each secret blotted out."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,8 @@ from pathlib import Path
 from ..schemas.base import FeatureValue, class_name
 from ..schemas.errors import ArtifactError
 from ..schemas.serving import Task
+from .cells import TRUE_FALSE, number_of
 from .features import Row
-
-_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")
-_DIGITS = re.compile(r"\d+")  # with leading zeros: a code, such as a postcode, and not a number
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_TRUE_FALSE = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ def _label(path: Path, number: int, cell: str, task: Task) -> str | float:
             raise ArtifactError(f"{path}, row {number}: the label is empty")
         value = _column([cell])[0]
         return class_name(cell if value is None else value)
-    value = _number(cell)
+    value = number_of(cell)
     if value is None:
         raise ArtifactError(f"{path}, row {number}: the label must be a number, got {cell[:40]!r}")
     return float(value)
@@ -80,17 +74,8 @@ def _label(path: Path, number: int, cell: str, task: Task) -> str | float:
 
 def _column(cells: Sequence[str]) -> list[FeatureValue]:
     known = [cell for cell in cells if cell]
-    if all(cell.lower() in _TRUE_FALSE for cell in known):
-        return [_TRUE_FALSE[cell.lower()] if cell else None for cell in cells]
-    if all(_number(cell) is not None for cell in known):
-        return [_number(cell) if cell else None for cell in cells]
+    if all(cell.lower() in TRUE_FALSE for cell in known):
+        return [TRUE_FALSE[cell.lower()] if cell else None for cell in cells]
+    if all(number_of(cell) is not None for cell in known):
+        return [number_of(cell) if cell else None for cell in cells]
     return [cell or None for cell in cells]
-
-
-def _number(cell: str) -> int | float | None:
-    if _WHOLE.fullmatch(cell):
-        return int(cell)
-    if _DIGITS.fullmatch(cell) or not _DECIMAL.fullmatch(cell):
-        return None
-    value = float(cell)
-    return value if math.isfinite(value) else None

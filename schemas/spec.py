@@ -7,6 +7,7 @@ import itertools
 from typing import Annotated, Any, Literal
 
 import orjson
+from croniter import croniter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .base import ClassValue, Event, ModelName, TimestampMs, class_name
@@ -14,6 +15,7 @@ from .decisions import DriftKind
 from .durations import DurationMs
 from .serving import FeatureType, Task
 
+Whole = Annotated[int, Field(le=1_000_000_000)]  # rows, outcomes: more is a mistake
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Privacy = Literal["keep", "hash", "drop"]
 LabelSource = Annotated[str, Field(min_length=1, max_length=64)]
@@ -42,8 +44,8 @@ class HistGradientBoosting(Table):
     kind: Literal["hgb"] = "hgb"
     max_iter: int = Field(default=150, ge=1, le=5000)
     learning_rate: float = Field(default=0.08, gt=0, le=1)
-    max_leaf_nodes: int = Field(default=31, ge=2)
-    min_samples_leaf: int = Field(default=40, ge=1)
+    max_leaf_nodes: Whole = Field(default=31, ge=2)
+    min_samples_leaf: Whole = Field(default=40, ge=1)
     l2_regularization: float = Field(default=1.0, ge=0)
 
 
@@ -63,6 +65,15 @@ class CustomLearner(Table):
     factory: str = Field(pattern=r"^[\w.]+:\w+$")
     parameters: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("parameters")
+    @classmethod
+    def _can_be_sent(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            orjson.dumps(value)
+        except TypeError as error:  # an integer beyond 64 bits, above all
+            raise ValueError(f"parameters must be what JSON can hold: {error}") from error
+        return value
+
 
 Learner = Annotated[HistGradientBoosting | RiverLinear | CustomLearner, Field(discriminator="kind")]
 
@@ -80,14 +91,14 @@ class PageHinkley(Table):
     enabled: bool = True
     delta: float = Field(default=0.005, ge=0)
     threshold: float = Field(default=50.0, gt=0)
-    min_outcomes: int = Field(default=100, ge=1)
+    min_outcomes: Whole = Field(default=100, ge=1)
 
 
 class RollingAccuracy(Table):
     """Accuracy of the newest ``window`` outcomes against the manifest's. Regression: error, relatively."""
 
     enabled: bool = True
-    window: int = Field(default=1000, ge=10)
+    window: Whole = Field(default=1000, ge=10)
     drop: float = Field(default=0.05, gt=0, description="5 points below; regression: 5 % above")
 
 
@@ -95,7 +106,7 @@ class DataDrift(Table):
     """KS (numbers) and chi² (categories) of live features against the manifest's profile."""
 
     enabled: bool = True
-    window: int = Field(default=2000, ge=100, description="sampled rows per test")
+    window: Whole = Field(default=2000, ge=100, description="sampled rows per test")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="before Holm's correction for the features")
     min_effect: float = Field(default=0.15, ge=0, le=1, description="KS distance, or Cramér's V")
 
@@ -104,7 +115,7 @@ class Latency(Table):
     """p95 of the live latency against the manifest's."""
 
     enabled: bool = True
-    window: int = Field(default=1000, ge=50)
+    window: Whole = Field(default=1000, ge=50)
     ratio: float = Field(default=2.0, gt=1)
     floor_ms: float = Field(default=5.0, ge=0, description="below this p95 nobody is woken")
 
@@ -113,7 +124,7 @@ class Failures(Table):
     """Share of failed requests against the manifest's."""
 
     enabled: bool = True
-    window: int = Field(default=1000, ge=50)
+    window: Whole = Field(default=1000, ge=50)
     increase: Fraction = 0.02
 
 
@@ -132,8 +143,8 @@ class Triggers(Table):
     on: tuple[DriftKind, ...] = ("concept", "accuracy")
     cooldown: DurationMs = 86_400_000
     schedule: str | None = Field(default=None, description='cron, UTC: "0 3 * * 1"')
-    volume: int | None = Field(default=None, ge=1, description="every N outcomes")
-    first_labels: int = Field(default=1000, ge=20, description="with no champion: train version 1 on these")
+    volume: Whole | None = Field(default=None, ge=1, description="every N outcomes")
+    first_labels: Whole = Field(default=1000, ge=20, description="with no champion: train version 1 on these")
     approval: Literal["automatic", "needed"] = "automatic"
 
     @field_validator("schedule")
@@ -141,16 +152,20 @@ class Triggers(Table):
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and len(value.split()) != 5:
             raise ValueError('write a schedule as five cron fields: "0 3 * * 1" is Mondays at 03:00 UTC')
+        if value is not None and not croniter.is_valid(value):
+            raise ValueError(f'{value!r} names no time that there is: "0 3 * * 1" is Mondays at 03:00 UTC')
         return value
 
 
 class Window(Table):
     """Which rows teach and judge a candidate."""
 
-    max_rows: int = Field(default=50_000, ge=100)
-    labels_after_change: int = Field(default=500, ge=20)
-    follow_ups: tuple[int, ...] = (1000, 2000)
-    old_rows: int = Field(default=20_000, ge=0, description="rows from before the change that a mix may use")
+    max_rows: Whole = Field(default=50_000, ge=100)
+    labels_after_change: Whole = Field(default=500, ge=20)
+    follow_ups: tuple[Whole, ...] = (1000, 2000)
+    old_rows: Whole = Field(
+        default=20_000, ge=0, description="rows from before the change that a mix may use"
+    )
     holdout: Fraction = Field(default=0.3, description="newest share of the rows after the change")
     max_wait: DurationMs = Field(
         default=14 * 86_400_000, description="then the run goes with what it has, or fails"
@@ -173,7 +188,7 @@ class Significance(Table):
 
 class Fairness(Table):
     max_loss: float = Field(default=0.05, ge=0, description="no segment may lose more accuracy than this")
-    min_rows: int = Field(default=50, ge=1, description="smaller segments are reported, not judged")
+    min_rows: Whole = Field(default=50, ge=1, description="smaller segments are reported, not judged")
 
 
 class LatencyGate(Table):
@@ -214,8 +229,8 @@ class ModelSpec(Table):
     classes: tuple[str, ...] | None = None
     features: dict[str, Feature] = Field(default_factory=dict)
     segments: tuple[str, ...] = ()
-    learner: tuple[Learner, ...] = (HistGradientBoosting(),)
-    seed: int = 7
+    learner: tuple[Learner, ...] = Field(default=(HistGradientBoosting(),), min_length=1)
+    seed: int = Field(default=7, ge=0, lt=2**32)
     labels: LabelRules = LabelRules()
     label_sources: tuple[LabelSource, ...] | None = Field(
         default=None,
@@ -252,6 +267,8 @@ class ModelSpec(Table):
 
     @model_validator(mode="after")
     def _coherent(self) -> ModelSpec:
+        if self.classes is not None and len(set(self.classes)) < 2:
+            raise ValueError("classes needs two different ones at least, or is left out")
         if self.task == "regression" and self.classes:
             raise ValueError(
                 "classes has no effect on a regression: leave it out, or set task to classification"

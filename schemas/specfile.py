@@ -23,6 +23,8 @@ def load_deployment(path: Path) -> Deployment:
         raise SpecError(
             str(path), ("there is no such file: write one (see README), or set DRIFTLOOP_CONFIG to its path",)
         ) from error
+    except OSError as error:
+        raise SpecError(str(path), (f"it cannot be read: {error.strerror or error}",)) from error
     except UnicodeDecodeError as error:
         raise SpecError(
             str(path), (f"it is not UTF-8 text (byte {error.start}): save it as UTF-8",)

@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from driftloop.infra.cli import build
+from driftloop.infra.commands import command
 from driftloop.infra.label_file import Imported, LabelColumns, LabelRow, import_labels, read_labels
 from driftloop.infra.questions import BadRow, milliseconds_of, number_of
+from driftloop.models.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
-from driftloop.schemas.errors import Error
+from driftloop.schemas.errors import ArtifactError, Error
 from driftloop.streams.connection import Connection
 from driftloop.streams.serve.client import Client
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from .serving_bench import Bench
 
@@ -180,3 +184,43 @@ def test_a_clean_file_ends_with_success(bench: Bench, tmp_path: Path) -> None:
     missing = run_import(bench, str(file), "--label-column", "truth")
     assert missing.returncode == 1
     assert "has no column 'truth'; its header has: prediction_id, label" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    "cell", ["True", "FALSE", "true", "1", "1.0", "0.5", "-7", "-007", "007", "late", "9" * 400]
+)
+def test_a_cell_names_the_same_class_in_a_reference_and_in_labels(cell: str, tmp_path: Path) -> None:
+    reference = tmp_path / "reference.csv"
+    reference.write_text(f"x,label\n1,{cell}\n")
+    (named,) = read_reference_csv(reference, task="classification").labels
+    (row,) = read(f"id,label\na,{cell}\n", LabelColumns("id", "label"))
+    assert isinstance(row, LabelRow)
+    assert class_name(row.label) == named
+
+
+def test_a_number_of_too_many_digits_is_told_by_its_row(tmp_path: Path) -> None:
+    reference = tmp_path / "reference.csv"
+    reference.write_text(f"x,label\n1,{'9' * 5000}\n")
+    with pytest.raises(ArtifactError, match="row 2: the label must be a number"):
+        read_reference_csv(reference, task="regression")
+
+
+def test_the_file_itself_is_never_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("prediction_id,label\na,late\n")
+    ran = CliRunner().invoke(build(), ["labels", "import", str(file), "--bad-rows", str(file)])
+    assert isinstance(ran.exception, Error)
+    assert "another file" in str(ran.exception)
+    assert file.read_text() == "prediction_id,label\na,late\n"
+
+
+def test_a_command_of_a_person_without_a_name_or_for_no_model_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert command("late", "trigger").by.startswith("uid-")
+    with pytest.raises(Error, match="model"):
+        command("bad name", "trigger")

@@ -18,6 +18,7 @@ from driftloop.models.hot import HotSwap
 from driftloop.models.signing import load_or_create_keypair
 from driftloop.schemas.errors import ArtifactError, DecodeError, SettingsError
 from driftloop.schemas.serving import Manifest, ModelUpdate, Reference
+from driftloop.streams.join.checkpoints import CheckpointStore
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.model_worlds import update_to
@@ -225,5 +226,40 @@ def test_a_store_that_cannot_be_opened_is_told_without_its_secrets() -> None:
 
 
 def test_percent_encoded_secrets_are_found_as_both() -> None:
-    secrets = module._secrets_of("ftp://me:p%40ss-word@host/x")
+    secrets = module.secrets_of("ftp://me:p%40ss-word@host/x")
     assert {"p%40ss-word", "p@ss-word"} <= set(secrets)
+
+
+class Ill(MemoryFileSystem):
+    """A file system whose client has exceptions of its own."""
+
+    protocol = "ill"
+    cachable = False
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        raise RuntimeError("503 slow down")
+
+    def pipe_file(self, path: str, value: bytes, *_: Any, **__: Any) -> None:
+        raise RuntimeError("503 slow down")
+
+    def _open(self, path: str, *_: Any, **__: Any) -> IO[bytes]:
+        raise RuntimeError("503 slow down")
+
+
+def test_whatever_a_file_system_raises_is_an_os_error_to_who_asked() -> None:
+    fsspec.register_implementation("ill", Ill, clobber=True)
+    store = ArtifactStore("ill://bucket/artifacts")
+    for ask in (
+        lambda: store.get_artifact("m", DIGEST),
+        lambda: store.put_artifact("m", b"x"),
+        lambda: store.list_manifests("m"),
+    ):
+        with pytest.raises(OSError, match="503 slow down"):
+            ask()
+
+
+def test_a_checkpoint_store_that_cannot_be_opened_is_told_without_its_secrets() -> None:
+    with pytest.raises(SettingsError, match="cannot be opened") as caught:
+        CheckpointStore("nosuchkind://me:s3cret-pass@host/x?token=t0ken-value", "cluster", "topic")
+    assert "s3cret-pass" not in str(caught.value) + str(caught.value.__cause__)
+    assert "t0ken-value" not in str(caught.value)

@@ -140,3 +140,23 @@ def test_a_public_address_needs_a_token_and_the_refusal_says_how_to_go_on(host: 
         run_server(settings, ["m"])  # before anything is bound or asked of Kafka
     TokenFile(settings.keys_path()).add("admin", "ops")
     check_exposure(host, find_tokens(settings))
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    file = TokenFile(tmp_path)
+    token = file.add("predict", "a")
+    followed = FollowedTokens(file, monotonic=lambda: now[0])
+    file.revoke("a")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        now[0] += 2
+        assert followed.now().scopes_of(token) == {"predict"}
+    now[0] += 2
+    assert followed.now().scopes_of(token) == set()

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import PREDICTIONS
 from driftloop.streams.connection import Connection
 from driftloop.streams.serve import spill as spilling
 from driftloop.streams.serve.client import Client
-from driftloop.streams.serve.outbox import Dropped
+from driftloop.streams.serve.outbox import Dropped, Outbox
 from driftloop.streams.serve.overflow import MemoryOverflow, Waiting
 from driftloop.streams.serve.spill import Spill
 
@@ -284,3 +285,47 @@ def test_damage_is_told_and_kept_and_what_precedes_it_is_read(
     assert "cannot be read" in caplog.text
     assert len(list(tmp_path.glob("*.damaged"))) == 1
     assert (spill.events, spill.bytes) == (0, 0)
+
+
+def test_an_altered_length_costs_no_byte_of_what_follows(tmp_path: Path) -> None:
+    spill = Spill(tmp_path)
+    spill.append([event(n) for n in range(100)])
+    spill.close()
+    (file,) = tmp_path.glob("*.spill")
+    data = bytearray(file.read_bytes())
+    data[7] ^= 0x40
+    file.write_bytes(data)
+    (tmp_path / "copy of 1.spill").write_bytes(b"")  # somebody looked
+    again = Spill(tmp_path)
+    assert again.events == 0
+    (kept,) = tmp_path.glob("*.damaged")
+    assert kept.read_bytes() == bytes(data)
+    again.close()
+
+
+def test_a_producer_that_cannot_be_made_now_is_made_later_and_events_go_to_disk(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, made = free_port(), [0]
+    outbox = Outbox(through(port, bench), spill=Spill(tmp_path / "spill"))
+    new_producer = outbox._new_producer
+
+    def refuse() -> Producer:
+        made[0] += 1
+        raise SettingsError("the certificate is gone for a moment")
+
+    monkeypatch.setattr(outbox, "_new_producer", refuse)
+    topic = bench.connection.topic(PREDICTIONS)
+    for number in range(50):
+        outbox.send(Waiting(topic, f"p{number}".encode(), b"{}"))
+    wait_until(lambda: made[0] > 0)
+    wait_until(lambda: outbox.stats.on_disk == 50)
+    outbox.send(Waiting(topic, b"p50", b"{}"))
+    wait_until(lambda: outbox.stats.on_disk == 51)
+    monkeypatch.setattr(outbox, "_new_producer", new_producer)
+    with forwarded(port, bench.connection.bootstrap_servers):
+        assert outbox.flush(30) == 0
+    outbox.close(5)
+    assert outbox.stats.dropped == 0
+    keys = {(record.key or b"").decode() for record in bench.read(PREDICTIONS)}
+    assert keys == {f"p{number}" for number in range(51)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from rich.table import Table
 from ...schemas.durations import parse_duration_ms
 from ...schemas.errors import SettingsError
 from ...schemas.topics import CATALOGUE
+from ..commands import person
 from ..dlq import Heaps, Letter, LetterError, Wanted, hexdump, printable
 from ..dlq_log import Action, DeadLetterLog, Dealt, deal_with
 from ..settings import Settings
@@ -225,7 +225,7 @@ def _deal_with(
     connection = settings.connection()
     if ids:
         _check_ids(ids, settings)
-    dealt = deal_with(connection, action, wanted, by=getpass.getuser(), why=why, dry_run=dry_run, again=again)
+    dealt = deal_with(connection, action, wanted, by=person(), why=why, dry_run=dry_run, again=again)
     _tell(dealt, action, dry_run)
     if dealt.not_possible:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,6 +48,8 @@ def import_file(
     """Import labels from a CSV file. Rows that cannot be used are told, by line, and stop nothing."""
     from ...streams.serve.client import Client
 
+    if bad_rows is not None and bad_rows.exists() and bad_rows.samefile(file):
+        raise Error(f"--bad-rows must be another file than {file}")
     columns = LabelColumns(id_column, label_column, ts_column, label_type)
     with ExitStack() as stack:
         told = _Told(stack, bad_rows)
@@ -71,17 +73,19 @@ class _Told:
 
     def __init__(self, stack: ExitStack, path: Path | None) -> None:
         self._count = 0
-        self._writer = None
-        if path is not None:
-            self._writer = csv.writer(stack.enter_context(path.open("w", encoding="utf-8", newline="")))
-            self._writer.writerow(["line", "reason"])
+        self._stack, self._path = stack, path
+        self._file: TextIO | None = None
 
     def __call__(self, row: BadRow) -> None:
         self._count += 1
         if self._count <= _SHOWN:
             errors.print(f"line {row.line}: {row.reason}", highlight=False, markup=False, soft_wrap=True)
-        if self._writer is not None:
-            self._writer.writerow([row.line, row.reason])
+        if self._path is None:
+            return
+        if self._file is None:  # only now: without a bad row nothing is written over
+            self._file = self._stack.enter_context(self._path.open("w", encoding="utf-8", newline=""))
+            csv.writer(self._file).writerow(["line", "reason"])
+        csv.writer(self._file).writerow([row.line, row.reason])
 
 
 def _report(imported: Imported, bad_rows: Path | None) -> None:

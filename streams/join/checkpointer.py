@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...models.artifacts import without_secrets
 from ...schemas.errors import Error
 from .background import in_background
 from .checkpoints import Cancelled, CheckpointStore, Published
@@ -159,4 +160,5 @@ class Checkpointer:
 
     def _failed(self, partition: int, error: Exception) -> None:
         self._stats.checkpoints_failed += 1
-        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, error)
+        told = without_secrets(self._store.secrets, str(error))
+        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, told)

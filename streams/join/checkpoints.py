@@ -28,6 +28,7 @@ import orjson
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...models.artifacts import secrets_of, without_secrets
 from ...schemas.base import Sha256, first_reason
 from ...schemas.errors import Error, SettingsError
 from .state import Position
@@ -127,7 +128,9 @@ class CheckpointStore:
         try:
             fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            raise SettingsError(f"artifact store {url!r} cannot be opened: {error}") from error
+            told = f"artifact store {url!r} cannot be opened: {error}"
+            raise SettingsError(without_secrets(secrets_of(url), told)) from None
+        self.secrets = secrets_of(url)
         self._fs = fs
         self._local = isinstance(fs, LocalFileSystem)
         self._root = f"{root.rstrip('/')}/_join/{cluster}/{topic}"

@@ -109,7 +109,7 @@ class Outbox:
         self._placed: set[str] = set()
         self._queued_before = 0
         self._moved_at = self._written_at = self._disk_after = self._retired_at = 0.0
-        self._log_after = self._retry_after = 0.0
+        self._log_after = self._retry_after = self._renew_after = 0.0
         self._renew = threading.Event()
         self._stop = threading.Event()
         self._producer = self._new_producer()
@@ -232,20 +232,27 @@ class Outbox:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            busy = len(self._overflow) > 0 or self._replaying is not None
-            self._producer.poll(_BUSY_POLL_S if busy else _IDLE_POLL_S)
-            if self._renew.is_set():
-                self._replace_producer("the Kafka producer failed for good")
-                with self._counting:
-                    self._fatal_errors += 1
-            if self._spill is not None:
-                self._watch_for_stall()
-                if self._spilling:
-                    self._go_through_disk(self._spill)
-            if not self._spilling:
-                self._empty_overflow()
-            self._empty_retired()
-            self._report_drops()
+            try:
+                self._turn()
+            except Exception:  # without this thread nothing would be sent, kept or told any more
+                log.exception("the events' thread failed and goes on")
+                self._stop.wait(_RETRY_S)
+
+    def _turn(self) -> None:
+        busy = len(self._overflow) > 0 or self._replaying is not None
+        self._producer.poll(_BUSY_POLL_S if busy else _IDLE_POLL_S)
+        if self._renew.is_set() and time.monotonic() >= self._renew_after:
+            self._replace_producer("the Kafka producer failed for good")
+            with self._counting:
+                self._fatal_errors += 1
+        if self._spill is not None:
+            self._watch_for_stall()
+            if self._spilling:
+                self._go_through_disk(self._spill)
+        if not self._spilling:
+            self._empty_overflow()
+        self._empty_retired()
+        self._report_drops()
 
     def _empty_retired(self) -> None:
         """A call of ``send`` may have been in the old producer when it was replaced."""
@@ -357,16 +364,24 @@ class Outbox:
         spill.close()
 
     def _replace_producer(self, why: str, *, renew: bool = True) -> None:
+        failed_for_good = self._renew.is_set()
         self._renew.clear()
         log.error("%s; the producer is emptied, and what it held is sent again", why)
         broken = self._producer
         if renew:
-            self._producer = self._new_producer()
+            try:
+                self._producer = self._new_producer()
+            except SettingsError as error:  # a certificate that is just being exchanged, for one
+                log.error("no new producer can be made yet: %s", error)
+                self._renew_after = time.monotonic() + _RETRY_S
+                if failed_for_good:
+                    self._renew.set()
         self._replacing = self._spill is not None
         try:
             broken.purge()
             broken.flush(_REPLACE_S)  # hands every purged event to _on_failed_delivery
-            self._retired, self._retired_at = broken, time.monotonic()
+            if broken is not self._producer:
+                self._retired, self._retired_at = broken, time.monotonic()
         finally:
             self._replacing = False
         if self._rescued:

@@ -215,11 +215,15 @@ class Spill:
     def _find_segments(self) -> None:
         self._last = 0
         for path in sorted(self._folder.glob("*.spill")):
+            if not path.stem.isdigit():
+                log.warning("%s is none of ours and stays as it is", path)
+                continue
             number = int(path.stem)
             data = path.read_bytes()
             events, good = _unpacked(data)
             if good < len(data) and _is_torn(data[good:]):  # the process died while it wrote this record
-                log.warning("%s ends in a record that was never whole: %d bytes", path, len(data) - good)
+                log.warning("%s ends in a record that is not whole: %d bytes", path, len(data) - good)
+                path.with_suffix(".damaged").write_bytes(data[good:])  # or was altered
                 os.truncate(path, good)
             self._sizes[number] = good
             self._counts[number] = len(events)

@@ -36,6 +36,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from ...models.artifacts import ArtifactStore
 from ...models.signing import load_or_create_keypair, load_verifier
 from ...schemas.errors import BrokerError, StateError
+from ...schemas.serving import Manifest
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..committed import committed_offsets
 from ..connection import Connection
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
+_STORE_S = 120.0
+_STORE_PAUSE_S = 1.0
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
 
@@ -244,13 +247,26 @@ class TrainerShell:
 
     def _commit(self, step: Step, partitions: set[int]) -> None:
         for manifest in step.manifests:
-            self._store.put_manifest(manifest)
+            self._put(manifest)
         offsets = [
             TopicPartition(name, partition, self._next[name, partition])
             for partition in sorted(partitions)
             for name in self._topics
         ]
         self._transactions.write(step.outputs, offsets, self._group)
+
+    def _put(self, manifest: Manifest) -> None:
+        """Into the store, which may be away for a while; after that the step is decided again."""
+        until = time.monotonic() + _STORE_S
+        while True:
+            try:
+                self._store.put_manifest(manifest)
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise Aborted(f"the manifest of {manifest.model} cannot be stored: {error}") from error
+                log.error("the manifest of %s is stored again in a moment: %s", manifest.model, error)
+            time.sleep(_STORE_PAUSE_S)
 
     def _keep_outcomes(self) -> None:
         """Of the models that are ours, as many as a window of each takes."""
