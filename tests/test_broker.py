@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import cast
 
@@ -310,3 +311,34 @@ def test_three_nodes_go_on_without_one_and_take_it_back(tmp_path: Path) -> None:
             return len(found.topics["replicated"].partitions[0].isrs) == 3
 
         wait_until(in_sync, 60, "all three replicas in sync")
+
+
+@pytest.mark.integration
+def test_what_a_writer_left_open_when_the_only_node_died_is_aborted_and_stays_so(tmp_path: Path) -> None:
+    with small(tmp_path) as broker:
+        make_topic(broker.bootstrap_servers, "exact")
+        left = transactional(broker.bootstrap_servers, timeout_ms=1_000)
+        left.begin_transaction()
+        left.produce("exact", b"never committed")
+        left.flush(30)
+        broker.kill_node(1)
+        left.purge()
+        time.sleep(2)  # its time is over
+        broker.start_node(1)
+        successor = transactional(broker.bootstrap_servers, timeout_ms=10_000)
+        successor.begin_transaction()
+        successor.produce("exact", b"committed")
+        successor.commit_transaction(30)
+        assert read_all(broker.bootstrap_servers, "exact", 1) == [b"committed"]
+
+
+def transactional(bootstrap_servers: str, *, timeout_ms: int) -> Producer:
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "transactional.id": "writer",
+            "transaction.timeout.ms": timeout_ms,
+        }
+    )
+    producer.init_transactions(60)
+    return producer
