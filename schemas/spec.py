@@ -7,12 +7,13 @@ import itertools
 from typing import Annotated, Any, Literal
 
 import orjson
-from croniter import croniter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .base import ClassValue, Event, ModelName, TimestampMs, class_name
 from .decisions import DriftKind
 from .durations import DurationMs
+from .errors import SpecError
+from .schedule import next_occurrence_ms
 from .serving import FeatureType, Task
 
 Whole = Annotated[int, Field(le=1_000_000_000)]  # rows, outcomes: more is a mistake
@@ -152,8 +153,11 @@ class Triggers(Table):
     def _five_fields(cls, value: str | None) -> str | None:
         if value is not None and len(value.split()) != 5:
             raise ValueError('write a schedule as five cron fields: "0 3 * * 1" is Mondays at 03:00 UTC')
-        if value is not None and not croniter.is_valid(value):
-            raise ValueError(f'{value!r} names no time that there is: "0 3 * * 1" is Mondays at 03:00 UTC')
+        if value is not None:
+            try:
+                next_occurrence_ms(value, 0)
+            except SpecError as error:
+                raise ValueError("; ".join(error.problems)) from error
         return value
 
 

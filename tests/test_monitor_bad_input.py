@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 
 import numpy as np
 import orjson
 import pytest
-from driftloop.schemas.control import ApprovalControl
+from driftloop.schemas.control import ApprovalControl, SpecControl
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec import ModelSpec
 from driftloop.streams.monitor.vitals_core import VitalsCore
@@ -72,7 +73,10 @@ ODD: dict[str, bytes] = {
 @pytest.mark.parametrize("schedule", ["61 * * * *", "0 0 31 2 *", "R R * * *", "a b c d e", "*/0 * * * *"])
 def test_a_schedule_that_cannot_be_is_a_dead_letter(schedule: str) -> None:
     log = Log()
-    log.append(spec_record(ModelSpec.model_validate({"triggers": {"schedule": schedule}})))
+    spec = ModelSpec().model_dump(mode="json")
+    spec["triggers"]["schedule"] = schedule  # as somebody might write it past `driftloop apply`
+    digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    log.append(SpecControl(model=MODEL, digest=digest, spec=spec, ts=START_MS).encode())
     (letter,) = letters(log.emitted)
     assert "schedule" in letter.reason
 

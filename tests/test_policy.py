@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from driftloop.schemas.decisions import Change, ChangePosition, Trigger
 from driftloop.schemas.errors import IllegalTransition, SpecError
+from driftloop.schemas.schedule import NEVER_MS, next_occurrence_ms
 from driftloop.schemas.spec import ModelSpec
 from driftloop.streams.monitor.alerts import TRANSITIONS as ALERT_TRANSITIONS
 from driftloop.streams.monitor.alerts import Alert
 from driftloop.streams.monitor.policy import best_dated
-from driftloop.streams.monitor.schedule import NEVER_MS, next_occurrence_ms
 from driftloop.streams.monitor.trigger_lifecycle import TRANSITIONS, PendingDrift, TriggerRecord
 from driftloop.streams.monitor.vitals_core import VitalsCore
 

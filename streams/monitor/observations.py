@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol, cast
 
 import numpy as np
@@ -182,9 +183,13 @@ def _numbers(sketch: NumberSketch, where: str) -> Numbers:
     n = kll.n
     if n == 0:
         return Numbers(np.zeros(0, np.float32), sketch.nulls)
-    # One quantile per value gives back the values themselves while the sketch holds at most k of them.
-    ranks = (np.arange(n) + 0.5) / n
-    return Numbers(np.asarray(kll.get_quantiles(ranks, True), dtype=np.float32), sketch.nulls)
+    return Numbers(np.asarray(kll.get_quantiles(_ranks(n), True), dtype=np.float32), sketch.nulls)
+
+
+@lru_cache(maxsize=256)
+def _ranks(n: int) -> FloatArray:
+    """One quantile per value gives back the values themselves while a sketch holds at most k of them."""
+    return (np.arange(n) + 0.5) / n
 
 
 def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:

@@ -22,8 +22,8 @@ from ...schemas.decisions import Change, Drift, Trigger, TriggerReason
 from ...schemas.errors import DecodeError, IllegalTransition, SpecError
 from ...schemas.events import Role
 from ...schemas.ids import event_id
+from ...schemas.schedule import NEVER_MS, next_occurrence_ms
 from ...schemas.spec import ModelSpec
-from .schedule import NEVER_MS, next_occurrence_ms
 from .trigger_lifecycle import PendingDrift, TriggerRecord
 
 MAX_REMEMBERED = 64  # triggers; the oldest that nobody is at go first

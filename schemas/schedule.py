@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 
-from ...schemas.errors import SpecError
+from .errors import SpecError
 
 NEVER_MS = 2**62
 _LAST_MS = 253_370_764_800_000  # the year 9999, where the calendar ends
