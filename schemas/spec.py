@@ -271,12 +271,12 @@ class ModelSpec(Table):
 
     @model_validator(mode="after")
     def _coherent(self) -> ModelSpec:
-        if self.classes is not None and len(set(self.classes)) < 2:
-            raise ValueError("classes needs two different ones at least, or is left out")
         if self.task == "regression" and self.classes:
             raise ValueError(
                 "classes has no effect on a regression: leave it out, or set task to classification"
             )
+        if self.classes is not None and len(set(self.classes)) < 2:
+            raise ValueError("classes needs two different ones at least, or is left out")
         if self.task == "regression" and self.gates.cost is not None:
             raise ValueError("gates.cost has no effect on a regression: leave it out")
         if self.task == "regression" and self.gates.significance.test == "mcnemar":
