@@ -282,7 +282,8 @@ def test_a_brought_model_is_tested_before_it_becomes_a_version(world: World, mod
 
 def test_a_request_reaches_the_model_s_vitals(world: World, model: str) -> None:
     command = world.command("trigger", model=model, why="because")
-    assert world.answer(command).status == "done"
+    answer = world.answer(command)
+    assert answer.status == "done", answer.reason
     asked = [c for c in world.controls() if isinstance(c, RequestControl) and c.model == model]
     assert [(c.command_id, c.why) for c in asked] == [(command.command_id, "because")]
 

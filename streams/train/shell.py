@@ -162,7 +162,7 @@ class TrainerShell:
         )
         self._rebuilder = Rebuilder(connection, self._offsets, self._signer, verifier, partitions, clock)
         self._children = ChildPool(state_dir / "jobs")
-        self._specs = Specs(connection)
+        self._specs = Specs(connection, self._offsets)
         self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
         self._cache = OutcomeCache(tuning.kept_bytes)
         workers = [
@@ -218,6 +218,8 @@ class TrainerShell:
     def _decide(self, records: list[Record]) -> None:
         step, spoken_for = NOTHING, set[int]()
         changed = self._specs.poll()
+        if any((record.key or b"").decode(errors="replace") not in self._specs.newest for record in records):
+            changed |= self._specs.refresh()
         for model, spec in changed.items():
             for core in self._owner_of(model):
                 core.on_spec(model, spec)

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 TRANSACTION_S = 30.0
 CALL_S = 2.0  # one call into librdkafka: until it returns, no signal is heard
 RETRY_PAUSE_S = 0.05
+_REFRESH_S = 2.0
 GroupMetadata = object  # librdkafka's, opaque
 
 
@@ -97,7 +98,9 @@ class Transactions:
 class Specs:
     """Follows every model's newest spec."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, offsets: LogOffsets) -> None:
+        self._offsets = offsets
+        self._next = offsets.ends(SPECS, offsets.partitions(SPECS))  # what is below is read now
         self._reader = LogReader(connection, (SPECS,))
         self._newest: dict[str, ModelSpec] = {}
         for record in self._reader.catch_up():
@@ -109,9 +112,23 @@ class Specs:
 
     def poll(self) -> dict[str, ModelSpec]:
         """What was published since."""
+        return self._read(0.0)
+
+    def refresh(self) -> dict[str, ModelSpec]:
+        """What was published before this call, at the latest: a spec, and then a command for its model."""
+        ends = self._offsets.ends(SPECS, list(self._next))
         changed: dict[str, ModelSpec] = {}
-        for record in self._reader.poll(0.0):
+        until = time.monotonic() + _REFRESH_S
+        while any(self._next[p] < end for p, end in ends.items()) and time.monotonic() < until:
+            changed |= self._read(0.05)
+        self._next = {p: max(end, self._next[p]) for p, end in ends.items()}  # a marker is no record
+        return changed
+
+    def _read(self, timeout_s: float) -> dict[str, ModelSpec]:
+        changed: dict[str, ModelSpec] = {}
+        for record in self._reader.poll(timeout_s):
             changed |= self._apply(record)
+            self._next[record.partition] = max(record.offset + 1, self._next.get(record.partition, 0))
         return changed
 
     def _apply(self, record: Record) -> dict[str, ModelSpec]:
