@@ -25,7 +25,7 @@ $(READY): $(INSTALLED)
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## The whole loop on a year of real flights (about six minutes)
+demo: $(INSTALLED)  ## The whole loop on a year of real flights (about seven minutes)
 	$(BIN)/driftloop demo
 
 test: setup  ## All tests, on a real embedded Kafka

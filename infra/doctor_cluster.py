@@ -188,19 +188,12 @@ def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock)
     producer.init_transactions(_TIMEOUT_S)
     wrong = False
     for leader, partition in sorted(leaders.items()):
-        appended: list[int] = []
-        refused: list[object] = []
+        answers: list[int | KafkaError] = []  # when it was appended, or why it was not
 
         def on_delivery(
-            error: object,
-            message: Message,
-            into: list[int] = appended,
-            reasons: list[object] = refused,
+            error: KafkaError | None, message: Message, into: list[int | KafkaError] = answers
         ) -> None:
-            if error is None:
-                into.append(message.timestamp()[1])
-            else:
-                reasons.append(error)
+            into.append(message.timestamp()[1] if error is None else error)
 
         producer.begin_transaction()
         before = clock()
@@ -208,12 +201,13 @@ def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock)
         producer.flush(_TIMEOUT_S)
         after = clock()
         producer.abort_transaction(_TIMEOUT_S)
-        if not appended:
+        appended_ms = answers[0] if answers else "no answer"
+        if not isinstance(appended_ms, int):
             wrong = True
-            what = f"broker {leader} takes no records: {refused[0] if refused else 'no answer'}"
+            what = f"broker {leader} takes no records: {appended_ms}"
             yield Finding("clock", "fault", what, "see its log, and what doctor may write: docs/doctor.md")
             continue
-        skew = max(before - appended[0], appended[0] - after, 0)
+        skew = max(before - appended_ms, appended_ms - after, 0)
         if skew > MAX_SKEW_MS:
             wrong = True
             what = f"broker {leader}'s clock and this machine's are {skew / 1000:.1f} s apart"

@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
-from ..models.cells import number_of
+from ..models.cells import TRUE_FALSE, number_of
 from ..schemas.base import FeatureValue, first_reason
 from ..schemas.errors import Error
 from ..schemas.serving import FeatureType
 
 _FEATURES: JsonDict = {"additionalProperties": {"type": ["number", "string", "boolean", "null"]}}
-_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+_BOOLS = {**TRUE_FALSE, "1": True, "0": False}
 _SMALLEST_MS = 100_000_000_000  # 1973; below it somebody wrote seconds
 
 

@@ -76,6 +76,7 @@ def _column(cells: Sequence[str]) -> list[FeatureValue]:
     known = [cell for cell in cells if cell]
     if all(cell.lower() in TRUE_FALSE for cell in known):
         return [TRUE_FALSE[cell.lower()] if cell else None for cell in cells]
-    if all(number_of(cell) is not None for cell in known):
-        return [number_of(cell) if cell else None for cell in cells]
+    numbers = [number_of(cell) for cell in cells]  # of an empty cell: None
+    if sum(number is not None for number in numbers) == len(known):
+        return list(numbers)
     return [cell or None for cell in cells]

@@ -151,13 +151,14 @@ class Triggers(Table):
     @field_validator("schedule")
     @classmethod
     def _five_fields(cls, value: str | None) -> str | None:
-        if value is not None and len(value.split()) != 5:
+        if value is None:
+            return None
+        if len(value.split()) != 5:
             raise ValueError('write a schedule as five cron fields: "0 3 * * 1" is Mondays at 03:00 UTC')
-        if value is not None:
-            try:
-                next_occurrence_ms(value, 0)
-            except SpecError as error:
-                raise ValueError("; ".join(error.problems)) from error
+        try:
+            next_occurrence_ms(value, 0)
+        except SpecError as error:
+            raise ValueError("; ".join(error.problems)) from error
         return value
 
 

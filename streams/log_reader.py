@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _ASK_S = 5.0
 _BUSY_S = 1.0  # by then a topic at rest has been read, or its reading takes so long that a question is cheap
-_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.SASL_AUTHENTICATION_FAILED})
 _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 
@@ -117,7 +116,7 @@ class LogReader:
                 records.append(as_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
                 self._at_end[where] = True
-            elif error.fatal() or error.code() in _FORBIDDEN:
+            elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
             else:
                 log.warning("%s[%d]: %s", *where, error)

@@ -39,8 +39,12 @@ class StopDeadline:
 def stopping_within(seconds: float, stop: threading.Event) -> Generator[None]:
     """Around the work of a process, which ends by itself once ``stop`` is set, or raises.
 
-    It is given ``seconds`` for that, even while a call waits for a broker that does not answer.
+    It is given ``seconds`` for that, even while a call waits for a broker that does not answer. In a thread
+    that is not the main one nothing is forced: there is no process of its own to end.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     deadline = StopDeadline()
 
     def arm() -> None:

@@ -13,6 +13,7 @@ for _name in [
 ]:
     del os.environ[_name]
 
+import contextlib  # noqa: E402
 import uuid  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -25,6 +26,7 @@ from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.infra.topics_admin import apply_topics  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
 from driftloop.streams.connection import Connection  # noqa: E402
+from driftloop.streams.monitor.progress import MonitorProgress  # noqa: E402
 from driftloop.streams.serve.client import Client  # noqa: E402
 
 from tests.serving_bench import Bench  # noqa: E402
@@ -96,3 +98,14 @@ def bench(topics: Connection, tmp_path: Path) -> Bench:
 def client(topics: Connection) -> Iterator[Client]:
     with Client(topics) as made:
         yield made
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def progress(topics: Connection) -> Iterator[MonitorProgress]:
+    with contextlib.closing(MonitorProgress(topics)) as reading:
+        yield reading

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,17 +34,6 @@ from tests.soak_monitor import Worker
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def progress(topics: Connection) -> Iterator[MonitorProgress]:
-    with contextlib.closing(MonitorProgress(topics)) as reading:
-        yield reading
 
 
 def test_kills_and_frozen_workers_skip_repeat_and_fork_nothing(topics: Connection) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-from collections.abc import Iterator
 
 import pytest
 from driftloop.schemas.events import DeadLetter
@@ -19,17 +17,6 @@ from tests.monitor_said import live
 from tests.test_monitor_bad_input import ODD
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def progress(topics: Connection) -> Iterator[MonitorProgress]:
-    with contextlib.closing(MonitorProgress(topics)) as reading:
-        yield reading
 
 
 def poisoned() -> list[bytes]:

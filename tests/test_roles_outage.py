@@ -32,6 +32,17 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent
 
 
+def with_topics(broker: EmbeddedBroker, prefix: str) -> Connection:
+    connection = Connection(broker.bootstrap_servers, prefix)
+    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    return connection
+
+
+def joiner_of(connection: Connection, state: Path) -> subprocess.Popen[bytes]:
+    place = (connection.bootstrap_servers, connection.prefix, str(state), "join-0")
+    return subprocess.Popen([sys.executable, "-m", "tests.run_joiner", *place], cwd=ROOT)
+
+
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker(tmp_path / "broker", heap_mb=384) as broker:
@@ -48,8 +59,7 @@ def write(connection: Connection, seed: int, transactions: int) -> None:
 def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    connection = Connection(own_broker.bootstrap_servers, "outage.")
-    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    connection = with_topics(own_broker, "outage.")
     write(connection, 1, 20)
     worker = Worker(connection, "monitor-0", tmp_path)
     worker.wait_applying()
@@ -91,13 +101,11 @@ def feed(connection: Connection, stop: threading.Event) -> None:
 def test_a_joiner_whose_broker_is_gone_amid_a_batch_stops_in_time(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    connection = Connection(own_broker.bootstrap_servers, "gone.")
-    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    connection = with_topics(own_broker, "gone.")
     enough = threading.Event()
     feeding = threading.Thread(target=feed, args=(connection, enough))
     feeding.start()
-    place = (own_broker.bootstrap_servers, "gone.", str(tmp_path / "state"), "join-0")
-    joiner = subprocess.Popen([sys.executable, "-m", "tests.run_joiner", *place], cwd=ROOT)
+    joiner = joiner_of(connection, tmp_path / "state")
     try:
         with contextlib.closing(LogReader(connection, (VITALS,))) as vitals:
             wait_until(lambda: bool(vitals.poll(0.1)), 60, "the joiner joins")
@@ -114,11 +122,9 @@ def test_a_joiner_whose_broker_is_gone_amid_a_batch_stops_in_time(
 
 
 def test_a_frozen_kafka_does_not_delay_a_joiners_stop(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
-    connection = Connection(own_broker.bootstrap_servers, "frozen.")
-    apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
+    connection = with_topics(own_broker, "frozen.")
     folder = tmp_path / "state"
-    place = (own_broker.bootstrap_servers, "frozen.", str(folder), "join-0")
-    joiner = subprocess.Popen([sys.executable, "-m", "tests.run_joiner", *place], cwd=ROOT)
+    joiner = joiner_of(connection, folder)
     try:
         wait_until(lambda: list(folder.glob("partition-*/CURRENT")), 60, "the joiner has its partitions")
         os.kill(own_broker.pids[1], signal.SIGSTOP)

@@ -32,7 +32,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -89,12 +88,8 @@ def run_joiner(
     Raises BrokerError and StateError as the module says, TopicError when the topics do not fit each other.
     """
     tuning, stats = tuning or JoinTuning(), stats or JoinStats()
-    begin = partial(_JoinShell, connection, state_dir, instance_id, store_url, tuning, stats, observe)
-    if threading.current_thread() is threading.main_thread():
-        with stopping_within(_STOP_S, stop):
-            _serve(begin(), stop)
-    else:
-        _serve(begin(), stop)  # not a process of its own, so none to end by force
+    with stopping_within(_STOP_S, stop):
+        _serve(_JoinShell(connection, state_dir, instance_id, store_url, tuning, stats, observe), stop)
 
 
 def _serve(shell: _JoinShell, stop: threading.Event) -> None:

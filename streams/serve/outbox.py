@@ -32,11 +32,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ...schemas.errors import SettingsError
 from ...schemas.topics import Topic
 from ..connection import Connection
+from .event_producer import SEND_AGAIN, event_producer
 from .overflow import MemoryOverflow, Overflow, Waiting
 from .spill import Segment, Spill
 
 log = logging.getLogger(__name__)
-_kafka_log = logging.getLogger(f"{__name__}.kafka")
 
 _MAX_DROP_REPORTS = 256
 _DROP_LOG_EVERY_S = 10.0
@@ -48,15 +48,6 @@ _STALLED_S = 2.0
 _WRITE_EVERY_S = 0.1
 _WRITE_EVENTS = 5_000
 _DISK_RETRY_S = 1.0
-_SEND_AGAIN = frozenset(
-    {
-        KafkaError._PURGE_QUEUE,  # pyright: ignore[reportPrivateUsage]
-        KafkaError._PURGE_INFLIGHT,  # pyright: ignore[reportPrivateUsage]
-        KafkaError._UNKNOWN_TOPIC,  # pyright: ignore[reportPrivateUsage]
-        KafkaError.UNKNOWN_TOPIC_OR_PART,  # `driftloop topics apply` may still be on its way
-        KafkaError._FATAL,  # pyright: ignore[reportPrivateUsage]
-    }
-)
 
 
 class Dropped(NamedTuple):
@@ -183,30 +174,14 @@ class Outbox:
         self._report_drops(final=True)
 
     def _new_producer(self) -> Producer:
-        config: dict[str, object] = {
-            **self._connection.producer(
-                linger_ms=10,
-                queue_buffering_max_messages=self._queue_events,
-                queue_buffering_max_kbytes=128 * 1024,
-                message_max_bytes=4 * 1024 * 1024,
-                message_timeout_ms=0,
-                reconnect_backoff_max_ms=2_000,
-            ),
-            "delivery.report.only.error": True,
-            "on_delivery": self._on_failed_delivery,
-            "error_cb": self._on_error,
-        }
-        try:
-            return Producer(config, logger=_kafka_log)
-        except KafkaException as error:
-            raise SettingsError(f"librdkafka refuses these settings: {error.args[0].str()}") from error
+        return event_producer(self._connection, self._queue_events, self._on_failed_delivery, self._on_error)
 
     def _to_overflow(self, event: Waiting) -> None:
         if not self._overflow.offer(event):
             self.drop(event.topic, event.key, "the queue and its overflow are full: Kafka is slow or away")
 
     def _refused(self, event: Waiting, error: KafkaError) -> None:
-        if error.fatal() or error.code() in _SEND_AGAIN:
+        if error.fatal() or error.code() in SEND_AGAIN:
             self._retry_after = time.monotonic() + _RETRY_S
             self._failed_again = True
             self._to_overflow(event)
@@ -221,7 +196,7 @@ class Outbox:
             return  # acknowledgements: their sender repeats them, and alone knows their partition
         raw = value.encode() if isinstance(value, str) else value
         event = Waiting(topic, key, raw)
-        if self._replacing and error.code() in _SEND_AGAIN:
+        if self._replacing and error.code() in SEND_AGAIN:
             self._rescued.append(event)  # older than all that waits in the overflow
         else:
             self._refused(event, error)

@@ -7,7 +7,8 @@ segment is full and on ``close``. A segment is removed once Kafka has acknowledg
 that dies in between sends it again; the joiner drops repeats with the same bytes.
 
 On failure: a record that was being written when the process died ends its segment, and what precedes it is
-kept. A segment damaged before its end gives what precedes the damage; the file stays, as ``.damaged``.
+kept. A segment damaged before its end gives what precedes the damage. What cannot be read is kept in a file
+``.damaged``, because nobody knows whether it was never whole or was altered.
 """
 
 from __future__ import annotations
@@ -223,13 +224,20 @@ class Spill:
             events, good = _unpacked(data)
             if good < len(data) and _is_torn(data[good:]):  # the process died while it wrote this record
                 log.warning("%s ends in a record that is not whole: %d bytes", path, len(data) - good)
-                path.with_suffix(".damaged").write_bytes(data[good:])  # or was altered
-                os.truncate(path, good)
+                self._set_aside(path, data[good:], good)
             self._sizes[number] = good
             self._counts[number] = len(events)
             self._bytes += good
             self._events += len(events)
             self._last = number
+
+    def _set_aside(self, path: Path, rest: bytes, good: int) -> None:
+        try:
+            path.with_suffix(".damaged").write_bytes(rest)
+        except OSError as error:  # a full disk must not keep a server from starting; ``remove`` keeps it then
+            log.error("%d bytes of %s cannot be set aside: %s", len(rest), path, error)
+            return
+        os.truncate(path, good)
 
     def _forget(self, number: int) -> None:
         self._bytes -= self._sizes.pop(number, 0)

@@ -28,7 +28,6 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -100,21 +99,17 @@ def run_trainer(
     Raises BrokerError when the cluster or a topic is missing or this instance was fenced, StateError when the
     log lacks what was not read yet, SettingsError when the signing key cannot be used.
     """
-    begin = partial(
-        TrainerShell,
-        connection,
-        store_url=store_url,
-        keys_dir=keys_dir,
-        state_dir=state_dir,
-        instance_id=instance_id,
-        clock=clock,
-        tuning=tuning,
-    )
-    if threading.current_thread() is threading.main_thread():
-        with stopping_within(tuning.stop_s, stop):
-            _serve(begin(), stop)
-    else:
-        _serve(begin(), stop)  # not a process of its own, so none to end by force
+    with stopping_within(tuning.stop_s, stop):
+        shell = TrainerShell(
+            connection,
+            store_url=store_url,
+            keys_dir=keys_dir,
+            state_dir=state_dir,
+            instance_id=instance_id,
+            clock=clock,
+            tuning=tuning,
+        )
+        _serve(shell, stop)
 
 
 def _serve(shell: TrainerShell, stop: threading.Event) -> None:

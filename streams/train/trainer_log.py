@@ -32,7 +32,7 @@ from .training_window import Clock
 log = logging.getLogger(__name__)
 
 TRANSACTION_S = 30.0
-CALL_S = 2.0  # one call into librdkafka: until it returns, no signal is heard
+CALL_S = 2.0  # one call into librdkafka: until it returns, a stop waits
 RETRY_PAUSE_S = 0.05
 _REFRESH_S = 2.0
 GroupMetadata = object  # librdkafka's, opaque
