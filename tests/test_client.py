@@ -215,7 +215,8 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
         client.prediction("m", 1, {"x": i}, 1.0, prediction_id=f"p{i}")
         slowest = max(slowest, time.perf_counter() - started)
     assert slowest < 1.0
-    assert (client.stats.emitted, client.stats.waiting, client.stats.dropped) == (200, 150, 50)
+    wait_until(lambda: client.stats.waiting == 150)  # librdkafka counts its own error reports for a moment
+    assert (client.stats.emitted, client.stats.dropped) == (200, 50)
     wait_until(lambda: len(drops) == 50)
     assert {drop.key for drop in drops} == {f"p{i}" for i in range(150, 200)}
     assert "Kafka is slow or away" in drops[0].reason

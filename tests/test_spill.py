@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_and_events_stay_in_memory_within_bounds(
     wait_until(lambda: client.stats.disk_errors > 0)
     assert "No space left on device" in caplog.text
     wait_until(lambda: len(drops) == 10)
-    assert client.stats.waiting == 150
+    wait_until(lambda: client.stats.waiting == 150)
     with forwarded(port, bench.connection.bootstrap_servers):
         assert client.flush(30) == 0
         client.close()

@@ -21,7 +21,7 @@ from ...streams.log_reader import LogReader
 from .loop_view import TOPICS, LoopView
 
 _TIMEOUT_S = 15.0
-_ASK_S = 1.0
+_ASK_S = 2.0
 _PAUSE_S = 0.01
 MARKER = 1  # a transaction's marker takes an offset that no reader ever consumes
 
@@ -49,6 +49,7 @@ class Barrier:
         self._idle = idle
         self._deadline_s = deadline_s
         self.waited_s: dict[str, float] = {}
+        self._refusal = ""
         self._admin = AdminClient(connection.client())
         self._decisions = LogReader(connection, TOPICS)
         self._groups = {name: Consumer(connection.consumer(name)) for name in ("join", "monitor")}
@@ -75,9 +76,9 @@ class Barrier:
         while True:
             self._until(self._monitored, deadline, "the monitor")
             self._until(self._decided, deadline, "trainer and servers")
-            if self._monitored():  # a run's end is told to the monitor, which may decide anew
+            if self._holds(self._monitored):  # a run's end is told to the monitor, which may decide anew
                 self.refresh()
-                if self._decided():
+                if self._holds(self._decided):
                     return
 
     def _until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
@@ -88,7 +89,7 @@ class Barrier:
             self.waited_s[what] = self.waited_s.get(what, 0.0) + time.monotonic() - started
 
     def _poll(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
-        while not condition():
+        while not self._holds(condition):
             if time.monotonic() > deadline:
                 raise LoopStuck(
                     f"waited {self._deadline_s:g} s for {what}; see its log in the demo's folder, "
@@ -97,9 +98,20 @@ class Barrier:
             self._idle()
             time.sleep(_PAUSE_S)
 
+    def _holds(self, condition: Callable[[], bool]) -> bool:
+        """False also while Kafka has no answer: a leader moves, or a dead joiner's transaction holds offsets
+        open until ``idle`` has restarted it."""
+        try:
+            self._refusal = ""
+            return condition()
+        except KafkaException as error:
+            self._refusal = f", Kafka: {error.args[0]}"
+            return False
+
     def _describe(self) -> str:
         runs = ", ".join(f"{run.run_id} {run.status}" for run in self._view.open_runs()) or "no open runs"
-        return f"generation {self._view.generation}, {runs}, triggers {self._view.unanswered_triggers()}"
+        triggers = self._view.unanswered_triggers()
+        return f"generation {self._view.generation}, {runs}, triggers {triggers}{self._refusal}"
 
     def _sent(self, predictions: int, labels: int) -> bool:
         return (

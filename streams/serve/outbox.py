@@ -169,6 +169,7 @@ class Outbox:
         while (event := self._overflow.take()) is not None:
             self.drop(event.topic, event.key, "closed before it could be sent")
         if self._spill is None:
+            self._producer.poll(0)  # its own reports would count as events
             with self._counting:
                 self._dropped += len(self._producer)
         self._report_drops(final=True)
