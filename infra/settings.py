@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         description="ids that the joiner holds in memory, about 1 kB each; the rest is on disk",
     )
     join_linger_ms: int = Field(
-        20, ge=0, le=5_000, description="how long the joiner waits for more after a batch's first record"
+        5, ge=0, le=5_000, description="how long the joiner waits for more after a batch's first record"
     )
 
     _owned: ClassVar[frozenset[str]] = frozenset(

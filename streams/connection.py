@@ -47,6 +47,7 @@ class Connection:
         base: dict[str, ConfigValue] = {
             "transactional_id": f"{self.prefix}{transactional_id}",
             "transaction_timeout_ms": 10_000,
+            "retry_backoff_ms": 5,
         }
         return self.producer(**(base | settings))
 

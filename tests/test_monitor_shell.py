@@ -216,37 +216,94 @@ def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> N
     assert asyncio.run(run()) == [0, 1]
 
 
+@dataclass
+class SlowWire(Reader):
+    """Nothing is acknowledged until the test does it."""
+
+    acks: list[asyncio.Future[None]] = field(default_factory=list)
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes, partition: int | None
+    ) -> Awaitable[object]:
+        await super().send(topic, key, value, partition)
+        self.acks.append(asyncio.get_running_loop().create_future())
+        return self.acks[-1]
+
+    async def has_sent(self, *topics: str) -> bool:
+        for _ in range(1000):
+            if [topic for topic, *_ in self.log.sent] == list(topics):
+                return True
+            await asyncio.sleep(0.002)
+        return False
+
+
+async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowWire]:
+    wire = SlowWire(Log([(n, b"bad") for n in range(3)]))  # each gives a dead letter
+    shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, settings, find=wire.log.find)
+    shell.connect(wire)
+    await shell.resume_at(frozenset({PLACE}))
+    return shell, wire
+
+
+EAGER = MonitorSettings(snapshot_records=1, snapshot_min_s=0.0)
+
+
 def test_a_snapshot_is_written_only_after_the_events_before_it_are_acknowledged() -> None:
-    acks: list[asyncio.Future[None]] = []
-
-    class SlowWire(Reader):
-        async def send(
-            self, topic: str, key: bytes | None, value: bytes, partition: int | None
-        ) -> Awaitable[object]:
-            await super().send(topic, key, value, partition)
-            acks.append(asyncio.get_running_loop().create_future())
-            return acks[-1]
-
     async def run() -> None:
-        log = Log([(n, b"bad") for n in range(3)])  # each gives a dead letter
-        wire = SlowWire(log)
-        eager = MonitorSettings(snapshot_records=1, snapshot_min_s=0.0)
-        shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, eager, find=log.find)
-        shell.connect(wire)
-        await shell.resume_at(frozenset({PLACE}))
-        applying = asyncio.create_task(shell.on_message(message(0, b"bad", -1)))
-        for _ in range(5):
-            await asyncio.sleep(0)
+        shell, wire = await slow(EAGER)
+        await shell.on_message(message(0, b"bad", -1))
+        await asyncio.sleep(0.05)
         await shell.keep_time()
-        assert [topic for topic, *_ in log.sent] == ["t.dead-letters"]
+        assert await wire.has_sent("t.dead-letters")
         assert shell.applied() == {PLACE: -1}
-        acks[0].set_result(None)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert [topic for topic, *_ in log.sent] == ["t.dead-letters", "t.monitor-state"]
+        wire.acks[0].set_result(None)
+        assert await wire.has_sent("t.dead-letters", "t.monitor-state")
         assert shell.applied() == {PLACE: 0}
-        acks[1].set_result(None)
-        await applying
+        wire.acks[1].set_result(None)
+        await shell.release_all()
+
+    asyncio.run(run())
+
+
+def test_records_are_applied_while_events_are_under_way_and_progress_waits_for_the_oldest() -> None:
+    async def run() -> None:
+        shell, wire = await slow(MonitorSettings())
+        for offset in range(3):
+            await shell.on_message(message(offset, b"bad", offset - 1))
+        assert len(wire.acks) == 3
+        wire.acks[1].set_result(None)
+        assert shell.applied() == {PLACE: -1}
+        wire.acks[0].set_result(None)
+        assert shell.applied() == {PLACE: 1}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("found_by", ["a record", "time"])
+def test_an_event_that_could_not_be_delivered_ends_the_process_and_is_in_no_snapshot(found_by: str) -> None:
+    async def run() -> None:
+        shell, wire = await slow(EAGER)
+        await shell.on_message(message(0, b"bad", -1))
+        wire.acks[0].set_exception(PowerCut())
+        with pytest.raises(PowerCut):
+            await (shell.on_message(message(1, b"bad", 0)) if found_by == "a record" else shell.keep_time())
+        await asyncio.sleep(0.05)
+        assert [topic for topic, *_ in wire.log.sent] == ["t.dead-letters"]
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_that_could_not_be_written_ends_the_process() -> None:
+    async def run() -> None:
+        shell, wire = await slow(EAGER)
+        await shell.on_message(message(0, b"bad", -1))
+        wire.acks[0].set_result(None)
+        assert await wire.has_sent("t.dead-letters", "t.monitor-state")
+        wire.acks[1].set_exception(PowerCut())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(PowerCut):
+            await shell.keep_time()
 
     asyncio.run(run())
 

@@ -60,7 +60,7 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
         "checkpoints_kept": "3",
         "join_cache_mb": "128",
         "join_memory_ids": "50000",
-        "join_linger_ms": "5",
+        "join_linger_ms": "7",
         "spill_mb": "64",
         "spill_drops": "oldest",
     }

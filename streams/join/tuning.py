@@ -20,7 +20,7 @@ class JoinTuning:
     """
 
     max_batch: int = 10_000
-    linger_s: float = 0.02
+    linger_s: float = 0.005
     flush_interval_s: float = 2.0
     flush_ids: int = 50_000
     memory_ids: int = 300_000

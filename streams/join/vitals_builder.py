@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from ...schemas.base import class_name
@@ -180,28 +179,28 @@ def _outcomes(tally: Tally, part: slice) -> Json:
         judged = [index for index, error in enumerate(errors) if error is not None]
         errors, numbers = [errors[index] for index in judged], [numbers[index] for index in judged]
     if errors:
-        seqs = np.array(numbers, dtype=np.int64)
-        entry["errors"] = _errors(np.array(errors, dtype=np.float64), tally.rules)
+        entry["errors"] = _errors(cast("list[float]", errors), tally.rules)
         entry["first_seq"] = numbers[0]
-        if int(seqs[-1] - seqs[0]) != len(seqs) - 1:
-            entry["seqs"] = base64_text(np.diff(seqs).astype("<u4").tobytes())
+        if numbers[-1] - numbers[0] != len(numbers) - 1:
+            entry["seqs"] = base64_text(np.diff(np.array(numbers, dtype=np.int64)).astype("<u4").tobytes())
     if part.start == 0:
         segments = _segment_errors(tally.segments)
         if segments:
             entry["segments"] = segments
     if not tally.rules.regression:
-        actual = Counter(tally.actuals[part])
-        del actual[None]
+        actual = [label for label in tally.actuals[part] if label is not None]
         if actual:
-            entry["actual"] = bounded_counts(cast("Counter[str]", actual), _CLASSES)
+            entry["actual"] = bounded_counts(Counter(actual), _CLASSES)
     return entry
 
 
-def _errors(errors: npt.NDArray[np.float64], rules: ModelRules) -> Json:
+def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
     """As ``schemas.vitals.Errors``."""
     if rules.regression:
-        return {"kind": "f64", "count": len(errors), "data": base64_text(errors.astype("<f8").tobytes())}
-    return {"kind": "bits", "count": len(errors), "data": base64_text(np.packbits(errors > 0).tobytes())}
+        data = np.array(errors, dtype="<f8").tobytes()
+        return {"kind": "f64", "count": len(errors), "data": base64_text(data)}
+    wrong = np.packbits([error > 0 for error in errors])
+    return {"kind": "bits", "count": len(errors), "data": base64_text(wrong.tobytes())}
 
 
 def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
@@ -240,8 +239,9 @@ def _answers(tally: Tally) -> Json:
         ]
         return {"predicted_values": number_sketch(values)} if values else {}
     answers = [event.prediction for event in tally.events]
-    named = Counter([answer for answer in answers if type(answer) is str])
-    if named.total() < len(answers):
+    texts = [answer for answer in answers if type(answer) is str]
+    named = Counter(texts)
+    if len(texts) < len(answers):
         named.update([class_name(one) for one in answers if one is not None and type(one) is not str])
     return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
 

@@ -25,13 +25,19 @@ SAMPLE = 200
 NAMES = 100
 NAME_CHARS = 100
 OTHER = "other"
+_FEW = 4  # below, values one by one are quicker than an array of them
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+_AMOUNTS = frozenset({int, float})
+_TEXTS = frozenset({str})
+_NUMERIC: tuple[FeatureType | None, ...] = (None, "number")
+_NO_CLASSES: Counter[str] = Counter()  # never written to
 
 Json = dict[str, object]
 
 
 class _Sketch(Protocol):
-    def update(self, values: npt.NDArray[np.float32]) -> None: ...
+    def update(self, values: npt.NDArray[np.float32] | float) -> None: ...
     def serialize(self) -> bytes: ...
 
 
@@ -51,23 +57,34 @@ def summarise_features(
     for name in names:
         if len(name) > NAME_CHARS:
             continue
-        column = [row.get(name) for row in rows]
-        nulls = column.count(None)
         declared = declared_types.get(name)
-        amounts: list[float] = []
-        classes: Counter[str] = Counter()
-        for value in column:
-            if value is None:
-                continue
-            if _is_amount(value, declared):
-                amounts.append(value)  # pyright: ignore[reportArgumentType]
-            else:
-                classes[class_name(value)] += 1
+        amounts, classes, nulls = _split([row.get(name) for row in rows], declared)
         if classes or (declared is not None and declared != "number"):
             categories[name] = category_counts(classes, 0 if amounts or declared == "number" else nulls)
         if amounts or declared == "number" or name not in categories:
             numbers[name] = number_sketch(amounts, nulls)
     return numbers, categories
+
+
+def _split(
+    column: Sequence[FeatureValue], declared: FeatureType | None
+) -> tuple[Sequence[float], Counter[str], int]:
+    """A feature's values: amounts, classes, and how many are missing."""
+    kinds = set(map(type, column))
+    if kinds <= _AMOUNTS and declared in _NUMERIC:
+        return cast("Sequence[float]", column), _NO_CLASSES, 0
+    if kinds <= _TEXTS:
+        return (), Counter(cast("Sequence[str]", column)), 0
+    amounts: list[float] = []
+    classes: Counter[str] = Counter()
+    for value in column:
+        if value is None:
+            continue
+        if _is_amount(value, declared):
+            amounts.append(value)  # pyright: ignore[reportArgumentType]
+        else:
+            classes[class_name(value)] += 1
+    return amounts, classes, column.count(None)
 
 
 def _is_amount(value: FeatureValue, declared: str | None) -> bool:
@@ -100,8 +117,12 @@ def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
     if not values:
         return {"count": 0, "nulls": nulls}
     sketch = cast("_Sketch", kll_floats_sketch(SAMPLE))
-    exact = np.array(values, dtype=np.float64)
-    sketch.update(np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32))
+    if len(values) < _FEW:
+        for value in values:
+            sketch.update(min(max(value, -_FLOAT32_MAX), _FLOAT32_MAX))
+    else:
+        exact = np.array(values, dtype=np.float64)
+        sketch.update(np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32))
     return {"count": len(values), "nulls": nulls, "kll": base64_text(sketch.serialize())}
 
 

@@ -7,8 +7,12 @@ For each vitals record, in this order (what happens if the process dies after ea
 3. the broker acknowledges them             - as 2;
 4. when due, a snapshot with its offset     - the restart resumes after this record.
 
+The next record does not wait for 3 and 4: a snapshot is taken at once, and written when all events before it
+are acknowledged; progress goes on to the first that is not.
+
 On failure: an exception leaves the partition's core unusable, so it is dropped and the error goes on to crash
-the process. Nothing is acknowledged for a record that was not applied.
+the process; what could not be delivered or written is found at the next record, or within a second. Nothing
+is acknowledged for a record that was not applied.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from ...schemas.events import DeadLetter
 from ...schemas.ids import event_id
 from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
 from ..connection import Connection
+from .deliveries import Deliveries
 from .faust_transport import LinkedMessage
 from .state import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
 from .vitals_core import Emitted
@@ -82,10 +87,10 @@ class Wire(Protocol):
 
 @dataclass(slots=True)
 class OwnedPartition:
-    """One vitals partition while it is ours. ``lock`` is held from applying a record to its events' acks."""
+    """One vitals partition while it is ours. ``lock`` is held from applying to handing events on."""
 
     core: Core
-    cursor: int  # everything up to this offset is applied (or was never there) and acknowledged
+    cursor: int  # everything up to this offset is applied, or was never there
     snapshot_at: float
     heard_at: float
     slot: int = 0
@@ -93,6 +98,20 @@ class OwnedPartition:
     rereading: bool = False
     broken: bool = False  # the core failed or was interrupted: it must not be used or saved again
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    saving: asyncio.Task[None] | None = None
+
+    @property
+    def acknowledged(self) -> int:
+        """Everything up to this offset is applied, and its events have arrived."""
+        return self.deliveries.reached(self.cursor)
+
+    def check(self) -> None:
+        """Raises what went wrong behind our back."""
+        self.deliveries.check()
+        if self.saving is not None and self.saving.done():
+            self.saving.result()
+            self.saving = None
 
 
 class MonitorShell:
@@ -148,7 +167,7 @@ class MonitorShell:
             return {tp: self._owned[tp].cursor + 1 for tp in assigned}
 
     def applied(self) -> Mapping[TP, int]:
-        return self._released | {tp: owned.cursor for tp, owned in self._owned.items()}
+        return self._released | {tp: owned.acknowledged for tp, owned in self._owned.items()}
 
     async def _restore(self, tp: TP, point: ResumePoint) -> OwnedPartition:
         now = self._monotonic()
@@ -180,7 +199,7 @@ class MonitorShell:
             reason=f"retention removed offsets {begin} to {end - 1} before the monitor had read them",
             cut=True,
         )
-        await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())])
+        await asyncio.gather(*await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())]))
 
     async def release(self, partitions: frozenset[TP]) -> None:
         """Give partitions up: finish what is in flight and write a last snapshot, within ``revoke_s``."""
@@ -189,8 +208,12 @@ class MonitorShell:
             async with asyncio.timeout(self._settings.revoke_s):
                 for tp, partition in owned:
                     async with partition.lock:
+                        await partition.deliveries.settled()
                         self._released[tp] = partition.cursor
-                        await self._save(tp, partition)
+                        if partition.saving is not None:
+                            await partition.saving
+                        if (saving := self._save(tp, partition)) is not None:
+                            await saving
         except TimeoutError:
             log.warning("no last snapshot within %g s: the next owner replays more", self._settings.revoke_s)
 
@@ -200,7 +223,7 @@ class MonitorShell:
     # --- records ---------------------------------------------------------------------------------------
 
     async def on_message(self, message: LinkedMessage) -> None:
-        """Apply one record and see its events acknowledged. Repeats are dropped."""
+        """Apply one record and send its events. Repeats are dropped."""
         tp = message.tp
         owned = self._owned.get(tp)
         if owned is None:
@@ -212,6 +235,7 @@ class MonitorShell:
                 await self._reread(tp, owned, message)
                 return
             try:
+                owned.check()
                 await self._apply(owned, message)
             except BaseException:
                 owned.broken = True
@@ -219,7 +243,7 @@ class MonitorShell:
                     del self._owned[tp]
                 raise
             if self._due(owned):
-                await self._save(tp, owned)
+                self._save(tp, owned)
 
     async def _apply(self, owned: OwnedPartition, message: LinkedMessage) -> None:
         append_ms = round(message.timestamp * 1000)
@@ -228,8 +252,9 @@ class MonitorShell:
             raise StateError(
                 f"the monitor's core stands at {owned.core.applied_offset} after offset {message.offset}"
             )
-        await self._send(events)
+        acks = await self._send(events)
         owned.cursor = message.offset
+        owned.deliveries.add(message.offset, acks)
         owned.unsaved += 1
         owned.rereading = False
         owned.heard_at = self._monotonic()
@@ -247,47 +272,51 @@ class MonitorShell:
         owned.rereading = True
         await self.wire.seek(tp, owned.cursor + 1)
 
-    async def _send(self, events: list[Emitted]) -> None:
-        if not events:
-            return
+    async def _send(self, events: list[Emitted]) -> list[Awaitable[object]]:
         acks: list[Awaitable[object]] = []
         for event in events:
             name = self._connection.topic(event.topic)
             partition = None if event.key else 0
             acks.append(await self.wire.send(name, event.key or None, _fitting(event), partition))
-        await asyncio.gather(*acks)
+        return acks
 
     # --- snapshots and time ----------------------------------------------------------------------------
 
     def _due(self, owned: OwnedPartition) -> bool:
-        if owned.unsaved == 0:
+        if owned.unsaved == 0 or owned.saving is not None:
             return False
         age = self._monotonic() - owned.snapshot_at
         settings = self._settings
         many = owned.unsaved >= settings.snapshot_records and age >= settings.snapshot_min_s
         return many or age >= settings.snapshot_max_s
 
-    async def _save(self, tp: TP, owned: OwnedPartition) -> None:
-        """Write a snapshot; the caller holds the lock, so every event up to here is acknowledged."""
+    def _save(self, tp: TP, owned: OwnedPartition) -> asyncio.Task[None] | None:
+        """Takes a snapshot and begins to write it; the caller holds the lock, and none is being written."""
         if owned.unsaved == 0 or owned.broken:
-            return
+            return None
         snapshot = Snapshot(owned.cursor, owned.core.snapshot(), owned.slot)
+        owned.unsaved = 0
+        owned.snapshot_at = self._monotonic()
+        owned.saving = asyncio.create_task(self._write(tp, owned, snapshot))
+        return owned.saving
+
+    async def _write(self, tp: TP, owned: OwnedPartition, snapshot: Snapshot) -> None:
         topic = self._connection.topic(MONITOR_STATE)
-        chunks = encode_snapshot(snapshot, partition=tp.partition)
+        chunks = await asyncio.to_thread(encode_snapshot, snapshot, partition=tp.partition)
+        await owned.deliveries.settled()
         acks = [await self.wire.send(topic, key, value, tp.partition) for key, value in chunks]
         await asyncio.gather(*acks)
         owned.slot = (owned.slot + 1) % SLOTS
-        owned.unsaved = 0
-        owned.snapshot_at = self._monotonic()
 
     async def keep_time(self) -> None:
         """Write the snapshots and ticks that are due; called about once a second."""
         for tp, owned in list(self._owned.items()):
+            owned.check()
             if owned.lock.locked():
                 continue  # a record is being applied: neither idle nor saveable
             async with owned.lock:
                 if self._due(owned):
-                    await self._save(tp, owned)
+                    self._save(tp, owned)
             idle = self._settings.idle_tick_s
             if idle is not None and self._monotonic() - owned.heard_at >= idle:
                 owned.heard_at = self._monotonic()
