@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import socket
 import subprocess
@@ -329,15 +331,21 @@ def test_many_threads_emit_without_losing_any(bench: Bench) -> None:
 
 
 def test_ids_are_uuids_that_sort_by_time() -> None:
-    before = time.time_ns() // 1_000_000
-    ids = [new_prediction_id() for _ in range(2000)]
-    after = time.time_ns() // 1_000_000
-    assert len(set(ids)) == 2000
-    for known in ids:
+    began_ms = time.time_ns() // 1_000_000
+    ids = [new_prediction_id(began_ms + number) for number in range(2000)]
+    assert ids == sorted(ids)
+    for number, known in enumerate(ids):
         parsed = uuid.UUID(known)
+        assert known == parsed.hex
         assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
-        assert before <= parsed.int >> 80 <= after
-    assert [known[:12] for known in ids] == sorted(known[:12] for known in ids)
+        assert parsed.int >> 80 == began_ms + number
+
+
+def test_what_follows_an_ids_time_is_random_in_every_bit() -> None:
+    ids = [int(new_prediction_id(1), 16) for _ in range(2000)]
+    assert len(set(ids)) == 2000
+    changing = functools.reduce(operator.or_, (known ^ ids[0] for known in ids))
+    assert changing.bit_count() == 72
 
 
 def test_the_overflow_is_bounded_by_number_and_bytes_and_keeps_order() -> None:

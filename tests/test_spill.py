@@ -317,10 +317,10 @@ def test_a_producer_that_cannot_be_made_now_is_made_later_and_events_go_to_disk(
     monkeypatch.setattr(outbox, "_new_producer", refuse)
     topic = bench.connection.topic(PREDICTIONS)
     for number in range(50):
-        outbox.send(Waiting(topic, f"p{number}".encode(), b"{}"))
+        outbox.send(topic, f"p{number}".encode(), b"{}")
     wait_until(lambda: made[0] > 0)
     wait_until(lambda: outbox.stats.on_disk == 50)
-    outbox.send(Waiting(topic, b"p50", b"{}"))
+    outbox.send(topic, b"p50", b"{}")
     wait_until(lambda: outbox.stats.on_disk == 51)
     monkeypatch.setattr(outbox, "_new_producer", new_producer)
     with forwarded(port, bench.connection.bootstrap_servers):

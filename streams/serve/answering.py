@@ -71,8 +71,9 @@ class _Asking:
 
     def __init__(self, prediction_id: str | None, ts: int | None) -> None:
         """Raises InvalidEvent."""
-        self.prediction_id = new_prediction_id() if prediction_id is None else checked_id(prediction_id)
-        self.ts = time.time_ns() // 1_000_000 if ts is None else checked_ts(ts)
+        now_ms = time.time_ns() // 1_000_000
+        self.prediction_id = new_prediction_id(now_ms) if prediction_id is None else checked_id(prediction_id)
+        self.ts = now_ms if ts is None else checked_ts(ts)
         self.features: dict[str, Plain] = {}
         self.segments: dict[str, Plain] | None = None
 
@@ -225,7 +226,8 @@ class Answering:
         return Served(serving.fallback, None, 0, asked.prediction_id, "champion", latency_ms)
 
     def _answered(self, asked: _Asking, hot: HotServed, serving: Serving, latency_ms: float) -> Served:
-        prediction, scores, version, role = hot.answer.prediction, hot.answer.scores, hot.version, hot.role
+        answer, version, _, role = hot
+        prediction, scores = answer.prediction, answer.scores
         self._emit(asked, version, prediction, scores=scores, latency_ms=latency_ms, role=role)
         if serving.shadows and self._shadows is not None:
             self._shadows.ask(Asked(asked.prediction_id, asked.features, asked.segments, asked.ts))

@@ -24,7 +24,7 @@ from ...schemas.topics import LABELS, PREDICTIONS
 from ..connection import Connection
 from .emitted import EventDict, encode_event, label_event, prediction_event
 from .outbox import Dropped, Outbox
-from .overflow import Overflow, Waiting
+from .overflow import Overflow
 from .plain_values import InvalidEvent, Plain, plain_features
 from .prediction_ids import new_prediction_id
 from .privacy import Hasher, PrivacyRules
@@ -126,14 +126,15 @@ class Client:
         ``ts``: Unix milliseconds, now by default. Raises InvalidEvent naming the argument that is wrong,
         ClientClosed after ``close``; never anything that Kafka does.
         """
-        known_id = new_prediction_id() if prediction_id is None else prediction_id
+        now_ms = time.time_ns() // 1_000_000
+        known_id = new_prediction_id(now_ms) if prediction_id is None else prediction_id
         event = prediction_event(
             model,
             version,
             plain_features(features),
             prediction,
             prediction_id=known_id,
-            ts=time.time_ns() // 1_000_000 if ts is None else ts,
+            ts=now_ms if ts is None else ts,
             scores=scores,
             latency_ms=latency_ms,
             segments=segments,
@@ -180,7 +181,7 @@ class Client:
         self._check_open()
         value = encode_event(event)
         self._count()
-        self._outbox.send(Waiting(self._labels, prediction_id, value))
+        self._outbox.send(self._labels, prediction_id, value)
 
     def emit_private(self, event: EventDict) -> None:
         """Emits a prediction whose features are already fit to leave. Raises InvalidEvent, ClientClosed."""
@@ -246,7 +247,7 @@ class Client:
         value = encode_event(event)  # before it is counted: it may refuse
         with self._counting:
             self._emitted += 1
-        self._outbox.send(Waiting(self._predictions, key, value))
+        self._outbox.send(self._predictions, key, value)
 
     def _count(self) -> None:
         with self._counting:
@@ -270,7 +271,7 @@ class Client:
                 rules = self._spec_rules.rules(held.model)
                 private = self._private(held.event, rules or PrivacyRules())
                 key = str(private["prediction_id"])
-                self._outbox.send(Waiting(self._predictions, key, encode_event(private)))
+                self._outbox.send(self._predictions, key, encode_event(private))
             except SettingsError as unusable:
                 self._drop(held.event, str(unusable))
             except InvalidEvent as invalid:  # its caller is long gone: counted and told instead

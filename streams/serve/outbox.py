@@ -118,18 +118,18 @@ class Outbox:
         )
         return OutboxStats(queued + on_disk, self._dropped, self._fatal_errors, on_disk, self._disk_errors)
 
-    def send(self, event: Waiting) -> None:
-        """Takes the event over. Never raises for what Kafka does."""
+    def send(self, topic: str, key: str | bytes, value: bytes) -> None:
+        """Takes an encoded event over. Never raises for what Kafka does."""
         if self._spilling:
-            self._to_overflow(event)
+            self._to_overflow(Waiting(topic, key, value))
             return
         try:
-            self._producer.produce(event.topic, event.value, event.key)
+            self._producer.produce(topic, value, key)
         except BufferError:
             self._spilling = self._spill is not None
-            self._to_overflow(event)
+            self._to_overflow(Waiting(topic, key, value))
         except KafkaException as error:
-            self._refused(event, error.args[0])
+            self._refused(Waiting(topic, key, value), error.args[0])
 
     def drop(self, topic: str, key: str | bytes, reason: str) -> None:
         """Counts and tells that an event will not arrive."""

@@ -46,10 +46,10 @@ def plain_features(features: Mapping[str, object], what: str = "feature") -> dic
 
 def _are_plain(values: Mapping[str, object]) -> bool:
     """Whether all can travel as they are, beyond doubt: asked of all at once, which is quicker."""
-    kinds = set(map(type, values.values()))
-    if _FLOATS.issuperset(kinds):  # no list of them is needed: most models' features are numbers alone
+    if _FLOATS.issuperset(map(type, values.values())):  # most models' features are: no list of them is needed
         total = sum(cast("Mapping[str, float]", values).values())
         return total - total == 0.0
+    kinds = set(map(type, values.values()))
     if not _SCALARS.issuperset(kinds):
         return False
     if float in kinds:
