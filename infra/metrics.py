@@ -86,6 +86,7 @@ JOIN_ABORTS = Meter(
 )
 JOIN_PARTITIONS = Meter("driftloop_join_partitions", "gauge", "input partitions owned")
 JOIN_LAG = Meter("driftloop_join_lag_offsets", "gauge", "offsets behind the ends of predictions and labels")
+JOIN_HELD = Meter("driftloop_join_held_records", "gauge", "records that wait for the other topic's backlog")
 JOIN_RESTORING = Meter(
     "driftloop_join_restoring",
     "gauge",
@@ -138,7 +139,7 @@ SERVER_METERS: tuple[Meter, ...] = (
 )  # fmt: skip
 JOIN_METERS: tuple[Meter, ...] = (
     JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,
-    JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE, JOIN_RESTORE_FETCHED,
+    JOIN_HELD, JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE, JOIN_RESTORE_FETCHED,
     JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL, JOIN_CHECKPOINTS_FAILED, JOIN_GAP,
 )  # fmt: skip
 CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)

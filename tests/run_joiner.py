@@ -47,6 +47,8 @@ def main() -> None:
             flush_interval_s=given.flush_s,
             memory_ids=200,
             linger_s=0.005,
+            backlog=20,
+            max_held=50,
             checkpoint_interval_s=given.checkpoint_s,
         ),
         observe=observe,

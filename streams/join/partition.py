@@ -10,13 +10,17 @@ from confluent_kafka import Message, TopicPartition
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from .batch import Batch, Reader
 from .joiner import Joiner
-from .message_columns import columns_of
+from .message_columns import append_ms_of, columns_of, offset_of
+from .pacing import Pacing
 from .rules import Rules
 from .state import Position
 from .store import RocksStore
+from .tuning import JoinTuning
 from .work import Effects
 
 INPUTS = (PREDICTIONS, LABELS)
+
+_PATIENCE_S = 1.0  # with a topic of which nothing comes, as when its broker is away
 
 
 class AssignedPartition:
@@ -35,8 +39,12 @@ class AssignedPartition:
         self.flushed_position = joiner.position
         self.reader = reader
         self.store = store
-        # Offset at which a topic was seen to end, until its next record; append time below which an idle
-        # topic is known to get nothing more.
+        self.paused: set[Topic] = set()
+        self._pacing = Pacing(append_ms_of)
+        # Per topic: the offset behind the last record fetched, and when that was; where it was seen to end,
+        # until its next record; append time below which, being idle, it is known to get nothing more.
+        self._fetched_to: dict[Topic, int] = {}
+        self._fetched_at: dict[Topic, float] = {}
         self._ends: dict[Topic, int] = {}
         self._floors_ms: dict[Topic, int] = {}
 
@@ -53,16 +61,56 @@ class AssignedPartition:
         self._ends[topic] = offset
 
     def end(self, topic: Topic) -> int | None:
-        """Where the topic was seen to end; None once a record has come since, or before."""
+        """Where the topic was seen to end, and all before it is processed; None where it is not so."""
+        if self._fetched_to.get(topic, 0) > self.next_offset(topic):
+            return None
         return self._ends.get(topic)
 
     def is_idle_until(self, topic: Topic, time_ms: int) -> None:
         """The topic still ended there after a record of this append time was seen elsewhere."""
         self._floors_ms[topic] = max(time_ms, self._floors_ms.get(topic, 0))
 
+    def held(self, topic: Topic) -> int:
+        """How many of its records were fetched and wait for the other topic."""
+        return self._pacing.held(topic)
+
+    def pass_on(
+        self,
+        fetched: Mapping[Topic, list[Message]],
+        ends: Mapping[Topic, int],
+        now: float,
+        tuning: JoinTuning,
+    ) -> dict[Topic, list[Message]]:
+        """What is to be read now of what was fetched; the rest is held back (see ``join.pacing``).
+
+        ``ends``: of both topics, as far as they are known; below 0 where they are not.
+        """
+        new: dict[Topic, list[Message]] = {}
+        for topic, messages in fetched.items():
+            since = self._fetched_to.get(topic, 0)
+            if offset_of(messages[0]) < since:  # once more, as after a pause
+                messages = [message for message in messages if offset_of(message) >= since]
+            if messages:
+                new[topic] = messages
+                self._fetched_to[topic] = offset_of(messages[-1]) + 1
+                self._fetched_at[topic] = now
+                if self._ends.get(topic, 0) < self._fetched_to[topic]:
+                    self._ends.pop(topic, None)
+        more = {
+            topic: topic not in self._ends
+            and now - self._fetched_at.setdefault(topic, now) < _PATIENCE_S
+            and ends[topic] - self._fetched_to.get(topic, self.next_offset(topic)) > tuning.backlog
+            for topic in INPUTS
+        }
+        return self._pacing.pass_on(new, more, tuning.max_batch)
+
+    def forget_fetched(self) -> None:
+        """Both topics are sought anew, to where the joiner stands."""
+        self._pacing.clear()
+        self._fetched_to.clear()
+        self._ends.clear()
+
     def read(self, messages: Mapping[Topic, Sequence[Message]]) -> Batch:
-        for topic in messages:
-            self._ends.pop(topic, None)
         return self.reader.read(
             *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
         )

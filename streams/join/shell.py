@@ -45,6 +45,7 @@ from ..stop_deadline import stopping_within
 from .batch import Batch, Records
 from .checkpointer import Checkpointer
 from .gaps import GapCheck
+from .in_step import TopicsInStep
 from .opening import PartitionOpener
 from .partition import INPUTS, AssignedPartition, offsets_of, position_of
 from .reports import JoinReports
@@ -146,6 +147,7 @@ class _JoinShell:
                 queued_max_messages_kbytes=16_384,
             )
         )
+        self._in_step = TopicsInStep(self._consumer, self._names, tuning, stats)
         self._consumer.subscribe(
             list(self._names.values()),
             on_assign=self._assigned,
@@ -157,7 +159,8 @@ class _JoinShell:
         while not stop.is_set():
             self._specs.poll()
             group_metadata = self._consumer.consumer_group_metadata()
-            batches = self._batches(self._fetch())
+            batches = self._batches(self._in_step.pass_on(self._owned, self._fetch()))
+            self._stats.held = sum(owned.held(topic) for owned in self._owned.values() for topic in INPUTS)
             if (now := time.monotonic()) - self._watched_at > _WATCH_S:
                 self._watched_at = now
                 for number in self._watch():
@@ -264,6 +267,7 @@ class _JoinShell:
             self._seek(self._owned[number])
 
     def _seek(self, owned: AssignedPartition) -> None:
+        self._in_step.forget(owned)
         for topic, name in self._names.items():
             place = TopicPartition(name, owned.number, owned.next_offset(topic))
             try:
@@ -325,7 +329,7 @@ class _JoinShell:
         for owned in live:
             for topic, name in self._names.items():
                 place = TopicPartition(name, owned.number)
-                _, end = self._consumer.get_watermark_offsets(place, cached=True)
+                end = self._in_step.known_end(owned.number, topic)
                 lag += max(0, end - owned.next_offset(topic)) if owned.end(topic) is None else 0
                 if owned.end(topic) is not None and newest_ms - owned.clock_ms(topic) > 1_000 * _WATCH_S:
                     idle += [owned.number] if self._is_idle(owned, topic, place, newest_ms) else []

@@ -13,14 +13,18 @@ class JoinTuning:
     """The defaults suit one process on one core, below a gigabyte, at any rate.
 
     A batch is one transaction: it takes what has come, up to ``max_batch`` records, and waits ``linger_s``
-    for more after the first. Longer: fewer transactions; shorter: outcomes are seen sooner. State is written
-    behind after ``flush_interval_s`` or ``flush_ids`` changed ids: longer intervals write less, and replay
-    more after a crash. ``memory_ids`` are held in memory (about 1 kB each), the rest is in RocksDB.
-    Checkpoints go to the artifact store every ``checkpoint_interval_s``: a new host replays what came since.
+    for more after the first. Longer: fewer transactions; shorter: outcomes are seen sooner. While one topic
+    of a partition has more than ``backlog`` records to come, what was appended to the other one later waits:
+    ``max_held`` records in memory, then that topic is paused. State is written behind after
+    ``flush_interval_s`` or ``flush_ids`` changed ids: longer intervals write less, and replay more after a
+    crash. ``memory_ids`` are held in memory (about 1 kB each), the rest is in RocksDB. Checkpoints go to the
+    artifact store every ``checkpoint_interval_s``: a new host replays what came since.
     """
 
     max_batch: int = 10_000
     linger_s: float = 0.005
+    backlog: int = 1_000
+    max_held: int = 50_000
     flush_interval_s: float = 2.0
     flush_ids: int = 50_000
     memory_ids: int = 300_000
@@ -69,6 +73,8 @@ class CheckpointStats:
 class JoinStats:
     """Counters since the start, and where things stand; written by the joiner, read by whoever reports.
 
+    ``held``: fetched records of topics that are ahead, which wait for the other topic's backlog; ``pauses``:
+    how often a topic was not read further because too many of its records were held.
     By partition: ``restores`` (the last one each) and ``checkpoints``; ``gaps``, by topic and partition: the
     records that retention removed before they were read.
     """
@@ -83,6 +89,8 @@ class JoinStats:
     partitions: int = 0
     restoring: int = 0
     lag: int = 0
+    held: int = 0
+    pauses: int = 0
     checkpoints_failed: int = 0
     restores: dict[int, RestoreStats] = field(default_factory=dict[int, RestoreStats])
     checkpoints: dict[int, CheckpointStats] = field(default_factory=dict[int, CheckpointStats])
