@@ -10,6 +10,8 @@ restart neither forgets to announce an end nor announces one twice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...schemas.spec import Join
 from .records import Entry, Group, Held, KeptLabel, Pair, group_of
 from .state import LABEL_ENDS, PREDICTION_ENDS, Deadlines, JoinState, Position, bucket_of
@@ -24,17 +26,29 @@ def hands_of(position: Position) -> Hands:
     return position.evicted_predictions, position.evicted_labels
 
 
+def all_deadlines(entries: Iterable[Entry], join: Join) -> list[Deadlines]:
+    """``deadlines`` of each; the usual kinds are written out, because each id is asked at every flush."""
+    horizon, window = join.horizon, join.correction_window
+    found: list[Deadlines] = []
+    add = found.append
+    for entry in entries:
+        if type(entry) is Pair:
+            held_ms, label_ms = entry.held.append_ms, entry.label_ms
+            add(((held_ms if held_ms > label_ms else label_ms) + window, None))
+        elif type(entry) is Held and entry.match is None:
+            add((entry.append_ms + horizon, None))
+        else:
+            add(deadlines(entry, join))
+    return found
+
+
 def deadlines(entry: Entry, join: Join) -> Deadlines:
     """When this entry must be looked at next: for its predictions, and for its labels."""
-    if isinstance(entry, Pair):
-        held_ms, label_ms = entry.held.append_ms, entry.label_ms
-        return (held_ms if held_ms > label_ms else label_ms) + join.correction_window, None
-    if isinstance(entry, Held):
-        return _end_of(entry, join), None
     if isinstance(entry, KeptLabel):
         return None, entry.append_ms + join.early_horizon
-    ends = [_end_of(held, join) for held in entry.predictions]
-    waiting = [label.append_ms for label in entry.labels if not label.used or not ends]
+    group = group_of(entry)
+    ends = [_end_of(held, join) for held in group.predictions]
+    waiting = [label.append_ms for label in group.labels if not label.used or not ends]
     return min(ends) if ends else None, min(waiting) + join.early_horizon if waiting else None
 
 

@@ -23,7 +23,7 @@ import orjson
 from ...schemas.base import ClassValue
 from ...schemas.partition import partition_of
 from .batch import Batch
-from .eviction import Eviction, Hands, deadlines, hands_of
+from .eviction import Eviction, Hands, all_deadlines, hands_of
 from .matching import Matching
 from .records import Group, Held, Match, group_of
 from .rules import Rules, is_same
@@ -42,7 +42,9 @@ class Joiner:
         self.partition = partition
         self.rules = rules
         self._vitals_partitions = vitals_partitions
-        self._state = JoinState(store, lambda entry: deadlines(entry, self.rules.join), capacity=capacity)
+        self._state = JoinState(
+            store, lambda entries: all_deadlines(entries, self.rules.join), capacity=capacity
+        )
         self._matching = Matching(self._state)
         self._eviction = Eviction(self._state)
         self._staged = self._state.position

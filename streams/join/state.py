@@ -120,11 +120,11 @@ class JoinState:
     def __init__(
         self,
         store: Store,
-        deadlines: Callable[[Entry], Deadlines],
+        deadlines: Callable[[Iterable[Entry]], Sequence[Deadlines]],
         *,
         capacity: int = 200_000,
     ) -> None:
-        """``deadlines`` tells when an entry ends. ``capacity``: about how many ids memory holds."""
+        """``deadlines`` tells when entries end. ``capacity``: about how many ids memory holds."""
         self._store = store
         self._deadlines = deadlines
         self._capacity = capacity
@@ -234,18 +234,15 @@ class JoinState:
 
     def flush(self) -> None:
         """Writes what changed since the last flush, with the position; then lets go of the older half."""
-        puts: dict[bytes, bytes] = {}
-        deletes: list[bytes] = []
+        changed = {name: entry for name, entry in self._unwritten.items() if entry is not None}
+        deletes = [ENTRY_PREFIX + name.encode() for name, entry in self._unwritten.items() if entry is None]
+        puts = {ENTRY_PREFIX + name.encode(): encode_entry(entry) for name, entry in changed.items()}
         prediction_ends: dict[int, list[str]] = {}
         label_ends: dict[int, list[str]] = {}
-        deadlines, lists = self._deadlines, self._lists
-        for name, entry in self._unwritten.items():
-            key = ENTRY_PREFIX + name.encode()
-            if entry is None:
-                deletes.append(key)
-                continue
-            puts[key] = encode_entry(entry)
-            predictions_end, labels_end = deadlines(entry)
+        lists = self._lists
+        for name, (predictions_end, labels_end) in zip(
+            changed, self._deadlines(changed.values()), strict=True
+        ):
             if predictions_end is not None:
                 bucket = predictions_end // _BUCKET_MS + 1
                 if bucket in prediction_ends:
