@@ -17,6 +17,7 @@ from .base import Event, ModelName, Version
 from .events import Role
 
 FloatArray = npt.NDArray[np.float64]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Counts(Event):
@@ -77,11 +78,13 @@ class SegmentErrors(Event):
 
 
 class NumberSketch(Event):
-    """A KLL sketch (Apache DataSketches, kll_floats) of at most ``k`` values, so exact and deterministic."""
+    """Few values as they are; more in a KLL sketch (Apache DataSketches, kll_floats) of at most ``k`` values,
+    so exact and deterministic. Neither where every value was null."""
 
     count: int
     nulls: int = 0
-    kll: str | None = Field(default=None, description="base64; absent when every value was null")
+    kll: str | None = Field(default=None, description="base64")
+    values: tuple[float, ...] | None = Field(default=None, description="instead of kll, where there are few")
 
 
 class CategoryCounts(Event):

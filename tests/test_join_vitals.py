@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import random
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from driftloop.streams.join.events import PredictionEvent
 from driftloop.streams.join.records import Segments, Track
 from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.join.vitals_builder import MAX_MESSAGE_BYTES, Covered, Tally, vitals_messages
-from driftloop.streams.join.vitals_sketches import NAMES, SAMPLE
+from driftloop.streams.join.vitals_sketches import FEW, NAMES, SAMPLE
 from driftloop.streams.monitor.observations import decode_record
 
 from tests.join_world import entry_seqs
@@ -63,6 +64,9 @@ def messages(*tallies: Tally) -> list[Vitals]:
 
 
 def sketched(sketch: NumberSketch) -> list[float]:
+    if sketch.values is not None:
+        assert sketch.kll is None
+        return sorted(sketch.values)
     kll = kll_floats_sketch.deserialize(base64.b64decode(sketch.kll or ""))
     return sorted(kll.get_quantile((i + 0.5) / kll.n, True) for i in range(kll.n))
 
@@ -100,6 +104,27 @@ def test_errors_come_back_with_their_seqs_whatever_lies_between(regression: bool
     assert (entry.ts_min, entry.ts_max) == (100 + seqs[0], 100 + seqs[-1])
 
 
+@pytest.mark.parametrize("count", [*range(1, 20), 200])
+def test_few_are_told_as_many_are(count: int) -> None:
+    """Values one by one or in a sketch, bits and gaps by hand or by numpy: a reader finds the same."""
+    draw = random.Random(count)
+    rows = [event(x=round(draw.uniform(-5, 5), 2), word=draw.choice("ab")) for _ in range(count)]
+    seqs = sorted(draw.sample(range(1_000), count))
+    errors = [float(draw.random() < 0.5) for _ in seqs]
+    seen = [outcome(seq, error) for seq, error in zip(seqs, errors, strict=True)]
+    (message,) = messages(tally_of(rows, seen))
+    (entry,) = message.models
+    assert entry.numbers is not None
+    assert entry.categories is not None
+    assert entry.errors is not None
+    assert sketched(entry.numbers["x"]) == pytest.approx(sorted(row.features["x"] for row in rows))
+    assert entry.categories["word"].counts == Counter(row.features["word"] for row in rows)
+    assert list(zip(entry_seqs(entry), entry.errors.values().tolist(), strict=True)) == list(
+        zip(seqs, errors, strict=True)
+    )
+    assert (entry.numbers["x"].kll is None) == (count <= FEW)
+
+
 def test_consecutive_seqs_are_told_by_the_first_alone() -> None:
     (message,) = messages(tally_of([], [outcome(seq, 1.0) for seq in range(5, 15)]))
     assert (message.models[0].first_seq, message.models[0].seqs) == (5, None)
@@ -122,7 +147,7 @@ def test_features_are_summarised_by_what_the_spec_says_else_by_what_they_are() -
     (entry,) = message.models
     assert entry.numbers is not None
     assert entry.categories is not None
-    assert {n: sketched(s) for n, s in entry.numbers.items() if s.kll} == {
+    assert {n: sketched(s) for n, s in entry.numbers.items() if s.values} == {
         "flag": [1.0], "free": [1.5, 2.0], "odd": [1.0],
     }  # fmt: skip
     assert (entry.numbers["flag"].nulls, entry.numbers["gone"].nulls) == (1, 2)

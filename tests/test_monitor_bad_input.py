@@ -11,6 +11,7 @@ import pytest
 from driftloop.schemas.control import ApprovalControl, SpecControl
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec import ModelSpec
+from driftloop.schemas.vitals import NumberSketch
 from driftloop.streams.monitor.vitals_core import VitalsCore
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,6 +58,7 @@ ODD: dict[str, bytes] = {
     "time beyond time": vitals(entry(bits(0.2, 9, 0), ts=(2**60, 2**61))),
     "huge number": GOOD.replace(b'"first_seq":0', b'"first_seq":' + b"9" * 400),
     "damaged sketch": vitals(entry(None, latency=[1.0, 2.0, 3.0])).replace(b'"kll":"', b'"kll":"AAAA'),
+    "value beyond a float32": vitals(entry(None, numbers={"x": NumberSketch(count=1, values=(1e300,))})),
     "spec that is none": spec_record(ModelSpec()).replace(b'"seed":', b'"colour":'),
     "spec with a bad digest": spec_record(ModelSpec()).replace(ModelSpec().digest().encode(), b"me"),
     "accuracy beyond 1": update_record(2, reference(accuracy=1.5)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -19,12 +20,14 @@ from .events import PredictionEvent
 from .records import Segments, Track
 from .rules import ModelRules
 from .vitals_sketches import (
+    FEW,
     NAMES,
     OTHER,
     SAMPLE,
     Json,
     base64_text,
     bounded_counts,
+    counted,
     most_frequent,
     number_sketch,
     summarise_features,
@@ -182,7 +185,7 @@ def _outcomes(tally: Tally, part: slice) -> Json:
         entry["errors"] = _errors(cast("list[float]", errors), tally.rules)
         entry["first_seq"] = numbers[0]
         if numbers[-1] - numbers[0] != len(numbers) - 1:
-            entry["seqs"] = base64_text(np.diff(np.array(numbers, dtype=np.int64)).astype("<u4").tobytes())
+            entry["seqs"] = base64_text(_gaps(numbers))
     if part.start == 0:
         segments = _segment_errors(tally.segments)
         if segments:
@@ -190,8 +193,15 @@ def _outcomes(tally: Tally, part: slice) -> Json:
     if not tally.rules.regression:
         actual = [label for label in tally.actuals[part] if label is not None]
         if actual:
-            entry["actual"] = bounded_counts(Counter(actual), _CLASSES)
+            entry["actual"] = bounded_counts(counted(actual), _CLASSES)
     return entry
+
+
+def _gaps(seqs: Sequence[int]) -> bytes:
+    """Between consecutive ones, as u32 little-endian."""
+    if len(seqs) > FEW:
+        return np.diff(np.array(seqs, dtype=np.int64)).astype("<u4").tobytes()
+    return b"".join([(after - before).to_bytes(4, "little") for before, after in pairwise(seqs)])
 
 
 def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
@@ -199,8 +209,18 @@ def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
     if rules.regression:
         data = np.array(errors, dtype="<f8").tobytes()
         return {"kind": "f64", "count": len(errors), "data": base64_text(data)}
-    wrong = np.packbits([error > 0 for error in errors])
-    return {"kind": "bits", "count": len(errors), "data": base64_text(wrong.tobytes())}
+    return {"kind": "bits", "count": len(errors), "data": base64_text(_packed(errors))}
+
+
+def _packed(errors: Sequence[float]) -> bytes:
+    """A bit per error, the first one highest, as ``numpy.packbits`` does."""
+    if len(errors) > FEW:
+        return np.packbits([error > 0 for error in errors]).tobytes()
+    bits = 0
+    for error in errors:
+        bits = bits << 1 | (error > 0)
+    size = -(-len(errors) // 8)
+    return (bits << 8 * size - len(errors)).to_bytes(size, "big")
 
 
 def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
@@ -239,10 +259,10 @@ def _answers(tally: Tally) -> Json:
         ]
         return {"predicted_values": number_sketch(values)} if values else {}
     answers = [event.prediction for event in tally.events]
-    texts = [answer for answer in answers if type(answer) is str]
-    named = Counter(texts)
-    if len(texts) < len(answers):
-        named.update([class_name(one) for one in answers if one is not None and type(one) is not str])
+    names = [answer for answer in answers if type(answer) is str]
+    if len(names) < len(answers):
+        names += [class_name(one) for one in answers if one is not None and type(one) is not str]
+    named = counted(names)
     return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
 
 

@@ -7,7 +7,7 @@ those with the most records first (then by name); the rest, and names above ``NA
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
@@ -20,24 +20,24 @@ from datasketches import (  # a compiled module, without types
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.serving import FeatureType
+from ...schemas.vitals import FLOAT32_MAX
 
 SAMPLE = 200
 NAMES = 100
 NAME_CHARS = 100
 OTHER = "other"
-_FEW = 4  # below, values one by one are quicker than an array of them
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+FEW = 16  # as many values are told as they are
 
 _AMOUNTS = frozenset({int, float})
 _TEXTS = frozenset({str})
 _NUMERIC: tuple[FeatureType | None, ...] = (None, "number")
-_NO_CLASSES: Counter[str] = Counter()  # never written to
+_NO_CLASSES: Mapping[str, int] = {}
 
 Json = dict[str, object]
 
 
 class _Sketch(Protocol):
-    def update(self, values: npt.NDArray[np.float32] | float) -> None: ...
+    def update(self, values: npt.NDArray[np.float32]) -> None: ...
     def serialize(self) -> bytes: ...
 
 
@@ -68,20 +68,20 @@ def summarise_features(
 
 def _split(
     column: Sequence[FeatureValue], declared: FeatureType | None
-) -> tuple[Sequence[float], Counter[str], int]:
+) -> tuple[Sequence[float], Mapping[str, int], int]:
     """A feature's values: amounts, classes, and how many are missing."""
     kinds = set(map(type, column))
     if kinds <= _AMOUNTS and declared in _NUMERIC:
         return cast("Sequence[float]", column), _NO_CLASSES, 0
     if kinds <= _TEXTS:
-        return (), Counter(cast("Sequence[str]", column)), 0
+        return (), counted(cast("Sequence[str]", column)), 0
     amounts: list[float] = []
     classes: Counter[str] = Counter()
     for value in column:
         if value is None:
             continue
         if _is_amount(value, declared):
-            amounts.append(value)  # pyright: ignore[reportArgumentType]
+            amounts.append(float(value))  # pyright: ignore[reportArgumentType]
         else:
             classes[class_name(value)] += 1
     return amounts, classes, column.count(None)
@@ -93,21 +93,31 @@ def _is_amount(value: FeatureValue, declared: str | None) -> bool:
     return declared == "number" and not isinstance(value, str)
 
 
-def category_counts(classes: Counter[str], nulls: int) -> Json:
+def counted(names: Sequence[str]) -> dict[str, int]:
+    """How often each comes; a Counter takes longer to make than a few names to count."""
+    if len(names) > FEW:
+        return Counter(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def category_counts(classes: Mapping[str, int], nulls: int) -> Json:
     kept, rest = most_frequent(classes, NAMES)
-    return {"count": classes.total(), "nulls": nulls, "counts": kept, "other": rest}
+    return {"count": sum(classes.values()), "nulls": nulls, "counts": kept, "other": rest}
 
 
-def most_frequent(counts: Counter[str], most: int) -> tuple[dict[str, int], int]:
+def most_frequent(counts: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
     """At most ``most`` names, and how many records the others have."""
-    if len(counts) <= most and all(len(name) <= NAME_CHARS for name in counts):
+    if len(counts) <= most and max(map(len, counts), default=0) <= NAME_CHARS:
         return dict(counts), 0
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = dict([item for item in ranked if len(item[0]) <= NAME_CHARS][:most])
-    return kept, counts.total() - sum(kept.values())
+    return kept, sum(counts.values()) - sum(kept.values())
 
 
-def bounded_counts(counts: Counter[str], most: int) -> dict[str, int]:
+def bounded_counts(counts: Mapping[str, int], most: int) -> dict[str, int]:
     kept, rest = most_frequent(counts, most)
     return kept | {OTHER: rest + kept.get(OTHER, 0)} if rest else kept
 
@@ -116,15 +126,14 @@ def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
     """As ``schemas.vitals.NumberSketch``."""
     if not values:
         return {"count": 0, "nulls": nulls}
+    if min(values) < -FLOAT32_MAX or max(values) > FLOAT32_MAX:
+        values = [min(max(value, -FLOAT32_MAX), FLOAT32_MAX) for value in values]
+    if len(values) <= FEW:
+        return {"count": len(values), "nulls": nulls, "values": values}
     sketch = cast("_Sketch", kll_floats_sketch(SAMPLE))
-    if len(values) < _FEW:
-        for value in values:
-            sketch.update(min(max(value, -_FLOAT32_MAX), _FLOAT32_MAX))
-    else:
-        exact = np.array(values, dtype=np.float64)
-        sketch.update(np.clip(exact, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32))
+    sketch.update(np.array(values, dtype=np.float32))
     return {"count": len(values), "nulls": nulls, "kll": base64_text(sketch.serialize())}
 
 
 def base64_text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return binascii.b2a_base64(data, newline=False).decode()

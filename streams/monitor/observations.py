@@ -25,7 +25,7 @@ from ...schemas.base import check_writable, first_reason
 from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
-from ...schemas.vitals import Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
+from ...schemas.vitals import FLOAT32_MAX, Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
 from .reference_check import check_reference
 
 LIMIT = 2**53  # beyond it JSON's numbers and ours part ways
@@ -174,6 +174,10 @@ def _seqs(entry: ModelVitals, count: int, where: str) -> npt.NDArray[np.int64]:
 
 
 def _numbers(sketch: NumberSketch, where: str) -> Numbers:
+    if sketch.values is not None:
+        if not all(-FLOAT32_MAX <= value <= FLOAT32_MAX for value in sketch.values):  # also refuses NaN
+            raise DecodeError(f"{where}: a value that is no 32-bit float")
+        return Numbers(np.array(sorted(sketch.values), dtype=np.float32), sketch.nulls)
     if sketch.kll is None:
         return Numbers(np.zeros(0, np.float32), sketch.nulls)
     try:
