@@ -77,7 +77,7 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     """Labels of some bytes, predictions of kilobytes: unpaced, labels would all be read at once."""
     apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
     feed = Feed(topics)
-    for number in range(6_000):
+    for number in range(3_000):
         event = prediction(f"id-{number}", "x")
         feed.event(PREDICTIONS, event | {"features": {"noise": secrets.token_hex(2_500)}})
         feed.event(LABELS, label(f"id-{number}", "x" if number % 3 else "y"))
@@ -85,7 +85,7 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     most_held = 0
     running = Running(topics, tmp_path, tuning=JoinTuning(max_batch=1_000, backlog=100, max_held=500))
     deadline = time.monotonic() + 60
-    while running.stats.outcomes < 6_000 and not running.ended() and time.monotonic() < deadline:
+    while running.stats.outcomes < 3_000 and not running.ended() and time.monotonic() < deadline:
         most_held = max(most_held, running.stats.held)
         time.sleep(0.002)
     running.end()
@@ -95,4 +95,4 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     assert running.stats.held == 0
     made = read_made(topics)
     assert_exactly(made)
-    assert len(made.outcomes) == 6_000
+    assert len(made.outcomes) == 3_000
