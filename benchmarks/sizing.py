@@ -9,6 +9,7 @@ follows from them by the formulas that it states.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Costs:
     measured_pending: int
     far_us: float
     models_ratio: float
+    feature_us: float  # per feature beyond five
     bytes_per_pending: int
     rss_mb: int
     monitor_us: float
@@ -85,6 +87,7 @@ def costs_of(scale: dict[str, Any], monitor: dict[str, Any], restore: dict[str, 
         measured_pending=last["pending"],
         far_us=last["far_us"],
         models_ratio=scale["models_ratio"],
+        feature_us=_feature_us(scale["features"]),
         bytes_per_pending=scale["bytes_per_pending"],
         rss_mb=scale["peak_rss_mb"],
         monitor_us=monitor["points"][0]["us"],
@@ -93,6 +96,11 @@ def costs_of(scale: dict[str, Any], monitor: dict[str, Any], restore: dict[str, 
         machine=scale["machine"],
         at=scale["at"][:10],
     )
+
+
+def _feature_us(points: Sequence[dict[str, float]]) -> float:
+    few, many = points[0], points[-1]
+    return (many["us"] - few["us"]) / (many["features"] - few["features"])
 
 
 _PAGE = """# Sizing
@@ -111,6 +119,7 @@ On {machine}, {at}; CPU time of the whole process, default settings.
 | more per tenfold of pending predictions (fit) | {slope:.2f} µs |
 | a label whose prediction is no longer in memory | {far:.0f} µs |
 | 1,000 models instead of one | × {models:.2f} |
+| a feature more in each prediction | {feature:.2f} µs |
 | disk per pending prediction (five features) | {bytes} bytes |
 | memory of a joiner, at most | {rss} MB |
 | an outcome in the monitor | {monitor:.2f} µs |
@@ -137,7 +146,7 @@ events are labels. Brokers are not counted.
   is kept in memory beside it (`JoinTuning`).
 - One model's outcomes all pass one monitor, which bounds a model at {one_model:,.0f} outcomes/s. With
   many models what counts is how many have outcomes in each batch: a monitor carries {batches:,.0f} a second.
-- More features cost what parsing them costs; price your own events with `make bench-floor`.
+- The table is of predictions with five features; add {feature:.2f} µs to an event for each further one.
 """
 
 
@@ -151,6 +160,7 @@ def page(costs: Costs) -> str:
         slope=costs.slope_us,
         far=costs.far_us,
         models=costs.models_ratio,
+        feature=costs.feature_us,
         bytes=costs.bytes_per_pending,
         rss=costs.rss_mb,
         monitor=costs.monitor_us,

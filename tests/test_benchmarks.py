@@ -19,6 +19,7 @@ COSTS = Costs(
     measured_pending=10_000_000,
     far_us=20.0,
     models_ratio=1.4,
+    feature_us=0.3,
     bytes_per_pending=100,
     rss_mb=700,
     monitor_us=1.0,
