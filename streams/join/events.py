@@ -91,11 +91,9 @@ class ReadLabel(msgspec.Struct, frozen=True, gc=False):
     statement: Statement
 
 
-Read = TypeVar("Read", ReadPrediction, ReadLabel)
 Event = TypeVar("Event", PredictionEvent, LabelEvent)
 Refuse = Callable[[int, str], None]
 
-_PARTS = 16  # so four steps lead from a batch to the one record in it that is wrong
 _OPEN, _CLOSE = set(b"{"), set(b"}")
 
 _PREDICTION = msgspec.json.Decoder(PredictionEvent)
@@ -109,16 +107,21 @@ def read_predictions(
     whole = _plain_predictions(values)
     if whole is not None:
         return cast("list[PredictionEvent | None]", whole[0]), whole[1]
-
-    def together(part: Sequence[bytes | None]) -> list[ReadPrediction] | None:
-        plain = _plain_predictions(part)
-        return None if plain is None else list(map(ReadPrediction, *plain))
-
-    found = _in_parts(values, together, read_prediction, refuse)
-    return (
-        [None if one is None else one.event for one in found],
-        [b"" if one is None else one.head for one in found],
-    )
+    plain = _decoded_alone(_PREDICTION, values)
+    places = [place for place, event in enumerate(plain) if event is not None and _may_have_head(event)]
+    known = [event for event in plain if event is not None and _may_have_head(event)]
+    payloads = [values[place] or b"" for place in places]
+    found = _heads_of(known, payloads, b"\n".join(payloads))
+    heads: dict[int, bytes] = {} if found is None else dict(zip(places, found, strict=True))
+    events = list(plain)
+    for place, value in enumerate(values):
+        if place not in heads:
+            try:
+                events[place], heads[place] = read_prediction(value)
+            except DecodeError as error:
+                refuse(place, error.reason)
+                events[place], heads[place] = None, b""
+    return events, [heads[place] for place in range(len(values))]
 
 
 def read_labels(values: Sequence[bytes | None], refuse: Refuse) -> list[ReadLabel | None]:
@@ -126,35 +129,34 @@ def read_labels(values: Sequence[bytes | None], refuse: Refuse) -> list[ReadLabe
     whole = _plain_labels(values)
     if whole is not None:
         return cast("list[ReadLabel | None]", whole)
-    return _in_parts(values, _plain_labels, read_label, refuse)
+    found: list[ReadLabel | None] = []
+    for place, (event, value) in enumerate(zip(_decoded_alone(_LABEL, values), values, strict=True)):
+        try:
+            if event is not None and (event.label is None) != (event.correct is None):
+                found.append(ReadLabel(event.prediction_id, event.ts, _statement_of(event)))
+            else:
+                found.append(read_label(value))
+        except DecodeError as error:
+            refuse(place, error.reason)
+            found.append(None)
+    return found
 
 
-def _in_parts(
-    values: Sequence[bytes | None],
-    together: Callable[[Sequence[bytes | None]], list[Read] | None],
-    alone: Callable[[bytes | None], Read],
-    refuse: Refuse,
-    first: int = 0,
-) -> list[Read | None]:
-    """Where some are not plainly right: parts and parts of parts are read together, in the end one alone.
-
-    ``first``: the index of the first value.
-    """
-    found: list[Read | None] = []
-    step = -(-len(values) // _PARTS)
-    for start in range(0, len(values), step or 1):
-        part = values[start : start + step]
-        read = together(part)
-        if read is not None:
-            found += read
-        elif len(part) > 1:
-            found += _in_parts(part, together, alone, refuse, first + start)
-        else:
-            try:
-                found.append(alone(part[0]))
-            except DecodeError as error:
-                refuse(first + start, error.reason)
-                found.append(None)
+def _decoded_alone(
+    decoder: msgspec.json.Decoder[Event], values: Sequence[bytes | None]
+) -> list[Event | None]:
+    """Where some of a batch are not plainly right: each event, or None where it is not certain."""
+    found: list[Event | None] = []
+    rest = iter(values)
+    while len(found) < len(values):
+        try:
+            for value in rest:
+                plain = (
+                    value and len(value) <= MAX_PAYLOAD_BYTES and value[0] in _OPEN and value[-1] in _CLOSE
+                )
+                found.append(decoder.decode(value) if value and plain else None)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            found.append(None)
     return found
 
 
@@ -270,6 +272,10 @@ def _heads_of(events: Sequence[PredictionEvent], values: Sequence[bytes], lines:
         return [head_of(event, value) for event, value in zip(events, values, strict=True)]
     except DecodeError:
         return None
+
+
+def _may_have_head(event: PredictionEvent) -> bool:
+    return (event.prediction is not None or event.error is not None) and _is_model_name(event.model)
 
 
 def _fields_of(events: Sequence[PredictionEvent]) -> int:
