@@ -21,6 +21,7 @@ def join_readings(stats: JoinStats) -> Iterable[Reading]:
     yield Reading(metrics.JOIN_PARTITIONS, stats.partitions)
     yield Reading(metrics.JOIN_LAG, stats.lag)
     yield Reading(metrics.JOIN_HELD, stats.held)
+    yield Reading(metrics.JOIN_PAUSES, stats.pauses)
     for partition, restore in sorted(stats.restores.items()):
         labels = (str(partition), restore.source)
         yield Reading(metrics.JOIN_RESTORING, float(restore.took_s is None), labels)

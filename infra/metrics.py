@@ -87,6 +87,9 @@ JOIN_ABORTS = Meter(
 JOIN_PARTITIONS = Meter("driftloop_join_partitions", "gauge", "input partitions owned")
 JOIN_LAG = Meter("driftloop_join_lag_offsets", "gauge", "offsets behind the ends of predictions and labels")
 JOIN_HELD = Meter("driftloop_join_held_records", "gauge", "records that wait for the other topic's backlog")
+JOIN_PAUSES = Meter(
+    "driftloop_join_pauses_total", "counter", "times that a topic with too many of them was paused"
+)
 JOIN_RESTORING = Meter(
     "driftloop_join_restoring",
     "gauge",
@@ -139,8 +142,9 @@ SERVER_METERS: tuple[Meter, ...] = (
 )  # fmt: skip
 JOIN_METERS: tuple[Meter, ...] = (
     JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,
-    JOIN_HELD, JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE, JOIN_RESTORE_FETCHED,
-    JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL, JOIN_CHECKPOINTS_FAILED, JOIN_GAP,
+    JOIN_HELD, JOIN_PAUSES, JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE,
+    JOIN_RESTORE_FETCHED, JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL,
+    JOIN_CHECKPOINTS_FAILED, JOIN_GAP,
 )  # fmt: skip
 CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)
 

@@ -228,8 +228,10 @@ def joiner_process(
 class Running:
     """A joiner in a thread of the test, for errors and counters to be seen."""
 
-    def __init__(self, connection: Connection, folder: Path, **observed: object) -> None:
-        self.stats = JoinStats()
+    def __init__(
+        self, connection: Connection, folder: Path, *, stats: JoinStats | None = None, **observed: object
+    ) -> None:
+        self.stats = stats or JoinStats()
         self.stop = threading.Event()
         self.error: Exception | None = None
         self._arguments = {"state_dir": folder, "instance_id": "j0", "stop": self.stop, "stats": self.stats}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     ScramCredentialInfo,
@@ -25,6 +26,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from driftloop.infra.broker import EmbeddedBroker
 from driftloop.infra.broker_security import BrokerSecurity
 from driftloop.streams.connection import Connection
+
+from tests.waiting import wait_until
 
 NODE = "driftloop-test-broker"
 MARK = "marked-secret"  # what every secret of these tests holds, so that a leak of any can be found
@@ -128,3 +131,41 @@ def _certificate(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
     return builder.sign(signing, hashes.SHA256())
+
+
+def refused_to_write(connection: Connection, topic: str) -> bool:
+    """Whether the cluster will not let this user write to the topic."""
+    producer = Producer(connection.client(enable_idempotence=False, message_timeout_ms=20_000))
+    outcome: list[KafkaError | None] = []
+    producer.produce(topic, b"{}", key=b"x", partition=0, on_delivery=lambda error, _: outcome.append(error))
+    assert producer.flush(120) == 0
+    error = outcome[0]
+    assert error is None or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, error
+    return error is not None
+
+
+def refused_to_read(connection: Connection, group: str, topics: list[str]) -> set[str]:
+    """Which of the topics the cluster will not let this user read; the others come to their end."""
+    consumer = Consumer(connection.consumer(group))
+    try:
+        # A topic that it may not even know of is refused here; one that it may know of, when it is fetched.
+        known = {topic: consumer.list_topics(topic, timeout=20).topics[topic].error for topic in topics}
+        refused = {topic for topic, error in known.items() if error is not None}
+        assert {known[topic].code() for topic in refused} <= {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+        waiting = set(topics) - refused
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in waiting])
+
+        def all_told() -> bool:
+            for message in consumer.consume(100, timeout=0.05):
+                error, topic = message.error(), message.topic() or ""
+                if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    refused.add(topic)
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    continue
+                waiting.discard(topic)
+            return not waiting
+
+        wait_until(all_told, 20, f"{group} on {topics}")
+        return refused
+    finally:
+        consumer.close()

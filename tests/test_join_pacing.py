@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import secrets
-import time
 from pathlib import Path
 
 import pytest
@@ -13,20 +13,20 @@ from driftloop.schemas.spec import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS, Topic
 from driftloop.streams.connection import Connection
 from driftloop.streams.join.pacing import Pacing
-from driftloop.streams.join.tuning import JoinTuning
+from driftloop.streams.join.tuning import JoinStats, JoinTuning
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.join_kafka import Feed, Running, assert_exactly, read_made
 from tests.join_world import label, prediction
+from tests.waiting import wait_until
 
 TOPICS = (PREDICTIONS, LABELS)
 Log = list[tuple[int, int]]  # append time and offset
 
 
 def log_of(gaps: list[int]) -> Log:
-    times = [sum(gaps[: i + 1]) for i in range(len(gaps))]
-    return list(zip(times, range(len(times)), strict=True))
+    return [(ms, offset) for offset, ms in enumerate(itertools.accumulate(gaps))]
 
 
 gaps = st.lists(st.integers(0, 5), max_size=40)
@@ -82,17 +82,20 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
         feed.event(PREDICTIONS, event | {"features": {"noise": secrets.token_hex(2_500)}})
         feed.event(LABELS, label(f"id-{number}", "x" if number % 3 else "y"))
     feed.flush()
-    most_held = 0
-    running = Running(topics, tmp_path, tuning=JoinTuning(max_batch=1_000, backlog=100, max_held=500))
-    deadline = time.monotonic() + 60
-    while running.stats.outcomes < 3_000 and not running.ended() and time.monotonic() < deadline:
-        most_held = max(most_held, running.stats.held)
-        time.sleep(0.002)
+    stats, held = JoinStats(), [0]
+    running = Running(
+        topics,
+        tmp_path,
+        stats=stats,
+        tuning=JoinTuning(max_batch=1_000, backlog=100, max_held=500),
+        observe=lambda _step: held.append(stats.held),
+    )
+    wait_until(lambda: stats.outcomes >= 3_000 or running.ended(), 60)
     running.end()
     assert running.error is None
-    assert running.stats.pauses > 0
-    assert 500 < most_held <= 2 * (500 + 1_000), "of two partitions, whatever there is to read"
-    assert running.stats.held == 0
+    assert stats.pauses > 0
+    assert 500 < max(held) <= 2 * (500 + 1_000), "of two partitions, whatever there is to read"
+    assert stats.held == 0
     made = read_made(topics)
     assert_exactly(made)
     assert len(made.outcomes) == 3_000

@@ -13,7 +13,7 @@ from typing import TextIO
 import httpx
 import orjson
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -35,7 +35,7 @@ from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.privacy import Hasher
 
 from tests.locked_deployment import HASH_KEY, HTTP, LOOP, PREFIX, TELL_ALL, TOML, Locked
-from tests.secured_kafka import MARK, SecuredKafka, make_security
+from tests.secured_kafka import MARK, SecuredKafka, make_security, refused_to_read, refused_to_write
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -157,19 +157,19 @@ def test_a_role_is_refused_what_is_not_its_own(locked: Locked, role: str) -> Non
     connection = locked.connection(role)
     for topic in CATALOGUE:
         if topic.name not in may_write:
-            assert _refusal_to_write(connection, connection.topic(topic)), f"{role} wrote {topic.name}"
+            assert refused_to_write(connection, connection.topic(topic)), f"{role} wrote {topic.name}"
     reader = access.readers[0] if access and access.readers else "reader-"
     others = [topic for topic in CATALOGUE if topic.name not in may_read]
-    refused = _refused_to_read(connection, f"{reader}x", [connection.topic(topic) for topic in others])
+    refused = refused_to_read(connection, f"{reader}x", [connection.topic(topic) for topic in others])
     assert refused == {connection.topic(topic) for topic in others}
 
 
 def test_a_server_cannot_write_model_updates_and_a_client_cannot_read_labels(locked: Locked) -> None:
-    assert _refusal_to_write(locked.connection("serve"), f"{PREFIX}{MODEL_UPDATES.name}")
-    assert not _refusal_to_write(locked.connection("train"), f"{PREFIX}{MODEL_UPDATES.name}")
+    assert refused_to_write(locked.connection("serve"), f"{PREFIX}{MODEL_UPDATES.name}")
+    assert not refused_to_write(locked.connection("train"), f"{PREFIX}{MODEL_UPDATES.name}")
     labels = f"{PREFIX}{LABELS.name}"
-    assert _refused_to_read(locked.connection("client"), "reader-x", [labels]) == {labels}
-    assert _refused_to_read(locked.connection("join"), "reader-x", [labels]) == set()
+    assert refused_to_read(locked.connection("client"), "reader-x", [labels]) == {labels}
+    assert refused_to_read(locked.connection("join"), "reader-x", [labels]) == set()
 
 
 def test_only_the_trainer_may_write_model_updates() -> None:
@@ -336,43 +336,6 @@ def _assert_secret_free(what: str, text: str, locked: Locked) -> None:
 
 def _text(output: TextIO) -> str:
     return Path(output.name).read_text(errors="replace")
-
-
-def _refusal_to_write(connection: Connection, topic: str) -> bool:
-    producer = Producer(connection.client(enable_idempotence=False, message_timeout_ms=20_000))
-    outcome: list[KafkaError | None] = []
-    producer.produce(topic, b"{}", key=b"x", partition=0, on_delivery=lambda error, _: outcome.append(error))
-    assert producer.flush(120) == 0
-    error = outcome[0]
-    assert error is None or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, error
-    return error is not None
-
-
-def _refused_to_read(connection: Connection, group: str, topics: list[str]) -> set[str]:
-    """Which of the topics the cluster will not let this user read; the others come to their end."""
-    consumer = Consumer(connection.consumer(group))
-    try:
-        # A topic that it may not even know of is refused here; one that it may know of, when it is fetched.
-        known = {topic: consumer.list_topics(topic, timeout=20).topics[topic].error for topic in topics}
-        refused = {topic for topic, error in known.items() if error is not None}
-        assert {known[topic].code() for topic in refused} <= {KafkaError.TOPIC_AUTHORIZATION_FAILED}
-        waiting = set(topics) - refused
-        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in waiting])
-
-        def all_told() -> bool:
-            for message in consumer.consume(100, timeout=0.05):
-                error, topic = message.error(), message.topic() or ""
-                if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    refused.add(topic)
-                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    continue
-                waiting.discard(topic)
-            return not waiting
-
-        wait_until(all_told, 20, f"{group} on {topics}")
-        return refused
-    finally:
-        consumer.close()
 
 
 def _collect(consumer: Consumer, codes: list[int]) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 
 import msgspec
 import orjson
@@ -107,21 +107,26 @@ def read_predictions(
     whole = _plain_predictions(values)
     if whole is not None:
         return cast("list[PredictionEvent | None]", whole[0]), whole[1]
-    plain = _decoded_alone(_PREDICTION, values)
-    places = [place for place, event in enumerate(plain) if event is not None and _may_have_head(event)]
-    known = [event for event in plain if event is not None and _may_have_head(event)]
-    payloads = [values[place] or b"" for place in places]
-    found = _heads_of(known, payloads, b"\n".join(payloads))
-    heads: dict[int, bytes] = {} if found is None else dict(zip(places, found, strict=True))
-    events = list(plain)
+    events, heads = _decoded_alone(_PREDICTION, values), [b""] * len(values)
+    plain = [
+        (place, event, value)
+        for place, (event, value) in enumerate(zip(events, values, strict=True))
+        if event is not None and value is not None and _may_have_head(event)
+    ]
+    payloads = [value for _, _, value in plain]
+    cut = _heads_of([event for _, event, _ in plain], payloads, b"\n".join(payloads))
+    if cut is not None:
+        for (place, _, _), head in zip(plain, cut, strict=True):
+            heads[place] = head
     for place, value in enumerate(values):
-        if place not in heads:
-            try:
-                events[place], heads[place] = read_prediction(value)
-            except DecodeError as error:
-                refuse(place, error.reason)
-                events[place], heads[place] = None, b""
-    return events, [heads[place] for place in range(len(values))]
+        if heads[place]:
+            continue
+        try:
+            events[place], heads[place] = read_prediction(value)
+        except DecodeError as error:
+            refuse(place, error.reason)
+            events[place] = None
+    return events, heads
 
 
 def read_labels(values: Sequence[bytes | None], refuse: Refuse) -> list[ReadLabel | None]:
@@ -151,10 +156,7 @@ def _decoded_alone(
     while len(found) < len(values):
         try:
             for value in rest:
-                plain = (
-                    value and len(value) <= MAX_PAYLOAD_BYTES and value[0] in _OPEN and value[-1] in _CLOSE
-                )
-                found.append(decoder.decode(value) if value and plain else None)
+                found.append(decoder.decode(value) if _is_braced(value) else None)
         except (msgspec.DecodeError, UnicodeDecodeError):
             found.append(None)
     return found
@@ -346,6 +348,10 @@ def _as_lines(values: Sequence[bytes | None]) -> bytes | None:
         return None
     lines = b"\n".join(whole)
     return lines if lines.count(b"\n") == len(whole) - 1 else None
+
+
+def _is_braced(value: bytes | None) -> TypeGuard[bytes]:
+    return bool(value) and len(value) <= MAX_PAYLOAD_BYTES and value[0] in _OPEN and value[-1] in _CLOSE
 
 
 def _all_at_once(decoder: msgspec.json.Decoder[Event], lines: bytes, count: int) -> list[Event] | None:

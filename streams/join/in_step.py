@@ -40,6 +40,7 @@ class TopicsInStep:
                 if ready:
                     passed[number] = ready
                 self._pause_or_resume(partition)
+        self._stats.held = sum(partition.held(topic) for partition in owned.values() for topic in INPUTS)
         return passed
 
     def forget(self, partition: AssignedPartition) -> None:

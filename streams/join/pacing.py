@@ -26,17 +26,18 @@ class Pacing(Generic[Record]):
 
     def __init__(self, append_ms: Callable[[Record], int]) -> None:
         self._append_ms = append_ms
-        self._held: dict[Topic, list[Record]] = {topic: [] for topic in _OTHER}
-        self._read_ms: dict[Topic, int] = dict.fromkeys(_OTHER, 0)
+        self._held: dict[Topic, list[Record]] = {}
+        self._read_ms: dict[Topic, int] = {}
+        self.clear()
 
     def held(self, topic: Topic) -> int:
         """How many of its records are held back."""
         return len(self._held[topic])
 
     def clear(self) -> None:
-        """Forgets what is held: both topics are sought anew."""
-        for held in self._held.values():
-            held.clear()
+        """Forgets what was read: both topics are sought anew."""
+        for topic in _OTHER:
+            self._held[topic], self._read_ms[topic] = [], 0
 
     def pass_on(
         self, fetched: Mapping[Topic, list[Record]], more: Mapping[Topic, bool], most: int

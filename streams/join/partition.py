@@ -108,6 +108,7 @@ class AssignedPartition:
         """Both topics are sought anew, to where the joiner stands."""
         self._pacing.clear()
         self._fetched_to.clear()
+        self._fetched_at.clear()
         self._ends.clear()
 
     def read(self, messages: Mapping[Topic, Sequence[Message]]) -> Batch:

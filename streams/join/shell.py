@@ -45,6 +45,7 @@ from ..stop_deadline import stopping_within
 from .batch import Batch, Records
 from .checkpointer import Checkpointer
 from .gaps import GapCheck
+from .idle import IdleTopics
 from .in_step import TopicsInStep
 from .opening import PartitionOpener
 from .partition import INPUTS, AssignedPartition, offsets_of, position_of
@@ -148,6 +149,7 @@ class _JoinShell:
             )
         )
         self._in_step = TopicsInStep(self._consumer, self._names, tuning, stats)
+        self._idle = IdleTopics(self._consumer, self._names)
         self._consumer.subscribe(
             list(self._names.values()),
             on_assign=self._assigned,
@@ -160,7 +162,6 @@ class _JoinShell:
             self._specs.poll()
             group_metadata = self._consumer.consumer_group_metadata()
             batches = self._batches(self._in_step.pass_on(self._owned, self._fetch()))
-            self._stats.held = sum(owned.held(topic) for owned in self._owned.values() for topic in INPUTS)
             if (now := time.monotonic()) - self._watched_at > _WATCH_S:
                 self._watched_at = now
                 for number in self._watch():
@@ -321,33 +322,16 @@ class _JoinShell:
     # Upkeep
 
     def _watch(self) -> list[int]:
-        """Notes lag; gives the partitions where a topic is idle while time has gone on elsewhere."""
+        """Notes where things stand; gives the partitions where a topic is idle while time has gone on."""
         live = [owned for owned in self._owned.values() if owned.restoring is None]
-        newest_ms = max((owned.joiner.position.newest_ms for owned in live), default=0)
-        idle: list[int] = []
-        lag = 0
-        for owned in live:
-            for topic, name in self._names.items():
-                place = TopicPartition(name, owned.number)
-                end = self._in_step.known_end(owned.number, topic)
-                lag += max(0, end - owned.next_offset(topic)) if owned.end(topic) is None else 0
-                if owned.end(topic) is not None and newest_ms - owned.clock_ms(topic) > 1_000 * _WATCH_S:
-                    idle += [owned.number] if self._is_idle(owned, topic, place, newest_ms) else []
-        self._stats.lag = lag
-        self._stats.restoring = sum(owned.restoring is not None for owned in self._owned.values())
-        return idle
-
-    def _is_idle(self, owned: AssignedPartition, topic: Topic, place: TopicPartition, newest_ms: int) -> bool:
-        """Asks the broker, because what was seen of the end may be older than ``newest_ms``."""
-        try:
-            _, end = self._consumer.get_watermark_offsets(place, timeout=2.0, cached=False)
-        except KafkaException as error:
-            log.warning("%s[%d]: its end is not known: %s", place.topic, place.partition, error.args[0])
-            return False
-        if end != owned.end(topic):
-            return False
-        owned.is_idle_until(topic, newest_ms)
-        return True
+        self._stats.lag = sum(
+            max(0, self._in_step.known_end(owned.number, topic) - owned.next_offset(topic))
+            for owned in live
+            for topic in INPUTS
+            if owned.end(topic) is None
+        )
+        self._stats.restoring = len(self._owned) - len(live)
+        return self._idle.note(live)
 
     def _restore_some(self) -> None:
         """Goes on restoring for a moment; what is restored begins to process."""
