@@ -52,7 +52,7 @@ SEED ?= 1
 SECONDS ?= $(shell expr 5 \* $(KILLS))
 
 fuzz: setup  ## The model-based tests, thirty times as long as in the suite (some minutes)
-	FUZZ=30 $(BIN)/python -m pytest --timeout=1800 tests/test_stateful_*.py
+	FUZZ=30 $(BIN)/python -m pytest --timeout=1800 tests/stateful
 
 soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
 	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)

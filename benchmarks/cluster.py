@@ -8,11 +8,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from driftloop.infra.apply import apply_deployment
-from driftloop.infra.broker import EmbeddedBroker
-from driftloop.infra.topics_admin import apply_topics
-from driftloop.schemas.spec import Deployment, ModelSpec
-from driftloop.streams.connection import Connection
+from driftloop.infra.broker.embedded import EmbeddedBroker
+from driftloop.infra.cluster.topics import apply_topics
+from driftloop.infra.control.specs import apply_deployment
+from driftloop.schemas.spec.model import Deployment, ModelSpec
+from driftloop.streams.kafka.connection import Connection
 
 PARTITIONS = 2
 

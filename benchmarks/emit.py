@@ -26,17 +26,17 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from driftloop.models.hgb import HgbLearner
-from driftloop.models.loaders import load
-from driftloop.models.self_test import build_self_test
+from driftloop.models.formats.hgb import HgbLearner
+from driftloop.models.formats.loaders import load
+from driftloop.models.registry.self_test import build_self_test
 from driftloop.schemas.serving import FeatureSpec, Manifest, Reference
-from driftloop.schemas.spec import HistGradientBoosting
-from driftloop.streams.connection import Connection
+from driftloop.schemas.spec.model import HistGradientBoosting
+from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import Client
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tests.model_worlds import update_to
-from tests.serving_bench import Bench
+from tests.support.models.worlds import update_to
+from tests.support.serve.bench import Bench
 
 from .cluster import cluster, fresh
 from .process import arguments

@@ -9,7 +9,7 @@ from typing import Self
 import orjson
 from confluent_kafka import Producer
 from driftloop.schemas.topics import LABELS, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import model_names
 

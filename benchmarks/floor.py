@@ -16,7 +16,7 @@ import uuid
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 from driftloop.schemas.topics import LABELS, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import PARTITIONS, cluster, fresh
 from .events import fill

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from driftloop.streams.connection import Connection
+from driftloop.streams.join.config import JoinStats
 from driftloop.streams.join.shell import run_joiner
-from driftloop.streams.join.tuning import JoinStats
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh
 from .events import fill

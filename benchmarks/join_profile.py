@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import orjson
-from driftloop.streams.connection import Connection
 from driftloop.streams.join import shell as join_shell
-from driftloop.streams.join.joiner import Joiner
+from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.partition import AssignedPartition
 from driftloop.streams.join.transactions import Transactions
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh
 from .events import fill

@@ -32,7 +32,7 @@ import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DRIFT, LABELS, OUTCOMES, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh, model_names
 from .process import arguments, cpu_s, driftloop

@@ -32,21 +32,21 @@ from typing import TypeVar, cast
 import numpy as np
 import orjson
 from confluent_kafka import Producer
-from driftloop.infra.apply import apply_deployment
-from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.broker.embedded import EmbeddedBroker
+from driftloop.infra.cluster.topics import apply_topics
+from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.demo.flights import CLASSES, FEATURES
 from driftloop.infra.demo.run import demo_toml
-from driftloop.infra.topics_admin import apply_topics
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.decisions import Change, ChangePosition, Trigger
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelAck, ModelUpdate
-from driftloop.schemas.spec import Deployment, ModelSpec
-from driftloop.schemas.specfile import parse_deployment
+from driftloop.schemas.spec.file import parse_deployment
+from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES, OUTCOMES, TRAINING_RUNS, TRIGGERS
-from driftloop.streams.connection import Connection
-from driftloop.streams.log_reader import LogReader
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader
 
 from . import results
 from .process import arguments, ended

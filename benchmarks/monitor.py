@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 import orjson
 from confluent_kafka import Producer
-from driftloop.schemas.spec import ModelSpec
+from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.topics import VITALS
 from driftloop.schemas.vitals import Errors
-from driftloop.streams.connection import Connection
-from driftloop.streams.log_reader import LogReader
-from driftloop.streams.monitor.error_stream import ErrorStream
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.monitor.detect.error_stream import ErrorStream
 from driftloop.streams.monitor.observations import decode_record
 from driftloop.streams.monitor.progress import MonitorProgress
 

@@ -23,10 +23,10 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, PREDICTIONS, Topic
-from driftloop.streams.connection import Connection
-from driftloop.streams.log_ranges import LogOffsets, LogRanges
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.ranges import LogOffsets, LogRanges
 
-from tests.bad_input.poison import Record, poison
+from tests.support.malformed.poison import Record, poison
 
 from .cluster import cluster, fresh, model_names
 from .events import APART, label_of, prediction_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 ROOT = Path(__file__).parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -23,10 +23,10 @@ from typing import Any
 
 import orjson
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.join.config import JoinStats, JoinTuning
 from driftloop.streams.join.shell import run_joiner
-from driftloop.streams.join.tuning import JoinStats, JoinTuning
-from driftloop.streams.log_reader import LogReader
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader
 
 from .cluster import PARTITIONS, cluster, fresh, model_names
 from .events import Writer, label_of, prediction_of

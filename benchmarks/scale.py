@@ -30,7 +30,7 @@ from typing import Any
 
 import orjson
 from driftloop.schemas.topics import LABELS, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh
 from .curves import draw, fitted

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
-from tests.serving_bench import Bench
+from tests.support.serve.bench import Bench
 
 from .cluster import cluster, fresh
 from .process import arguments, driftloop

@@ -15,9 +15,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from driftloop.infra.front_door import Client, HotModel
-    from driftloop.models.features import FeatureError
-    from driftloop.models.fitted import Fitted, Learner, LearningError
+    from driftloop.infra.api import Client, HotModel
+    from driftloop.models.formats.features import FeatureError
+    from driftloop.models.formats.fitted import Fitted, Learner, LearningError
     from driftloop.schemas.decisions import Command, CommandResult, Drift, Trigger
     from driftloop.schemas.errors import (
         ArtifactError,
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from driftloop.schemas.runs import TrainingRun
     from driftloop.schemas.serving import Manifest, ModelAck, ModelUpdate
     from driftloop.schemas.vitals import Vitals
-    from driftloop.streams.serve.answering import Failed, Served
     from driftloop.streams.serve.client import ClientClosed
-    from driftloop.streams.serve.hot_model import Swapped
-    from driftloop.streams.serve.outbox import Dropped
+    from driftloop.streams.serve.delivery.outbox import Dropped
+    from driftloop.streams.serve.hot.model import Swapped
+    from driftloop.streams.serve.hot.requests import Failed, Served
     from driftloop.streams.serve.plain_values import InvalidEvent
 
 __all__ = [
@@ -82,9 +82,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "infra.front_door": ("Client", "HotModel"),
-    "models.features": ("FeatureError",),
-    "models.fitted": ("Fitted", "Learner", "LearningError"),
+    "infra.api": ("Client", "HotModel"),
+    "models.formats.features": ("FeatureError",),
+    "models.formats.fitted": ("Fitted", "Learner", "LearningError"),
     "schemas.decisions": ("Command", "CommandResult", "Drift", "Trigger"),
     "schemas.errors": (
         "ArtifactError", "BrokerError", "DecodeError", "Error", "IllegalTransition", "NoModelError",
@@ -94,10 +94,10 @@ _HOMES = {
     "schemas.runs": ("TrainingRun",),
     "schemas.serving": ("Manifest", "ModelAck", "ModelUpdate"),
     "schemas.vitals": ("Vitals",),
-    "streams.serve.answering": ("Failed", "Served"),
+    "streams.serve.hot.requests": ("Failed", "Served"),
     "streams.serve.client": ("ClientClosed",),
-    "streams.serve.hot_model": ("Swapped",),
-    "streams.serve.outbox": ("Dropped",),
+    "streams.serve.hot.model": ("Swapped",),
+    "streams.serve.delivery.outbox": ("Dropped",),
     "streams.serve.plain_values": ("InvalidEvent",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -20,8 +20,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..schemas.errors import SettingsError
-from ..streams.connection import ConfigValue, Connection
-from .broker_folder import running_address
+from ..streams.kafka.connection import ConfigValue, Connection
+from .broker.folder import running_address
 
 PREFIX = "DRIFTLOOP_"
 KAFKA_PREFIX = f"{PREFIX}KAFKA__"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..schemas.base import ClassValue, FeatureValue, class_name
 from ..schemas.events import Outcome
-from ..schemas.spec import ModelSpec
+from ..schemas.spec.model import ModelSpec
 
 LabelValue = str | float
 

@@ -7,20 +7,13 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from .base import Event
-from .control import (
-    ApprovalControl,
-    RequestControl,
-    RunControl,
-    SpecControl,
-    TickControl,
-    UpdateControl,
-)
+from .control import ApprovalControl, RequestControl, RunControl, SpecControl, TickControl, UpdateControl
 from .decisions import Command, CommandResult, Drift, Trigger
 from .events import DeadLetter, DeadLetterMark, Label, LabelRequest, Outcome, Prediction
 from .joining import JoinProgress
 from .runs import TrainingRun
 from .serving import Manifest, ModelAck, ModelUpdate
-from .spec import SpecRecord
+from .spec.model import SpecRecord
 from .topics import CATALOGUE
 from .vitals import Vitals
 

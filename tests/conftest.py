@@ -21,15 +21,15 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 from confluent_kafka.admin import AdminClient  # noqa: E402
-from driftloop.infra.broker import EmbeddedBroker  # noqa: E402
+from driftloop.infra.broker.embedded import EmbeddedBroker  # noqa: E402
+from driftloop.infra.cluster.topics import apply_topics  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
-from driftloop.infra.topics_admin import apply_topics  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
-from driftloop.streams.connection import Connection  # noqa: E402
+from driftloop.streams.kafka.connection import Connection  # noqa: E402
 from driftloop.streams.monitor.progress import MonitorProgress  # noqa: E402
 from driftloop.streams.serve.client import Client  # noqa: E402
 
-from tests.serving_bench import Bench  # noqa: E402
+from tests.support.serve.bench import Bench  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:

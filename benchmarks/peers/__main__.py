@@ -32,7 +32,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from driftloop.schemas.topics import OUTCOMES
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from ..cluster import PARTITIONS, cluster, fresh
 from ..events import fill_in_order

@@ -10,9 +10,9 @@ import venv
 from pathlib import Path
 from typing import Any, cast
 
-from driftloop.infra.broker_config import KAFKA_VERSION
-from driftloop.infra.broker_jars import user_cache
-from driftloop.infra.broker_java import find_java
+from driftloop.infra.broker.config import KAFKA_VERSION
+from driftloop.infra.broker.jars import user_cache
+from driftloop.infra.broker.java import find_java
 
 CACHE = user_cache() / "bench"
 JAVA_SOURCE = Path(__file__).with_name("KafkaStreamsPeer.java")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ...schemas.spec import JOIN_KEY
-from ...schemas.specfile import load_deployment
-from ..apply import apply_deployment
+from ...schemas.spec.file import load_deployment
+from ...schemas.spec.model import JOIN_KEY
+from ..control.specs import apply_deployment
 from ..settings import Settings
 from .console import output
 

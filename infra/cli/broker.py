@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ...schemas.errors import BrokerError
-from ..broker import EmbeddedBroker
-from ..broker_config import KAFKA_VERSION
+from ..broker.config import KAFKA_VERSION
+from ..broker.embedded import EmbeddedBroker
 from ..settings import Settings
 from .console import output
 from .roles import stop_on_signals

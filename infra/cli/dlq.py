@@ -12,12 +12,12 @@ import orjson
 import typer
 from rich.table import Table
 
-from ...schemas.durations import parse_duration_ms
 from ...schemas.errors import SettingsError
+from ...schemas.spec.durations import parse_duration_ms
 from ...schemas.topics import CATALOGUE
-from ..commands import person
-from ..dlq import Heaps, Letter, LetterError, Wanted, hexdump, printable
-from ..dlq_log import Action, DeadLetterLog, Dealt, deal_with
+from ..control.commands import person
+from ..dead_letters.model import Heaps, Letter, LetterError, Wanted, hexdump, printable
+from ..dead_letters.replay import Action, DeadLetterLog, Dealt, deal_with
 from ..settings import Settings
 from .console import errors, output
 

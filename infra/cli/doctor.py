@@ -8,8 +8,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from ..doctor import Finding, check_machine
-from ..doctor_cluster import check_cluster
+from ..doctor.cluster import check_cluster
+from ..doctor.findings import Finding, check_machine
 from ..settings import Settings
 from .console import output
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ...models.key_ring import list_keys, new_key, revoke_key, use_key
-from ...models.signing import load_verifier
-from ..commands import command, send
-from ..reissue import store_reissue
+from ...models.registry.keys import list_keys, new_key, revoke_key, use_key
+from ...models.registry.signing import load_verifier
+from ..control.commands import command, send
+from ..control.reissue import store_reissue
 from ..settings import Settings
 from .console import output
 

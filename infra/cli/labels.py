@@ -11,8 +11,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...schemas.errors import Error
-from ..label_file import Imported, LabelColumns, LabelType, import_labels, read_labels
-from ..questions import BadRow
+from ..bulk.labels import Imported, LabelColumns, LabelType, import_labels, read_labels
+from ..bulk.requests import BadRow
 from ..settings import Settings
 from .console import errors, output
 

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ...models.artifacts import ArtifactStore
+from ...models.registry.artifacts import ArtifactStore
 from ...schemas.decisions import Action
 from ...schemas.errors import Error
 from ...schemas.serving import Manifest
-from ..commands import command, send
-from ..overview import ModelView, Overview, read_overview
+from ..control.commands import command, send
 from ..settings import Settings
+from ..status.overview import ModelView, Overview, read_overview
 from .console import output
 
 _WHY_CHARS = 70  # of why a run ended as it did, where a line is all there is room for
@@ -93,7 +93,9 @@ def register_model(
     why: Why = "",
 ) -> None:
     """Bring a model that already exists: it becomes the next version and goes live."""
-    from ..registration import store_registration  # onnxruntime: of the serve extra, and slow to import
+    from ..control.registration import (
+        store_registration,  # onnxruntime: of the serve extra, and slow to import
+    )
 
     settings = Settings()
     connection = settings.connection()

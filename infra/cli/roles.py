@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
+    from ...streams.join.config import JoinStats, JoinTuning
     from ...streams.join.shell import run_joiner
-    from ...streams.join.store import StoreTuning
-    from ...streams.join.tuning import JoinStats, JoinTuning
-    from ..join_metrics import join_readings
-    from ..metrics import Metrics
+    from ...streams.join.state.store import StoreTuning
+    from ..metrics.catalogue import Metrics
+    from ..metrics.joiner import join_readings
 
     settings = Settings()
     instance = settings.instance("join")
@@ -56,7 +56,7 @@ def join() -> None:
 
 def monitor() -> None:
     """Watch vitals for drift and trigger retraining."""
-    from ...streams.monitor.app import run_monitor
+    from ...streams.monitor.faust.app import run_monitor
 
     settings = Settings()
     instance = settings.instance("monitor")

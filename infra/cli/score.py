@@ -39,9 +39,9 @@ def score(
     JSONL: {"features": {…}} per line, and prediction_id, segments, ts where there are any. CSV: a header;
     every column but those named is a feature.
     """
-    from ..questions import read_csv_questions, read_json_questions
-    from ..scorer import Scorer
-    from ..server import open_models
+    from ..bulk.requests import read_csv_questions, read_json_questions
+    from ..bulk.scoring import Scorer
+    from ..http.server import open_models
 
     with ExitStack() as stack:
         lines = _opened(stack, file)

@@ -25,7 +25,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models over HTTP: /predict, /feedback, /model, /health/live, /health/ready, /metrics."""
-    from ..server import run_server
+    from ..http.server import run_server
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

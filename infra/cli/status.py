@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ...streams.connection import Connection
-from ..join_view import JoinView, read_join_view, shown_progress
-from ..lag import Lag, read_lag
-from ..overview import ModelView, Overview, read_overview
+from ...streams.kafka.connection import Connection
+from ..cluster.lag import Lag, read_lag
 from ..settings import Settings
+from ..status.join_status import JoinView, read_join_view, shown_progress
+from ..status.overview import ModelView, Overview, read_overview
 from .console import output
 from .models import shown_run, shown_time, shown_version
 

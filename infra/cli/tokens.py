@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..http_tokens import Scope, TokenFile
+from ..http.tokens import Scope, TokenFile
 from ..settings import Settings
 from .console import errors, output
 

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from ...schemas.errors import SettingsError
 from ...schemas.topics import CATALOGUE
-from ...streams.connection import Connection
-from ..acls import ROLES, acls_of
-from ..acls_admin import apply_acls, inspect_acls
+from ...streams.kafka.connection import Connection
+from ..cluster.acl_admin import apply_acls, inspect_acls
+from ..cluster.acls import ROLES, acls_of
+from ..cluster.topics import TopicsReport, apply_topics, inspect_topics
 from ..settings import Settings
-from ..topics_admin import TopicsReport, apply_topics, inspect_topics
 from .console import output
 
 

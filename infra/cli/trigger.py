@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..commands import command, send
+from ..control.commands import command, send
 from ..settings import Settings
 from .console import output
 

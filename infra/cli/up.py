@@ -7,9 +7,9 @@ import threading
 import typer
 
 from ...schemas.errors import SpecError
-from ...schemas.specfile import load_deployment
+from ...schemas.spec.file import load_deployment
+from ..deployment import Prepared, loop_roles, prepared_cluster, server_role
 from ..settings import Settings
-from ..stack import Prepared, loop_roles, prepared_cluster, server_role
 from ..supervisor import Supervisor
 from .console import output
 from .roles import stop_on_signals

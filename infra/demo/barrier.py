@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from ...schemas.errors import Error
 from ...schemas.runs import TrainingRun
 from ...schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
-from ...streams.connection import Connection
-from ...streams.log_reader import LogReader
+from ...streams.kafka.connection import Connection
+from ...streams.kafka.reader import LogReader
 from .loop_view import TOPICS, LoopView
 
 _TIMEOUT_S = 15.0

@@ -13,11 +13,11 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.features import infer_features
-from ...models.fitted import Predictor
-from ...models.learners import make_learner
-from ...models.loaders import load
-from ...schemas.spec import ModelSpec
+from ...models.formats.features import infer_features
+from ...models.formats.fitted import Predictor
+from ...models.formats.learners import make_learner
+from ...models.formats.loaders import load
+from ...schemas.spec.model import ModelSpec
 from .flights import NEVER, Flights
 
 WORKERS = 2

@@ -19,7 +19,7 @@ import orjson
 
 from ...schemas.errors import Error
 from ...streams.serve.client import Client
-from ...streams.serve.hot_model import Failed, HotModel
+from ...streams.serve.hot.model import Failed, HotModel
 from .barrier import Barrier
 from .flights import DAY_MS, HOUR_MS, Flights
 from .ledger import Ledger

@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 
 from ...schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS
-from ...streams.connection import Connection
-from ...streams.log_reader import LogReader
+from ...streams.kafka.connection import Connection
+from ...streams.kafka.reader import LogReader
 
 _END_S = 180.0
 

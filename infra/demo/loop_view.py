@@ -9,7 +9,7 @@ from ...schemas.decisions import Drift, Trigger
 from ...schemas.runs import TrainingRun
 from ...schemas.serving import ModelAck, ModelUpdate
 from ...schemas.topics import DRIFT, MODEL_ACKS, MODEL_UPDATES, TRAINING_RUNS, TRIGGERS, Topic
-from ...streams.log_reader import Record
+from ...streams.kafka.reader import Record
 
 TOPICS: tuple[Topic, ...] = (DRIFT, TRIGGERS, TRAINING_RUNS, MODEL_UPDATES, MODEL_ACKS)
 TERMINAL = frozenset({"promoted", "rejected", "failed", "superseded"})

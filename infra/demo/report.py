@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ...models.artifacts import ArtifactStore
-from ...models.fitted import Predictor
-from ...models.loaders import load
+from ...models.formats.fitted import Predictor
+from ...models.formats.loaders import load
+from ...models.registry.artifacts import ArtifactStore
 from ...schemas.runs import TrainingRun
-from ...schemas.spec import ModelSpec
+from ...schemas.spec.model import ModelSpec
 from .baselines import accuracy, answers_of, no_change, schedule
 from .driver import Requests
 from .flights import Flights

@@ -17,14 +17,14 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from ...models.artifacts import ArtifactStore
-from ...models.signing import load_verifier
+from ...models.registry.artifacts import ArtifactStore
+from ...models.registry.signing import load_verifier
 from ...schemas.errors import Error
-from ...schemas.specfile import parse_deployment
+from ...schemas.spec.file import parse_deployment
 from ...streams.serve.client import Client
-from ...streams.serve.hot_model import HotModel
+from ...streams.serve.hot.model import HotModel
+from ..deployment import loop_roles, prepared_cluster, server_role
 from ..settings import Settings
-from ..stack import loop_roles, prepared_cluster, server_role
 from ..supervisor import Supervisor
 from .barrier import Barrier
 from .driver import Driver, HttpShare

@@ -15,15 +15,15 @@ from itertools import islice
 from typing import TypeVar
 
 from ...schemas.base import class_name
-from .batch import Batch, Records
-from .events import PredictionEvent, ReadLabel, read_label
+from .batch_output import Work
 from .outcomes import Statement, outcome_bytes
+from .reading.batch import Batch, Records
+from .reading.events import PredictionEvent, ReadLabel, read_label
 from .records import MAX_PER_ID, Entry, Group, Held, KeptLabel, Match, Pair, Segments, Track, group_of
 from .rules import ModelRules, Ruling, answer_of, error_value, is_usable, judge
-from .state import JoinState, bucket_of
-from .vitals_builder import Tally
-from .vitals_sketches import NAME_CHARS
-from .work import Work
+from .state.state import JoinState, bucket_of
+from .vitals.builder import Tally
+from .vitals.sketches import NAME_CHARS
 
 T = TypeVar("T")
 Append = Callable[[T], None]

@@ -8,15 +8,15 @@ import orjson
 from confluent_kafka import Message, TopicPartition
 
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
-from .batch import Batch, Reader
-from .joiner import Joiner
-from .message_columns import append_ms_of, columns_of, offset_of
+from .batch_output import Effects
+from .config import JoinTuning
+from .core import Joiner
 from .pacing import Pacing
+from .reading.batch import Batch, Reader
+from .reading.columns import append_ms_of, columns_of, offset_of
 from .rules import Rules
-from .state import Position
-from .store import RocksStore
-from .tuning import JoinTuning
-from .work import Effects
+from .state.state import Position
+from .state.store import RocksStore
 
 INPUTS = (PREDICTIONS, LABELS)
 

@@ -20,7 +20,7 @@ from enum import Enum
 
 from ...schemas.base import ClassValue, class_name
 from ...schemas.serving import FeatureType
-from ...schemas.spec import Join, ModelSpec
+from ...schemas.spec.model import Join, ModelSpec
 from .outcomes import Statement
 from .records import Answer, Held, Match
 

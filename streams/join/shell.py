@@ -38,21 +38,21 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
-from ..committed import committed_offsets
-from ..connection import Connection
-from ..log_ranges import LogOffsets
-from ..stop_deadline import stopping_within
-from .batch import Batch, Records
-from .checkpointer import Checkpointer
-from .gaps import GapCheck
+from ..kafka.connection import Connection
+from ..kafka.offsets import committed_offsets
+from ..kafka.ranges import LogOffsets
+from ..kafka.stop_deadline import stopping_within
+from .config import JoinStats, JoinTuning, RestoreStats
+from .flow_control import TopicsInStep
 from .idle import IdleTopics
-from .in_step import TopicsInStep
-from .opening import PartitionOpener
 from .partition import INPUTS, AssignedPartition, offsets_of, position_of
-from .reports import JoinReports
+from .reading.batch import Batch, Records
+from .recovery.checkpointer import Checkpointer
+from .recovery.data_loss import GapCheck
+from .recovery.loading import PartitionOpener
+from .recovery.progress import JoinReports
 from .specs import SpecFollower
 from .transactions import Transactions
-from .tuning import JoinStats, JoinTuning, RestoreStats
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from ...schemas.errors import DecodeError
-from ...schemas.spec import JOIN_KEY, Join, SpecRecord
+from ...schemas.spec.model import JOIN_KEY, Join, SpecRecord
 from ...schemas.topics import SPECS
-from ..connection import Connection
-from ..log_ranges import LogOffsets, LogRanges
-from ..log_reader import LogReader, Record, as_record
+from ..kafka.connection import Connection
+from ..kafka.ranges import LogOffsets, LogRanges
+from ..kafka.reader import LogReader, Record, as_record
 from .rules import ModelRules, Rules
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from ...schemas.errors import BrokerError
 from ...schemas.partition import partition_of
 from ...schemas.topics import DEAD_LETTERS, OUTCOMES, VITALS
-from ..connection import Connection
-from ..fencing import producer_finished
-from .batch import Header
-from .work import Effects
+from ..kafka.connection import Connection
+from ..kafka.fencing import producer_finished
+from .batch_output import Effects
+from .reading.batch import Header
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
 from ...schemas.vitals import FLOAT32_MAX, Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
-from .reference_check import check_reference
+from .detect.reference_check import check_reference
 
 LIMIT = 2**53  # beyond it JSON's numbers and ours part ways
 

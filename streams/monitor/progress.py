@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import VITALS
-from ..committed import committed_offsets
-from ..connection import Connection
+from ..kafka.connection import Connection
+from ..kafka.offsets import committed_offsets
 
 GROUP = "monitor"
 

@@ -31,11 +31,11 @@ from ...schemas.errors import DecodeError, StateError
 from ...schemas.events import DeadLetter
 from ...schemas.ids import event_id
 from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
-from ..connection import Connection
+from ..kafka.connection import Connection
+from .core import Emitted
 from .deliveries import Deliveries
-from .faust_transport import LinkedMessage
-from .state import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
-from .vitals_core import Emitted
+from .faust.transport import LinkedMessage
+from .snapshots import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
 
 log = logging.getLogger(__name__)
 

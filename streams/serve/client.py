@@ -19,17 +19,17 @@ from typing import NamedTuple, Self
 
 from ...schemas.errors import Error, SettingsError
 from ...schemas.events import Role
-from ...schemas.spec import Privacy
+from ...schemas.spec.model import Privacy
 from ...schemas.topics import LABELS, PREDICTIONS
-from ..connection import Connection
-from .emitted import EventDict, encode_event, label_event, prediction_event
-from .outbox import Dropped, Outbox
-from .overflow import Overflow
+from ..kafka.connection import Connection
+from .delivery.outbox import Dropped, Outbox
+from .delivery.overflow import Overflow
+from .delivery.spill import Spill
+from .events import EventDict, encode_event, label_event, prediction_event
 from .plain_values import InvalidEvent, Plain, plain_features
 from .prediction_ids import new_prediction_id
 from .privacy import Hasher, PrivacyRules
 from .spec_rules import SpecRules
-from .spill import Spill
 
 __all__ = ["Client", "ClientClosed", "ClientStats", "Dropped", "InvalidEvent"]
 

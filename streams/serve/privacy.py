@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ...schemas.base import class_name
 from ...schemas.errors import SettingsError
-from ...schemas.spec import ModelSpec, Privacy
+from ...schemas.spec.model import ModelSpec, Privacy
 from .plain_values import Plain
 
 MIN_KEY_BYTES = 16

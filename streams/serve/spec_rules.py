@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException
 from pydantic import ValidationError
 
 from ...schemas.errors import BrokerError, DecodeError, SettingsError
-from ...schemas.spec import JOIN_KEY, SpecRecord
+from ...schemas.spec.model import JOIN_KEY, SpecRecord
 from ...schemas.topics import SPECS
-from ..connection import Connection
-from ..log_reader import LogReader, Record
+from ..kafka.connection import Connection
+from ..kafka.reader import LogReader, Record
 from .privacy import Hasher, PrivacyRules
 
 log = logging.getLogger(__name__)

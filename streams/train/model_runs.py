@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ...models.signing import Signer
+from ...models.registry.signing import Signer
 from ...schemas.decisions import Trigger
 from ...schemas.runs import Progress, TrainingRun
 from ...schemas.serving import Manifest, VersionRef
-from ...schemas.spec import ModelSpec
+from ...schemas.spec.model import ModelSpec
 from ...schemas.topics import TRAINING_RUNS
-from .lifecycle import ACTIVE, OPEN, RunInput, moved
+from .child.job import Trained
 from .registrar import Registrar
+from .run_lifecycle import ACTIVE, OPEN, RunInput, moved
 from .run_records import (
     draft_manifest,
     end_of_run,
@@ -34,8 +35,7 @@ from .run_records import (
     with_evidence,
 )
 from .step import NOTHING, Output, Step, control
-from .training_job import Trained
-from .training_window import MIN_LABELS, Clock, Cut, Start, WaitRequest, WindowPlan
+from .window.window import MIN_LABELS, Clock, Cut, Start, WaitRequest, WindowPlan
 
 MAX_ATTEMPTS = 10  # a run that takes the trainer down with it each time must end some day
 

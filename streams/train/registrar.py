@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...models.signing import Signer
+from ...models.registry.signing import Signer
 from ...schemas.control import UpdateControl
 from ...schemas.decisions import Action, Command
 from ...schemas.errors import Error

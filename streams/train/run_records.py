@@ -7,8 +7,8 @@ from ...schemas.decisions import Trigger
 from ...schemas.ids import event_id
 from ...schemas.runs import Progress, TrainingRun
 from ...schemas.serving import Manifest
-from ...schemas.spec import ModelSpec
-from .training_job import Trained
+from ...schemas.spec.model import ModelSpec
+from .child.job import Trained
 
 STAGE_0 = 0
 

@@ -32,27 +32,27 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from ...models.artifacts import ArtifactStore
-from ...models.signing import load_or_create_keypair, load_verifier
+from ...models.registry.artifacts import ArtifactStore
+from ...models.registry.signing import load_or_create_keypair, load_verifier
 from ...schemas.errors import BrokerError, StateError
 from ...schemas.serving import Manifest
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
-from ..committed import committed_offsets
-from ..connection import Connection
-from ..log_ranges import LogOffsets
-from ..log_reader import Record, as_record
-from ..stop_deadline import stopping_within
-from .manifest_check import ManifestCheck
+from ..kafka.connection import Connection
+from ..kafka.offsets import committed_offsets
+from ..kafka.ranges import LogOffsets
+from ..kafka.reader import Record, as_record
+from ..kafka.stop_deadline import stopping_within
+from .child.process import ChildPool, physical_bytes
+from .core import TrainerCore
+from .manifests import ManifestCheck
 from .model_runs import ModelRuns
-from .outcome_cache import OutcomeCache
-from .outcome_watch import OutcomeWatch
-from .run_supervision import RunSupervision
+from .rebuild import Aborted, GroupMetadata, Rebuilder, Specs, Transactions
 from .step import NOTHING, Step
-from .trainer import TrainerCore
-from .trainer_log import Aborted, GroupMetadata, Rebuilder, Specs, Transactions
-from .training_process import ChildPool, physical_bytes
-from .training_window import Clock
-from .training_worker import TrainingWorker
+from .supervision import RunSupervision
+from .window.cache import OutcomeCache
+from .window.watch import OutcomeWatch
+from .window.window import Clock
+from .worker import TrainingWorker
 
 log = logging.getLogger(__name__)
 

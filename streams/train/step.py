@@ -12,7 +12,7 @@ from ...schemas.events import DeadLetter
 from ...schemas.ids import event_id
 from ...schemas.serving import Manifest
 from ...schemas.topics import DEAD_LETTERS, VITALS, Topic
-from ..log_reader import Record
+from ..kafka.reader import Record
 
 MAX_REPEATED_BYTES = 3_000_000  # base64 of these, with their envelope, still fits into one record
 MAX_REPEATED_KEY = 4_096

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 from driftloop.schemas.topics import OUTCOMES, PREDICTIONS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from tests.outage.asking import Ledger
-from tests.soak.logs import Line, read
+from tests.soak.checks.logs import Line, read
 
 MUST_BE_ZERO = (
     "failed_requests", "lost", "forked", "out_of_order",

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import httpx
-from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.broker.embedded import EmbeddedBroker
 
 from tests.outage.asking import Asking
 from tests.outage.check import check

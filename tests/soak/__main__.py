@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.soak.findings import Findings
+from tests.soak.checks.findings import Findings
 from tests.soak.run import Figures, soak
 from tests.soak.stage import Run
 

@@ -7,7 +7,7 @@ import uuid
 
 from confluent_kafka import Producer
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 _TOPICS: tuple[Topic, ...] = (OUTCOMES, VITALS, PREDICTIONS, LABELS)
 _CALL_S = 30.0

@@ -12,7 +12,7 @@ from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from driftloop.infra.broker import EmbeddedBroker
+from driftloop.infra.broker.embedded import EmbeddedBroker
 
 NODES = 3
 _HEAP_MB = 320

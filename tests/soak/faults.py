@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.aborts import fence, write_and_abort
 from tests.soak.cluster import Cluster

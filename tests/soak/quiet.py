@@ -13,12 +13,12 @@ from driftloop.infra.demo.loop_view import TOPICS, LoopView
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS
-from driftloop.streams.connection import Connection
-from driftloop.streams.log_reader import LogReader
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.monitor.progress import MonitorProgress
 
-from tests.soak.story import MODELS
-from tests.soak.traffic import serving
+from tests.soak.traffic.http import serving
+from tests.soak.traffic.story import MODELS
 
 _TRAILING_MARKERS = 4  # a transaction's markers take offsets that no reader consumes
 CLOCK = "clock-"  # prediction_ids of the records that only move the time on

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import orjson
 from driftloop.schemas.topics import JOIN_PROGRESS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
-from tests.soak.logs import read
+from tests.soak.checks.logs import read
 from tests.soak.watch import Recovery
 
 

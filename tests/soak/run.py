@@ -16,20 +16,20 @@ from typing import cast
 import httpx
 from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import JOIN_PROGRESS
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
-from tests.soak.check_decisions import check_monitor, check_runs
-from tests.soak.check_join import JoinCheck
-from tests.soak.check_vitals import check_vitals
+from tests.soak.checks.decisions import check_monitor, check_runs
+from tests.soak.checks.findings import Findings
+from tests.soak.checks.join import JoinCheck
+from tests.soak.checks.vitals import check_vitals
 from tests.soak.cluster import NODES, Cluster
 from tests.soak.faults import Striker
-from tests.soak.findings import Findings
 from tests.soak.plan import make_plan
 from tests.soak.processes import Ended, Processes
 from tests.soak.quiet import Decisions, Inputs, monitor_is_done, move_clocks, wait_for
 from tests.soak.report import recoveries, restores
 from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
-from tests.soak.traffic import Traffic
+from tests.soak.traffic.http import Traffic
 from tests.soak.watch import Watch
 
 _READY_S = 90.0

@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftloop.infra.apply import apply_deployment
+from driftloop.infra.cluster.topics import apply_topics
+from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.settings import PREFIX, Settings
-from driftloop.infra.topics_admin import apply_topics
-from driftloop.schemas.specfile import parse_deployment
+from driftloop.schemas.spec.file import parse_deployment
 from driftloop.schemas.topics import CATALOGUE
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
-from tests.soak.expect import Windows
+from tests.soak.checks.expect import Windows
 from tests.soak.processes import Processes
 
 SERVERS = 2
@@ -170,7 +170,7 @@ class Stage:
 def load_command(run: Run, settings: Settings) -> list[str]:
     """The load generator's process."""
     return [
-        sys.executable, "-m", "tests.soak.load", str(run.folder), settings.bootstrap_servers or "",
+        sys.executable, "-m", "tests.soak.traffic.load", str(run.folder), settings.bootstrap_servers or "",
         settings.topic_prefix, "--seed", str(run.seed), "--rate", str(run.rate),
         "--start-ms", str(int(time.time() * 1000)), "--late-s", str(run.horizon_s * 1.2),
         "--partitions", str(run.data_partitions),

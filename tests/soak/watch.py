@@ -11,7 +11,7 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 from driftloop.schemas.topics import OUTCOMES
-from driftloop.streams.connection import Connection
+from driftloop.streams.kafka.connection import Connection
 
 
 @dataclass(slots=True)

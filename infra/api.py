@@ -1,0 +1,130 @@
+"""The classes that users meet, made from arguments, and from DRIFTLOOP_… variables where these are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.registry.artifacts import ArtifactStore
+from ..models.registry.signing import load_verifier
+from ..schemas.errors import SettingsError
+from ..schemas.spec.model import Privacy
+from ..streams.serve import client as emitting
+from ..streams.serve.hot import model as following
+from ..streams.serve.hot.swap import Store
+from .hash_key import find_hasher
+from .settings import Settings
+from .wiring import open_spill
+
+
+class Client(emitting.Client):
+    """Emits predictions and labels to Kafka in microseconds, never waiting for it.
+
+    Thread safe; one per process is enough; make it after a fork. Close it, or leave a ``with`` block, to send
+    what is still under way; leaving the process does it too.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | None = None,
+        *,
+        prefix: str | None = None,
+        kafka: Mapping[str, str] | None = None,
+        privacy: Mapping[str, Privacy] | None = None,
+        hash_key: str | None = None,
+        on_drop: Callable[[emitting.Dropped], None] | None = None,
+        spill_dir: str | Path | None = None,
+    ) -> None:
+        """``bootstrap_servers``: DRIFTLOOP_BOOTSTRAP_SERVERS by default. ``kafka``: settings of librdkafka.
+
+        ``privacy``: rules for all models, e.g. {"tail": "hash"}; without it each model's published spec is
+        followed. ``on_drop`` hears of events that will not arrive. ``spill_dir``: a folder of this process's
+        own where events wait on disk while Kafka is away, DRIFTLOOP_SPILL_MB at most; without it they wait in
+        memory. Raises SettingsError.
+        """
+        settings = read_settings(
+            bootstrap_servers=bootstrap_servers, topic_prefix=prefix, kafka=kafka, hash_key=hash_key
+        )
+        super().__init__(
+            settings.connection(),
+            privacy=privacy,
+            hasher=find_hasher(settings),
+            on_drop=on_drop,
+            spill=open_spill(settings, spill_dir),
+        )
+
+
+class HotModel(following.HotModel):
+    """The live version of a model, in any server: predicts, emits, and swaps as updates come.
+
+    Thread safe; make it after a fork.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        bootstrap_servers: str | None = None,
+        *,
+        prefix: str | None = None,
+        kafka: Mapping[str, str] | None = None,
+        client: emitting.Client | None = None,
+        store: str | Store | None = None,
+        trusted_keys: str | Path | None = None,
+        state_dir: str | Path | None = None,
+        server_id: str | None = None,
+        hash_key: str | None = None,
+        on_swap: Callable[[following.Swapped], None] | None = None,
+        spill_dir: str | Path | None = None,
+    ) -> None:
+        """Begins to follow at once; ``wait_ready`` waits for the first version.
+
+        ``store``: where artifacts are, a folder or an fsspec URL (DRIFTLOOP_ARTIFACT_STORE).
+        ``trusted_keys``: the folder whose ``trusted/`` holds the public keys (DRIFTLOOP_KEYS_DIR).
+        ``state_dir``: where this server keeps what it served (DRIFTLOOP_STATE_DIR). ``server_id``: this
+        server's name in acknowledgements (DRIFTLOOP_INSTANCE_ID, or the host's name). Without ``client`` it
+        makes its own, whose events wait in ``spill_dir`` while Kafka is away (as Client's do).
+        Raises SettingsError, InvalidEvent for a model's name that cannot be, StateError.
+        """
+        settings = read_settings(
+            bootstrap_servers=bootstrap_servers,
+            topic_prefix=prefix,
+            kafka=kafka,
+            hash_key=hash_key,
+            artifact_store=store if isinstance(store, str) else None,
+            keys_dir=trusted_keys,
+            state_dir=state_dir,
+            instance_id=server_id,
+        )
+        hasher = find_hasher(settings)
+        instance = settings.instance("serve")
+        self._own_client = None
+        if client is None:
+            client = self._own_client = emitting.Client(
+                settings.connection(), hasher=hasher, spill=open_spill(settings, spill_dir)
+            )
+        elif spill_dir is not None:
+            raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
+        keys_dir = settings.keys_path()
+        super().__init__(
+            model,
+            connection=settings.connection(),
+            client=client,
+            store=ArtifactStore(settings.store_url()) if store is None or isinstance(store, str) else store,
+            verifier=lambda: load_verifier(keys_dir),
+            state_dir=settings.state_dir / "serve" / instance,
+            server_id=instance,
+            hasher=hasher,
+            on_swap=on_swap,
+        )
+
+    def close(self) -> None:
+        """Stops following, and closes the client when it is the model's own."""
+        super().close()
+        if self._own_client is not None:
+            self._own_client.close()
+
+
+def read_settings(**given: Any) -> Settings:
+    """The environment's settings, except those given (None: not given). Raises SettingsError."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})

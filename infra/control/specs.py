@@ -1,0 +1,105 @@
+"""``driftloop apply``: publishes the specs of a ``driftloop.toml``; no role decides from a local file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import orjson
+from confluent_kafka import Producer
+from pydantic import ValidationError
+
+from ...schemas.base import first_reason
+from ...schemas.control import SpecControl
+from ...schemas.errors import DecodeError
+from ...schemas.partition import partition_of
+from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
+from ...schemas.topics import SPECS, VITALS
+from ...streams.kafka.connection import Connection
+from ...streams.kafka.reader import LogReader
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Which specs were new or changed, and which were already as the file says."""
+
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def read_specs(connection: Connection) -> dict[str, SpecRecord]:
+    """Key → newest spec record, the join settings under ``*``. What is none is left out."""
+    reader = LogReader(connection, (SPECS,))
+    found: dict[str, SpecRecord] = {}
+    try:
+        for record in reader.catch_up():
+            key = None if record.key is None else record.key.decode(errors="replace")
+            if key is None:
+                continue
+            found.pop(key, None)
+            try:
+                if record.value is not None:
+                    found[key] = SpecRecord.decode(record.value)
+            except DecodeError as error:
+                log.error("the spec of %r is none and is left out: %s", key, error)
+    finally:
+        reader.close()
+    return found
+
+
+def model_specs(connection: Connection) -> dict[str, ModelSpec]:
+    """Model → its published spec."""
+    specs: dict[str, ModelSpec] = {}
+    for model, record in read_specs(connection).items():
+        try:
+            if model != JOIN_KEY:
+                specs[model] = record.model_spec()
+        except ValidationError as error:
+            log.error("the spec of %r is none and is left out: %s", model, first_reason("spec", error))
+    return specs
+
+
+def apply_deployment(connection: Connection, deployment: Deployment) -> Applied:
+    """Publishes each spec that changed, together with its control record, in one transaction.
+
+    A model that is published but no longer in the file is left as it is: retire it with
+    ``driftloop models retire``.
+    """
+    wanted = {JOIN_KEY: _record(JOIN_KEY, _plain(deployment.join), "")}
+    for model, spec in deployment.models.items():
+        wanted[model] = _record(model, _plain(spec), spec.digest())
+    present = read_specs(connection)
+    changed = [
+        key for key, record in wanted.items() if key not in present or present[key].spec != record.spec
+    ]
+    if changed:
+        _publish(connection, [wanted[key] for key in changed])
+    return Applied(tuple(changed), tuple(key for key in wanted if key not in changed))
+
+
+def _plain(table: Table) -> dict[str, object]:
+    """A spec table as it will be read back from JSON."""
+    return orjson.loads(orjson.dumps(table.model_dump(mode="json")))
+
+
+def _record(key: str, spec: dict[str, object], digest: str) -> SpecRecord:
+    return SpecRecord(model=key, digest=digest, ts=time.time_ns() // 1_000_000, spec=spec)
+
+
+def _publish(connection: Connection, records: list[SpecRecord]) -> None:
+    producer = Producer(connection.transactional("apply"))
+    producer.init_transactions(_TIMEOUT_S)
+    vitals = connection.topic(VITALS)
+    partitions = len(producer.list_topics(vitals, timeout=_TIMEOUT_S).topics[vitals].partitions)
+    producer.begin_transaction()
+    for record in records:
+        producer.produce(connection.topic(SPECS), key=record.model, value=record.encode())
+        if record.model != JOIN_KEY:
+            control = SpecControl(model=record.model, digest=record.digest, spec=record.spec, ts=record.ts)
+            producer.produce(vitals, value=control.encode(), partition=partition_of(record.model, partitions))
+    producer.commit_transaction(_TIMEOUT_S)

@@ -1,0 +1,78 @@
+"""What ``up`` and ``demo`` have in common: a cluster with topics and specs, and the roles that run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..schemas.errors import BrokerError
+from ..schemas.spec.model import Deployment
+from .broker.embedded import EmbeddedBroker
+from .cluster.topics import TopicsReport, apply_topics
+from .control.specs import Applied, apply_deployment
+from .settings import Settings
+from .supervisor import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cluster that is ready for the roles."""
+
+    settings: Settings
+    topics: TopicsReport
+    specs: Applied
+    broker: EmbeddedBroker | None
+
+    def check_broker(self) -> None:
+        """Raises BrokerError when the embedded broker has died: nothing can go on without it."""
+        node = None if self.broker is None else self.broker.failed_node()
+        if self.broker is not None and node is not None:
+            raise BrokerError(f"the embedded broker died; its last words are in {self.broker.log_file(node)}")
+
+
+@contextmanager
+def prepared_cluster(settings: Settings, deployment: Deployment) -> Generator[Prepared]:
+    """The user's cluster, or the embedded broker where none is named; topics and specs applied."""
+    if settings.bootstrap_servers is not None:
+        yield _prepare(settings, deployment, None)
+        return
+    with EmbeddedBroker(settings.state_dir / "broker") as broker:
+        reached = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        yield _prepare(reached, deployment, broker)
+
+
+def _prepare(settings: Settings, deployment: Deployment, broker: EmbeddedBroker | None) -> Prepared:
+    connection = settings.connection()
+    topics = apply_topics(
+        connection,
+        data_partitions=settings.data_partitions,
+        model_partitions=settings.model_partitions,
+    )
+    return Prepared(settings, topics, apply_deployment(connection, deployment), broker)
+
+
+def role_environment(settings: Settings, name: str) -> dict[str, str]:
+    """What a role's process must know: where the cluster is and who it is. The rest it inherits."""
+    assert settings.bootstrap_servers is not None
+    return {
+        "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "DRIFTLOOP_STATE_DIR": str(settings.state_dir),
+        "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
+        "DRIFTLOOP_CLOCK": settings.clock,
+        "DRIFTLOOP_INSTANCE_ID": f"{name}-0",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def loop_roles(settings: Settings) -> tuple[Role, ...]:
+    """The joiner, the monitor and the trainer."""
+    return tuple(
+        Role(name, (name,), role_environment(settings, name)) for name in ("join", "monitor", "train")
+    )
+
+
+def server_role(settings: Settings, models: tuple[str, ...]) -> Role:
+    """The reference server, serving ``models``."""
+    listen = ("--host", settings.http_host, "--port", str(settings.http_port))
+    return Role("serve", ("serve", *models, *listen), role_environment(settings, "serve"))

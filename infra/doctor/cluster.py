@@ -1,0 +1,336 @@
+"""What can be wrong with the cluster: brokers, topics, clocks, groups, specs, signatures of updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    ClusterMetadata,
+    ConfigEntry,
+    ConfigResource,
+    ConsumerGroupDescription,
+    ResourceType,
+)
+from pydantic import ValidationError
+
+from ...models.registry.signing import load_verifier
+from ...schemas.base import first_reason
+from ...schemas.errors import ArtifactError, BrokerError, DecodeError, SettingsError
+from ...schemas.serving import ModelUpdate
+from ...schemas.spec.model import JOIN_KEY, Join, SpecRecord
+from ...schemas.topics import (
+    CATALOGUE,
+    CO_PARTITIONED,
+    DEAD_LETTER_MARKS,
+    LABELS,
+    MODEL_UPDATES,
+    PREDICTIONS,
+    SPECS,
+)
+from ...streams.kafka.connection import Connection
+from ...streams.kafka.reader import LogReader
+from ..cluster.lag import GROUP_TOPICS, read_lag
+from ..cluster.topics import inspect_topics
+from ..settings import Settings
+from .findings import Finding
+
+MAX_SKEW_MS = 5_000
+MAX_LAG = 100_000  # offsets: about a minute of what one joiner takes
+_AT_REST = 2  # offsets per partition that transaction markers leave
+_TIMEOUT_S = 10.0
+_APPLY = "driftloop topics apply"
+
+Clock = Callable[[], int]
+
+
+def local_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Finding]:
+    """Everything that can be seen through Kafka; where it is away, that is the one finding."""
+    try:
+        connection = settings.connection()
+        admin = AdminClient(connection.client())
+        metadata = admin.list_topics(timeout=_TIMEOUT_S)
+    except SettingsError as error:
+        yield Finding("cluster", "fault", str(error), "driftloop broker, or set DRIFTLOOP_BOOTSTRAP_SERVERS")
+        return
+    except KafkaException as error:
+        what = f"{settings.bootstrap_servers} does not answer: {error.args[0].str()}"
+        yield Finding("cluster", "fault", what, "check address, network and credentials (DRIFTLOOP_KAFKA__…)")
+        return
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("cluster", lambda: check_brokers(admin, metadata)),
+        ("topics", lambda: check_topics(connection, settings)),
+        ("co-partitioning", lambda: check_co_partitioning(connection, metadata)),
+        ("replication", lambda: check_replication(admin, connection, metadata)),
+        ("clock", lambda: check_clock(connection, metadata, clock)),
+        ("specs", lambda: check_specs(connection)),
+        ("retention", lambda: check_retention(admin, connection, metadata)),
+        ("groups", lambda: check_groups(admin, connection)),
+        ("signatures", lambda: check_signatures(connection, settings)),
+    )
+    for name, check in checks:
+        try:
+            yield from check()
+        except (KafkaException, BrokerError, SettingsError) as error:
+            yield Finding(name, "fault", f"cannot be checked: {error}", f"{_APPLY}; then look again")
+
+
+def check_brokers(admin: AdminClient, metadata: ClusterMetadata) -> Iterator[Finding]:
+    """Kafka tells its version only through settings that 4.0 took away."""
+    count = len(metadata.brokers)
+    told = _configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))])
+    protocol = next(iter(told.values())).get("inter.broker.protocol.version")
+    release = "4 or newer" if protocol is None else protocol
+    level = "ok"
+    if protocol is not None and tuple(map(int, protocol.split("-")[0].split(".")[:2])) < (2, 5):
+        level = "fault"
+    fix = "exactly once needs Kafka 2.5 or newer: upgrade" if level == "fault" else ""
+    yield Finding("cluster", level, f"Kafka {release}, {count} brokers, cluster {metadata.cluster_id}", fix)
+    if count < 3:
+        what = f"{count} broker{'s' if count > 1 else ''}: nothing survives the loss of a disk"
+        yield Finding("cluster", "warning", what, "three brokers or more in production")
+
+
+def check_topics(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    report = inspect_topics(
+        connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
+    )
+    for name in report.created:
+        yield Finding("topics", "fault", f"{name} is missing", _APPLY)
+    for difference in report.differences:
+        fix = (
+            "the drained migration in docs/operations.md, or set DRIFTLOOP_DATA_PARTITIONS or \
+DRIFTLOOP_MODEL_PARTITIONS to what there is"
+            if difference.refused
+            else _APPLY
+        )
+        yield Finding("topics", "fault", str(difference), fix)
+    if not report.created and not report.differences:
+        yield Finding("topics", "ok", f"all {len(CATALOGUE)} are as the catalogue says")
+
+
+def check_co_partitioning(connection: Connection, metadata: ClusterMetadata) -> Iterator[Finding]:
+    names = [connection.topic(topic) for topic in CO_PARTITIONED]
+    counts = {name: len(metadata.topics[name].partitions) for name in names if name in metadata.topics}
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if len(set(counts.values())) > 1:
+        fix = "partitions cannot be taken away: the drained migration in docs/operations.md"
+        yield Finding("co-partitioning", "fault", f"these must have as many partitions each: {told}", fix)
+    else:
+        yield Finding("co-partitioning", "ok", told or "no topics yet")
+
+
+def check_replication(
+    admin: AdminClient, connection: Connection, metadata: ClusterMetadata
+) -> Iterator[Finding]:
+    names = [name for topic in CATALOGUE if (name := connection.topic(topic)) in metadata.topics]
+    configs = _configs(admin, ResourceType.TOPIC, names)
+    brokers, wrong = len(metadata.brokers), False
+    for name in names:
+        partitions = metadata.topics[name].partitions.values()
+        copies = min((len(one.replicas) for one in partitions), default=0)
+        in_sync = min((len(one.isrs) for one in partitions), default=0)
+        least = int(configs[name]["min.insync.replicas"] or 1)
+        for fault, what, fix in (
+            (
+                copies < min(3, brokers),
+                f"{copies} copies on {brokers} brokers",
+                "kafka-reassign-partitions.sh",
+            ),
+            (
+                least > copies,
+                f"min.insync.replicas {least} with {copies} copies: nobody can write",
+                _least(name, copies),
+            ),
+            (
+                copies >= 3 and least < 2,
+                "min.insync.replicas 1: acknowledged records can be lost",
+                _least(name, copies),
+            ),
+            (
+                in_sync < copies,
+                f"{in_sync} of {copies} copies are in sync",
+                "see why a broker is away or behind",
+            ),
+        ):
+            if fault:
+                wrong = True
+                yield Finding("replication", "fault", f"{name}: {what}", fix)
+    if names and not wrong:
+        yield Finding("replication", "ok", "copies and min.insync.replicas suit the brokers")
+
+
+def _least(name: str, copies: int) -> str:
+    least = max(1, min(2, copies - 1))
+    return _set(name, f"min.insync.replicas={least}")
+
+
+def _set(name: str, setting: str) -> str:
+    return f"kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {setting}"
+
+
+def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock) -> Iterator[Finding]:
+    """Asks each broker that leads a partition to append a record in a transaction that is then aborted."""
+    name = connection.topic(DEAD_LETTER_MARKS)
+    if name not in metadata.topics:
+        return
+    leaders = {one.leader: number for number, one in metadata.topics[name].partitions.items()}
+    producer = Producer(connection.transactional("doctor"))
+    producer.init_transactions(_TIMEOUT_S)
+    wrong = False
+    for leader, partition in sorted(leaders.items()):
+        answers: list[int | KafkaError] = []  # when it was appended, or why it was not
+
+        def on_delivery(
+            error: KafkaError | None, message: Message, into: list[int | KafkaError] = answers
+        ) -> None:
+            into.append(message.timestamp()[1] if error is None else error)
+
+        producer.begin_transaction()
+        before = clock()
+        producer.produce(name, b"{}", partition=partition, on_delivery=on_delivery)
+        producer.flush(_TIMEOUT_S)
+        after = clock()
+        producer.abort_transaction(_TIMEOUT_S)
+        appended_ms = answers[0] if answers else "no answer"
+        if not isinstance(appended_ms, int):
+            wrong = True
+            what = f"broker {leader} takes no records: {appended_ms}"
+            yield Finding("clock", "fault", what, "see its log, and what doctor may write: docs/doctor.md")
+            continue
+        skew = max(before - appended_ms, appended_ms - after, 0)
+        if skew > MAX_SKEW_MS:
+            wrong = True
+            what = f"broker {leader}'s clock and this machine's are {skew / 1000:.1f} s apart"
+            yield Finding("clock", "fault", what, "run NTP on both")
+    if not wrong:
+        yield Finding(
+            "clock", "ok", f"within {MAX_SKEW_MS / 1000:g} s of the clocks of {len(leaders)} brokers"
+        )
+
+
+def check_specs(connection: Connection) -> Iterator[Finding]:
+    newest = _newest(connection)
+    wrong = False
+    for key, value in newest.items():
+        try:
+            record = SpecRecord.decode(value)
+            _ = record.join() if key == JOIN_KEY else record.model_spec()
+        except (DecodeError, ValidationError) as error:
+            wrong = True
+            told = error.reason if isinstance(error, DecodeError) else first_reason("spec", error)
+            what = f"the published spec of {key!r} cannot be read: {told}"
+            yield Finding("specs", "fault", what, "driftloop apply")
+    models = len(newest.keys() - {JOIN_KEY})
+    if not models:
+        yield Finding("specs", "warning", "no model's spec is published", "driftloop apply")
+    elif not wrong:
+        yield Finding("specs", "ok", f"{models} published")
+
+
+def check_retention(
+    admin: AdminClient, connection: Connection, metadata: ClusterMetadata
+) -> Iterator[Finding]:
+    """A joiner that starts anew reads back over the horizon and the correction window."""
+    join = Join()
+    value = _newest(connection).get(JOIN_KEY)
+    if value is not None:
+        with suppress(DecodeError, ValidationError):  # check_specs tells
+            join = SpecRecord.decode(value).join()
+    needed = join.horizon + join.early_horizon + join.correction_window
+    names = [name for topic in (PREDICTIONS, LABELS) if (name := connection.topic(topic)) in metadata.topics]
+    for name, config in _configs(admin, ResourceType.TOPIC, names).items():
+        kept = int(config["retention.ms"] or -1)
+        if 0 <= kept < needed:
+            what = f"{name} is kept for {_days(kept)}, but horizons and corrections take {_days(needed)}"
+            fix = f"{_set(name, f'retention.ms={needed}')}; or a shorter horizon and driftloop apply"
+            yield Finding("retention", "fault", what, fix)
+        else:
+            yield Finding("retention", "ok", f"{name}: longer than the {_days(needed)} that joining takes")
+
+
+def _days(ms: int) -> str:
+    return f"{ms / 86_400_000:.1f} days"
+
+
+def check_groups(admin: AdminClient, connection: Connection) -> Iterator[Finding]:
+    behind: dict[str, int] = {}
+    for lag in read_lag(connection):
+        behind[lag.group] = behind.get(lag.group, 0) + max(0, lag.behind - _AT_REST)
+    described = cast(
+        "dict[str, Future[ConsumerGroupDescription]]",
+        admin.describe_consumer_groups([connection.group(group) for group in GROUP_TOPICS]),
+    )
+    start = {"join": "driftloop join", "monitor": "driftloop monitor", "trainer": "driftloop train"}
+    for group in GROUP_TOPICS:
+        lag = behind.get(group, 0)
+        try:
+            members = len(described[connection.group(group)].result(_TIMEOUT_S).members)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # that: nobody was ever in it
+                told = f"{group}: its members cannot be seen: {error.args[0]}"
+                yield Finding("groups", "fault", told, "let doctor describe groups: docs/doctor.md")
+                continue
+            members = 0
+        told = f"{group}: {members} members, {lag} offsets behind"
+        if lag and not members:
+            yield Finding("groups", "fault", told, f"start one: {start[group]} (or driftloop up)")
+        elif lag > MAX_LAG:
+            yield Finding("groups", "fault", told, f"start more: {start[group]}; see docs/operations.md")
+        elif not members:
+            yield Finding("groups", "warning", told, f"start one: {start[group]} (or driftloop up)")
+        else:
+            yield Finding("groups", "ok", told)
+
+
+def check_signatures(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Whether what is to be served can be verified with the keys that are trusted here."""
+    verifier = load_verifier(settings.keys_path())
+    updates = wrong = 0
+    for key, value in _newest(connection, updates=True).items():
+        updates += 1
+        try:
+            verifier.verify(ModelUpdate.decode(value))
+        except (ArtifactError, DecodeError) as error:
+            wrong += 1
+            fix = "copy the trainer's trusted/KEY_ID.pub here; after a revocation: driftloop keys reissue"
+            yield Finding("signatures", "fault", f"the newest update of {key!r}: {error}", fix)
+    if not wrong:
+        yield Finding("signatures", "ok", f"{updates} models' updates are signed with trusted keys")
+
+
+def _newest(connection: Connection, *, updates: bool = False) -> dict[str, bytes]:
+    """Key → newest value of specs, or of model-updates."""
+    reader = LogReader(connection, (MODEL_UPDATES if updates else SPECS,), timeout_s=_TIMEOUT_S)
+    found: dict[str, bytes] = {}
+    try:
+        for record in reader.catch_up():
+            key = (record.key or b"").decode(errors="replace")
+            found.pop(key, None)
+            if record.value is not None:
+                found[key] = record.value
+    finally:
+        reader.close()
+    return found
+
+
+def _configs(admin: AdminClient, kind: ResourceType, names: list[str]) -> dict[str, dict[str, str | None]]:
+    if not names:
+        return {}
+    asked = cast(
+        "dict[ConfigResource, Future[dict[str, ConfigEntry]]]",
+        admin.describe_configs([ConfigResource(kind, name) for name in names], request_timeout=_TIMEOUT_S),
+    )
+    return {
+        str(resource.name): {name: entry.value for name, entry in future.result(_TIMEOUT_S).items()}
+        for resource, future in asked.items()
+    }

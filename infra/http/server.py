@@ -1,0 +1,183 @@
+"""``driftloop serve``: the reference server as a process, from binding its port to its last event sent.
+
+Stopping, within five seconds: readiness says no; no new connections; requests under way end (3 s at most);
+followers stop; what was emitted is sent (1.5 s at most, the rest waits on disk for the next start).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+
+from ...models.registry.artifacts import ArtifactStore
+from ...models.registry.signing import load_verifier
+from ...schemas.errors import SettingsError, SpecError
+from ...streams.serve.client import Client
+from ...streams.serve.hot.model import HotModel
+from ..control.specs import model_specs
+from ..hash_key import find_hasher
+from ..settings import Settings
+from ..wiring import open_spill
+from .app import Draining, create_app
+from .auth import Guard, check_exposure, find_tokens
+from .limits import MAX_CONNECTIONS, LimitedHttp
+
+__all__ = ["create_app", "open_models", "run_server"]
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 3
+_LAST_EVENTS_S = 1.5
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModels:
+    """Models that are followed, and the client that they emit through."""
+
+    models: tuple[HotModel, ...]
+    client: Client
+
+
+@contextmanager
+def open_models(settings: Settings, names: Iterable[str], role: str) -> Generator[OpenModels]:
+    """Follows the models as this instance of ``role``; closes all at the end.
+
+    Raises SettingsError, StateError.
+    """
+    connection = settings.connection()
+    hasher = find_hasher(settings, create=True)
+    instance = settings.instance(role)
+    keys_dir = settings.keys_path()
+    store = ArtifactStore(settings.store_url())
+    spill = open_spill(settings, settings.state_dir / role / instance / "spill")
+    client = Client(connection, hasher=hasher, spill=spill)
+    models: list[HotModel] = []
+    try:
+        for name in names:
+            models.append(
+                HotModel(
+                    name,
+                    connection=connection,
+                    client=client,
+                    store=store,
+                    verifier=lambda: load_verifier(keys_dir),
+                    state_dir=settings.state_dir / role / instance,
+                    server_id=instance,
+                    hasher=hasher,
+                )
+            )
+        yield OpenModels(tuple(models), client)
+    finally:
+        if models:
+            with ThreadPoolExecutor(len(models)) as closing:  # together: each may wait for its follower
+                list(closing.map(HotModel.close, models))
+        client.close(_LAST_EVENTS_S)
+        if client.stats.dropped:
+            log.warning("%d events were dropped since the start", client.stats.dropped)
+
+
+def published_models(settings: Settings) -> tuple[str, ...]:
+    """Every model with a published spec. Raises SpecError when there is none."""
+    names = tuple(sorted(model_specs(settings.connection())))
+    if not names:
+        raise SpecError(str(settings.config), ("no model is published: publish it with `driftloop apply`",))
+    return names
+
+
+def run_server(
+    settings: Settings, names: Sequence[str], *, announce: Callable[[str], None] = log.info
+) -> None:
+    """Serves until SIGTERM or Ctrl-C. ``names``: which models; none: all that are published.
+
+    Raises SettingsError when the address is taken, cannot be had or is public without a token, StateError,
+    SpecError.
+    """
+    tokens = find_tokens(settings)
+    check_exposure(settings.http_host, tokens)
+    wanted = tuple(dict.fromkeys(names)) or published_models(settings)
+    listening = _bind(settings.http_host, settings.http_port)
+    draining = Draining()
+    with listening, open_models(settings, wanted, "serve") as opened:
+        server = _Server(
+            uvicorn.Config(
+                Guard(create_app(opened.models, opened.client, draining=draining), tokens),
+                http=LimitedHttp,
+                ws="none",
+                limit_concurrency=MAX_CONNECTIONS,
+                server_header=False,
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                timeout_graceful_shutdown=_DRAIN_S,
+            ),
+            draining,
+        )
+        host, port = listening.getsockname()[:2]
+        announce(f"serving {', '.join(wanted)} on http://{host}:{port}")
+        with _signals_are_only_noted():
+            server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, draining: Draining) -> None:
+        super().__init__(config)
+        self._draining = draining
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._draining.on = True
+        super().handle_exit(sig, frame)
+
+
+@contextmanager
+def _signals_are_only_noted() -> Generator[None]:
+    """uvicorn raises the signal that stopped it once more at its end.
+
+    Without this the process would die there, with its followers open and its last events unsent.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    log.info("stopped by %s", signal.Signals(number).name)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Its protocol is named, because asyncio turns Nagle's algorithm off only where it is: a socket made without
+    answers each kept-alive request 40 ms late (measured), waiting for the client's delayed acknowledgement.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, port))
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        return listening
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error}; choose another with DRIFTLOOP_HTTP_HOST and "
+            "DRIFTLOOP_HTTP_PORT (0 takes a free port)"
+        ) from error

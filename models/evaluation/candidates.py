@@ -1,0 +1,120 @@
+"""Candidates: every learner of the spec, taught the rows after the change alone or mixed with older ones.
+
+After a sudden change the old rows teach the wrong thing; after a mild one they are most of what there is to
+learn from. The validation rows choose (Brier's score, or the mean error of numbers): they are few, so a
+proper score, which uses every probability, tells candidates apart where counting errors would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...schemas.serving import FeatureSpec
+from ...schemas.spec.model import Learner as LearnerSpec
+from ...schemas.spec.model import ModelSpec
+from ..formats.fitted import Fitted, LearningError
+from ..formats.learners import make_learner
+from ..formats.loaders import load
+from ..rows import LabelledRow
+from .paired_errors import errors_of, squared_errors
+from .split import Split
+
+Mix = Literal["after", "mix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A learner and the rows it is taught: those ``after`` the change, or a ``mix`` with older ones."""
+
+    learner: LearnerSpec
+    mix: Mix
+
+    @property
+    def name(self) -> str:
+        return f"{self.learner.kind}/{self.mix}"
+
+    def parameters(self) -> dict[str, Any]:
+        return self.learner.model_dump(mode="json") | {"rows": self.mix}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen candidate, refitted on everything but the hold-out."""
+
+    candidate: Candidate
+    fitted: Fitted
+    validation: dict[str, float]
+    validation_rows: int
+    """0 when there was nothing to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Fits candidates to rows: the spec's task, the columns and classes all candidates share, the seed."""
+
+    spec: ModelSpec
+    features: tuple[FeatureSpec, ...]
+    classes: tuple[str, ...] | None
+    seed: int
+
+    def fit(self, learner: LearnerSpec, rows: Sequence[LabelledRow]) -> Fitted:
+        """Raises LearningError when these rows cannot teach this learner."""
+        if not rows:
+            raise LearningError("there are no rows to learn from")
+        if not self.features:
+            raise LearningError("the rows have no features to learn from")
+        return make_learner(learner).fit(
+            [row.features for row in rows],
+            [row.label for row in rows],
+            features=self.features,
+            classes=self.classes,
+            task=self.spec.task,
+            seed=self.seed,
+        )
+
+
+def choose(teacher: Teacher, parts: Split) -> Choice:
+    """Raises LearningError, naming every candidate's reason, when none can learn."""
+    candidates = [Candidate(learner, "after") for learner in teacher.spec.learner]
+    if parts.older:
+        candidates += [Candidate(learner, "mix") for learner in teacher.spec.learner]
+    scores: dict[int, float] = {}
+    reasons: list[str] = []
+    if len(candidates) > 1:
+        for place, candidate in enumerate(candidates):
+            try:
+                scores[place] = _score(teacher, candidate, parts)
+            except LearningError as error:
+                reasons.append(f"{candidate.name}: {error}")
+    else:
+        scores[0] = 0.0
+    by_score = sorted(scores, key=lambda place: (scores[place], place))
+    for place in by_score:
+        candidate = candidates[place]
+        try:
+            fitted = teacher.fit(candidate.learner, _taught(candidate, parts, parts.teach))
+        except LearningError as error:
+            reasons.append(f"{candidate.name}: {error}")
+            continue
+        if len(candidates) == 1:
+            return Choice(candidate, fitted, {}, 0)
+        named = {f"{i}:{candidates[i].name}": scores[i] for i in by_score}
+        return Choice(candidate, fitted, named, parts.validation_rows)
+    raise LearningError("; ".join(dict.fromkeys(reasons)))
+
+
+def _score(teacher: Teacher, candidate: Candidate, parts: Split) -> float:
+    """Mean loss on the validation rows of a model that has not seen them; smaller is better."""
+    fitted = teacher.fit(candidate.learner, _taught(candidate, parts, parts.train()))
+    rows = parts.validation()
+    answers = load(fitted, fitted.data).predict([row.features for row in rows])
+    labels = [row.label for row in rows]
+    if teacher.spec.task == "classification":
+        return float(squared_errors(answers, labels).mean())
+    return float(errors_of("regression", [answer.prediction for answer in answers], labels).mean())
+
+
+def _taught(candidate: Candidate, parts: Split, teach: tuple[LabelledRow, ...]) -> tuple[LabelledRow, ...]:
+    return (*parts.older, *teach) if candidate.mix == "mix" else teach

@@ -1,0 +1,152 @@
+"""The experiment: a candidate against the champion on rows that neither was trained on.
+
+1. Rows whose values are not of their feature's type are left out. 2. The newest rows are held out (split.py).
+3. The validation rows choose a candidate, which is fitted again on everything but the hold-out
+(candidates.py). 4. The hold-out is looked at once: candidate and champion answer it, and every gate gives its
+verdict (gates.py). With no champion, the constant answer is what must be beaten.
+
+A pure function of its input and the clock, and the clock only reaches timings and the latency gate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any
+
+from ...schemas.runs import GateVerdict, Interval, Lineage
+from ...schemas.serving import Manifest, Reference, SelfTestRow
+from ...schemas.spec.model import ModelSpec
+from ..formats.features import FeatureEncoder, infer_features
+from ..formats.fitted import Fitted, LearningError
+from ..registry.self_test import build_self_test
+from ..rows import LabelledRow
+from .candidates import Teacher, choose
+from .hold_out import Hearing
+from .split import Split, lineage, split
+
+MIN_ROWS = 5  # to teach, and to judge: with fewer no test could ever say yes
+_PACKAGES = ("driftloop", "numpy", "scikit-learn", "onnx", "onnxruntime", "river", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentInput:
+    """``champion_saw``: ids of rows that taught the champion, ``champion_saw_until_ts``: rows up to then
+    may have; neither are held out. ``rows_before_change`` may be empty, rows may come in any order."""
+
+    spec: ModelSpec
+    rows_before_change: tuple[LabelledRow, ...]
+    rows_after_change: tuple[LabelledRow, ...]
+    champion: tuple[Manifest, bytes] | None
+    seed: int
+    champion_saw: frozenset[str] = frozenset()
+    champion_saw_until_ts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentResult:
+    """``passed``: every gate did. The candidate and what goes with it are absent only when nothing was
+    learned; ``why`` then says what was missing."""
+
+    passed: bool
+    why: str
+    candidate: Fitted | None = None
+    lineage: Lineage | None = None
+    metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
+    gates: tuple[GateVerdict, ...] = ()
+    reference: Reference | None = None
+    self_test: tuple[SelfTestRow, ...] = ()
+    learner: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def run_experiment(
+    given: ExperimentInput,
+    *,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    on_trained: Callable[[], None] = lambda: None,
+) -> ExperimentResult:
+    """``on_trained`` is called between training and judging, when there is something to judge.
+
+    Raises ArtifactError when the champion's artifact cannot be loaded, SpecError for a wrong spec.
+    """
+    started = clock_ns()
+    before, after = _usable(given)
+    parts = split(
+        before,
+        after,
+        given.spec.window,
+        champion_saw=given.champion_saw,
+        champion_saw_until_ts=given.champion_saw_until_ts,
+    )
+    if len(parts.teach) < MIN_ROWS or len(parts.holdout) < MIN_ROWS:
+        return ExperimentResult(False, _too_few(given, parts))
+    try:
+        choice = choose(_teacher(given, parts), parts)
+    except LearningError as error:
+        return ExperimentResult(False, f"nothing could be learned: {error}")
+    trained = clock_ns()
+    on_trained()
+    hearing = Hearing.of(given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns)
+    verdicts = hearing.verdicts()
+    judged = clock_ns()
+    old_rows = len(parts.older) if choice.candidate.mix == "mix" else 0
+    return ExperimentResult(
+        passed=all(verdict.passed for verdict in verdicts),
+        why=_why(verdicts, left_out=len(given.rows_after_change) - len(after)),
+        candidate=choice.fitted,
+        lineage=lineage(parts, old_rows=old_rows, validation_rows=choice.validation_rows),
+        metrics=hearing.metrics(),
+        gates=verdicts,
+        reference=hearing.reference(),
+        self_test=build_self_test(hearing.candidate, [row.features for row in parts.holdout]),
+        learner=choice.candidate.learner.kind,
+        parameters=choice.candidate.parameters() | {"validation": choice.validation},
+        timings_ms={"train": (trained - started) / 1e6, "judge": (judged - trained) / 1e6},
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what determines a training run's result, for its record."""
+    versions = {"python": python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an optional learner's library
+    return versions
+
+
+def _usable(given: ExperimentInput) -> tuple[list[LabelledRow], list[LabelledRow]]:
+    """Rows before and after the change whose values are of their features' types."""
+    everyone = (*given.rows_before_change, *given.rows_after_change)
+    accepts = FeatureEncoder(infer_features(given.spec, [row.features for row in everyone])).accepts
+    before = [row for row in given.rows_before_change if accepts(row.features)]
+    return before, [row for row in given.rows_after_change if accepts(row.features)]
+
+
+def _teacher(given: ExperimentInput, parts: Split) -> Teacher:
+    taught = (*parts.older, *parts.teach)
+    classes = None
+    if given.spec.task == "classification":
+        classes = given.spec.classes or tuple(sorted({str(row.label) for row in taught}))
+    return Teacher(
+        given.spec, infer_features(given.spec, [row.features for row in taught]), classes, given.seed
+    )
+
+
+def _too_few(given: ExperimentInput, parts: Split) -> str:
+    return (
+        f"too few rows: {len(given.rows_after_change)} labelled after the change leave {len(parts.teach)} to "
+        f"teach and {len(parts.holdout)} to judge, and each needs {MIN_ROWS}"
+    )
+
+
+def _why(verdicts: tuple[GateVerdict, ...], *, left_out: int) -> str:
+    refusals = [f"{verdict.gate}: {verdict.reason}" for verdict in verdicts if not verdict.passed]
+    said = "refused by " + "; ".join(refusals) if refusals else f"better: {verdicts[0].reason}"
+    return f"{said}; {left_out} rows left out for values of the wrong type" if left_out else said

@@ -1,0 +1,94 @@
+"""Which rows teach, which choose among candidates, and which judge.
+
+Time runs one way: rows are ordered by (ts, prediction_id), the newest judge, those just before choose, the
+older teach. A row newer than the first judge never teaches, and one that taught the champion never judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...schemas.runs import Lineage
+from ...schemas.spec.model import Window
+from ..rows import LabelledRow
+
+VALIDATION = 0.2  # share of the teaching rows, newest, that chooses among candidates
+_SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """All oldest first. ``older`` is from before the change, ``teach`` and ``holdout`` from after it."""
+
+    older: tuple[LabelledRow, ...]
+    teach: tuple[LabelledRow, ...]
+    holdout: tuple[LabelledRow, ...]
+
+    @property
+    def validation_rows(self) -> int:
+        return math.ceil(len(self.teach) * VALIDATION)
+
+    def train(self) -> tuple[LabelledRow, ...]:
+        return self.teach[: len(self.teach) - self.validation_rows]
+
+    def validation(self) -> tuple[LabelledRow, ...]:
+        return self.teach[len(self.teach) - self.validation_rows :]
+
+
+def split(
+    before: Sequence[LabelledRow],
+    after: Sequence[LabelledRow],
+    window: Window,
+    *,
+    champion_saw: frozenset[str] = frozenset(),
+    champion_saw_until_ts: int | None = None,
+) -> Split:
+    """The newest ``window.holdout`` of the rows after the change that the champion never saw are held out."""
+    ordered = sorted(after, key=_in_time)[-window.max_rows :]
+    wanted = math.ceil(len(ordered) * window.holdout)
+    fresh = [
+        row
+        for row in ordered
+        if row.prediction_id not in champion_saw
+        and (champion_saw_until_ts is None or row.ts > champion_saw_until_ts)
+    ]
+    holdout = fresh[-wanted:] if wanted else []
+    teach = [row for row in ordered if _in_time(row) < _in_time(holdout[0])] if holdout else ordered
+    room = min(window.old_rows, window.max_rows - len(teach))
+    older = sorted(before, key=_in_time)[-room:] if room > 0 else []
+    return Split(tuple(older), tuple(teach), tuple(holdout))
+
+
+def lineage(parts: Split, *, old_rows: int, validation_rows: int) -> Lineage:
+    """What taught and judged, by position in the log and by digest; ``old_rows`` older ones were used."""
+    older = parts.older[len(parts.older) - old_rows :]
+    used = (*older, *parts.teach, *parts.holdout)
+    spans: dict[str, tuple[int, int]] = {}
+    for row in used:
+        first, last = spans.get(str(row.partition), (row.seq, row.seq))
+        spans[str(row.partition)] = (min(first, row.seq), max(last, row.seq))
+    return Lineage(
+        partitions={partition: spans[partition] for partition in sorted(spans, key=int)},
+        rows=len(used),
+        train_rows=len(older) + len(parts.teach) - validation_rows,
+        validation_rows=validation_rows,
+        holdout_rows=len(parts.holdout),
+        old_rows=old_rows,
+        digest=_digest(used),
+    )
+
+
+def _in_time(row: LabelledRow) -> tuple[int, str]:
+    return row.ts, row.prediction_id
+
+
+def _digest(rows: Iterable[LabelledRow]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        for part in (row.prediction_id, str(row.version), repr(row.label)):
+            digest.update(part.encode())
+            digest.update(_SEPARATOR)
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What learners give and loaders take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...schemas.errors import Error
+from ...schemas.serving import ArtifactFormat, FeatureSpec, Task
+from .features import Row
+
+
+class LearningError(Error):
+    """A learner cannot learn from these rows, e.g. because all labels are the same."""
+
+
+class AnswerError(Error):
+    """A model's answer to a row is no answer: not a number. That request failed; others may not."""
+
+
+def classes_present(labels: Sequence[str | float], classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes that labels name, in the order given (absent: sorted). Raises LearningError below two."""
+    present = {str(label) for label in labels}
+    kept = tuple(name for name in (classes or sorted(present)) if name in present)
+    if len(kept) < 2:
+        raise LearningError(f"needs labels of at least two classes to learn from, got {list(kept)}")
+    if len(kept) < len(present):
+        raise LearningError(f"the labels name classes that are not stated: {sorted(present - set(kept))}")
+    return kept
+
+
+class ModelSignature(Protocol):
+    """What a loader must know of a model; a Manifest and a Fitted both are one."""
+
+    @property
+    def format(self) -> ArtifactFormat: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model as bytes in an allowed format; ``classes`` in the order of the model's scores."""
+
+    format: ArtifactFormat
+    data: bytes
+    features: tuple[FeatureSpec, ...]
+    classes: tuple[str, ...] | None
+    task: Task = "classification"
+
+
+class Learner(Protocol):
+    """Something that learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
+
+    Raises LearningError when the rows cannot teach it.
+    """
+
+    def fit(
+        self,
+        rows: Sequence[Row],
+        labels: Sequence[str | float],
+        *,
+        features: tuple[FeatureSpec, ...],
+        classes: tuple[str, ...] | None,
+        task: Task,
+        seed: int,
+    ) -> Fitted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: a class name or a number; ``scores`` per class where the model has them."""
+
+    prediction: str | float
+    scores: dict[str, float] | None = None
+
+
+class Predictor(Protocol):
+    """A loaded model. Thread safe: ``predict`` may run from many threads at once."""
+
+    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer per row.
+
+        Raises FeatureError when a value is not of its feature's type, AnswerError when an answer is not a
+        number; a model that somebody brought may raise what its runtime raises.
+        """
+        ...

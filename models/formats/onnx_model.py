@@ -1,0 +1,188 @@
+"""ONNX models: driftloop's own and ones that people bring.
+
+Inputs: one float matrix (features in order), or one named input per feature (float, whole number, bool,
+string). Outputs: scores alone (a tensor, one column per class in the order of ``classes``), a label beside
+scores (a tensor, or sklearn-onnx's list of {class: probability}), a label alone, or a regression's number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ...schemas.base import ClassValue, FeatureValue, class_name
+from ...schemas.errors import ArtifactError
+from ...schemas.serving import FeatureSpec
+from .features import FeatureEncoder, FeatureError, Row
+from .fitted import Answer, AnswerError, ModelSignature
+from .onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, AnyArray, OnnxSession
+
+_PROBABILITY_SLACK = 1e-3  # float32 probabilities of many classes add up to one only this well
+
+
+class OnnxPredictor:
+    """Answers with an ONNX model. Thread safe, as onnxruntime's sessions are."""
+
+    def __init__(self, signature: ModelSignature, data: bytes) -> None:
+        """Raises ArtifactError when the model's inputs or outputs are not what the signature says."""
+        session = OnnxSession(data)
+        self._run = session.run
+        self._feed = (
+            _matrix_feed(session, signature) if session.takes_matrix() else _named_feed(session, signature)
+        )
+        if signature.task == "regression":
+            value = session.number_output()
+            if value is None:
+                raise ArtifactError("a regression needs an output of numbers, and it has none")
+            self._outputs, self._answers = [value], _numbers
+            return
+        classes = signature.classes
+        if not classes:
+            raise ArtifactError("a classification needs its classes named, and the manifest names none")
+        label, scores = session.label_output(), session.score_output()
+        if label is None and scores is None:
+            raise ArtifactError("it has neither an output of labels nor one of scores")
+        self._outputs = [name for name in (label, scores) if name is not None]
+        self._answers = _reader(classes, has_label=label is not None, has_scores=scores is not None)
+
+    def predict(self, rows: Sequence[Row]) -> list[Answer]:
+        """See ``Predictor.predict``."""
+        if not rows:
+            return []
+        return self._answers(self._run(self._outputs, self._feed(rows)))
+
+
+def _matrix_feed(
+    session: OnnxSession, signature: ModelSignature
+) -> Callable[[Sequence[Row]], dict[str, AnyArray]]:
+    port = session.inputs[0]
+    name, width, features = port.name, port.shape[1], len(signature.features)
+    if width is not None and width != features:
+        raise ArtifactError(f"it takes {width} features, and {features} are stated")
+    encode = FeatureEncoder(signature.features).encode
+    if port.kind == "tensor(double)":
+        return lambda rows: {name: encode(rows).astype(np.float64)}
+    return lambda rows: {name: encode(rows)}
+
+
+def _named_feed(
+    session: OnnxSession, signature: ModelSignature
+) -> Callable[[Sequence[Row]], dict[str, AnyArray]]:
+    features = {feature.name: feature for feature in signature.features}
+    inputs = {port.name for port in session.inputs}
+    if inputs != set(features):
+        missing, extra = sorted(inputs - set(features)), sorted(set(features) - inputs)
+        raise ArtifactError(
+            f"its inputs are not the stated features (not stated: {missing}; not taken: {extra})"
+        )
+    columns = [
+        (port.name, _column_feed(features[port.name], port.kind), (-1, *(1,) * (len(port.shape) - 1)))
+        for port in session.inputs
+    ]
+    return lambda rows: {
+        name: column([row.get(name) for row in rows]).reshape(shape) for name, column, shape in columns
+    }
+
+
+def _column_feed(feature: FeatureSpec, kind: str) -> Callable[[Sequence[FeatureValue]], AnyArray]:
+    name = feature.name
+    if kind == "tensor(string)":
+        return lambda values: np.array(["" if v is None else class_name(v) for v in values], dtype=object)
+    if kind in FLOAT_TENSORS:
+        encode, dtype = FeatureEncoder([feature]).encode, FLOAT_TENSORS[kind]
+        return lambda values: encode([{name: value} for value in values]).astype(dtype)
+    if kind in WHOLE_TENSORS:
+        dtype = WHOLE_TENSORS[kind]
+        return lambda values: np.array([_whole(name, value) for value in values], dtype=dtype)
+    if kind == "tensor(bool)":
+        return lambda values: np.array([bool(_whole(name, value)) for value in values], dtype=np.bool_)
+    raise ArtifactError(
+        f"input {name} is a {kind}: only float, double, int64, int32, bool and string are served"
+    )
+
+
+def _whole(name: str, value: FeatureValue) -> int:
+    if isinstance(value, str) or value is None or value != value // 1:
+        raise FeatureError(f"feature {name}: this model takes whole numbers without null, got {value!r}")
+    return int(value)
+
+
+def _numbers(outputs: list[Any]) -> list[Answer]:
+    values = cast("AnyArray", outputs[0]).reshape(-1).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise _no_number()
+    return [Answer(value) for value in values.tolist()]
+
+
+def _no_number() -> AnswerError:
+    return AnswerError("the model answers NaN or infinity: does it take nulls, and numbers this large?")
+
+
+def _reader(
+    classes: tuple[str, ...], *, has_label: bool, has_scores: bool
+) -> Callable[[list[Any]], list[Answer]]:
+    if not has_label:
+        return lambda outputs: _by_scores(classes, outputs[0])
+    name = label_names(classes)
+    if not has_scores:
+        return lambda outputs: [Answer(name(label)) for label in _flat(outputs[0])]
+    return lambda outputs: [
+        Answer(name(label), scores if are_probabilities(scores) else None)
+        for label, scores in zip(_flat(outputs[0]), _score_dicts(classes, outputs[1]), strict=True)
+    ]
+
+
+def _flat(labels: AnyArray) -> list[ClassValue]:
+    return cast("list[ClassValue]", labels.reshape(-1).tolist())
+
+
+def _by_scores(classes: tuple[str, ...], scores: Any) -> list[Answer]:
+    answers: list[Answer] = []
+    for of_class in _score_dicts(classes, scores):
+        best = max(of_class, key=of_class.__getitem__)
+        if not math.isfinite(sum(of_class.values())):
+            raise _no_number()
+        answers.append(Answer(best, of_class))
+    return answers
+
+
+def _score_dicts(classes: tuple[str, ...], scores: Any) -> list[dict[str, float]]:
+    if isinstance(scores, list):  # sklearn-onnx's ZipMap
+        maps = cast("list[dict[ClassValue, float]]", scores)
+        name = label_names(classes)
+        named = [{name(label): score for label, score in one.items()} for one in maps]
+        return [{known: one.get(known, 0.0) for known in classes} for one in named]
+    table = cast("AnyArray", scores)
+    if len(classes) == 2 and (table.ndim == 1 or table.shape[1] == 1):
+        first, second = classes
+        return [
+            {first: 1.0 - score, second: score} for score in cast("list[float]", table.reshape(-1).tolist())
+        ]
+    if table.ndim != 2 or table.shape[1] != len(classes):
+        raise ArtifactError(f"it scores in shape {table.shape}, and {len(classes)} classes are stated")
+    return [dict(zip(classes, row, strict=True)) for row in cast("list[list[float]]", table.tolist())]
+
+
+def are_probabilities(scores: dict[str, float]) -> bool:
+    """Some classifiers put margins where others put probabilities; nobody should read those as such."""
+    low = min(scores.values())
+    return low >= -_PROBABILITY_SLACK and abs(sum(scores.values()) - 1.0) <= _PROBABILITY_SLACK
+
+
+def label_names(classes: tuple[str, ...]) -> Callable[[ClassValue], str]:
+    """How a label names a class: by its name or, where no class is named like a number, by its position."""
+    known = set(classes)
+    by_position = not any(name.lstrip("-").isdigit() for name in classes)
+
+    def name(label: ClassValue) -> str:
+        named = class_name(label)
+        if named in known:
+            return named
+        if by_position and isinstance(label, int) and 0 <= int(label) < len(classes):
+            return classes[int(label)]
+        raise ArtifactError(f"it answers {named!r}, which is none of its classes {list(classes)}")
+
+    return name

@@ -1,0 +1,190 @@
+"""Artifacts and manifests by digest, on any fsspec file system (a folder, S3, GCS, …).
+
+Layout: ``<root>/<model>/artifacts/<sha256>`` and ``<root>/<model>/manifests/<sha256>.json``. Paths are made
+of a checked model name and a checked digest only, so nothing from the wire can lead out of the root; in a
+local store no link below the root is followed either. Reading stops at the size limit and gives bytes only
+once their digest was seen to be right. Writing is idempotent; a local file appears whole or not at all. On
+failure: nothing half-written is ever visible under a digest, and what is not referenced yet is harmless.
+What the store's URL holds of secrets is kept out of every message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
+from fsspec.implementations.local import LocalFileSystem
+
+from ...schemas.base import MODEL_NAME_PATTERN
+from ...schemas.errors import ArtifactError, DecodeError, SettingsError
+from ...schemas.serving import Manifest
+from ..formats.loaders import MAX_ARTIFACT_BYTES
+from .confined_files import open_confined, write_confined
+
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a profile of a thousand features with a thousand categories fits
+
+_MODEL = re.compile(MODEL_NAME_PATTERN)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHUNK_BYTES = 1024 * 1024
+_SECRET_CHARS = 4  # a password shorter than this would blot out half of a message
+
+
+class MissingArtifact(ArtifactError):
+    """Nothing of that digest is in the store (yet, if the store is slow to show what was written)."""
+
+
+class ArtifactStore:
+    """A content-addressed store below one root. Thread safe where its file system is."""
+
+    def __init__(self, url: str) -> None:
+        """``url``: a folder or any fsspec URL. Raises SettingsError when its file system is unknown."""
+        try:
+            # A remembered listing would hide what another process has stored since.
+            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
+        except (ImportError, ValueError) as error:
+            told = without_secrets(secrets_of(url), f"artifact store {url!r} cannot be opened: {error}")
+            raise SettingsError(told) from None
+        self._secrets = secrets_of(url)
+        self._fs = fs
+        self._root = root.rstrip("/")
+        self._local = isinstance(fs, LocalFileSystem)
+
+    def put_artifact(self, model: str, data: bytes) -> str:
+        """Stores the bytes; gives their sha256. Raises OSError when the file system does."""
+        return self._put(model, "artifacts", "", data)
+
+    def get_artifact(self, model: str, sha256: str, max_bytes: int = MAX_ARTIFACT_BYTES) -> bytes:
+        """The bytes of that digest. Raises MissingArtifact; ArtifactError when too many or altered."""
+        return self._get(model, "artifacts", "", sha256, max_bytes)
+
+    def put_manifest(self, manifest: Manifest) -> str:
+        """Stores the manifest; gives the sha256 of its bytes, which names it in model updates."""
+        return self._put(manifest.model, "manifests", ".json", manifest.encode())
+
+    def get_manifest(self, model: str, sha256: str) -> Manifest:
+        """The manifest of that digest; its signature is for the caller to verify.
+
+        Raises ArtifactError when it is missing, altered, no manifest or another model's.
+        """
+        data = self._get(model, "manifests", ".json", sha256, MAX_MANIFEST_BYTES)
+        try:
+            manifest = Manifest.decode(data)
+        except DecodeError as error:
+            raise ArtifactError(f"manifest {sha256[:12]}… of {model}: {error.reason}") from error
+        if manifest.model != model:
+            raise ArtifactError(f"manifest {sha256[:12]}… is of model {manifest.model}, not {model}")
+        return manifest
+
+    def list_manifests(self, model: str) -> list[Manifest]:
+        """Every stored manifest, by version and refresh. Raises ArtifactError when one is altered."""
+        folder = f"{self._root}/{_checked_model(model)}/manifests"
+        try:
+            with self._secrets_kept():
+                names = cast("list[str]", self._fs.ls(folder, detail=False))
+        except FileNotFoundError:
+            return []
+        digests = [digest for name in names if _SHA256.fullmatch(digest := _digest_in(name))]
+        manifests = [self.get_manifest(model, digest) for digest in sorted(digests)]
+        return sorted(
+            manifests, key=lambda manifest: (manifest.version, manifest.refresh, manifest.created_ms)
+        )
+
+    def _parts(self, model: str, kind: str, sha256: str, suffix: str) -> tuple[str, str, str]:
+        if _SHA256.fullmatch(sha256) is None:
+            raise ArtifactError(f"{sha256[:80]!r} is not a sha256 in hex")
+        return (_checked_model(model), kind, f"{sha256}{suffix}")
+
+    def _put(self, model: str, kind: str, suffix: str, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        parts = self._parts(model, kind, sha256, suffix)
+        if self._local:
+            write_confined(Path(self._root), parts, data)
+            return sha256
+        with self._secrets_kept():
+            self._fs.makedirs("/".join((self._root, *parts[:-1])), exist_ok=True)
+            self._fs.pipe_file("/".join((self._root, *parts)), data)  # an object is shown when complete
+        return sha256
+
+    def _get(self, model: str, kind: str, suffix: str, sha256: str, max_bytes: int) -> bytes:
+        parts = self._parts(model, kind, sha256, suffix)
+        what = f"{kind[:-1]} {sha256[:12]}… of {model}"
+        try:
+            with self._secrets_kept(), self._open(parts) as file:
+                data = _read_at_most(file, max_bytes)
+        except FileNotFoundError as error:
+            raise MissingArtifact(f"{what} is not in the store") from error
+        if data is None:
+            raise ArtifactError(f"{what} has more than the {max_bytes} bytes allowed")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ArtifactError(f"{what} was altered: its bytes do not have that digest")
+        return data
+
+    @contextmanager
+    def _open(self, parts: tuple[str, ...]) -> Generator[IO[bytes]]:
+        if self._local:
+            with open_confined(Path(self._root), parts) as file:
+                yield file
+        else:
+            with self._fs.open("/".join((self._root, *parts)), "rb") as file:
+                yield file
+
+    @contextmanager
+    def _secrets_kept(self) -> Generator[None]:
+        """Each file system fails in its own way; here all do with OSError.
+
+        They tell the whole URL then, and that would reach acknowledgements.
+        """
+        try:
+            yield
+        except (ArtifactError, FileNotFoundError):
+            raise
+        except Exception as error:
+            told = repr(error)
+            secret = any(secret in told for secret in self._secrets)
+            if isinstance(error, OSError) and not secret:
+                raise
+            raise OSError(without_secrets(self._secrets, told)) from (None if secret else error)
+
+
+def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
+    """All of the file; None as soon as it is known to be more."""
+    data = bytearray()
+    while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(data))):
+        data += chunk
+        if len(data) > max_bytes:
+            return None
+    return bytes(data)
+
+
+def secrets_of(url: str) -> tuple[str, ...]:
+    """A store's password and what its URL's query says, as written and as meant; longest first."""
+    split = urlsplit(url.rpartition("::")[2])
+    _, _, host = split.netloc.rpartition("@")
+    password = split.netloc.removesuffix(f"@{host}").partition(":")[2] if "@" in split.netloc else ""
+    written = {password, *(value for _, value in parse_qsl(split.query))}
+    known = written | {unquote(secret) for secret in written}
+    return tuple(sorted((one for one in known if len(one) >= _SECRET_CHARS), key=len, reverse=True))
+
+
+def without_secrets(secrets: tuple[str, ...], text: str) -> str:
+    """``text`` with each secret blotted out."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _checked_model(model: str) -> str:
+    # fullmatch, because `$` alone would let a name end in a newline
+    if _MODEL.fullmatch(model) is None:
+        raise ArtifactError(f"{model[:80]!r} is not a model name")
+    return model
+
+
+def _digest_in(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".json")

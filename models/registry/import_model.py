@@ -1,0 +1,205 @@
+"""Bring a model that already exists: what an ONNX file says of itself, checked against labelled rows.
+
+The rows (a CSV with a header) name the features, show what they hold, tell the classes, and become the
+version's reference profile and self-test. Whatever does not fit is said here, not at the first request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...schemas.errors import ArtifactError
+from ...schemas.serving import FeatureSpec, FeatureType, Reference, SelfTestRow, Task
+from ...schemas.spec.model import ModelSpec
+from ..evaluation.profile import build_reference
+from ..evaluation.timing import time_single_rows
+from ..formats.features import FeatureError, Row, infer_features
+from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
+from ..formats.onnx_model import OnnxPredictor, are_probabilities
+from ..formats.onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, OnnxSession
+from .reference_csv import ReferenceTable, read_reference_csv
+from .self_test import build_self_test
+
+__all__ = ["ManifestParts", "ReferenceTable", "build_manifest_parts", "inspect_onnx", "read_reference_csv"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestParts:
+    """What a registrar needs beside version, time and signature to make a Manifest."""
+
+    fitted: Fitted
+    reference: Reference
+    self_test: tuple[SelfTestRow, ...]
+
+
+def inspect_onnx(
+    data: bytes,
+    reference_rows: Sequence[Row],
+    labels: Sequence[str | float],
+    classes: tuple[str, ...] | None,
+    task: Task,
+) -> tuple[tuple[FeatureSpec, ...], tuple[str, ...] | None]:
+    """The model's features, in its order, and its classes, in the order of its scores.
+
+    ``classes`` as the spec names them; absent: those of the labels. A model that answers labels beside scores
+    shows their order itself; one of scores alone is taken to score in the order given (absent: sorted).
+    Raises ArtifactError saying what does not fit and what to do.
+    """
+    session = OnnxSession(data)
+    features = (
+        _matrix_features(session, reference_rows)
+        if session.takes_matrix()
+        else _named_features(session, reference_rows)
+    )
+    if task == "regression":
+        return features, None
+    known = classes or _sorted_classes({str(label) for label in labels})
+    if len(known) < 2:
+        raise ArtifactError(
+            f"the labels name {len(known)} class: state all classes, in the order of the scores"
+        )
+    strange = sorted({str(label) for label in labels} - set(known))
+    if strange:
+        raise ArtifactError(
+            f"the labels name {', '.join(strange)}, which are none of the classes {list(known)}"
+        )
+    predictor = OnnxPredictor(Fitted("onnx", data, features, known, task), data)
+    answers = _answers(predictor, reference_rows)
+    if session.label_output() is not None:
+        return features, _in_score_order(known, answers)
+    _check_scores(known, answers, labels)
+    return features, known
+
+
+def build_manifest_parts(
+    data: bytes,
+    table: ReferenceTable,
+    *,
+    task: Task,
+    classes: tuple[str, ...] | None = None,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> ManifestParts:
+    """Raises ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
+    features, known = inspect_onnx(data, table.rows, table.labels, classes, task)
+    fitted = Fitted("onnx", data, features, known, task)
+    predictor = OnnxPredictor(fitted, data)
+    answers = _answers(predictor, table.rows)
+    (latency_ms,) = time_single_rows([predictor], table.rows, clock_ns)
+    reference = build_reference(
+        table.rows,
+        features,
+        task=task,
+        holdout_predictions=[answer.prediction for answer in answers],
+        holdout_labels=table.labels,
+        holdout_segments=table.segments,
+        latency_p95_ms=float(np.quantile(latency_ms, 0.95)),
+    )
+    return ManifestParts(fitted, reference, build_self_test(predictor, _input_rows(features, table.rows)))
+
+
+def _matrix_features(session: OnnxSession, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:
+    width = session.inputs[0].shape[1]
+    names = list(rows[0])
+    if width is not None and width != len(names):
+        raise ArtifactError(
+            f"the model takes a matrix of {width} columns and the CSV has {len(names)} beside the label "
+            f"({', '.join(names)}): leave only the model's features, in its order"
+        )
+    inferred = {feature.name: feature for feature in infer_features(ModelSpec(), rows)}
+    features = tuple(inferred.get(name, FeatureSpec(name=name, type="number")) for name in names)
+    texts = [feature.name for feature in features if feature.type == "category"]
+    if texts:
+        raise ArtifactError(
+            f"the model takes one matrix of numbers, and {', '.join(texts)} hold text: write the numbers "
+            "that your model was trained on, or export it with one named input per feature"
+        )
+    return features
+
+
+def _named_features(session: OnnxSession, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:
+    missing = [port.name for port in session.inputs if port.name not in rows[0]]
+    if missing:
+        raise ArtifactError(
+            f"the model takes {', '.join(missing)}, which the CSV has no column for: name its columns like "
+            f"the model's inputs ({', '.join(port.name for port in session.inputs)})"
+        )
+    inferred = {feature.name: feature for feature in infer_features(ModelSpec(), rows)}
+    features: list[FeatureSpec] = []
+    for port in session.inputs:
+        kind = _feature_type(port.kind)
+        found = inferred.get(port.name)
+        if kind != "category" and found is not None and found.type == "category":
+            raise ArtifactError(f"the model takes {port.name} as a {port.kind}, and the CSV holds text there")
+        categories = found.categories if found is not None and kind == "category" else None
+        features.append(FeatureSpec(name=port.name, type=kind, categories=categories))
+    return tuple(features)
+
+
+def _feature_type(kind: str) -> FeatureType:
+    if kind in FLOAT_TENSORS or kind in WHOLE_TENSORS:
+        return "number"
+    return "bool" if kind == "tensor(bool)" else "category"
+
+
+def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
+    try:
+        return predictor.predict(rows)
+    except ArtifactError:
+        raise
+    except (FeatureError, AnswerError) as error:
+        raise ArtifactError(f"the model cannot answer the CSV's rows: {error}") from error
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise ArtifactError(f"the model fails on the CSV's rows: {error}") from error
+
+
+def _sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """As trainers number classes: whole numbers by value, others by name."""
+    whole = all(name.lstrip("-").isdigit() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
+
+
+def _in_score_order(known: tuple[str, ...], answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Which class each column of scores stands for, seen from the labels that go with its highest scores."""
+    together: Counter[tuple[int, str]] = Counter()
+    for answer in answers:
+        if answer.scores is not None:
+            scores = list(answer.scores.values())
+            together[scores.index(max(scores)), str(answer.prediction)] += 1
+    order: dict[int, str] = {}
+    for (column, name), _ in sorted(together.items(), key=lambda item: (-item[1], item[0])):
+        if column not in order and name not in order.values():
+            order[column] = name
+    rest = [name for name in known if name not in order.values()]
+    settled = tuple(order.get(column) or rest.pop(0) for column in range(len(known)))
+    if settled != known and len(known) - len(order) > 1:
+        raise ArtifactError(
+            f"the model does not score its classes in the order {list(known)}, and the CSV's rows do not "
+            "show which: state the classes in the order of its scores, or give rows of every class"
+        )
+    return settled
+
+
+def _check_scores(classes: tuple[str, ...], answers: Sequence[Answer], labels: Sequence[str | float]) -> None:
+    """Without a label output the scores decide alone, so they had better be what they are taken for."""
+    if not all(answer.scores is not None and are_probabilities(answer.scores) for answer in answers):
+        raise ArtifactError(
+            "the model's only output is not a probability per class: end it with a softmax (or, for two "
+            "classes and one column, a sigmoid)"
+        )
+    right = sum(answer.prediction == label for answer, label in zip(answers, labels, strict=True))
+    if len(classes) == 2 and right < len(answers) - right:
+        raise ArtifactError(
+            f"the model is right on {right} of {len(answers)} rows if it scores {list(classes)} in this "
+            f"order, and would be on more the other way round: state the classes as {list(reversed(classes))}"
+        )
+
+
+def _input_rows(features: Sequence[FeatureSpec], rows: Sequence[Row]) -> list[Row]:
+    """The rows with the model's features alone: a self-test needs no more, and a manifest is public."""
+    names = [feature.name for feature in features]
+    return [{name: row.get(name) for name in names} for row in rows]

@@ -1,0 +1,222 @@
+"""Ed25519 signatures of manifests and model updates, over canonical bytes.
+
+Canonical bytes: the event as JSON with sorted keys and only the fields that the record holds, without
+``signature``. A field that a newer writer added is kept and signed; a default that a newer reader added is
+not, so versions of driftloop verify each other's events.
+
+``keys_dir/signing.key`` (mode 0600) stays where the trainer runs; ``keys_dir/trusted/<key_id>.pub`` is all
+that a server needs. Several keys may be trusted at once; ``trusted/<key_id>.revoked`` ends that for one,
+whatever it signed and whenever. ``key_ring`` makes, changes and revokes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from ...schemas.errors import ArtifactError, SettingsError
+from ...schemas.serving import Manifest, ModelUpdate
+
+Signed = TypeVar("Signed", Manifest, ModelUpdate)
+
+SIGNING_KEY = "signing.key"
+TRUSTED = "trusted"
+REVOKED_SUFFIX = ".revoked"
+
+
+class RevokedKey(ArtifactError):
+    """It is signed with a key that was trusted once, and is no longer."""
+
+
+def canonical_bytes(event: Manifest | ModelUpdate) -> bytes:
+    """What is signed. The same before encoding, after decoding, and in another version of driftloop."""
+    fields = event.model_dump(exclude={"signature"}, exclude_none=True, exclude_unset=True)
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+
+
+def key_id_of(public: Ed25519PublicKey) -> str:
+    """The first 16 hex digits of the sha256 of the raw public key."""
+    return hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+
+
+class Verifier:
+    """Knows whom to trust. Servers hold one; it has no private key."""
+
+    def __init__(
+        self, trusted: Mapping[str, Ed25519PublicKey], revoked: Collection[str] = frozenset()
+    ) -> None:
+        self._trusted = dict(trusted)
+        self._revoked = frozenset(revoked)
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Whose signatures are believed."""
+        return frozenset(self._trusted) - self._revoked
+
+    def verify(self, event: Manifest | ModelUpdate) -> None:
+        """Raises ArtifactError when the event is unsigned, altered, or signed by nobody trusted.
+
+        RevokedKey where its key was revoked, whether or not the signature is right.
+        """
+        if event.signature and event.key_id in self._revoked:
+            what = type(event).__name__
+            raise RevokedKey(f"the {what} is signed with key {event.key_id[:16]!r}, which was revoked")
+        self.verify_history(event)
+
+    def verify_history(self, event: Manifest | ModelUpdate) -> None:
+        """As ``verify``, but what was signed before its key was revoked still tells what has been.
+
+        For the registrar, which must count on from there; nothing is ever served on the strength of this.
+        """
+        what = type(event).__name__
+        if not event.signature:
+            raise ArtifactError(f"the {what} carries no signature")
+        public = self._trusted.get(event.key_id)
+        if public is None:
+            raise ArtifactError(
+                f"the {what} is signed with key {event.key_id[:16]!r}, which is not trusted here: "
+                f"put its public key into the keys folder's {TRUSTED}/ if it should be"
+            )
+        try:
+            signature = base64.b64decode(event.signature, validate=True)
+            if base64.b64encode(signature).decode() != event.signature:
+                raise InvalidSignature  # other spellings of the same bytes: one event, one signature
+            public.verify(signature, canonical_bytes(event))
+        except (InvalidSignature, ValueError) as error:
+            raise ArtifactError(f"the {what}'s signature is wrong: it was altered or mis-signed") from error
+
+
+class Signer:
+    """Signs for the registrar."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self._key_id = key_id_of(private.public_key())
+
+    @property
+    def key_id(self) -> str:
+        return self._key_id
+
+    def sign(self, event: Signed) -> Signed:
+        """The event with ``key_id`` and ``signature``, exactly as a reader will decode it."""
+        # Through its own bytes: every field is then set, and numbers are what a reader will see.
+        unsigned = event.model_copy(update={"key_id": self._key_id, "signature": ""})
+        settled = type(event).decode(unsigned.encode())
+        signature = base64.b64encode(self._private.sign(canonical_bytes(settled))).decode()
+        return settled.model_copy(update={"signature": signature})
+
+    def verifier(self) -> Verifier:
+        """Trusts this signer alone."""
+        return Verifier({self._key_id: self._private.public_key()})
+
+
+def load_or_create_keypair(keys_dir: Path) -> Signer:
+    """The folder's signing key, made on first use; its public key is put among the trusted ones.
+
+    Raises SettingsError when the key file is no Ed25519 key, others may read it, or it was revoked.
+    """
+    path = keys_dir / SIGNING_KEY
+    keys_dir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        pem = new_private_pem()
+        create(path, pem, mode=0o600)
+    private = read_private(path)
+    public = private.public_key()
+    if key_id_of(public) in revoked_ids(keys_dir):
+        raise SettingsError(
+            f"{path} is key {key_id_of(public)}, which was revoked: sign with another one (`driftloop keys "
+            "new`, then `driftloop keys use KEY_ID`)"
+        )
+    trust(keys_dir, public)
+    return Signer(private)
+
+
+def trust(keys_dir: Path, public: Ed25519PublicKey) -> None:
+    """Puts a public key among the trusted ones."""
+    trusted = keys_dir / TRUSTED / f"{key_id_of(public)}.pub"
+    trusted.parent.mkdir(parents=True, exist_ok=True)
+    if not trusted.exists():
+        create(trusted, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
+
+
+def revoked_ids(keys_dir: Path) -> frozenset[str]:
+    """The keys that nothing is believed of any more."""
+    return frozenset(path.stem for path in (keys_dir / TRUSTED).glob(f"*{REVOKED_SUFFIX}"))
+
+
+def new_private_pem() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_verifier(keys_dir: Path) -> Verifier:
+    """Every key in ``keys_dir/trusted`` that is not revoked there.
+
+    Raises SettingsError for a file that is not what its name says.
+    """
+    trusted: dict[str, Ed25519PublicKey] = {}
+    for path in sorted((keys_dir / TRUSTED).glob("*.pub")):
+        try:
+            public = load_pem_public_key(path.read_bytes())
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"{path} is not a PEM public key: {error}") from error
+        if not isinstance(public, Ed25519PublicKey):
+            raise SettingsError(f"{path} is not an Ed25519 public key")
+        if key_id_of(public) != path.stem:
+            raise SettingsError(f"{path} holds another key: name it {key_id_of(public)}.pub")
+        trusted[path.stem] = public
+    return Verifier(trusted, revoked_ids(keys_dir))
+
+
+def create(path: Path, data: bytes, *, mode: int) -> None:
+    """Appears whole or not at all, and never replaces one that another process made meanwhile."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return  # another process was first, and its key is the one to use
+    finally:
+        temporary.unlink()
+
+
+def _check_mode(path: Path) -> None:
+    # Group read passes: that is how Kubernetes mounts a secret for a process that is not root.
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o037:
+        raise SettingsError(f"{path} has mode {mode:04o}, so others can read or replace it: chmod 600 {path}")
+
+
+def read_private(path: Path) -> Ed25519PrivateKey:
+    """Raises SettingsError when it is no Ed25519 key, or others may read it."""
+    _check_mode(path)
+    try:
+        private = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{path} is not a PEM private key without a password: {error}") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise SettingsError(f"{path} is not an Ed25519 private key")
+    return private

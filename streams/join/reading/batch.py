@@ -1,0 +1,225 @@
+"""One batch of an input partition, read: what each record is, where it belongs, and what cannot be used.
+
+A record belongs on the partition of its payload's prediction_id, whatever its key says. One that lies
+elsewhere (another partitioner, no key) is sent on to where it belongs, once: it carries where it came from,
+and if it is misplaced again, something is wrong that sending it on will not mend.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from ....schemas.events import DeadLetter
+from ....schemas.ids import event_id
+from ....schemas.topics import LABELS, PREDICTIONS, Topic
+from .events import PredictionEvent, ReadLabel, read_labels, read_predictions
+from .placement import ORIGIN_HEADER, partitions_of
+
+STAGE = "join"
+# Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
+MAX_LETTER_VALUE = 2_900_000
+MAX_LETTER_KEY = 4_096
+MAX_REASON = 1_000
+MAX_HEADER_BYTES = 65_536
+
+Header = tuple[str, str | bytes | None]
+Headers = Sequence[Header]
+Event = TypeVar("Event", PredictionEvent, ReadLabel)
+
+
+def _no_headers(_index: int) -> Headers:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of one topic partition, as columns. ``headers`` are asked for rarely."""
+
+    values: Sequence[bytes | None] = ()
+    keys: Sequence[bytes | None] = ()
+    offsets: Sequence[int] = ()
+    append_ms: Sequence[int] = ()
+    headers: Callable[[int], Headers] = _no_headers
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Refused(NamedTuple):
+    """What the joiner cannot use, and why."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    headers: Headers = ()
+
+    def letter(self, topic_name: str) -> bytes:
+        """The dead letter. Bytes that do not fit into one are cut, and the reason says so."""
+        reason, value, key, cut = self.reason[:MAX_REASON], self.value, self.key, None
+        if value is not None and len(value) > MAX_LETTER_VALUE:
+            reason = f"{reason} (value cut: the first {MAX_LETTER_VALUE} of {len(value)} bytes are here)"
+            value, cut = value[:MAX_LETTER_VALUE], True
+        if key is not None and len(key) > MAX_LETTER_KEY:
+            reason = f"{reason} (key cut: the first {MAX_LETTER_KEY} of {len(key)} bytes are here)"
+            key, cut = key[:MAX_LETTER_KEY], True
+        headers = self.headers
+        if sum(len(name) + len(content or b"") for name, content in headers) > MAX_HEADER_BYTES:
+            reason, headers, cut = f"{reason} (headers left out: too large)", (), True
+        return DeadLetter(
+            id=event_id("dead", topic_name, self.partition, self.offset),
+            stage=STAGE,
+            topic=topic_name,
+            partition=self.partition,
+            offset=self.offset,
+            append_ms=max(0, self.append_ms),
+            reason=reason,
+            key_b64=None if key is None else base64.b64encode(key).decode(),
+            value_b64=None if value is None else base64.b64encode(value).decode(),
+            headers_b64=tuple((name, _base64(content)) for name, content in headers) or None,
+            cut=cut,
+        ).encode()
+
+    def letter_key(self) -> bytes | None:
+        return None if self.key is None else self.key[:MAX_LETTER_KEY]
+
+
+def _base64(content: str | bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(_as_bytes(content)).decode()
+
+
+def _as_bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+class Rerouted(NamedTuple):
+    """A record for the partition where it belongs, as it was, with its origin among the headers."""
+
+    topic: Topic
+    partition: int
+    key: bytes
+    value: bytes
+    headers: list[Header]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events in their partitions' order; None where a record is refused or belongs elsewhere.
+
+    ``heads``: of the predictions' outcomes. ``label_ids``: the labels' prediction ids as bytes.
+    """
+
+    prediction_records: Records
+    label_records: Records
+    predictions: list[PredictionEvent | None] = field(default_factory=list[PredictionEvent | None])
+    heads: list[bytes] = field(default_factory=list[bytes])
+    labels: list[ReadLabel | None] = field(default_factory=list[ReadLabel | None])
+    label_ids: list[bytes] = field(default_factory=list[bytes])
+    refused: list[Refused] = field(default_factory=list[Refused])
+    rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
+
+    def __len__(self) -> int:
+        return len(self.prediction_records) + len(self.label_records)
+
+    def models(self) -> set[str]:
+        return {event.model for event in self.predictions if event is not None}
+
+    def ids(self) -> list[str]:
+        """An id of two records comes twice."""
+        ids = [event.prediction_id for event in self.predictions if event is not None]
+        ids += [label.prediction_id for label in self.labels if label is not None]
+        return ids
+
+
+class Reader:
+    """Reads batches of one input partition out of ``partitions``."""
+
+    def __init__(self, partition: int, partitions: int) -> None:
+        self.partition = partition
+        self._partitions = partitions
+
+    def read(
+        self,
+        predictions: Records,
+        labels: Records,
+        *,
+        skip_predictions: AbstractSet[int] = frozenset(),
+        skip_labels: AbstractSet[int] = frozenset(),
+    ) -> Batch:
+        """``skip_…``: offsets that were refused when they were first read."""
+        batch = Batch(predictions, labels)
+        batch.predictions, batch.heads = read_predictions(
+            predictions.values,
+            lambda index, reason: self.refuse(batch, PREDICTIONS, predictions, index, reason),
+        )
+        batch.labels = read_labels(
+            labels.values, lambda index, reason: self.refuse(batch, LABELS, labels, index, reason)
+        )
+        _skip(batch.predictions, predictions, skip_predictions)
+        _skip(batch.labels, labels, skip_labels)
+        self._check_placement(PREDICTIONS, predictions, batch.predictions, batch)
+        batch.label_ids = self._check_placement(LABELS, labels, batch.labels, batch)
+        return batch
+
+    def _check_placement(
+        self,
+        topic: Topic,
+        records: Records,
+        events: list[Event | None],
+        batch: Batch,
+    ) -> list[bytes]:
+        """Takes out what belongs elsewhere; gives the ids as bytes."""
+        ids = [b"" if event is None else event.prediction_id.encode() for event in events]
+        belongs = partitions_of(ids, self._partitions)
+        for index in (belongs != self.partition).nonzero()[0].tolist():
+            if events[index] is None:
+                continue
+            events[index] = None
+            headers = list(records.headers(index))
+            if any(name == ORIGIN_HEADER for name, _ in headers):
+                reason = f"misplaced: belongs on partition {belongs[index]} and was sent on once already"
+                self.refuse(batch, topic, records, index, reason)
+                continue
+            if sum(len(name) + len(value or b"") for name, value in headers) > MAX_HEADER_BYTES:
+                reason = f"misplaced: belongs on partition {belongs[index]}, and its headers are too large"
+                self.refuse(batch, topic, records, index, reason)
+                continue
+            origin = f"{topic.name}/{self.partition}/{records.offsets[index]}".encode()
+            batch.rerouted.append(
+                Rerouted(
+                    topic,
+                    int(belongs[index]),
+                    ids[index],
+                    records.values[index] or b"",
+                    [*headers, (ORIGIN_HEADER, origin)],
+                )
+            )
+        return ids
+
+    def refuse(self, batch: Batch, topic: Topic, records: Records, index: int, reason: str) -> None:
+        batch.refused.append(
+            Refused(
+                topic,
+                self.partition,
+                records.offsets[index],
+                records.append_ms[index],
+                records.keys[index],
+                records.values[index],
+                reason,
+                records.headers(index),
+            )
+        )
+
+
+def _skip(events: list[Event | None], records: Records, offsets: AbstractSet[int]) -> None:
+    if offsets:
+        for index, offset in enumerate(records.offsets):
+            if offset in offsets:
+                events[index] = None

@@ -1,0 +1,164 @@
+"""Making checkpoints while the joiner goes on joining.
+
+1. A partition is due: its state is written behind, and RocksDB is asked to write its memory out in the
+   background.
+2. A moment later ``RocksStore.checkpoint`` makes hard links of what is then on disk: milliseconds, the only
+   part that the loop waits for.
+3. A thread uploads it (``join.checkpoints``), prunes older ones and removes the links.
+
+On failure: loud, counted, and tried again after the next interval; the joiner itself needs no checkpoint. A
+process that dies leaves a folder of links, which the next start removes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....models.registry.artifacts import without_secrets
+from ....schemas.errors import Error
+from ..config import CheckpointStats, JoinStats
+from ..partition import AssignedPartition
+from ..state.state import Position
+from ..state.store import Origin
+from .background import in_background
+from .checkpoints import Cancelled, CheckpointStore, Published
+
+log = logging.getLogger(__name__)
+
+_MARK = ".checkpoint-"
+_SETTLES_S = 2.0  # RocksDB writes at most two write buffers in this time
+_FIRST_S = 60.0  # processes that live shorter than the interval make checkpoints too
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """When a partition's next checkpoint is begun, and once it is, when it can be made."""
+
+    due_at: float
+    settled_at: float | None = None
+    newest: Position | None = None
+    under_way: Future[Published] | None = None
+
+
+class Checkpointer:
+    """The checkpoints of one process. ``tend`` is called between batches with what is owned."""
+
+    def __init__(
+        self, store: CheckpointStore, state_dir: Path, stats: JoinStats, *, interval_s: float, keep: int
+    ) -> None:
+        self._store, self._state_dir, self._stats = store, state_dir, stats
+        self._interval_s, self._keep = interval_s, keep
+        self._schedules: dict[int, _Schedule] = {}
+        self._known: dict[int, dict[tuple[str, int], str]] = {}
+        self._made = 0
+        self._cancel = threading.Event()
+        for left in state_dir.glob(f"partition-*{_MARK}*"):
+            shutil.rmtree(left)
+
+    def tend(self, owned: AssignedPartition, now: float) -> None:
+        """Does what is due for a partition that is live."""
+        schedule = self._schedules.get(owned.number)
+        if schedule is None:
+            first = now + min(_FIRST_S, self._interval_s)
+            self._schedules[owned.number] = _Schedule(first)
+            return
+        if schedule.under_way is not None:
+            if schedule.under_way.done():
+                self._report(owned.number, schedule.under_way)
+                schedule.under_way = None
+            return
+        if schedule.settled_at is not None:
+            if now >= schedule.settled_at and not self._uploading():
+                self._make(owned, schedule, now)
+        elif now >= schedule.due_at:
+            if owned.joiner.position == schedule.newest:
+                schedule.due_at = now + self._interval_s
+                return
+            owned.flush(now)
+            owned.store.write_out()
+            schedule.settled_at = now + min(_SETTLES_S, self._interval_s / 10)
+
+    def _uploading(self) -> bool:
+        return any(other.under_way is not None for other in self._schedules.values())
+
+    def forget(self) -> None:
+        """Partitions were revoked: what is being uploaded goes on, nothing else is due."""
+        self._schedules.clear()
+        self._known.clear()  # another instance's tables may come to have the same names
+
+    def close(self) -> None:
+        """Gives up what is being uploaded. A store that does not answer is not waited for."""
+        self._cancel.set()
+
+    def _make(self, owned: AssignedPartition, schedule: _Schedule, now: float) -> None:
+        self._made += 1
+        folder = self._state_dir / f"partition-{owned.number:05d}{_MARK}{self._made}"
+        began = time.perf_counter()
+        position = owned.flushed_position
+        owned.store.checkpoint(folder)
+        stalled_s = time.perf_counter() - began
+        log.debug("partition %d: a checkpoint held the loop for %.1f ms", owned.number, 1e3 * stalled_s)
+        schedule.settled_at, schedule.due_at, schedule.newest = None, now + self._interval_s, position
+        schedule.under_way = in_background(
+            "join-checkpoint",
+            self._upload,
+            owned.store.origin,
+            folder,
+            position,
+            self._known.setdefault(owned.number, {}),
+            stalled_s,
+        )
+
+    def _upload(
+        self,
+        origin: Origin,
+        folder: Path,
+        position: Position,
+        known: dict[tuple[str, int], str],
+        stalled_s: float,
+    ) -> Published:
+        began, now_ms = time.perf_counter(), time.time_ns() // 1_000_000
+        try:
+            published = self._store.publish(folder, origin, position, known, self._cancel, written_ms=now_ms)
+            self._store.prune(origin, self._keep)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        checkpoint = published.checkpoint
+        self._stats.checkpoints[origin.partition] = CheckpointStats(
+            written_ms=now_ms,
+            offsets=position.predictions + position.labels,
+            size=checkpoint.size,
+            uploaded=published.uploaded,
+            stalled_s=stalled_s,
+            took_s=time.perf_counter() - began,
+        )
+        return published
+
+    def _report(self, partition: int, upload: Future[Published]) -> None:
+        try:
+            published = upload.result()
+        except Cancelled:
+            return
+        except (OSError, Error) as error:
+            self._failed(partition, error)
+        except Exception as error:  # file systems of fsspec raise what their clients do  # noqa: BLE001
+            self._failed(partition, error)
+        else:
+            size_mb = published.checkpoint.size / 1e6
+            log.info(
+                "partition %d: checkpoint of %.1f MB, %.1f MB of it new",
+                partition,
+                size_mb,
+                published.uploaded / 1e6,
+            )
+
+    def _failed(self, partition: int, error: Exception) -> None:
+        self._stats.checkpoints_failed += 1
+        told = without_secrets(self._store.secrets, str(error))
+        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, told)

@@ -1,0 +1,310 @@
+"""Checkpoints of the joiner's state in the artifact store, so that a new host need not replay everything.
+
+Layout: ``<store>/_join/<cluster>/<predictions topic>/<partition>/``, and in it ``files/<sha256>`` and
+``<newest append time>-<sha256 of the manifest>.json``; no model can be called ``_join``. RocksDB's tables
+never change, so a checkpoint uploads only those that the last ones did not have. The manifest names every
+file with its digest and is written last, whole or not at all: a checkpoint exists once its manifest does.
+
+On failure: an upload that ends half-way leaves files that no manifest names; ``prune`` removes them once they
+are old enough that no upload can still be about to name them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
+
+import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
+import orjson
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ....models.registry.artifacts import secrets_of, without_secrets
+from ....schemas.base import Sha256, first_reason
+from ....schemas.errors import Error, SettingsError
+from ..state.state import Position
+from ..state.store import Origin
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_ORPHAN_S = 3600.0  # an upload takes less
+_CHUNK = 1 << 20
+_MAX_MANIFEST_BYTES = 8 << 20
+_MANIFEST = re.compile(r"(\d{15})-([0-9a-f]{64})\.json")
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+
+
+class CheckpointError(Error):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+class Cancelled(Exception):
+    """The work was called off."""
+
+
+class StoredFile(BaseModel):
+    """One file of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: FileName
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Checkpoint(BaseModel):
+    """A manifest: whose state it is, where it stands, and the files it consists of."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: int
+    cluster: str
+    predictions: str
+    labels: str
+    partition: int
+    partitions: int
+    layout: int
+    position: list[int]
+    written_ms: int
+    files: list[StoredFile]
+
+    @classmethod
+    def of(cls, origin: Origin, position: Position, written_ms: int, files: list[StoredFile]) -> Self:
+        return cls(
+            format=FORMAT,
+            cluster=origin.cluster,
+            predictions=origin.predictions,
+            labels=origin.labels,
+            partition=origin.partition,
+            partitions=origin.partitions,
+            layout=origin.layout,
+            position=list(position),
+            written_ms=written_ms,
+            files=files,
+        )
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(
+            self.cluster, self.predictions, self.labels, self.partition, self.partitions, self.layout
+        )
+
+    @property
+    def stands_at(self) -> Position:
+        return Position._make(self.position)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a checkpoint took. ``uploaded``: bytes that the store did not have yet."""
+
+    checkpoint: Checkpoint
+    uploaded: int
+
+
+class CheckpointStore:
+    """The checkpoints of one deployment. Used by one thread at a time for each partition."""
+
+    def __init__(self, url: str, cluster: str, topic: str) -> None:
+        """``url``: the artifact store's; ``topic``: the full name of predictions.
+
+        Raises SettingsError when its file system is unknown.
+        """
+        try:
+            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
+        except (ImportError, ValueError) as error:
+            told = f"artifact store {url!r} cannot be opened: {error}"
+            raise SettingsError(without_secrets(secrets_of(url), told)) from None
+        self.secrets = secrets_of(url)
+        self._fs = fs
+        self._local = isinstance(fs, LocalFileSystem)
+        self._root = f"{root.rstrip('/')}/_join/{cluster}/{topic}"
+
+    def names(self, partition: int) -> list[str]:
+        """The manifests of a partition, newest first. Raises OSError when the store cannot be read."""
+        try:
+            found = cast("list[str]", self._fs.ls(self._folder(partition), detail=False))
+        except FileNotFoundError:
+            return []
+        names = [path.rstrip("/").rpartition("/")[2] for path in found]
+        return sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
+
+    def read(self, partition: int, name: str) -> Checkpoint:
+        """A manifest that is whole and that this version understands. Raises CheckpointError, OSError."""
+        match = _MANIFEST.fullmatch(name)
+        if match is None:
+            raise CheckpointError(f"{name!r} is not the name of a checkpoint")
+        with self._fs.open(f"{self._folder(partition)}/{name}", "rb") as file:
+            data = cast("bytes", file.read(_MAX_MANIFEST_BYTES + 1))
+        if hashlib.sha256(data).hexdigest() != match[2]:
+            raise CheckpointError("its manifest was altered: its bytes do not have the digest in its name")
+        try:
+            told = cast("dict[str, object]", orjson.loads(data))
+            if told.get("format") != FORMAT:
+                raise CheckpointError(f"it has format {told.get('format')}, this version reads {FORMAT}")
+            checkpoint = Checkpoint.model_validate(told)
+        except (orjson.JSONDecodeError, AttributeError) as error:
+            raise CheckpointError(f"its manifest is not an object: {error}") from error
+        except ValidationError as error:
+            raise CheckpointError(first_reason("its manifest", error)) from error
+        if len(checkpoint.position) != len(Position._fields):
+            raise CheckpointError("its position has another layout")
+        return checkpoint
+
+    def publish(
+        self,
+        folder: Path,
+        origin: Origin,
+        position: Position,
+        known: dict[tuple[str, int], str],
+        cancel: threading.Event,
+        *,
+        written_ms: int,
+    ) -> Published:
+        """Stores a copy of RocksDB. ``known``: digests of its (unchanging) tables by name and size, added to.
+
+        Raises OSError when the store does, Cancelled once ``cancel`` is set.
+        """
+        target = self._folder(origin.partition)
+        self._fs.makedirs(f"{target}/files", exist_ok=True)
+        files: list[StoredFile] = []
+        uploaded = 0
+        for path in sorted(folder.iterdir()):
+            key = path.name, path.stat().st_size
+            sha256 = known.get(key) if path.suffix == ".sst" else None
+            if sha256 is None:
+                sha256 = known[key] = _digest(path, cancel)
+            files.append(StoredFile(name=path.name, size=key[1], sha256=sha256))
+            stored = f"{target}/files/{sha256}"
+            if not self._fs.exists(stored):
+                self._upload(path, stored, cancel)
+                uploaded += key[1]
+        checkpoint = Checkpoint.of(origin, position, written_ms, files)
+        data = orjson.dumps(checkpoint.model_dump())
+        name = f"{position.newest_ms:015d}-{hashlib.sha256(data).hexdigest()}.json"
+        with self._whole_file(f"{target}/{name}") as file:
+            file.write(data)
+        return Published(checkpoint, uploaded)
+
+    def fetch(self, checkpoint: Checkpoint, folder: Path, cancel: threading.Event) -> None:
+        """Brings a checkpoint's files into ``folder``, which is made anew.
+
+        Raises CheckpointError when one is missing or altered, OSError, Cancelled once ``cancel`` is set.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file in checkpoint.files:
+            stored = f"{self._folder(checkpoint.partition)}/files/{file.sha256}"
+            digest, size = hashlib.sha256(), 0
+            try:
+                with self._fs.open(stored, "rb") as source, (folder / file.name).open("wb") as target:
+                    while chunk := cast("bytes", source.read(_CHUNK)):
+                        if cancel.is_set():
+                            raise Cancelled
+                        size += len(chunk)
+                        if size > file.size:
+                            break
+                        digest.update(chunk)
+                        target.write(chunk)
+            except FileNotFoundError as error:
+                raise CheckpointError(f"its file {file.name} is not in the store") from error
+            if size != file.size or digest.hexdigest() != file.sha256:
+                raise CheckpointError(f"its file {file.name} was altered: its bytes do not have its digest")
+
+    def prune(self, origin: Origin, keep: int) -> int:
+        """Removes all but the newest ``keep`` checkpoints and what no other one needs; says how many.
+
+        A checkpoint of other topics (they were deleted and made anew) is of no use to anybody and goes too.
+        """
+        folder = self._folder(origin.partition)
+        kept: list[Checkpoint] = []
+        removed = 0
+        for name in self.names(origin.partition):
+            try:
+                checkpoint = self.read(origin.partition, name)
+            except CheckpointError as error:
+                # What it needs cannot be known, perhaps a newer version wrote it: nothing is removed.
+                log.warning("checkpoint %s: %s; not pruning partition %d", name, error, origin.partition)
+                return removed
+            if len(kept) < keep and checkpoint.origin == origin:
+                kept.append(checkpoint)
+            else:
+                self._fs.rm_file(f"{folder}/{name}")
+                removed += 1
+        self._prune_files(folder, {file.sha256 for one in kept for file in one.files})
+        return removed
+
+    def _prune_files(self, folder: str, needed: set[str]) -> None:
+        found = cast("Iterable[str]", self._fs.ls(f"{folder}/files", detail=False))
+        for path in found:
+            if path.rpartition("/")[2] not in needed:
+                modified = cast("float", self._fs.modified(path).timestamp())
+                if time.time() - modified > _ORPHAN_S:
+                    self._fs.rm_file(path)
+
+    def _folder(self, partition: int) -> str:
+        return f"{self._root}/{partition:05d}"
+
+    def _upload(self, path: Path, stored: str, cancel: threading.Event) -> None:
+        with path.open("rb") as source, self._whole_file(stored) as target:
+            while chunk := source.read(_CHUNK):
+                if cancel.is_set():
+                    raise Cancelled
+                target.write(chunk)
+
+    def _whole_file(self, path: str) -> _WholeFile:
+        return _WholeFile(self._fs, path, local=self._local)
+
+
+class _WholeFile:
+    """A file of the store that appears complete, or not at all if the block it is written in raises."""
+
+    def __init__(self, fs: Any, path: str, *, local: bool) -> None:
+        self._fs, self._path = fs, path
+        # Object stores show an object once it is complete; a folder shows every byte.
+        self._written = f"{path}.{os.getpid()}-{threading.get_ident()}.writing" if local else path
+
+    def __enter__(self) -> Any:
+        self._file = self._fs.open(self._written, "wb")
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        renamed = self._written != self._path
+        if kind is not None:
+            if renamed:
+                self._file.close()
+                Path(self._written).unlink(missing_ok=True)
+            else:
+                self._file.discard()
+            return
+        if renamed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if renamed:
+            Path(self._written).replace(self._path)
+
+
+def _digest(path: Path, cancel: threading.Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            if cancel.is_set():
+                raise Cancelled
+            digest.update(chunk)
+    return digest.hexdigest()

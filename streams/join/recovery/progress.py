@@ -1,0 +1,96 @@
+"""Telling people how restoring goes, on a topic that ``driftloop status`` reads.
+
+On failure: a report that cannot be delivered is logged; nothing waits for it, and nothing depends on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from ....schemas.joining import JoinPhase, JoinProgress
+from ....schemas.topics import JOIN_PROGRESS
+from ...kafka.connection import Connection
+from ..config import RestoreStats
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+_GAP_FLUSH_S = 5.0  # the process ends after it has told of a gap
+_CLOSE_FLUSH_S = 0.5
+
+
+class JoinReports:
+    """The reports of one joiner: one record per partition, replaced by the next."""
+
+    def __init__(self, connection: Connection, instance_id: str) -> None:
+        self._topic = connection.topic(JOIN_PROGRESS)
+        self._instance = instance_id
+        self._producer = Producer(connection.producer(linger_ms=5))
+        self._told_at: dict[int, float] = {}
+
+    def restoring(self, partition: int, stats: RestoreStats, now: float) -> None:
+        """At most once a second."""
+        if now - self._told_at.get(partition, 0.0) >= _EVERY_S:
+            self._told_at[partition] = now
+            self._send(self._progress(partition, "restoring", stats, now))
+
+    def joining(self, partition: int, stats: RestoreStats | None, now: float) -> None:
+        """The partition is live; ``stats``: of its restoration, if there was one."""
+        self._told_at.pop(partition, None)
+        if stats is None:
+            stats = RestoreStats(now, "log", took_s=0.0)
+        self._send(self._progress(partition, "joining", stats, now))
+
+    def gap(self, partition: int, topic: str, missing: int) -> None:
+        """The log no longer has what comes next. Waits for the report to arrive: the process ends now."""
+        self._send(
+            JoinProgress(
+                partition=partition,
+                instance=self._instance,
+                phase="gap",
+                ts=_now_ms(),
+                topic=topic,
+                missing=missing,
+            )
+        )
+        self._producer.flush(_GAP_FLUSH_S)
+
+    def close(self) -> None:
+        self._producer.flush(_CLOSE_FLUSH_S)
+        self._producer.purge()
+
+    def _progress(self, partition: int, phase: JoinPhase, stats: RestoreStats, now: float) -> JoinProgress:
+        took_s = now - stats.began_at if stats.took_s is None else stats.took_s
+        return JoinProgress(
+            partition=partition,
+            instance=self._instance,
+            phase=phase,
+            ts=_now_ms(),
+            source=stats.source,
+            done=stats.done,
+            total=stats.total,
+            records=stats.records,
+            records_per_s=round(stats.rate(now), 1),
+            took_ms=round(1000 * took_s),
+            fetched_bytes=stats.fetched,
+        )
+
+    def _send(self, progress: JoinProgress) -> None:
+        try:
+            key = str(progress.partition).encode()
+            self._producer.produce(self._topic, progress.encode(), key, on_delivery=_delivered)
+        except BufferError:
+            log.warning("partition %d: the report of its progress is left out", progress.partition)
+        self._producer.poll(0)
+
+
+def _delivered(error: KafkaError | None, message: Message) -> None:
+    if error is not None:
+        log.warning("a report of progress was not delivered to %s: %s", message.topic(), error)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

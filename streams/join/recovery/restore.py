@@ -1,0 +1,201 @@
+"""Bringing a partition's state to where its group committed: from local state, or from the log alone.
+
+1. What is on disk is used if it belongs to these topics, stands at or before the committed offsets and the
+   log still has what follows. Otherwise it is removed and everything within the horizon is replayed.
+2. Dead letters since then: which inputs were refused when they were first read. They are skipped, so that a
+   spec published later changes nothing that has happened.
+3. Inputs are replayed up to the committed offsets, both topics side by side by append time.
+4. Outcomes since then: which label, revision and seq each matched prediction carries.
+
+Nothing is emitted, and the group's partitions stay paused. On failure: the state on disk is one that can be
+gone on from (a restoration that was interrupted is known to be one), so the next start does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Mapping
+
+from confluent_kafka import Message
+
+from ....schemas.errors import DecodeError
+from ....schemas.events import DeadLetter
+from ....schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, Topic
+from ...kafka.connection import Connection
+from ...kafka.ranges import LogOffsets, LogRanges
+from ..config import RestoreStats
+from ..core import Joiner
+from ..expiry import hands_of
+from ..reading.batch import STAGE, Reader, Records
+from ..reading.columns import append_ms_of, columns_of, offset_of
+from ..state.state import Position
+
+log = logging.getLogger(__name__)
+
+_READ = (PREDICTIONS, LABELS, DEAD_LETTERS, OUTCOMES)
+
+
+class Restoration:
+    """One partition. ``steps`` does the work piecemeal, so that the group is polled in between."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        offsets: LogOffsets,
+        joiner: Joiner,
+        reader: Reader,
+        target: Position,
+        stats: RestoreStats,
+        *,
+        flush_ids: int,
+    ) -> None:
+        """``target``: the committed position. ``stats``: told how far it is."""
+        self._connection = connection
+        self._offsets = offsets
+        self._joiner = joiner
+        self._reader = reader
+        self._target = target
+        self._flush_ids = flush_ids
+        self._stats = stats
+        self._partition = joiner.partition
+
+    def local_state_fits(self) -> bool:
+        """Whether what is on disk can be gone on from."""
+        position, target = self._joiner.position, self._target
+        if position.newest_ms == 0 and position.recall_from_ms == 0:
+            return False
+        behind = position.predictions <= target.predictions and position.labels <= target.labels
+        return behind and (
+            self._begin(PREDICTIONS) <= position.predictions and self._begin(LABELS) <= position.labels
+        )
+
+    def gap(self) -> int:
+        """How many offsets are between the joiner's state and the target."""
+        position, target = self._joiner.position, self._target
+        return target.predictions - position.predictions + target.labels - position.labels
+
+    def start(self) -> Position:
+        """Where a state that is made anew must begin: where nothing before can matter at the target."""
+        # Where one topic was read further than the other, what waits there waits for the one behind.
+        join, read_ms = self._joiner.rules.join, self._target.read_ms
+        since_ms = read_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
+        first_ms = max(0, since_ms - join.horizon)
+        return Position(
+            predictions=min(self._target.predictions, self._at(PREDICTIONS, first_ms)),
+            labels=min(self._target.labels, self._at(LABELS, first_ms)),
+            recall_from_ms=max(1, since_ms),
+        )
+
+    def steps(self, start: Position) -> Generator[int, None, None]:
+        """Restores; yields how many records each step took. Raises BrokerError if the log cannot be read."""
+        joiner, target = self._joiner, self._target
+        if joiner.position[:2] == target[:2] and not joiner.position.recall_from_ms:
+            joiner.resume(target)
+            return
+        recall_ms = joiner.restore(start)
+        outcomes = self._outcomes_since(recall_ms)
+        self._stats.total = self.gap() + outcomes[1] - outcomes[0]
+        readers = {topic: LogRanges(self._connection, name=f"join-{topic.name}") for topic in _READ}
+        try:
+            yield from self._replay(readers, self._refused(readers[DEAD_LETTERS], self._first_ms(recall_ms)))
+            next_seq = yield from self._recall(readers[OUTCOMES], outcomes)
+        finally:
+            for reader in readers.values():
+                reader.close()
+        self._stats.done = self._stats.total  # markers of transactions are offsets too
+        # Offsets that somebody set by hand come without the rest of a position: it is what the log says.
+        replayed = joiner.position
+        joiner.resume(
+            target._replace(
+                next_seq=max(target.next_seq, next_seq),
+                predictions_ms=max(target.predictions_ms, replayed.predictions_ms),
+                labels_ms=max(target.labels_ms, replayed.labels_ms),
+            )
+        )
+
+    def _first_ms(self, recall_ms: int) -> int:
+        """No input still to be replayed was appended (and so none refused) before this."""
+        position, join = self._joiner.position, self._joiner.rules.join
+        if position.newest_ms:
+            return min(recall_ms, position.newest_ms - join.clock_skew)
+        return recall_ms - join.horizon - join.clock_skew
+
+    def _replay(self, readers: Mapping[Topic, LogRanges], refused: Mapping[str, set[int]]) -> Iterator[int]:
+        joiner, target = self._joiner, self._target
+        position = joiner.position
+        sources = {
+            PREDICTIONS: self._runs(readers, PREDICTIONS, position.predictions, target.predictions),
+            LABELS: self._runs(readers, LABELS, position.labels, target.labels),
+        }
+        waiting = {topic: next(runs, list[Message]()) for topic, runs in sources.items()}
+        while any(waiting.values()):
+            topic = min(
+                (topic for topic in waiting if waiting[topic]),
+                key=lambda topic: append_ms_of(waiting[topic][-1]),
+            )
+            chunk = columns_of(waiting[topic])
+            batch = self._reader.read(
+                chunk if topic is PREDICTIONS else Records(),
+                chunk if topic is LABELS else Records(),
+                skip_predictions=refused[PREDICTIONS.name],
+                skip_labels=refused[LABELS.name],
+            )
+            before = self.gap()
+            joiner.replay(batch, hands_of(target))
+            self._stats.done += before - self.gap()
+            self._stats.records += len(chunk)
+            self._write_behind()
+            yield len(chunk)
+            waiting[topic] = next(sources[topic], list[Message]())
+
+    def _refused(self, reader: LogRanges, first_ms: int) -> dict[str, set[int]]:
+        """Offsets of inputs of this partition that are in dead letters since then, by topic."""
+        names = {self._connection.topic(topic): topic.name for topic in (PREDICTIONS, LABELS)}
+        found: dict[str, set[int]] = {name: set() for name in names.values()}
+        partitions = self._offsets.partitions(DEAD_LETTERS)
+        starts = self._offsets.at(DEAD_LETTERS, dict.fromkeys(partitions, first_ms))
+        ends = self._offsets.ends(DEAD_LETTERS, partitions)
+        for record in reader.read(DEAD_LETTERS, {p: (starts[p], ends[p]) for p in partitions}):
+            try:
+                letter = DeadLetter.decode(record.value() or b"")
+            except DecodeError as error:
+                log.warning("not a dead letter: %s offset %d: %s", record.topic(), record.offset(), error)
+                continue
+            if letter.stage == STAGE and letter.topic in names and letter.partition == self._partition:
+                found[names[letter.topic]].add(letter.offset)
+        return found
+
+    def _outcomes_since(self, recall_ms: int) -> tuple[int, int]:
+        end = self._offsets.ends(OUTCOMES, [self._partition])[self._partition]
+        return min(end, self._at(OUTCOMES, recall_ms)), end
+
+    def _recall(self, reader: LogRanges, offsets: tuple[int, int]) -> Generator[int, None, int]:
+        """Takes over what was emitted; gives the seq after the last."""
+        next_seq, at = 0, offsets[0]
+        for chunk in reader.runs(OUTCOMES, self._partition, offsets):
+            for record in chunk:
+                seq = self._joiner.recall(record.value() or b"", append_ms_of(record))
+                next_seq = max(next_seq, seq + 1)
+            reached = offset_of(chunk[-1]) + 1
+            self._stats.done += reached - at
+            self._stats.records += len(chunk)
+            self._stats.recalled += len(chunk)
+            at = reached
+            self._write_behind()
+            yield len(chunk)
+        return next_seq
+
+    def _write_behind(self) -> None:
+        if self._joiner.unwritten > self._flush_ids:
+            self._joiner.flush()
+
+    def _runs(
+        self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int
+    ) -> Iterator[list[Message]]:
+        return readers[topic].runs(topic, self._partition, (start, end))
+
+    def _begin(self, topic: Topic) -> int:
+        return self._offsets.begins(topic, [self._partition])[self._partition]
+
+    def _at(self, topic: Topic, time_ms: int) -> int:
+        return self._offsets.at(topic, {self._partition: time_ms})[self._partition]

@@ -1,0 +1,83 @@
+"""Looking for the newest checkpoint that a restoration can begin with."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..state.state import Position
+from ..state.store import Origin
+from .checkpoints import Cancelled, Checkpoint, CheckpointError, CheckpointStore
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointSearch:
+    """The checkpoints of one partition, newest first; each that cannot be used is told loudly, and why."""
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        origin: Origin,
+        *,
+        at_least: int,
+        begins: tuple[int, int],
+        target: Position,
+    ) -> None:
+        """``at_least``: records of both topics that it must have passed, or it is of no advantage.
+
+        ``begins``: the first offsets that the log still has. ``target``: the committed position.
+        """
+        self._store, self._origin = store, origin
+        self._at_least, self._begins, self._target = at_least, begins, target
+        self._usable: Iterator[Checkpoint] | None = None
+
+    def next(self, folder: Path, cancel: threading.Event) -> Checkpoint | None:
+        """The next usable one, brought whole into ``folder``; None when there is none.
+
+        On failure: a store that cannot be read has none, loudly. Raises Cancelled.
+        """
+        try:
+            if self._usable is None:
+                self._usable = self._candidates()
+            for checkpoint in self._usable:
+                try:
+                    self._store.fetch(checkpoint, folder, cancel)
+                except CheckpointError as error:
+                    self._skipped(str(checkpoint.written_ms), error)
+                    continue
+                return checkpoint
+        except Cancelled:
+            raise
+        except Exception as error:  # file systems of fsspec raise what their clients do  # noqa: BLE001
+            self._skipped("all that are left", error)
+        return None
+
+    def _candidates(self) -> Iterator[Checkpoint]:
+        for name in self._store.names(self._origin.partition):
+            try:
+                checkpoint = self._store.read(self._origin.partition, name)
+                self._check(checkpoint)
+            except CheckpointError as error:
+                self._skipped(name, error)
+                continue
+            at = checkpoint.stands_at
+            if at.predictions + at.labels < self._at_least:
+                return  # so are all older ones
+            yield checkpoint
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Raises CheckpointError when it is not of this log, or not of what is left of it."""
+        if checkpoint.origin != self._origin:
+            raise CheckpointError("it was made of other topics or by another layout")
+        at, target, begins = checkpoint.stands_at, self._target, self._begins
+        if at.predictions > target.predictions or at.labels > target.labels:
+            raise CheckpointError(f"it stands at {at[:2]}, beyond the committed offsets {target[:2]}")
+        if at.predictions < begins[0] or at.labels < begins[1]:
+            raise CheckpointError(f"it stands at {at[:2]}, and the log begins at {begins} by now")
+
+    def _skipped(self, which: str, error: Exception) -> None:
+        partition = self._origin.partition
+        log.error("partition %d: checkpoint %s is not used: %s", partition, which[:32], error)

@@ -1,0 +1,161 @@
+"""The joiner's store on disk: one RocksDB per input partition, in a folder of its own.
+
+A folder belongs to one cluster and one pair of topics (by their ids: topics that were deleted and made again
+are others) and to one layout. What belongs to something else is removed: the log has everything. Writes go to
+the write-ahead log without fsync: they survive the process; after a power cut RocksDB recovers an earlier
+flush, and the log the rest.
+
+Checkpoints: ``checkpoint`` makes a consistent copy (hard links) that opens like the folder itself; it carries
+its position and its origin, so it can be put anywhere and be opened by another host.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import orjson
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+from ....schemas.errors import StateError
+from .state import LAYOUT
+
+log = logging.getLogger(__name__)
+
+_ORIGIN_KEY = b"o"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the records came from that a store was made of."""
+
+    cluster: str
+    predictions: str
+    labels: str
+    partition: int
+    partitions: int
+    layout: int = LAYOUT
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTuning:
+    """``cache``: shared by all stores of the process. ``write_buffer_mb``: per store, twice at most."""
+
+    cache_mb: int = 64
+    write_buffer_mb: int = 16
+
+
+class RocksStore:
+    """``join.state.Store`` on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
+
+    def __init__(self, folder: Path, origin: Origin, cache: Cache, tuning: StoreTuning) -> None:
+        """Opens the folder, or begins it anew where it holds something else, or is damaged.
+
+        Raises StateError when it cannot be opened, because another process has it for one.
+        """
+        self._folder = folder
+        self._options = _options(cache, tuning)
+        self.origin = origin
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._db = self._open()
+        wanted = orjson.dumps(asdict(origin))
+        found = cast("bytes | None", self._db.get(_ORIGIN_KEY))
+        self.discarded = found is not None and found != wanted
+        if found != wanted:
+            self._begin_anew(wanted)
+
+    def _open(self) -> Rdict:
+        try:
+            return Rdict(str(self._folder), self._options)
+        except Exception as error:  # all that RocksDB reports comes as a plain Exception
+            # Anything else, such as a lock that another process holds, is no reason to remove it.
+            if not str(error).startswith("Corruption"):
+                raise StateError(f"the state in {self._folder} cannot be opened: {error}") from error
+            log.error("the state in %s is damaged and removed: %s", self._folder, error)
+            shutil.rmtree(self._folder)
+            return Rdict(str(self._folder), self._options)
+
+    def _begin_anew(self, origin: bytes) -> None:
+        self._db.close()
+        shutil.rmtree(self._folder)
+        self._db = Rdict(str(self._folder), self._options)
+        self._db.put(_ORIGIN_KEY, origin)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._begin_anew(cast("bytes", self._db.get(_ORIGIN_KEY)))
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        wanted = cast("list[str | int | float | bytes | bool]", list(keys))
+        return cast("list[bytes | None]", self._db.get(wanted))
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
+            if key >= end:
+                return
+            yield key, value
+
+    def write(
+        self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes], ranges: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for start, end in ranges:
+            batch.delete_range(start, end)
+        for key in deletes:
+            batch.delete(key)
+        for key, value in puts.items():
+            batch.put(key, value)
+        self._db.write(batch)
+
+    def is_empty(self) -> bool:
+        return next((False for key, _ in self.scan(b"", b"\xff") if key != _ORIGIN_KEY), True)
+
+    def write_out(self) -> None:
+        """Has RocksDB write its memory to tables, in the background."""
+        self._db.flush(False)
+
+    def checkpoint(self, folder: Path) -> None:
+        """A consistent copy at the last write. ``folder`` must not exist.
+
+        Some milliseconds a while after ``write_out``, and up to 200 without (everything stands still).
+        """
+        Checkpoint(self._db).create_checkpoint(str(folder))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def shared_cache(tuning: StoreTuning) -> Cache:
+    return Cache(tuning.cache_mb << 20)
+
+
+def _options(cache: Cache, tuning: StoreTuning) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_bloom_filter(10, False)
+    table.set_cache_index_and_filter_blocks(True)  # so that the cache bounds them too
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(tuning.write_buffer_mb << 20)
+    options.set_max_write_buffer_number(2)
+    options.set_max_total_wal_size(tuning.write_buffer_mb << 22)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    options.set_max_background_jobs(2)
+    return options

@@ -1,0 +1,275 @@
+"""What passed in one batch, made into vitals messages: columns by numpy, features from a bounded sample.
+
+Everything in a message is a function of the batch's records in their order: samples are evenly strided, and
+sketches hold what they were given (see ``join.vitals_sketches``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar, cast
+
+import numpy as np
+import orjson
+
+from ....schemas.base import class_name
+from ..reading.events import PredictionEvent
+from ..records import Segments, Track
+from ..rules import ModelRules
+from .sketches import (
+    FEW,
+    NAMES,
+    OTHER,
+    SAMPLE,
+    Json,
+    base64_text,
+    bounded_counts,
+    counted,
+    most_frequent,
+    number_sketch,
+    summarise_features,
+)
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 512 * 1024
+_ENVELOPE_BYTES = 2_048  # a message around its entries is well below
+_ERRORS_PER_ENTRY = 16_384  # 175 KB of float64 in base64, and 87 KB of gaps
+_CLASSES = 1_000
+
+
+class Tally:
+    """One track in one batch. The lists from ``seqs`` to ``actuals`` are columns: its revision-0 outcomes."""
+
+    __slots__ = (
+        "actuals",
+        "counts",
+        "delays",
+        "errors",
+        "events",
+        "labels",
+        "rules",
+        "segments",
+        "seqs",
+        "track",
+        "ts",
+    )
+
+    def __init__(self, track: Track, rules: ModelRules) -> None:
+        self.track = track
+        self.rules = rules
+        self.events: list[PredictionEvent] = []
+        self.seqs: list[int] = []
+        self.errors: list[float | None] = []
+        self.ts: list[int] = []
+        self.delays: list[int] = []
+        self.actuals: list[str | None] = []
+        self.segments: list[tuple[Segments, float | None]] = []  # of the outcomes that have any
+        self.labels = 0
+        self.counts: Counter[str] = Counter()
+
+
+class Covered(NamedTuple):
+    """The input that a batch's messages cover: offsets [start, end) of both topics, and times."""
+
+    partition: int
+    predictions: tuple[int, int]
+    labels: tuple[int, int]
+    append_min_ms: int
+    append_max_ms: int
+    ts_min: int | None
+    ts_max: int | None
+
+
+def vitals_messages(covered: Covered, tallies: Iterable[Tally], counts: Mapping[str, int]) -> list[bytes]:
+    """The messages of one vitals partition, each under 512 KiB. ``counts``: what belongs to no model."""
+    entries = [entry for tally in tallies for entry in _entries(tally)]
+    parts: list[list[bytes]] = [[]]
+    size = _ENVELOPE_BYTES
+    for entry in entries:
+        if parts[-1] and size + len(entry) + 1 > MAX_MESSAGE_BYTES:
+            parts.append([])
+            size = _ENVELOPE_BYTES
+        parts[-1].append(entry)
+        size += len(entry) + 1
+    return [
+        _message(covered, part, entries, counts if part == 0 else {}) for part, entries in enumerate(parts)
+    ]
+
+
+def _message(covered: Covered, part: int, entries: list[bytes], counts: Mapping[str, int]) -> bytes:
+    head: Json = {
+        "vitals": 1,
+        "partition": covered.partition,
+        "part": part,
+        "predictions": {"start": covered.predictions[0], "end": covered.predictions[1]},
+        "labels": {"start": covered.labels[0], "end": covered.labels[1]},
+        "append_min_ms": covered.append_min_ms,
+        "append_max_ms": covered.append_max_ms,
+    }
+    if covered.ts_min is not None:
+        head |= {"ts_min": covered.ts_min, "ts_max": covered.ts_max}
+    head["counts"] = _present(counts)
+    return b"".join((orjson.dumps(head)[:-1], b',"models":[', b",".join(entries), b"]}"))
+
+
+def _entries(tally: Tally) -> list[bytes]:
+    """Usually one; several where one would be too large."""
+    rows = _sampled(tally.events)
+    model, version, role = tally.track
+    track: Json = {"model": model, "version": version, "role": role}
+    entry: Json = track | {"counts": _counts(tally)}
+    entry |= _outcomes(tally, slice(0, _ERRORS_PER_ENTRY))
+    entry |= _answers(tally)
+    latencies = [latency for row in rows if (latency := row.latency_ms) is not None]
+    if latencies:
+        entry["latency_ms"] = number_sketch(latencies)
+    if tally.delays:
+        entry["label_delay_ms"] = number_sketch(_sampled(tally.delays))
+    numbers, categories = summarise_features([row.features for row in rows], tally.rules.feature_types)
+    whole = (
+        entry | ({"numbers": numbers} if numbers else {}) | ({"categories": categories} if categories else {})
+    )
+    encoded = orjson.dumps(whole)
+    more = [
+        orjson.dumps(track | {"counts": {}} | _outcomes(tally, slice(i, i + _ERRORS_PER_ENTRY)))
+        for i in range(_ERRORS_PER_ENTRY, len(tally.seqs), _ERRORS_PER_ENTRY)
+    ]
+    if len(encoded) <= MAX_MESSAGE_BYTES // 2:
+        return [encoded, *more]
+    return [orjson.dumps(entry), *_feature_entries(track, numbers, categories), *more]
+
+
+def _feature_entries(track: Json, numbers: Mapping[str, Json], categories: Mapping[str, Json]) -> list[bytes]:
+    """Features too many for one entry, in entries of their own that count nothing."""
+    columns = [("numbers", n, c) for n, c in numbers.items()] + [
+        ("categories", n, c) for n, c in categories.items()
+    ]
+    entries: list[bytes] = []
+    chosen: dict[str, Json] = {}
+    size = 0
+    for kind, name, column in columns:
+        size += len(orjson.dumps(column)) + len(name.encode()) + 8
+        if size > MAX_MESSAGE_BYTES // 2 and chosen:
+            entries.append(orjson.dumps(track | {"counts": {}} | chosen))
+            chosen, size = {}, 0
+        chosen.setdefault(kind, {})[name] = column
+    return [*entries, orjson.dumps(track | {"counts": {}} | chosen)]
+
+
+def _counts(tally: Tally) -> dict[str, int]:
+    return _present(
+        {
+            "predictions": len(tally.events),
+            "failed": [event.prediction for event in tally.events].count(None),
+            "labels": tally.labels,
+            "outcomes": len(tally.seqs),
+        }
+        | tally.counts
+    )
+
+
+def _outcomes(tally: Tally, part: slice) -> Json:
+    """Of the outcomes in ``part``; the segments of all are told with the first part."""
+    if not tally.seqs:
+        return {}
+    ts, errors, numbers = tally.ts[part], tally.errors[part], tally.seqs[part]
+    entry: Json = {"ts_min": min(ts), "ts_max": max(ts)}
+    if None in errors:
+        judged = [index for index, error in enumerate(errors) if error is not None]
+        errors, numbers = [errors[index] for index in judged], [numbers[index] for index in judged]
+    if errors:
+        entry["errors"] = _errors(cast("list[float]", errors), tally.rules)
+        entry["first_seq"] = numbers[0]
+        if numbers[-1] - numbers[0] != len(numbers) - 1:
+            entry["seqs"] = base64_text(_gaps(numbers))
+    if part.start == 0:
+        segments = _segment_errors(tally.segments)
+        if segments:
+            entry["segments"] = segments
+    if not tally.rules.regression:
+        actual = [label for label in tally.actuals[part] if label is not None]
+        if actual:
+            entry["actual"] = bounded_counts(counted(actual), _CLASSES)
+    return entry
+
+
+def _gaps(seqs: Sequence[int]) -> bytes:
+    """Between consecutive ones, as u32 little-endian."""
+    if len(seqs) > FEW:
+        return np.diff(np.array(seqs, dtype=np.int64)).astype("<u4").tobytes()
+    return b"".join([(after - before).to_bytes(4, "little") for before, after in pairwise(seqs)])
+
+
+def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
+    """As ``schemas.vitals.Errors``."""
+    if rules.regression:
+        data = np.array(errors, dtype="<f8").tobytes()
+        return {"kind": "f64", "count": len(errors), "data": base64_text(data)}
+    return {"kind": "bits", "count": len(errors), "data": base64_text(_packed(errors))}
+
+
+def _packed(errors: Sequence[float]) -> bytes:
+    """A bit per error, the first one highest, as ``numpy.packbits`` does."""
+    if len(errors) > FEW:
+        return np.packbits([error > 0 for error in errors]).tobytes()
+    bits = 0
+    for error in errors:
+        bits = bits << 1 | (error > 0)
+    size = -(-len(errors) // 8)
+    return (bits << 8 * size - len(errors)).to_bytes(size, "big")
+
+
+def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
+    """Per segment and value: outcomes and summed error."""
+    together: dict[Segments, list[float]] = {}
+    for segments, error in judged:
+        if error is not None:
+            together.setdefault(segments, []).append(error)
+    counts: dict[str, Counter[str]] = {}
+    sums: dict[str, dict[str, list[float]]] = {}
+    for segments, errors in together.items():
+        for name, value in segments:
+            counts.setdefault(name, Counter())[value] += len(errors)
+            sums.setdefault(name, {}).setdefault(value, []).append(math.fsum(errors))
+    result: dict[str, dict[str, Json]] = {}
+    for name, by_value in counts.items():
+        kept, rest = most_frequent(by_value, NAMES)
+        of_name: dict[str, Json] = {
+            value: {"count": count, "error_sum": math.fsum(sums[name][value])}
+            for value, count in kept.items()
+        }
+        if rest:
+            dropped = [error for value, errors in sums[name].items() if value not in kept for error in errors]
+            errors = [*dropped, *sums[name].get(OTHER, ())] if OTHER in kept else dropped
+            of_name[OTHER] = {"count": rest + kept.get(OTHER, 0), "error_sum": math.fsum(errors)}
+        result[name] = of_name
+    return result
+
+
+def _answers(tally: Tally) -> Json:
+    if tally.rules.regression:
+        values = [
+            float(event.prediction)
+            for event in _sampled(tally.events)
+            if event.prediction is not None and not isinstance(event.prediction, (str, bool))
+        ]
+        return {"predicted_values": number_sketch(values)} if values else {}
+    answers = [event.prediction for event in tally.events]
+    names = [answer for answer in answers if type(answer) is str]
+    if len(names) < len(answers):
+        names += [class_name(one) for one in answers if one is not None and type(one) is not str]
+    named = counted(names)
+    return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
+
+
+def _sampled(items: Sequence[T]) -> Sequence[T]:
+    """At most ``SAMPLE`` of them, evenly strided."""
+    return items[:: -(-len(items) // SAMPLE)] if len(items) > SAMPLE else items
+
+
+def _present(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}

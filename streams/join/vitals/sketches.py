@@ -1,0 +1,139 @@
+"""Summaries of bounded size for vitals: sketches of numbers, counts of names.
+
+A KLL sketch (Apache DataSketches) gets at most ``SAMPLE`` values, so it never compacts (compaction draws
+random numbers) and gives the values back. What names may cost is bounded: ``NAMES`` distinct ones per map,
+those with the most records first (then by name); the rest, and names above ``NAME_CHARS``, are summed.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from datasketches import (  # a compiled module, without types
+    kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
+)
+
+from ....schemas.base import FeatureValue, class_name
+from ....schemas.serving import FeatureType
+from ....schemas.vitals import FLOAT32_MAX
+
+SAMPLE = 200
+NAMES = 100
+NAME_CHARS = 100
+OTHER = "other"
+FEW = 16  # as many values are told as they are, and plain Python is quicker on them than numpy or a Counter
+
+_AMOUNTS = frozenset({int, float})
+_TEXTS = frozenset({str})
+_NUMERIC: tuple[FeatureType | None, ...] = (None, "number")
+_NO_CLASSES: Mapping[str, int] = {}
+
+Json = dict[str, object]
+
+
+class _Sketch(Protocol):
+    def update(self, values: npt.NDArray[np.float32]) -> None: ...
+    def serialize(self) -> bytes: ...
+
+
+def summarise_features(
+    rows: Sequence[Mapping[str, FeatureValue]], declared_types: Mapping[str, FeatureType]
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Sketches of numbers and counts of categories, by what the spec says, else by what the values are.
+
+    A missing feature counts as null, one that no row has any more too; a text where a number should be shows
+    up among the categories.
+    """
+    numbers: dict[str, Json] = {}
+    categories: dict[str, Json] = {}
+    names: dict[str, None] = dict.fromkeys(declared_types) if rows else {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    for name in names:
+        if len(name) > NAME_CHARS:
+            continue
+        declared = declared_types.get(name)
+        amounts, classes, nulls = _split([row.get(name) for row in rows], declared)
+        if classes or (declared is not None and declared != "number"):
+            categories[name] = category_counts(classes, 0 if amounts or declared == "number" else nulls)
+        if amounts or declared == "number" or name not in categories:
+            numbers[name] = number_sketch(amounts, nulls)
+    return numbers, categories
+
+
+def _split(
+    column: Sequence[FeatureValue], declared: FeatureType | None
+) -> tuple[Sequence[float], Mapping[str, int], int]:
+    """A feature's values: amounts, classes, and how many are missing."""
+    kinds = set(map(type, column))
+    if kinds <= _AMOUNTS and declared in _NUMERIC:
+        return cast("Sequence[float]", column), _NO_CLASSES, 0
+    if kinds <= _TEXTS:
+        return (), counted(cast("Sequence[str]", column)), 0
+    amounts: list[float] = []
+    classes: Counter[str] = Counter()
+    for value in column:
+        if value is None:
+            continue
+        if _is_amount(value, declared):
+            amounts.append(float(value))  # pyright: ignore[reportArgumentType]
+        else:
+            classes[class_name(value)] += 1
+    return amounts, classes, column.count(None)
+
+
+def _is_amount(value: FeatureValue, declared: str | None) -> bool:
+    if declared is None:
+        return type(value) is float or type(value) is int
+    return declared == "number" and not isinstance(value, str)
+
+
+def counted(names: Sequence[str]) -> dict[str, int]:
+    """How often each comes; a Counter takes longer to make than a few names to count."""
+    if len(names) > FEW:
+        return Counter(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def category_counts(classes: Mapping[str, int], nulls: int) -> Json:
+    kept, rest = most_frequent(classes, NAMES)
+    return {"count": sum(classes.values()), "nulls": nulls, "counts": kept, "other": rest}
+
+
+def most_frequent(counts: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
+    """At most ``most`` names, and how many records the others have."""
+    if len(counts) <= most and max(map(len, counts), default=0) <= NAME_CHARS:
+        return dict(counts), 0
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict([item for item in ranked if len(item[0]) <= NAME_CHARS][:most])
+    return kept, sum(counts.values()) - sum(kept.values())
+
+
+def bounded_counts(counts: Mapping[str, int], most: int) -> dict[str, int]:
+    kept, rest = most_frequent(counts, most)
+    return kept | {OTHER: rest + kept.get(OTHER, 0)} if rest else kept
+
+
+def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
+    """As ``schemas.vitals.NumberSketch``."""
+    if not values:
+        return {"count": 0, "nulls": nulls}
+    if min(values) < -FLOAT32_MAX or max(values) > FLOAT32_MAX:
+        values = [min(max(value, -FLOAT32_MAX), FLOAT32_MAX) for value in values]
+    if len(values) <= FEW:
+        return {"count": len(values), "nulls": nulls, "values": values}
+    sketch = cast("_Sketch", kll_floats_sketch(SAMPLE))
+    sketch.update(np.array(values, dtype=np.float32))
+    return {"count": len(values), "nulls": nulls, "kll": base64_text(sketch.serialize())}
+
+
+def base64_text(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()

@@ -1,0 +1,69 @@
+"""How a role reaches Kafka: one value that makes every librdkafka configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...schemas.topics import Topic
+
+ConfigValue = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the cluster is. ``overrides``: any librdkafka settings (SASL, TLS); kept out of repr."""
+
+    bootstrap_servers: str
+    prefix: str = "driftloop."
+    overrides: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def topic(self, topic: Topic) -> str:
+        """The topic's name on this cluster."""
+        return topic.full_name(self.prefix)
+
+    def group(self, name: str) -> str:
+        """A consumer group's name on this cluster."""
+        return f"{self.prefix}{name}"
+
+    def client(self, **settings: ConfigValue) -> dict[str, ConfigValue]:
+        """Settings shared by producers, consumers and the admin client; keyword ``a_b`` means ``a.b``."""
+        config: dict[str, ConfigValue] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 4}
+        config.update(self.overrides)
+        config.update({name.replace("_", "."): value for name, value in settings.items()})
+        return config
+
+    def producer(self, **settings: ConfigValue) -> dict[str, ConfigValue]:
+        """An idempotent producer that partitions as Java does (murmur2 of the key)."""
+        base: dict[str, ConfigValue] = {
+            "partitioner": "murmur2_random",
+            "enable_idempotence": True,
+            "compression_type": "lz4",
+        }
+        return self.client(**(base | settings))
+
+    def transactional(self, transactional_id: str, **settings: ConfigValue) -> dict[str, ConfigValue]:
+        """A transactional producer; the id is the instance's: a restarted member fences its predecessor."""
+        base: dict[str, ConfigValue] = {
+            "transactional_id": f"{self.prefix}{transactional_id}",
+            "transaction_timeout_ms": 10_000,
+            "retry_backoff_ms": 5,
+        }
+        return self.producer(**(base | settings))
+
+    def consumer(self, group: str, **settings: ConfigValue) -> dict[str, ConfigValue]:
+        """A read_committed consumer without auto-commit, on the classic protocol with the range assignor."""
+        base: dict[str, ConfigValue] = {
+            "group_id": self.group(group),
+            "group_protocol": "classic",
+            "partition_assignment_strategy": "range",
+            "session_timeout_ms": 6_000,
+            "heartbeat_interval_ms": 2_000,
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "enable_partition_eof": True,
+            "auto_offset_reset": "earliest",
+            "allow_auto_create_topics": False,
+            "fetch_wait_max_ms": 50,
+        }
+        return self.client(**(base | settings))

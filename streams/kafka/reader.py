@@ -1,0 +1,163 @@
+"""Reading whole topics without a group: specs, runs, model updates, acknowledgements.
+
+"Caught up" means PARTITION_EOF was seen on every partition; comparing offsets with the end alone would wait
+for ever, since transaction markers occupy offsets. Where records never cease to come there may be no
+PARTITION_EOF: then a record at the end as it was, or beyond it, settles it. On failure: nothing is committed,
+read again from the beginning.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ...schemas.errors import BrokerError
+from ...schemas.topics import Topic
+from .connection import Connection
+
+log = logging.getLogger(__name__)
+
+_ASK_S = 5.0
+_BUSY_S = 1.0  # by then a topic at rest has been read, or its reading takes so long that a question is cheap
+_OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
+
+
+def newest(records: int) -> int:
+    """A ``start`` that reads only the newest ``records`` offsets of each partition."""
+    return _OFFSET_TAIL_BASE - records
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+def as_record(message: Message) -> Record:
+    """A delivered message (never an error event) as a Record."""
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        append_ms=message.timestamp()[1],
+        key=_as_bytes(message.key()),
+        value=_as_bytes(message.value()),
+    )
+
+
+def _as_bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
+
+
+class LogReader:
+    """Follows all partitions of some topics from their beginning (or given offsets), read_committed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: tuple[Topic, ...],
+        *,
+        partitions: frozenset[int] | None = None,
+        start: int = OFFSET_BEGINNING,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Raises BrokerError when the cluster or a topic cannot be reached within ``timeout_s``."""
+        self._consumer = Consumer(connection.consumer(f"reader-{uuid.uuid4().hex}"))
+        self._at_end: dict[tuple[str, int], bool] = {}
+        assignment: list[TopicPartition] = []
+        for topic in topics:
+            name = connection.topic(topic)
+            for partition in self._partitions(name, timeout_s):
+                if partitions is None or partition in partitions:
+                    assignment.append(TopicPartition(name, partition, start))
+                    self._at_end[(name, partition)] = False
+        self._consumer.assign(assignment)
+
+    def _partitions(self, name: str, timeout_s: float) -> list[int]:
+        try:
+            metadata = self._consumer.list_topics(name, timeout=timeout_s).topics[name]
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to read {name}: {error.args[0]}") from error
+        if metadata.error is not None:
+            raise BrokerError(
+                f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
+            )
+        return sorted(metadata.partitions)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the end of every partition has been seen since the last record of it."""
+        return all(self._at_end.values())
+
+    def poll(self, timeout_s: float = 0.0, *, max_records: int = 1000) -> list[Record]:
+        """What has arrived, in order per partition. Waits up to ``timeout_s`` for the first record.
+
+        Raises BrokerError where waiting does not help: this principal may not read the topic, above all.
+        """
+        records: list[Record] = []
+        for message in self._consumer.consume(max_records, timeout=timeout_s):
+            error = message.error()
+            where = (message.topic() or "", message.partition() or 0)
+            if error is None:
+                self._at_end[where] = False
+                records.append(as_record(message))
+            elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
+                self._at_end[where] = True
+            elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
+            else:
+                log.warning("%s[%d]: %s", *where, error)
+        return records
+
+    def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:
+        """Everything up to the end that each partition had when reading it began, and what comes on the way.
+
+        Raises BrokerError past the deadline.
+        """
+        began = time.monotonic()
+        behind = {place for place, done in self._at_end.items() if not done}
+        ends: dict[tuple[str, int], int] = {}
+        while behind:
+            if time.monotonic() - began > deadline_s:
+                where = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(behind))
+                raise BrokerError(f"could not read {where} to the end within {deadline_s:g} s")
+            if not ends and time.monotonic() - began > _BUSY_S:
+                ends = self._ends(behind)
+            for record in self.poll(0.1):
+                place = (record.topic, record.partition)
+                if ends and record.offset + 1 >= ends[place]:
+                    behind.discard(place)
+                yield record
+            behind -= {place for place in behind if self._at_end[place]}
+
+    def _ends(self, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Where committed records end; where that is not told, so far off that only PARTITION_EOF counts."""
+        ends = dict.fromkeys(self._at_end, sys.maxsize)
+        for place in places:
+            try:
+                found = cast(
+                    "tuple[int, int] | None",
+                    self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_S),
+                )
+            except KafkaException as error:
+                log.warning("%s[%d]: its end is not known: %s", *place, error.args[0])
+                continue
+            if found is not None:
+                ends[place] = found[1]
+        return ends
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,203 @@
+"""The monitor's snapshots: how they lie on monitor-state, and where a partition resumes.
+
+A snapshot is written to the partition of monitor-state that has the vitals partition's number, after the
+events of every record it covers were acknowledged. Two slots take turns, so that a snapshot torn by a crash
+between its chunks never replaces the last whole one. Compaction keeps the newest of each slot.
+
+Any whole snapshot is a true state of the log's prefix, so a stale one (from a worker that has lost the
+partition but not noticed) costs replaying, never a wrong decision; readers take the one that is furthest.
+
+On failure: reading has no side effects; do it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...schemas.errors import BrokerError
+from ...schemas.topics import MONITOR_STATE, VITALS
+from ..kafka.connection import Connection
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 900_000  # below Kafka's default message.max.bytes (1,048,588) with room for headers
+SLOTS = 2
+_ASK_AGAIN_S = 0.2
+# A partition's leader is just moving, as it does when a broker is lost or a topic was made a moment ago.
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TRANSPORT,  # pyright: ignore[reportPrivateUsage]
+    }
+)
+FIRST_WINDOW = 8  # records read back from the end at first: a few snapshots of one chunk each
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The core's state after the record at ``applied_offset``."""
+
+    applied_offset: int
+    data: bytes
+    slot: int = 0
+
+
+class ChunkHeader(BaseModel):
+    """First line of a chunk's value; the rest is its part of the zlib-compressed state."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot: int = 1
+    slot: Annotated[int, Field(ge=0)]
+    applied_offset: int
+    chunk: Annotated[int, Field(ge=0)]
+    chunks: Annotated[int, Field(gt=0)]
+    sha256: str
+
+
+def encode_snapshot(
+    snapshot: Snapshot, *, partition: int, chunk_bytes: int = CHUNK_BYTES
+) -> list[tuple[bytes, bytes]]:
+    """(key, value) of each chunk, to be sent in order."""
+    packed = zlib.compress(snapshot.data, level=1)
+    digest = hashlib.sha256(packed).hexdigest()
+    parts = [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
+    records: list[tuple[bytes, bytes]] = []
+    for i, part in enumerate(parts):
+        header = ChunkHeader(
+            slot=snapshot.slot,
+            applied_offset=snapshot.applied_offset,
+            chunk=i,
+            chunks=len(parts),
+            sha256=digest,
+        )
+        key = f"{partition}/{snapshot.slot}/{i}".encode()
+        records.append((key, header.model_dump_json().encode() + b"\n" + part))
+    return records
+
+
+def newest_snapshot(values: Iterable[bytes]) -> Snapshot | None:
+    """The furthest whole snapshot among chunks in any order; torn and damaged ones are passed over."""
+    whole: dict[tuple[int, str], dict[int, bytes]] = {}
+    best: Snapshot | None = None
+    for value in values:
+        line, _, part = value.partition(b"\n")
+        try:
+            header = ChunkHeader.model_validate_json(line)
+        except ValidationError:
+            log.warning("monitor-state holds a record that is no snapshot chunk: %r", line[:80])
+            continue
+        parts = whole.setdefault((header.applied_offset, header.sha256), {})
+        parts[header.chunk] = part
+        if len(parts) < header.chunks or (best is not None and best.applied_offset >= header.applied_offset):
+            continue
+        packed = b"".join(parts[i] for i in sorted(parts))
+        if hashlib.sha256(packed).hexdigest() == header.sha256:
+            best = Snapshot(header.applied_offset, zlib.decompress(packed), header.slot)
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """Where a vitals partition resumes: after ``snapshot``, or at the log's beginning without one."""
+
+    snapshot: Snapshot | None
+    start: int
+    low: int  # the log's first offset
+    lost: tuple[int, int] | None = None  # offsets that retention removed before we read them: [from, to)
+
+    @classmethod
+    def decide(cls, snapshot: Snapshot | None, low: int, high: int) -> ResumePoint:
+        """``low`` and ``high`` are the vitals partition's first and next offset.
+
+        A snapshot beyond the log's end is of another log (the topic was created anew) and is dropped.
+        """
+        if snapshot is not None and snapshot.applied_offset >= high:
+            log.error(
+                "the monitor's snapshot stands at offset %d but vitals ends at %d: it belongs to another log "
+                "and is dropped",
+                snapshot.applied_offset,
+                high,
+            )
+            snapshot = None
+        if snapshot is None:
+            return cls(None, low, low)
+        start = snapshot.applied_offset + 1
+        if start >= low:
+            return cls(snapshot, start, low)
+        # The state is kept: it also carries specs and references whose control records are long gone.
+        log.error("vitals lost offsets %d to %d to retention before the monitor read them", start, low - 1)
+        return cls(snapshot, low, low, (start, low))
+
+
+def find_resume_point(connection: Connection, partition: int, *, deadline_s: float = 30.0) -> ResumePoint:
+    """Read the newest snapshot and the vitals partition's bounds. Blocking. Raises BrokerError."""
+    consumer = Consumer(connection.consumer(f"monitor-state-{uuid.uuid4().hex}"))
+    try:
+        snapshot = _read_newest(consumer, connection.topic(MONITOR_STATE), partition, deadline_s)
+        vitals = TopicPartition(connection.topic(VITALS), partition)
+        low, high = _bounds(consumer, vitals, deadline_s)
+    except KafkaException as error:
+        raise BrokerError(f"cannot read the monitor's state: {error.args[0]}") from error
+    finally:
+        consumer.close()
+    return ResumePoint.decide(snapshot, low, high)
+
+
+def _bounds(consumer: Consumer, where: TopicPartition, deadline_s: float) -> tuple[int, int]:
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            bounds = cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s))
+            break
+        except KafkaException as error:
+            if error.args[0].code() not in _MOVING or time.monotonic() > until:
+                raise
+            consumer.poll(_ASK_AGAIN_S)
+    if bounds is None:
+        raise BrokerError(f"no answer about {where.topic}[{where.partition}] within {deadline_s:g} s")
+    return bounds
+
+
+def _read_newest(consumer: Consumer, topic: str, partition: int, deadline_s: float) -> Snapshot | None:
+    """Look into ever larger windows at the log's end: compaction is lazy, so the log may be long."""
+    low, high = _bounds(consumer, TopicPartition(topic, partition), deadline_s)
+    window, start = FIRST_WINDOW, high
+    while start > low:
+        start = max(low, high - window)
+        window *= 8
+        consumer.assign([TopicPartition(topic, partition, start)])
+        snapshot = newest_snapshot(_read_to_end(consumer, f"{topic}[{partition}]", deadline_s))
+        if snapshot is not None:
+            return snapshot
+    return None
+
+
+def _read_to_end(consumer: Consumer, where: str, deadline_s: float) -> Iterator[bytes]:
+    until = time.monotonic() + deadline_s
+    while time.monotonic() < until:
+        message = consumer.poll(0.2)
+        if message is None:
+            continue
+        error = message.error()
+        if error is None:
+            value = message.value()
+            if isinstance(value, bytes):
+                yield value
+        elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
+            return
+        elif not error.retriable():
+            raise KafkaException(error)
+    raise BrokerError(f"could not read {where} to its end within {deadline_s:g} s")

@@ -1,0 +1,277 @@
+"""A model's follower: the thread that reads its spec and its updates, applies them and acknowledges.
+
+1. What the server kept on disk serves at once (verified again, as if it had just come).
+2. The specs and model-updates topics are read to their end; the newest update that can be served is.
+3. Each further update is applied as it comes; what was applied is kept on disk, then acknowledged.
+
+On failure: Kafka away: what serves goes on, the topics are read again from their beginning. A crash between
+applying and keeping, or between keeping and acknowledging: both happen again at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from pydantic import ValidationError
+
+from ....models.registry.signing import Verifier
+from ....schemas.errors import BrokerError, DecodeError, SettingsError
+from ....schemas.partition import partition_of
+from ....schemas.serving import ModelAck, ModelUpdate
+from ....schemas.spec.model import ModelSpec, SpecRecord
+from ....schemas.topics import MODEL_ACKS, MODEL_UPDATES, SPECS
+from ...kafka.connection import Connection
+from ...kafka.reader import LogReader, Record
+from ..delivery.outbox import Outbox
+from ..privacy import Hasher, PrivacyRules
+from .persisted import KeptState
+from .requests import Serving
+from .swap import Store
+from .updates import Outcome, UpdateCourse
+
+log = logging.getLogger(__name__)
+
+ACK_EVERY_S = 60.0
+_POLL_S = 0.05  # an update waits at most this long before it is looked at
+_RETRY_S = 1.0
+_REACH_S = 2.0  # also the longest that closing waits for, while Kafka is away
+_ACK_RETRY_S = 5.0
+_MAX_UNSENT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FollowStatus:
+    """``following``: the topics were read to their end once. ``behind_s``: since when there is more."""
+
+    following: bool
+    behind_s: float
+    trouble: str
+
+
+class ModelFollower:
+    """Keeps ``serving`` up to date. Made and closed by one thread; ``serving`` and ``status`` are for any."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        connection: Connection,
+        outbox: Outbox,
+        store: Store,
+        verifier: Callable[[], Verifier],
+        state_dir: Path,
+        server_id: str,
+        hasher: Hasher | None,
+        on_change: Callable[[Serving], None],
+        ack_every_s: float = ACK_EVERY_S,
+    ) -> None:
+        """Raises StateError when the kept state cannot be read."""
+        self._model = model
+        self._connection = connection
+        self._outbox = outbox
+        self._server_id = server_id
+        self._hasher = hasher
+        self._on_change = on_change
+        self._ack_every_s = ack_every_s
+        self._kept = KeptState(state_dir, model)
+        self._course = UpdateCourse(model, store=store, verifier=verifier, kept=self._kept)
+        self._serving = Serving(self._course.hot)
+        self._following = False
+        self._trouble = ""
+        self._at_end_s = time.monotonic()
+        self._standing: ModelAck | None = None
+        self._unsent: deque[ModelAck] = deque(maxlen=_MAX_UNSENT)
+        self._ack_due_s = 0.0
+        self._retry_due_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"driftloop-follow-{model}", daemon=True)
+
+    @property
+    def serving(self) -> Serving:
+        return self._serving
+
+    @property
+    def status(self) -> FollowStatus:
+        behind = time.monotonic() - self._at_end_s if self._following else 0.0
+        alive = self._thread.is_alive()
+        trouble = self._trouble or ("" if alive else "the follower's thread is not running")
+        return FollowStatus(self._following and alive, behind, trouble)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._kept.kept.spec is not None:
+            self._use_spec(self._kept.kept.spec)
+        self._take(self._course.restore())
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (BrokerError, KafkaException) as error:
+                self._trouble = str(error)
+                log.warning("%s: updates cannot be read, trying again: %s", self._model, error)
+            except Exception as error:  # a server that stops following must say so, and goes on trying
+                self._trouble = repr(error)
+                log.exception("%s: the follower failed and begins again", self._model)
+            self._stop.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        reader = LogReader(self._connection, (SPECS, MODEL_UPDATES), timeout_s=_REACH_S)
+        try:
+            specs: list[ModelSpec | str] = []
+            updates: list[ModelUpdate] = []
+            while not reader.caught_up:
+                if self._stop.is_set():
+                    return
+                self._read(reader, specs, updates)
+            self._use_newest(specs)
+            if not specs and self._kept.kept.spec is None:
+                self._use_newest([ModelSpec()])  # the topic was read whole: there is no spec to obey
+            self._take(self._course.start(updates))
+            self._following, self._trouble, self._at_end_s = True, "", time.monotonic()
+            self._publish()
+            while not self._stop.is_set():
+                self._step(reader)
+        finally:
+            reader.close()
+
+    def _step(self, reader: LogReader) -> None:
+        specs: list[ModelSpec | str] = []
+        updates: list[ModelUpdate] = []
+        self._read(reader, specs, updates)
+        if reader.caught_up:
+            self._at_end_s = time.monotonic()
+        self._use_newest(specs)
+        for update in updates:
+            self._take(self._course.offer(update))
+        retry_in_s = self._course.retry_in_s
+        if retry_in_s is not None and time.monotonic() >= self._retry_due_s:
+            self._retry_due_s = time.monotonic() + retry_in_s
+            self._take(self._course.retry())
+        self._acknowledge()
+
+    def _read(self, reader: LogReader, specs: list[ModelSpec | str], updates: list[ModelUpdate]) -> None:
+        """Appends what has come for this model; a spec that cannot be read as the reason why not."""
+        key = self._model.encode()
+        for record in reader.poll(_POLL_S):
+            if record.key != key or record.value is None:
+                continue
+            if record.topic == self._connection.topic(SPECS):
+                try:
+                    specs.append(SpecRecord.decode(record.value).model_spec())
+                except (DecodeError, ValidationError) as error:
+                    specs.append(self._unreadable(record, error))
+                continue
+            try:
+                updates.append(ModelUpdate.decode(record.value))
+            except DecodeError as error:
+                self._trouble = self._unreadable(record, error)
+
+    def _unreadable(self, record: Record, error: Exception) -> str:
+        reason = f"{record.topic}[{record.partition}]@{record.offset} cannot be read: {error}"
+        log.error("%s: %s", self._model, reason)
+        return reason
+
+    def _use_newest(self, specs: list[ModelSpec | str]) -> None:
+        if not specs:
+            return
+        spec = specs[-1]
+        if isinstance(spec, str):
+            # Fail closed: nobody knows what this spec forbids.
+            self._publish(replace(self._serving, rules=None, why_not=spec))
+            return
+        self._use_spec(spec)
+        try:
+            self._kept.update(spec=spec)
+        except OSError as error:
+            log.error("the spec of %s cannot be kept on disk: %s", self._model, error)
+
+    def _use_spec(self, spec: ModelSpec) -> None:
+        fallback = spec.serving.fallback
+        try:
+            rules = PrivacyRules.of_spec(spec, self._hasher)
+            self._publish(replace(self._serving, rules=rules, fallback=fallback, why_not=""))
+        except SettingsError as error:
+            log.error("%s cannot be served: %s", self._model, error)
+            self._publish(replace(self._serving, rules=None, fallback=fallback, why_not=str(error)))
+
+    def _publish(self, serving: Serving | None = None) -> None:
+        hot = self._course.hot
+        self._serving = replace(serving or self._serving, hot=hot, shadows=bool(hot.current.shadows))
+        self._on_change(self._serving)
+
+    def _take(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            applied = outcome.applied
+            if applied.status == "live":
+                log.info(
+                    "%s: version %d live, generation %d", self._model, applied.version, applied.generation
+                )
+                self._publish()
+            else:
+                log.warning("%s: generation %d refused: %s", self._model, applied.generation, applied.reason)
+            self._note(outcome)
+        self._acknowledge()
+
+    def _note(self, outcome: Outcome) -> None:
+        applied = outcome.applied
+        ack = ModelAck(
+            server_id=self._server_id,
+            model=self._model,
+            version=applied.version,
+            refresh=applied.refresh,
+            generation=applied.generation,
+            status=applied.status,
+            reason=applied.reason,
+            load_ms=applied.load_ms,
+            ts=_now_ms(),
+        )
+        # A forgery or a replay is told once; what is repeated each minute is where this server stands.
+        if outcome.authentic and (self._standing is None or ack.generation >= self._standing.generation):
+            if self._standing is not None and _says_the_same(ack, self._standing):
+                return
+            self._standing = ack
+        self._unsent.append(ack)
+        self._ack_due_s = 0.0
+
+    def _acknowledge(self) -> None:
+        if time.monotonic() < self._ack_due_s or not self._following:
+            return
+        if not self._unsent and self._standing is not None:
+            self._unsent.append(self._standing.model_copy(update={"ts": _now_ms()}))
+        try:
+            while self._unsent:
+                self._send(self._unsent[0])
+                self._unsent.popleft()
+            self._ack_due_s = time.monotonic() + self._ack_every_s
+        except (KafkaException, BufferError) as error:
+            log.warning("%s: an acknowledgement waits: %s", self._model, error)
+            self._ack_due_s = time.monotonic() + _ACK_RETRY_S
+
+    def _send(self, ack: ModelAck) -> None:
+        self._outbox.send_to_partition(
+            MODEL_ACKS,
+            f"{self._server_id}/{self._model}",
+            ack.encode(),
+            lambda partitions: partition_of(self._model, partitions),
+        )
+
+
+def _says_the_same(one: ModelAck, other: ModelAck) -> bool:
+    ignored = {"ts": 0, "load_ms": 0.0}
+    return one.model_copy(update=ignored) == other.model_copy(update=ignored)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

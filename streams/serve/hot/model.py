@@ -1,0 +1,187 @@
+"""A model that is always the live one: predicts, emits what it predicted, and swaps as updates come."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ....models.registry.signing import Verifier
+from ....schemas.serving import Manifest
+from ...kafka.connection import Connection
+from ..client import Client
+from ..events import checked_model
+from ..privacy import Hasher
+from .follower import ACK_EVERY_S, FollowStatus, ModelFollower
+from .requests import Answering, Failed, Served, Serving
+from .swap import Current, Store
+
+__all__ = ["Failed", "HotModel", "Served", "Swapped"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """What serves from now on; version 0: nothing, or the fallback."""
+
+    model: str
+    version: int
+    refresh: int
+    generation: int
+
+
+class HotModel:
+    """Follows one model from any server. Thread safe; make it after a fork; close it before its client."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        connection: Connection,
+        client: Client,
+        store: Store,
+        verifier: Callable[[], Verifier],
+        state_dir: Path,
+        server_id: str,
+        hasher: Hasher | None = None,
+        on_swap: Callable[[Swapped], None] | None = None,
+        ack_every_s: float = ACK_EVERY_S,
+    ) -> None:
+        """``state_dir``: where this server keeps what it served; ``on_swap`` is called from a thread.
+
+        Raises InvalidEvent for a name that no model can have, StateError when the kept state is unreadable.
+        """
+        self.name = checked_model(model)
+        self._answering = Answering(model, client)
+        self._on_swap = on_swap
+        self._changed = threading.Condition()
+        self._generation = 0
+        self._follower = ModelFollower(
+            model,
+            connection=connection,
+            outbox=client.outbox,
+            store=store,
+            verifier=verifier,
+            state_dir=state_dir,
+            server_id=server_id,
+            hasher=hasher,
+            on_change=self._on_change,
+            ack_every_s=ack_every_s,
+        )
+        self._follower.start()
+
+    def predict(
+        self,
+        features: Mapping[str, object],
+        prediction_id: str | None = None,
+        *,
+        segments: Mapping[str, object] | None = None,
+        ts: int | None = None,
+    ) -> Served:
+        """Answers with the live version (the spec's fallback while there is none) and emits the prediction.
+
+        ``ts``: Unix milliseconds, now by default. Raises InvalidEvent (a value that no event can carry),
+        FeatureError (a value that is not of its feature's type), NoModelError (no version and no fallback)
+        and whatever the model itself raises; each is also emitted, as a failed request.
+        """
+        return self._answering.one(self._follower.serving, features, prediction_id, segments=segments, ts=ts)
+
+    def predict_many(
+        self,
+        rows: Sequence[Mapping[str, object]],
+        prediction_ids: Sequence[str | None] | None = None,
+        *,
+        segments: Sequence[Mapping[str, object] | None] | None = None,
+        ts: Sequence[int | None] | None = None,
+    ) -> list[Served | Failed]:
+        """``predict`` for many rows at once, in their order; a row that fails is a Failed among the others.
+
+        The latency of a row is its share of the batch's. Raises NoModelError like ``predict``, ValueError
+        when the sequences differ in length.
+        """
+        return self._answering.many(self._follower.serving, rows, prediction_ids, segments=segments, ts=ts)
+
+    def wait_ready(self, timeout_s: float = 30.0) -> bool:
+        """Waits until requests can be answered (by a version or a fallback); False when time is over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._follower.serving.can_answer, timeout_s)
+
+    def wait_generation(self, generation: int, timeout_s: float = 30.0) -> bool:
+        """Waits until this or a later generation serves; False when time is over."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.generation >= generation, timeout_s)
+
+    @property
+    def current(self) -> Current:
+        """What serves now, with shadows and canary."""
+        return self._follower.serving.hot.current
+
+    @property
+    def version(self) -> int:
+        """The live version; 0: none."""
+        return self.current.version
+
+    @property
+    def generation(self) -> int:
+        """The generation of the plan that serves; 0: none yet."""
+        return self.current.generation
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the live version says of itself."""
+        return self._follower.serving.hot.champion
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether there is a version or a fallback, and it is known what may leave."""
+        return self._follower.serving.can_answer
+
+    @property
+    def why_not(self) -> str:
+        """Why requests cannot be answered; empty when they can."""
+        serving = self._follower.serving
+        if serving.can_answer:
+            return ""
+        return serving.why_not or "no version is live yet, and the spec has no fallback"
+
+    @property
+    def status(self) -> FollowStatus:
+        """How the following of updates goes."""
+        return self._follower.status
+
+    @property
+    def shadows_skipped(self) -> int:
+        """Requests that the shadows did not answer, because too many waited or a shadow failed."""
+        return self._answering.shadows_skipped
+
+    def close(self) -> None:
+        """Stops following; answers that shadows still owe are given for at most two seconds."""
+        self._follower.close()
+        self._answering.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _on_change(self, serving: Serving) -> None:
+        current = serving.hot.current
+        self._answering.use(serving)
+        with self._changed:
+            self._changed.notify_all()
+        if current.generation == self._generation:
+            return
+        self._generation = current.generation
+        if self._on_swap is not None:
+            try:
+                self._on_swap(Swapped(self.name, current.version, current.refresh, current.generation))
+            except Exception:  # the caller's code: reported, and it must not stop the following
+                log.exception("%s: on_swap raised", self.name)

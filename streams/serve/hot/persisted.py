@@ -1,0 +1,99 @@
+"""What a server keeps on disk per model, so that a restart neither goes back nor waits for Kafka."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self, cast
+
+import orjson
+from pydantic import ValidationError
+
+from ....schemas.errors import DecodeError, StateError
+from ....schemas.serving import ModelUpdate
+from ....schemas.spec.model import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """``last_generation``: the highest seen in an authentic update. ``live``: the update that serves."""
+
+    last_generation: int = 0
+    live: ModelUpdate | None = None
+    spec: ModelSpec | None = None
+
+    def encode(self) -> bytes:
+        fields: dict[str, object] = {"last_generation": self.last_generation}
+        if self.live is not None:
+            fields["live"] = self.live.encode().decode()
+        if self.spec is not None:
+            fields["spec"] = self.spec.model_dump(mode="json")
+        return orjson.dumps(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises ValueError when the bytes are not what ``encode`` gives."""
+        try:
+            fields = cast("dict[str, object]", orjson.loads(data))
+            live, spec = fields.get("live"), fields.get("spec")
+            return cls(
+                last_generation=int(cast("int", fields["last_generation"])),
+                live=None if live is None else ModelUpdate.decode(str(live).encode()),
+                spec=None if spec is None else ModelSpec.model_validate(spec),
+            )
+        except (AttributeError, KeyError, TypeError, DecodeError, ValidationError) as error:
+            raise ValueError(str(error)) from error
+
+
+class KeptState:
+    """The file of one model. The update in it is signed, so whoever alters the file gains nothing."""
+
+    def __init__(self, state_dir: Path, model: str) -> None:
+        """Raises StateError when there is a file and it cannot be read."""
+        self._path = state_dir / f"{model}.json"
+        self._kept = self._read()
+
+    @property
+    def kept(self) -> Kept:
+        return self._kept
+
+    def update(
+        self,
+        *,
+        last_generation: int | None = None,
+        live: ModelUpdate | None = None,
+        spec: ModelSpec | None = None,
+    ) -> None:
+        """Writes what changed, whole or not at all. Raises OSError when the disk does."""
+        kept = self._kept
+        kept = kept if last_generation is None else replace(kept, last_generation=last_generation)
+        kept = kept if live is None else replace(kept, live=live)
+        kept = kept if spec is None else replace(kept, spec=spec)
+        if kept != self._kept:
+            self._write(kept.encode())
+            self._kept = kept
+
+    def _read(self) -> Kept:
+        try:
+            return Kept.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return Kept()
+        except ValueError as error:
+            raise StateError(
+                f"{self._path} cannot be read ({error}): remove it to start from the topic alone"
+            ) from error
+
+    def _write(self, data: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,210 @@
+"""The trainer's and the registrar's core for one partition of models: records in, what to write out.
+
+No Kafka, no clock, no I/O. Every method that takes an event gives a Step; its outputs belong into one
+transaction with the offset of the record that caused them. After a transaction that failed, the core is
+thrown away and made anew from training-runs, model-updates, command-results and specs.
+
+On failure: what a record gets wrong gives a dead letter or a refused command; exceptions are defects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...models.registry.signing import Signer
+from ...schemas.control import ApprovalControl, RequestControl
+from ...schemas.decisions import Command, CommandResult, Trigger
+from ...schemas.errors import DecodeError
+from ...schemas.partition import partition_of
+from ...schemas.runs import TrainingRun
+from ...schemas.serving import Manifest, ModelUpdate
+from ...schemas.spec.model import ModelSpec
+from ...schemas.topics import COMMAND_RESULTS
+from ..kafka.reader import Record
+from .model_runs import ModelRuns
+from .registrar import SERVING_ACTIONS, CommandRefused
+from .step import NOTHING, Step, check_change, control, dead_letter, keyed_by_model
+from .window.window import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestWanted:
+    """A command's manifest is to be fetched. ``draft``: unsigned, its artifact to be tested as well."""
+
+    model: str
+    sha256: str
+    draft: bool
+
+
+class TrainerCore:
+    """All models of one partition of triggers and commands."""
+
+    def __init__(self, partition: int, partitions: int, signer: Signer, clock: Clock) -> None:
+        self.partition = partition
+        self._partitions = partitions
+        self._signer = signer
+        self._clock: Clock = clock
+        self._models: dict[str, ModelRuns] = {}
+        self._known: set[str] = set()
+        self._commands: set[str] = set()
+
+    # --- from the log -----------------------------------------------------------------------------------
+
+    def restore_run(self, run: TrainingRun) -> None:
+        self.model(run.model).restore(run)
+
+    def restore_update(self, update: ModelUpdate) -> None:
+        """The caller has verified its signature."""
+        self._known.add(update.model)
+        self.model(update.model).registrar.restore(update)
+
+    def restore_result(self, result: CommandResult) -> None:
+        self._commands.add(result.command_id)
+
+    def on_spec(self, model: str, spec: ModelSpec) -> None:
+        """A model's newest spec; runs that start from now on use it."""
+        self._known.add(model)
+        self.model(model).spec = spec
+
+    # --- what the shell asks ----------------------------------------------------------------------------
+
+    def models(self) -> Iterator[ModelRuns]:
+        """Those with open runs."""
+        return (model for model in self._models.values() if model.busy)
+
+    def owns(self, model: str) -> bool:
+        return partition_of(model, self._partitions) == self.partition
+
+    # --- triggers ---------------------------------------------------------------------------------------
+
+    def on_trigger(self, record: Record) -> Step:
+        try:
+            trigger = Trigger.decode(record.value or b"")
+            self._check_place(trigger.model)
+            check_change(trigger.estimated_change)
+        except DecodeError as error:
+            return Step((dead_letter(record, "train", error.reason),))
+        return self.model(trigger.model).accept(trigger, record.append_ms)
+
+    # --- commands ---------------------------------------------------------------------------------------
+
+    def manifest_wanted(self, record: Record) -> ManifestWanted | None:
+        """The manifest that ``on_command`` will need for this record, if any."""
+        try:
+            command = self._decode_command(record)
+            if command.command_id in self._commands:
+                return None
+            if command.action == "register" and command.manifest_sha256 is not None:
+                self._check_known(command)
+                self.model(command.model).registrar.check_generation(command)
+                return ManifestWanted(command.model, command.manifest_sha256, draft=True)
+            if command.action in SERVING_ACTIONS:
+                self._check_known(command)
+                registrar = self.model(command.model).registrar
+                sha256 = registrar.manifest_needed(registrar.intended(command))
+                return None if sha256 is None else ManifestWanted(command.model, sha256, draft=False)
+        except (DecodeError, CommandRefused):
+            return None  # on_command will say why
+        return None
+
+    def on_command(self, record: Record, manifest: Manifest | None = None, problem: str = "") -> Step:
+        """``manifest``: the one wanted, checked; ``problem``: why there is none. Repeats give nothing."""
+        try:
+            command = self._decode_command(record)
+        except DecodeError as error:
+            return Step((dead_letter(record, "registrar", error.reason),))
+        if command.command_id in self._commands:
+            return NOTHING
+        self._commands.add(command.command_id)
+        ts = self.model(command.model).now_ms(record.append_ms)
+        try:
+            self._check_known(command)
+            if problem:
+                raise CommandRefused(problem)
+            step = self._carry_out(command, manifest, ts)
+        except CommandRefused as refusal:
+            return self._answered(command, "refused", str(refusal), record.append_ms)
+        return step + self._answered(command, "done", "", record.append_ms)
+
+    def _carry_out(self, command: Command, manifest: Manifest | None, ts: int) -> Step:
+        """Raises CommandRefused before anything has changed."""
+        model = self.model(command.model)
+        if command.action == "trigger":
+            return self._relay_request(command, ts)
+        if command.action in ("approve", "refuse"):
+            return self._relay_approval(command, ts)
+        if command.action == "register":
+            model.registrar.check_generation(command)
+            if manifest is None:
+                raise CommandRefused("register needs the digest of a stored manifest")
+            why = f"registered by {command.by}: {command.why}".removesuffix(": ")
+            return model.register(manifest, command_id=command.command_id, why=why, ts=ts)
+        before = model.registrar.serving.champion
+        intended = model.registrar.intended(command)
+        reference = manifest.reference if manifest is not None else None
+        step = Step(model.registrar.carry_out(command, intended, reference, ts))
+        return step + model.champion_changed() if intended.champion != before else step
+
+    def _relay_request(self, command: Command, ts: int) -> Step:
+        asked = RequestControl(
+            model=command.model, command_id=command.command_id, by=command.by, why=command.why, ts=ts
+        )
+        return Step((control(command.model, asked),))
+
+    def _relay_approval(self, command: Command, ts: int) -> Step:
+        if command.trigger_id is None or not self.model(command.model).awaits_approval(command.trigger_id):
+            raise CommandRefused(f"no trigger {command.trigger_id} of {command.model} awaits approval")
+        said = ApprovalControl(
+            model=command.model,
+            command_id=command.command_id,
+            trigger_id=command.trigger_id,
+            granted=command.action == "approve",
+            by=command.by,
+            why=command.why,
+            ts=ts,
+        )
+        return Step((control(command.model, said),))
+
+    def _answered(self, command: Command, status: str, reason: str, append_ms: int) -> Step:
+        result = CommandResult.model_validate(
+            {
+                "command_id": command.command_id,
+                "model": command.model,
+                "action": command.action,
+                "status": status,
+                "reason": reason,
+                "generation": self.model(command.model).registrar.serving.generation,
+                "ts": append_ms,
+            }
+        )
+        return Step((keyed_by_model(COMMAND_RESULTS, command.model, result),))
+
+    # --- parts ------------------------------------------------------------------------------------------
+
+    def _decode_command(self, record: Record) -> Command:
+        command = Command.decode(record.value or b"")
+        self._check_place(command.model)
+        return command
+
+    def _check_place(self, model: str) -> None:
+        """One trainer owns a model. A record on another partition than its model's has none that may act."""
+        if not self.owns(model):
+            place = partition_of(model, self._partitions)
+            raise DecodeError(
+                f"model {model} belongs on partition {place}, and this came on {self.partition}: "
+                "use the model as the key, and murmur2 as the partitioner"
+            )
+
+    def _check_known(self, command: Command) -> None:
+        if command.model not in self._known:
+            raise CommandRefused(
+                f"there is no model {command.model}: publish its spec with `driftloop apply`"
+            )
+
+    def model(self, model: str) -> ModelRuns:
+        """Made when first heard of."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models[model] = ModelRuns(model, self._signer, self._clock)
+        return found

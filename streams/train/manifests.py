@@ -1,0 +1,62 @@
+"""Fetching the manifests that commands name: signed ones of known versions, drafts of models people bring.
+
+A draft is not signed, so nothing in it is believed: digests are checked, and a child loads its artifact and
+asks it the draft's own self-test rows before it may become a version.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ...models.registry.artifacts import ArtifactStore
+from ...models.registry.signing import Verifier
+from ...schemas.errors import ArtifactError, Error
+from ...schemas.serving import Manifest
+from .child.job import ARTIFACT, JOB, RESULT, TrainingJob, TrainingResult
+from .child.process import ChildPool
+from .core import ManifestWanted
+
+TEST_LIMIT_S = 30.0
+
+
+class ManifestCheck:
+    """Blocks the caller for as long as store and child take, at most about half a minute."""
+
+    def __init__(self, store: ArtifactStore, verifier: Verifier, children: ChildPool, folder: Path) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._children = children
+        self._folder = folder
+
+    def fetch(self, wanted: ManifestWanted) -> tuple[Manifest | None, str]:
+        """The manifest, or why it cannot be used."""
+        try:
+            manifest = self._store.get_manifest(wanted.model, wanted.sha256)
+            if wanted.draft:
+                self._test(manifest)
+            else:
+                self._verifier.verify(manifest)
+        except (Error, OSError) as error:
+            return None, str(error)
+        return manifest, ""
+
+    def _test(self, manifest: Manifest) -> None:
+        data = self._store.get_artifact(manifest.model, manifest.artifact_sha256)
+        if len(data) != manifest.artifact_bytes:
+            raise ArtifactError(
+                f"the artifact has {len(data)} bytes, and the manifest says {manifest.artifact_bytes}"
+            )
+        folder = self._folder / f"test-{manifest.artifact_sha256}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / ARTIFACT).write_bytes(data)
+            (folder / JOB).write_bytes(TrainingJob(kind="self-test", manifest=manifest).encode())
+            with self._children.one() as child:
+                for _ in child.work(folder, TEST_LIMIT_S):
+                    pass
+            result = TrainingResult.decode((folder / RESULT).read_bytes())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not result.passed:
+            raise ArtifactError(result.why)

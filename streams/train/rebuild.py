@@ -1,0 +1,204 @@
+"""The trainer's hold on the log: transactions that carry offsets, and the state that is rebuilt from it.
+
+Rebuilding reads each topic to the end that it had, transactions that were open then included: what a
+predecessor committed in its last moment is seen, and what it left open has been aborted before we go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from pydantic import ValidationError
+
+from ...models.registry.signing import Signer, Verifier
+from ...schemas.decisions import CommandResult
+from ...schemas.errors import ArtifactError, DecodeError
+from ...schemas.partition import partition_of
+from ...schemas.runs import TrainingRun
+from ...schemas.serving import ModelUpdate
+from ...schemas.spec.model import JOIN_KEY, ModelSpec, SpecRecord
+from ...schemas.topics import COMMAND_RESULTS, DEAD_LETTERS, MODEL_UPDATES, SPECS, TRAINING_RUNS
+from ..kafka.connection import Connection
+from ..kafka.fencing import producer_finished
+from ..kafka.ranges import LogOffsets, LogRanges
+from ..kafka.reader import LogReader, Record, as_record
+from .core import TrainerCore
+from .step import Output
+from .window.window import Clock
+
+log = logging.getLogger(__name__)
+
+TRANSACTION_S = 30.0
+CALL_S = 2.0  # one call into librdkafka: until it returns, a stop waits
+RETRY_PAUSE_S = 0.05
+_REFRESH_S = 2.0
+GroupMetadata = object  # librdkafka's, opaque
+
+
+class Aborted(Exception):
+    """A transaction was aborted: nothing of it is on the log, and memory is ahead of the log."""
+
+
+class Transactions:
+    """Writes steps, each batch with the offsets of what caused it: all or nothing."""
+
+    def __init__(self, connection: Connection, instance_id: str, partitions: int) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self._producer = Producer(
+            connection.transactional(f"trainer-{instance_id}", message_max_bytes=4_194_304, linger_ms=0)
+        )
+
+    def init(self) -> None:
+        """Fences a predecessor of the same name, and waits until what it began has ended."""
+        self._patiently(lambda: self._producer.init_transactions(CALL_S))
+
+    def write(self, outputs: Iterable[Output], offsets: list[TopicPartition], group: GroupMetadata) -> None:
+        """Raises Aborted when the transaction was aborted, BrokerError when this producer is finished."""
+        self._producer.begin_transaction()
+        try:
+            for output in outputs:
+                self._produce(output)
+            self._patiently(
+                lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S)  # pyright: ignore[reportArgumentType]
+            )
+            self._patiently(lambda: self._producer.commit_transaction(CALL_S))
+        except KafkaException as error:
+            if not error.args[0].txn_requires_abort():
+                raise producer_finished("the trainer's transaction failed", error.args[0]) from error
+            self._patiently(lambda: self._producer.abort_transaction(CALL_S))
+            raise Aborted(str(error.args[0])) from error
+
+    def _produce(self, output: Output) -> None:
+        # Everything of a model lies on the model's partition; only dead letters keep their own keys.
+        place = (output.key or "") if output.topic is DEAD_LETTERS else output.model
+        self._producer.produce(
+            self._connection.topic(output.topic),
+            output.event.encode(),
+            key=output.key,
+            partition=partition_of(place, self._partitions) if place else 0,
+        )
+
+    def _patiently(self, call: Callable[[], object]) -> None:
+        """Retriable errors retry the same call."""
+        deadline = time.monotonic() + TRANSACTION_S
+        while True:
+            try:
+                call()
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_PAUSE_S)
+
+
+class Specs:
+    """Follows every model's newest spec."""
+
+    def __init__(self, connection: Connection, offsets: LogOffsets) -> None:
+        self._offsets = offsets
+        self._next = offsets.ends(SPECS, offsets.partitions(SPECS))  # what is below is read now
+        self._reader = LogReader(connection, (SPECS,))
+        self._newest: dict[str, ModelSpec] = {}
+        for record in self._reader.catch_up():
+            self._apply(record)
+
+    @property
+    def newest(self) -> dict[str, ModelSpec]:
+        return self._newest
+
+    def poll(self) -> dict[str, ModelSpec]:
+        """What was published since."""
+        return self._read(0.0)
+
+    def refresh(self) -> dict[str, ModelSpec]:
+        """What was published before this call, at the latest: a spec, and then a command for its model."""
+        ends = self._offsets.ends(SPECS, list(self._next))
+        changed: dict[str, ModelSpec] = {}
+        until = time.monotonic() + _REFRESH_S
+        while any(self._next[p] < end for p, end in ends.items()) and time.monotonic() < until:
+            changed |= self._read(0.05)
+        self._next = {p: max(end, self._next[p]) for p, end in ends.items()}  # a marker is no record
+        return changed
+
+    def _read(self, timeout_s: float) -> dict[str, ModelSpec]:
+        changed: dict[str, ModelSpec] = {}
+        for record in self._reader.poll(timeout_s):
+            changed |= self._apply(record)
+            self._next[record.partition] = max(record.offset + 1, self._next.get(record.partition, 0))
+        return changed
+
+    def _apply(self, record: Record) -> dict[str, ModelSpec]:
+        if record.key == JOIN_KEY.encode() or record.value is None:
+            return {}
+        try:
+            published = SpecRecord.decode(record.value)
+            spec = {published.model: published.model_spec()}
+        except (DecodeError, ValidationError) as error:
+            log.error(
+                "the spec at %s[%d]@%d is none: %s", record.topic, record.partition, record.offset, error
+            )
+            return {}
+        self._newest |= spec
+        return spec
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class Rebuilder:
+    """Makes cores from the log."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        offsets: LogOffsets,
+        signer: Signer,
+        verifier: Verifier,
+        partitions: int,
+        clock: Clock,
+    ) -> None:
+        self._connection = connection
+        self._offsets = offsets
+        self._signer = signer
+        self._verifier = verifier
+        self._partitions = partitions
+        self._clock: Clock = clock
+        self._ranges = LogRanges(connection, name="rebuild")
+
+    def cores(self, owned: frozenset[int], specs: dict[str, ModelSpec]) -> dict[int, TrainerCore]:
+        """One per owned partition, as the log stands now."""
+        cores = {p: TrainerCore(p, self._partitions, self._signer, self._clock) for p in owned}
+        for model, spec in specs.items():
+            core = cores.get(partition_of(model, self._partitions))
+            if core is not None:
+                core.on_spec(model, spec)
+        for topic in (TRAINING_RUNS, MODEL_UPDATES, COMMAND_RESULTS):
+            partitions = sorted(owned)
+            begins, ends = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
+            for message in self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions}):
+                record = as_record(message)
+                if record.value is not None:
+                    self._restore(cores[record.partition], record, record.value)
+        return cores
+
+    def _restore(self, core: TrainerCore, record: Record, value: bytes) -> None:
+        try:
+            if record.topic == self._connection.topic(TRAINING_RUNS):
+                core.restore_run(TrainingRun.decode(value))
+            elif record.topic == self._connection.topic(COMMAND_RESULTS):
+                core.restore_result(CommandResult.decode(value))
+            else:
+                update = ModelUpdate.decode(value)
+                self._verifier.verify_history(update)  # generations count on past a key that was revoked
+                core.restore_update(update)
+        except (DecodeError, ArtifactError) as error:
+            # Nobody but us may write there; servers refuse such an update too.
+            where = f"{record.topic}[{record.partition}]@{record.offset}"
+            log.error("passed over what is not the trainer's at %s: %s", where, error)
+
+    def close(self) -> None:
+        self._ranges.close()

@@ -1,0 +1,109 @@
+"""What the trainer must know of an outcome to place and to count it, without decoding it whole.
+
+A window holds tens of thousands of rows and most are looked at twice, so the way the joiner writes outcomes
+is recognised by its ends; anything that looks different is parsed. Tests hold both ways to the same answer,
+and what counts as a label to what models.rows makes a row of.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, cast
+
+import orjson
+
+from ....models.rows import rows_from_outcomes
+from ....schemas.base import class_name
+from ....schemas.errors import DecodeError
+from ....schemas.spec.model import ModelSpec
+
+_TAIL = re.compile(rb'"revision":(\d{1,9}),"seq":(\d{1,15})\}\Z')
+_TAIL_BYTES = 60
+_ID = b'"prediction_id":"'
+_ROLE = b'"role"'
+_CHAMPION = b'"role":"champion"'
+
+
+class Head(NamedTuple):
+    """Which row, which revision of it, and where in its partition's error stream."""
+
+    prediction_id: str
+    revision: int
+    is_shadow: bool
+    seq: int
+
+    @property
+    def is_row(self) -> bool:
+        return self.revision == 0 and not self.is_shadow
+
+
+def model_prefix(model: str) -> bytes:
+    """What every outcome of a model begins with: ``model`` is the value's first field."""
+    return b'{"model":"' + model.encode() + b'",'
+
+
+def head_of(value: bytes, prefix_length: int) -> Head:
+    """``prefix_length``: of ``model_prefix``. Raises DecodeError for bytes that are no outcome."""
+    tail = _TAIL.search(value[-_TAIL_BYTES:])
+    start = prefix_length + len(_ID)
+    if tail is None or value[prefix_length:start] != _ID or b"\\" in value:
+        return _parsed(value)
+    roles = value.count(_ROLE)  # a feature may be called so too
+    if roles and (roles > 1 or _CHAMPION not in value):
+        return _parsed(value)
+    try:
+        return Head(value[start : value.index(b'"', start)].decode(), int(tail[1]), False, int(tail[2]))
+    except ValueError as error:
+        raise DecodeError(f"Outcome: {error}") from error
+
+
+def _parsed(value: bytes) -> Head:
+    fields = _fields(value)
+    prediction_id, role = fields.get("prediction_id"), fields.get("role") or "champion"
+    revision, seq = fields.get("revision", 0), fields.get("seq")
+    if isinstance(prediction_id, str) and _is_whole(revision) and _is_whole(seq):
+        return Head(prediction_id, cast("int", revision), role == "shadow", cast("int", seq))
+    raise DecodeError("Outcome: needs prediction_id, and whole numbers as revision and seq")
+
+
+class Labels:
+    """Which outcomes of a model can teach. ``classes``: the champion's, for a spec that declares none."""
+
+    def __init__(self, spec: ModelSpec, classes: tuple[str, ...] | None) -> None:
+        self._spec = spec
+        self._classes = classes
+        self._names = None if spec.classes is None else frozenset(spec.classes)
+
+    def event_ms(self, value: bytes) -> int | None:
+        """When the world knew the label of an outcome; None where it teaches nothing."""
+        fields = _fields(value)
+        ts, label_ts = fields.get("ts"), fields.get("label_ts")
+        if not _is_whole(ts) or not _is_whole(label_ts):
+            raise DecodeError("Outcome: needs whole numbers as ts and label_ts")
+        teaches = self._is_label(fields["label"]) if fields.get("label") is not None else self._judged(value)
+        return max(cast("int", ts), cast("int", label_ts)) if teaches else None
+
+    def _is_label(self, label: object) -> bool:
+        if self._spec.task == "regression":
+            return isinstance(label, int | float) and not isinstance(label, bool)
+        if not isinstance(label, str | int | float | bool):
+            return False
+        return self._names is None or class_name(label) in self._names
+
+    def _judged(self, value: bytes) -> bool:
+        """A verdict may tell the truth or not: that takes the whole row."""
+        return bool(rows_from_outcomes((value,), self._spec, classes=self._classes))
+
+
+def _fields(value: bytes) -> dict[str, object]:
+    try:
+        fields: object = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError(f"Outcome: {error}") from error
+    if not isinstance(fields, dict):
+        raise DecodeError("Outcome: not an object")
+    return cast("dict[str, object]", fields)
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)

@@ -1,0 +1,339 @@
+"""Watching outcomes for all waiting runs at once: one reader, one pass over the log, a count for each run.
+
+A thread of its own, so that heavy traffic delays neither triggers nor commands. The shell says which runs
+wait; what was found for each can be looked at any time. A run that joins with an earlier start makes the
+reader go back; the others pass over what they have counted.
+
+On failure: what Kafka refuses is tried again; a defect is raised in the shell by ``check``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ....models.registry.artifacts import ArtifactStore
+from ....schemas.errors import ArtifactError, BrokerError, DecodeError
+from ....schemas.topics import OUTCOMES
+from ...kafka.connection import Connection
+from ...kafka.ranges import LogOffsets, LogRanges
+from ...kafka.reader import as_record
+from .cache import Followed, OutcomeCache, Warm
+from .prefix import Labels, head_of, model_prefix
+from .reader import OutcomeReader
+from .window import Clock, Cut, Edge, LabelCount, Start, WaitRequest
+
+log = logging.getLogger(__name__)
+
+_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
+POLL_S = 0.02
+# After this, what is appended has a later time than what we saw before it: times are in milliseconds.
+SETTLE_S = 0.002
+RETRY_S = 1.0
+WALL_GRACE_MS = 10_000  # a broker's clock may be behind; a deadline is noticed late, never early
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far a run's count is, and its cut once that is final."""
+
+    labels: int
+    offsets: dict[str, int]
+    cut: Cut | None = None
+
+
+@dataclass(slots=True)
+class _Watch:
+    request: WaitRequest
+    starts: dict[int, Start]
+    next: dict[int, int]
+    count: LabelCount
+    labels: Labels
+    settling_since: float | None = None
+    settle: dict[int, int] | None = None
+    cut: Cut | None = None
+
+    def take(self, place: Edge, seq: int, value: bytes) -> None:
+        """One row of this run's model that was not seen before."""
+        start = self.starts[place.partition]
+        if place.offset < start.offset or seq < start.seq:
+            return
+        try:
+            event_ms = self.labels.event_ms(value)
+        except DecodeError:
+            return  # it becomes a dead letter when the window is read
+        if event_ms is not None:
+            self.count.add(place, event_ms)
+
+    def take_warm(self, warm: Warm) -> None:
+        """What is kept at hand from the start on: it need not be read again."""
+        for partition, offset in self.next.items():
+            low, high = warm.span(partition)
+            if low <= offset < high:
+                for append_ms, at, _, seq, is_row, value in warm.between(partition, offset, high):
+                    if is_row:
+                        self.take(Edge(append_ms, partition, at), seq, value)
+                self.next[partition] = high
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What both threads touch, under the lock."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    wanted: dict[str, WaitRequest] = field(default_factory=dict[str, WaitRequest])
+    seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    failure: BaseException | None = None
+
+
+class OutcomeWatch:
+    """Counts labels for waiting runs, in the background, until closed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        offsets: LogOffsets,
+        store: ArtifactStore,
+        clock: Clock,
+        *,
+        cache: OutcomeCache | None = None,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """``cache``: filled with what is read, also while no run waits."""
+        self._connection = connection
+        self._cache = cache or OutcomeCache(0)
+        self._offsets = offsets
+        self._store = store
+        self._clock: Clock = clock
+        self._wall_ms = wall_ms
+        self._shared = _Shared()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._watches: dict[str, _Watch] = {}
+        self._at: dict[int, int] = {}  # the reader's position in each partition it is assigned
+        self._thread = threading.Thread(target=self._run, name="driftloop-outcomes", daemon=True)
+        self._thread.start()
+
+    # --- the shell's side -------------------------------------------------------------------------------
+
+    def want(self, requests: Iterable[WaitRequest]) -> None:
+        """The runs that wait now. One whose question changed is counted anew."""
+        wanted = {request.run_id: request for request in requests}
+        with self._shared.lock:
+            for run_id in [run_id for run_id in self._shared.seen if run_id not in wanted]:
+                del self._shared.seen[run_id]
+            for run_id, request in wanted.items():
+                known = self._shared.wanted.get(run_id)
+                if known is not None and _question(known) == _question(request):
+                    wanted[run_id] = known
+                else:
+                    self._shared.seen.pop(run_id, None)
+            news = wanted.keys() - self._shared.wanted.keys()
+            self._shared.wanted = wanted
+        if news:
+            self._wake.set()
+
+    def seen(self, run_id: str) -> Seen | None:
+        """None until the run's window was located."""
+        with self._shared.lock:
+            return self._shared.seen.get(run_id)
+
+    def check(self) -> None:
+        """Raises what ended the thread."""
+        if self._shared.failure is not None:
+            raise self._shared.failure
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    # --- the thread's side ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            self._connection.consumer("watch", auto_offset_reset="error", fetch_wait_max_ms=20)
+        )
+        ranges = LogRanges(self._connection, name="watch")
+        try:
+            reader = OutcomeReader(self._offsets, ranges, self._stop, self._cache)
+            while not self._stop.is_set():
+                try:
+                    self._turn(consumer, reader)
+                except (BrokerError, KafkaException) as error:
+                    log.warning("outcomes cannot be watched, trying again: %s", error)
+                    consumer.unassign()
+                    self._at = {}
+                    self._watches.clear()
+                    self._cache.forget()
+                    self._stop.wait(RETRY_S)
+        except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
+            if not self._stop.is_set():
+                self._shared.failure = failure
+        finally:
+            ranges.close()
+            consumer.close()
+
+    def _turn(self, consumer: Consumer, reader: OutcomeReader) -> None:
+        if self._cache.news:
+            self._follow(consumer)
+        self._reconcile(consumer, reader)
+        if not self._watches and not self._cache.followed:
+            self._wake.wait(POLL_S * 5)
+            self._wake.clear()
+            return
+        settling = any(watch.settling_since and watch.cut is None for watch in self._watches.values())
+        first = consumer.poll(SETTLE_S if settling else POLL_S)
+        if first is not None:
+            self._take([first, *consumer.consume(1000, timeout=0)])
+        for watch in self._watches.values():
+            self._settle(watch, reader)
+        self._show()
+
+    def _follow(self, consumer: Consumer) -> None:
+        """Begins where about as many records follow as are to be kept; who waits for more goes back later."""
+        partitions = self._offsets.partitions(OUTCOMES)
+        begins, ends = self._offsets.begins(OUTCOMES, partitions), self._offsets.ends(OUTCOMES, partitions)
+        back = -(-self._cache.expected() // len(partitions))
+        at = {p: max(begins[p], ends[p] - back) for p in partitions}
+        self._cache.begin(at)
+        self._assign(consumer, at | {p: min(at[p], old) for p, old in self._needed().items()})
+
+    def _reconcile(self, consumer: Consumer, reader: OutcomeReader) -> None:
+        with self._shared.lock:
+            wanted = dict(self._shared.wanted)
+        for run_id, watch in list(self._watches.items()):
+            if wanted.get(run_id) is not watch.request:
+                del self._watches[run_id]
+        news = [request for run_id, request in wanted.items() if run_id not in self._watches]
+        for request in news:
+            self._watches[request.run_id] = self._admit(request, reader)
+        if not self._watches and self._at and not self._cache.followed:
+            consumer.unassign()
+            self._at = {}
+        elif news:
+            self._go_back(consumer)
+
+    def _admit(self, request: WaitRequest, reader: OutcomeReader) -> _Watch:
+        starts = reader.starts(request.plan)
+        count = LabelCount(
+            needed=request.needed,
+            trigger_append_ms=request.plan.trigger_append_ms,
+            deadline_ms=request.deadline_ms,
+            accepted_ms=request.accepted_ms,
+            clock=self._clock,
+        )
+        places = {partition: start.offset for partition, start in starts.items()}
+        watch = _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
+        watch.take_warm(self._cache.of(request.plan.model))
+        return watch
+
+    def _classes(self, request: WaitRequest) -> tuple[str, ...] | None:
+        """The champion's, where the spec has none: they give a "wrong" verdict its meaning."""
+        if request.manifest_sha256 is None or request.spec.classes is not None:
+            return None
+        try:
+            return self._store.get_manifest(request.plan.model, request.manifest_sha256).classes
+        except ArtifactError as error:
+            log.warning("verdicts of %s are counted without classes: %s", request.plan.model, error)
+            return None
+
+    def _needed(self) -> dict[int, int]:
+        """The earliest place in each partition that a watch has still to see."""
+        places: dict[int, int] = {}
+        for watch in self._watches.values():
+            for partition, offset in watch.next.items():
+                places[partition] = min(offset, places.get(partition, offset))
+        return places
+
+    def _go_back(self, consumer: Consumer) -> None:
+        """Reads again from what a watch has still to see, where that was passed."""
+        needed = self._needed()
+        if any(self._at.get(partition, offset + 1) > offset for partition, offset in needed.items()):
+            self._assign(consumer, {p: min(offset, self._at.get(p, offset)) for p, offset in needed.items()})
+
+    def _assign(self, consumer: Consumer, at: dict[int, int]) -> None:
+        name = self._connection.topic(OUTCOMES)
+        consumer.assign([TopicPartition(name, p, offset) for p, offset in at.items()])
+        self._at = at
+
+    def _take(self, messages: list[Message]) -> None:
+        by_prefix: dict[bytes, list[_Watch]] = {}
+        for watch in self._watches.values():
+            by_prefix.setdefault(model_prefix(watch.request.plan.model), []).append(watch)
+        kept: list[Followed] = []
+        seen_ms: dict[int, int] = {}
+        for message in messages:
+            partition, offset = message.partition() or 0, message.offset() or 0
+            error = message.error()
+            if error is not None:
+                if error.code() == _EOF:
+                    self._at[partition] = max(self._at.get(partition, 0), offset)
+                elif partition in self._at:
+                    raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
+                continue
+            self._at[partition] = offset + 1
+            seen_ms[partition] = append_ms = message.timestamp()[1]
+            value = message.value()
+            if not isinstance(value, bytes):
+                continue
+            prefix = value[: value.find(b",") + 1]
+            watches, is_kept = by_prefix.get(prefix, ()), self._cache.keeps(prefix)
+            if not watches and not is_kept:
+                continue
+            head, broken = None, None
+            try:
+                head = head_of(value, len(prefix))
+            except DecodeError as error:
+                broken = (as_record(message), error.reason)
+            if is_kept:
+                kept.append(Followed(prefix, partition, offset, append_ms, head, value, broken))
+            if head is not None and head.is_row:
+                for watch in watches:
+                    if offset >= watch.next[partition]:
+                        watch.take(Edge(append_ms, partition, offset), head.seq, value)
+        self._cache.add(kept, seen_ms, self._at)
+        for watch in self._watches.values():
+            for partition, offset in self._at.items():
+                watch.next[partition] = max(watch.next[partition], offset)
+
+    def _settle(self, watch: _Watch, reader: OutcomeReader) -> None:
+        """The edge is final once all that could come before it was read."""
+        if watch.cut is not None:
+            return
+        edge = watch.count.edge(self._wall_ms() - WALL_GRACE_MS)
+        if edge is None:
+            watch.settling_since = watch.settle = None
+            return
+        watch.settling_since = watch.settling_since or time.monotonic()
+        if watch.settle is None and time.monotonic() - watch.settling_since > SETTLE_S:
+            watch.settle = reader.known_ends()
+        if watch.settle is not None and all(
+            watch.next[partition] >= end for partition, end in watch.settle.items()
+        ):
+            watch.cut = watch.count.cut_at(edge, reader.ends_after(edge), watch.starts)
+
+    def _show(self) -> None:
+        with self._shared.lock:
+            for run_id, watch in self._watches.items():
+                if self._shared.wanted.get(run_id) is watch.request:
+                    offsets = {str(partition): offset for partition, offset in sorted(watch.next.items())}
+                    self._shared.seen[run_id] = Seen(watch.count.labels, offsets, watch.cut)
+
+
+def _question(request: WaitRequest) -> tuple[object, ...]:
+    """What a count depends on; the spec's other parts may change meanwhile."""
+    spec = request.spec
+    return (
+        request.plan,
+        request.needed,
+        request.deadline_ms,
+        request.manifest_sha256,
+        spec.task,
+        spec.classes,
+    )

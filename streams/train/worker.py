@@ -1,0 +1,248 @@
+"""Carrying out one run at a time: read its window, train and judge in a child, store the artifact.
+
+A thread with a consumer of its own. What it does can be done again: it writes only into the run's own folder
+and, by digest, into the artifact store; nothing it does is visible before the shell's transaction.
+
+On failure: what concerns the run (a child that crashed, a time limit, an artifact that is not what its digest
+says) is the run's failure, with the reason. Where Kafka cannot be read it tries again for as long as the run
+may take. A defect is raised in the shell by ``check``.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+from queue import SimpleQueue
+
+from confluent_kafka import KafkaException
+
+from ...models.formats.learners import refuse_unlisted
+from ...models.registry.artifacts import ArtifactStore
+from ...models.registry.signing import Verifier
+from ...schemas.errors import BrokerError, Error
+from ...schemas.serving import Manifest, VersionRef
+from ..kafka.connection import Connection
+from ..kafka.ranges import Cancelled, LogOffsets, LogRanges
+from .child.job import (
+    ARTIFACT,
+    CHAMPION,
+    EVALUATING,
+    JOB,
+    RESULT,
+    ROWS,
+    Trained,
+    TrainingJob,
+    TrainingResult,
+    write_rows,
+)
+from .child.process import ChildPool, TrainingProcess
+from .model_runs import JobPlan
+from .step import Output
+from .window.cache import OutcomeCache
+from .window.reader import OutcomeReader, Window
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+_BUFFER_BYTES = 2**20  # half the CPU of the default for 60,000 rows
+
+
+class Execution:
+    """One attempt at one run. The shell looks at it; the worker fills it in; ``cancel`` calls it off."""
+
+    def __init__(self, plan: JobPlan, waited_ms: float) -> None:
+        self.plan = plan
+        self.run_id = plan.run.run_id
+        self.attempt = plan.run.attempt
+        self.judging = False
+        self.trained: Trained | None = None
+        self.failure: str | None = None
+        self.dead_letters: tuple[Output, ...] = ()
+        self.timings_ms: dict[str, float] = {"wait_labels": waited_ms}
+        self.cancelled = threading.Event()
+        self._child: TrainingProcess | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def over(self) -> bool:
+        return self.trained is not None or self.failure is not None
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled.set()
+            if self._child is not None:
+                self._child.kill()
+
+    def use(self, child: TrainingProcess | None) -> None:
+        """The child that ``cancel`` must kill. Raises Cancelled when it is too late for one."""
+        with self._lock:
+            self._child = child
+            if child is not None and self.cancelled.is_set():
+                raise Cancelled
+
+
+class TrainingWorker:
+    """A thread that carries out executions, one after the other."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        offsets: LogOffsets,
+        store: ArtifactStore,
+        verifier: Verifier,
+        children: ChildPool,
+        folder: Path,
+        *,
+        cache: OutcomeCache | None = None,
+        memory_bytes: int | None = None,
+        custom_learners: frozenset[str] = frozenset(),
+        name: str = "0",
+    ) -> None:
+        self._connection = connection
+        self._offsets = offsets
+        self._store = store
+        self._verifier = verifier
+        self._children = children
+        self._folder = folder
+        self._cache = cache
+        self._memory_bytes = memory_bytes
+        self._custom_learners = custom_learners
+        self._queue: SimpleQueue[Execution | None] = SimpleQueue()
+        self._working = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"driftloop-train-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        return not self._working.is_set()
+
+    def begin(self, execution: Execution) -> None:
+        """Only while idle."""
+        self._working.set()
+        self._queue.put(execution)
+
+    def check(self) -> None:
+        """Raises what ended the thread."""
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """After what it works on was cancelled."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        ranges = LogRanges(self._connection, name="window")
+        self._children.warm()
+        try:
+            while (execution := self._queue.get()) is not None:
+                self._carry_out(execution, ranges)
+                self._working.clear()
+        except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
+            self._failure = failure
+        finally:
+            ranges.close()
+
+    def _carry_out(self, execution: Execution, ranges: LogRanges) -> None:
+        folder = self._folder / f"{execution.run_id}-{execution.attempt}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            self._prepare(execution, folder, ranges)
+            execution.trained = self._train(execution, folder)
+        except Cancelled:
+            log.info("run %s was called off", execution.run_id)
+        except (Error, OSError) as error:
+            if execution.cancelled.is_set():
+                log.info("run %s was called off", execution.run_id)
+            else:
+                execution.failure = str(error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prepare(self, execution: Execution, folder: Path, ranges: LogRanges) -> None:
+        started = time.monotonic()
+        plan = execution.plan
+        refuse_unlisted(plan.spec.learner, self._custom_learners)
+        champion = self._champion(plan, folder)
+        window = self._read_window(execution, ranges)
+        with (folder / ROWS).open("wb", buffering=_BUFFER_BYTES) as file:
+            write_rows(file, "before", window.rows.before.values())
+            write_rows(file, "after", window.rows.after.values())
+        job = TrainingJob(
+            kind="experiment",
+            spec=plan.spec.model_dump(mode="json"),
+            seed=plan.spec.seed,
+            manifest=champion,
+            taught={str(partition): last for partition, last in plan.taught.items()},
+            memory_bytes=self._memory_bytes,
+        )
+        (folder / JOB).write_bytes(job.encode())
+        execution.dead_letters = tuple(window.dead_letters)
+        execution.timings_ms["read_window"] = (time.monotonic() - started) * 1000
+
+    def _champion(self, plan: JobPlan, folder: Path) -> Manifest | None:
+        if plan.champion is None:
+            return None
+        manifest = verified_manifest(self._store, self._verifier, plan.run.model, plan.champion)
+        data = self._store.get_artifact(plan.run.model, manifest.artifact_sha256)
+        (folder / CHAMPION).write_bytes(data)
+        return manifest
+
+    def _read_window(self, execution: Execution, ranges: LogRanges) -> Window:
+        plan = execution.plan
+        progress = plan.run.progress
+        ends = {int(p): end for p, end in progress.outcome_offsets.items()} if progress is not None else {}
+        deadline = time.monotonic() + plan.spec.window.time_limit / 1000
+        while True:
+            try:
+                reader = OutcomeReader(self._offsets, ranges, execution.cancelled, self._cache)
+                return reader.window(plan.window, ends, plan.starts)
+            except (BrokerError, KafkaException) as error:
+                if time.monotonic() > deadline:
+                    raise BrokerError(f"the window could not be read: {error}") from error
+                log.warning("run %s: reading its window again: %s", execution.run_id, error)
+                if execution.cancelled.wait(RETRY_S):
+                    raise Cancelled from error
+
+    def _train(self, execution: Execution, folder: Path) -> Trained:
+        times = execution.timings_ms
+        started = time.monotonic()
+        with self._children.one() as child:
+            try:
+                execution.use(child)
+                child.await_ready()
+                times["spawn"] = (time.monotonic() - started) * 1000
+                started = time.monotonic()
+                for line in child.work(folder, execution.plan.spec.window.time_limit / 1000):
+                    if line == EVALUATING:
+                        times["train"] = (time.monotonic() - started) * 1000
+                        started = time.monotonic()
+                        execution.judging = True
+                times["evaluate" if execution.judging else "train"] = (time.monotonic() - started) * 1000
+            finally:
+                execution.use(None)
+        result = TrainingResult.decode((folder / RESULT).read_bytes())
+        return self._stored(execution, result, folder)
+
+    def _stored(self, execution: Execution, result: TrainingResult, folder: Path) -> Trained:
+        started = time.monotonic()
+        sha256, size = None, 0
+        if result.passed:
+            data = (folder / ARTIFACT).read_bytes()
+            sha256, size = self._store.put_artifact(execution.plan.run.model, data), len(data)
+        execution.timings_ms["publish"] = (time.monotonic() - started) * 1000
+        return Trained(
+            result=result, artifact_sha256=sha256, artifact_bytes=size, timings_ms=execution.timings_ms
+        )
+
+
+def verified_manifest(store: ArtifactStore, verifier: Verifier, model: str, ref: VersionRef) -> Manifest:
+    """Raises ArtifactError when it is missing, altered or not ours."""
+    manifest = store.get_manifest(model, ref.manifest_sha256)
+    verifier.verify(manifest)
+    return manifest

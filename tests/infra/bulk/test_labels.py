@@ -1,0 +1,226 @@
+"""Labels in bulk: every good row arrives, every bad one is told by its line, and none stops the rest."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from driftloop.infra.bulk.labels import Imported, LabelColumns, LabelRow, import_labels, read_labels
+from driftloop.infra.bulk.requests import BadRow, milliseconds_of, number_of
+from driftloop.infra.cli import build
+from driftloop.infra.control.commands import command
+from driftloop.models.registry.reference_csv import read_reference_csv
+from driftloop.schemas.base import class_name
+from driftloop.schemas.errors import ArtifactError, Error
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.serve.client import Client
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ...support.serve.bench import Bench
+
+COLUMNS = LabelColumns("id", "label", "when")
+
+FILE = """\
+id,label,when,remark
+a,late,1700000000000,good
+b,1,2023-11-14T22:13:20+00:00,a number
+c,0.5,2023-11-14 22:13:20,UTC when nothing else is said
+,late,1700000000000,no id
+e,,1700000000000,no label
+f,late,yesterday,no time
+g,late,1700000000,seconds
+h,late,1700000000000
+i,late,1700000000000,one,too many
+
+j,NaN,1700000000000,missing in pandas
+k,"on
+time",1700000000000,a line break inside
+l,007,1700000000000,a name that looks like a number
+"""
+
+
+def read(text: str, columns: LabelColumns = COLUMNS) -> list[LabelRow | BadRow]:
+    return list(read_labels(text.splitlines(keepends=True), columns, "labels.csv"))
+
+
+def test_good_rows_are_read_and_bad_ones_told_by_line() -> None:
+    rows = read(FILE)
+    good = [row for row in rows if isinstance(row, LabelRow)]
+    assert [(row.line, row.prediction_id, row.label, row.ts) for row in good] == [
+        (2, "a", "late", 1_700_000_000_000),
+        (3, "b", 1, 1_700_000_000_000),
+        (4, "c", 0.5, 1_700_000_000_000),
+        (5, "", "late", 1_700_000_000_000),  # the client names what is wrong with an id
+        (14, "k", "on\ntime", 1_700_000_000_000),
+        (15, "l", "007", 1_700_000_000_000),
+    ]
+    assert [(row.line, row.reason) for row in rows if isinstance(row, BadRow)] == [
+        (6, "the label is missing ('')"),
+        (7, "time 'yesterday': write Unix milliseconds or ISO 8601"),
+        (8, "time 1700000000: write Unix milliseconds or ISO 8601, this looks like seconds"),
+        (9, "has 3 cells, and the header has 4"),
+        (10, "has 5 cells, and the header has 4"),
+        (12, "the label is missing ('NaN')"),
+    ]
+
+
+def test_a_label_may_be_told_to_be_text_or_a_number() -> None:
+    text = "id,label\na,1\nb,late\nc,none\n"
+    as_text = read(text, LabelColumns("id", "label", type="text"))
+    assert [row.label for row in as_text if isinstance(row, LabelRow)] == ["1", "late", "none"]
+    as_numbers = read(text, LabelColumns("id", "label", type="number"))
+    assert [row.label if isinstance(row, LabelRow) else row.reason for row in as_numbers] == [
+        1, "the label 'late' is not a number", "the label is missing ('none')",
+    ]  # fmt: skip
+
+
+def test_a_header_without_the_columns_is_told_with_what_it_has() -> None:
+    with pytest.raises(Error, match=r"labels.csv has no column 'label', 'when'; its header has: id, truth"):
+        read("id,truth\na,1\n")
+    with pytest.raises(Error, match="its header has: nothing"):
+        read("")
+    with pytest.raises(Error, match="more than one column 'id'"):
+        read("id,id,label,when\n")
+
+
+@given(st.one_of(st.integers(-(10**18), 10**18), st.floats(allow_nan=False, allow_infinity=False)))
+def test_a_number_written_plainly_is_that_number(number: float) -> None:
+    assert number_of(str(number)) == number
+
+
+@given(st.text(max_size=12))
+def test_text_taken_for_a_number_still_names_its_class_or_is_one(text: str) -> None:
+    number = number_of(text)
+    assert number is None or class_name(number) == text or float(text) == number
+
+
+def test_what_only_looks_like_a_number_stays_text() -> None:
+    for text in ("007", "-01", "1_000", " 1", "1 ", "٣", "nan", "inf", "-inf", "", "0x10", "1e999", "--1"):
+        assert number_of(text) is None, text
+    assert [number_of(text) for text in ("0", "-5", "1.50", "1e3", "-0")] == [0, -5, 1.5, 1000.0, 0]
+
+
+def test_times_are_milliseconds_or_iso() -> None:
+    assert milliseconds_of("1700000000123") == 1_700_000_000_123
+    assert milliseconds_of("2023-11-14T22:13:20.123Z") == 1_700_000_000_123
+    assert milliseconds_of("2023-11-14T23:13:20+01:00") == 1_700_000_000_000
+    assert milliseconds_of("2023-11-14") == 1_699_920_000_000
+    for wrong in ("", "-1", "1.5", "14/11/2023"):
+        with pytest.raises(ValueError, match="write Unix milliseconds or ISO 8601"):
+            milliseconds_of(wrong)
+
+
+@pytest.mark.integration
+def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
+    rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))
+    told: list[BadRow] = []
+    with Client(bench.connection, queue_events=5_000) as client:
+        imported = import_labels(rows, client, source="expert", on_bad=told.append)
+    assert imported == Imported(45_000, 0)
+    assert told == []
+    labels = bench.labels()
+    assert {event.prediction_id for event in labels} == {f"p{i}" for i in range(45_000)}
+    assert {event.source for event in labels} == {"expert"}
+    assert len(labels) == 45_000
+
+
+@pytest.mark.integration
+def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("driftloop.infra.bulk.labels.FLUSH_S", 0.1)
+    client = Client(Connection("127.0.0.1:1", "away.", {"log_level": "0"}), privacy={})
+    with pytest.raises(Error, match=r"of 1 labels sent so far, 1 have not arrived .* Import the file again"):
+        import_labels([LabelRow(2, "p", "late", 5)], client, source="system", on_bad=print)
+    client.close(timeout_s=0.0)
+
+
+def run_import(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "DRIFTLOOP_BOOTSTRAP_SERVERS": bench.connection.bootstrap_servers,
+        "DRIFTLOOP_TOPIC_PREFIX": bench.connection.prefix,
+        "COLUMNS": "300",
+    }
+    command = [sys.executable, "-m", "driftloop", "labels", "import", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.integration
+def test_the_command_imports_tells_and_counts(bench: Bench, tmp_path: Path) -> None:
+    file, bad = tmp_path / "labels.csv", tmp_path / "bad.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + FILE.encode() + b"m,l\xe4te,1700000000000,Latin-1\n")
+    ran = run_import(
+        bench, str(file), "--id-column", "id", "--label-column", "label", "--ts-column", "when",
+        "--source", "expert", "--annotator", "ann", "--bad-rows", str(bad),
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "5 labels imported" in ran.stdout
+    assert "line 5: prediction_id must be text of 1 to 128 characters" in ran.stderr
+    assert "line 16: is not UTF-8" in ran.stderr
+    assert f"8 rows could not be used, all in {bad}" in ran.stderr
+    with bad.open(newline="") as written:
+        lines = [int(row["line"]) for row in csv.DictReader(written)]
+    assert lines == [5, 6, 7, 8, 9, 10, 12, 16]
+    labels = {event.prediction_id: event for event in bench.labels()}
+    assert {known: event.label for known, event in labels.items()} == {
+        "a": "late", "b": 1, "c": 0.5, "k": "on\ntime", "l": "007",
+    }  # fmt: skip
+    assert {(event.source, event.annotator) for event in labels.values()} == {("expert", "ann")}
+
+
+@pytest.mark.integration
+def test_a_clean_file_ends_with_success(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("prediction_id,label\n" + "".join(f"p{i},late\n" for i in range(2000)))
+    ran = run_import(bench, str(file))
+    assert (ran.returncode, ran.stdout.strip()) == (0, "2000 labels imported"), ran.stderr
+    assert len(bench.labels()) == 2000
+    missing = run_import(bench, str(file), "--label-column", "truth")
+    assert missing.returncode == 1
+    assert "has no column 'truth'; its header has: prediction_id, label" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    "cell", ["True", "FALSE", "true", "1", "1.0", "0.5", "-7", "-007", "007", "late", "9" * 400]
+)
+def test_a_cell_names_the_same_class_in_a_reference_and_in_labels(cell: str, tmp_path: Path) -> None:
+    reference = tmp_path / "reference.csv"
+    reference.write_text(f"x,label\n1,{cell}\n")
+    (named,) = read_reference_csv(reference, task="classification").labels
+    (row,) = read(f"id,label\na,{cell}\n", LabelColumns("id", "label"))
+    assert isinstance(row, LabelRow)
+    assert class_name(row.label) == named
+
+
+def test_a_number_of_too_many_digits_is_told_by_its_row(tmp_path: Path) -> None:
+    reference = tmp_path / "reference.csv"
+    reference.write_text(f"x,label\n1,{'9' * 5000}\n")
+    with pytest.raises(ArtifactError, match="row 2: the label must be a number"):
+        read_reference_csv(reference, task="regression")
+
+
+def test_the_file_itself_is_never_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("prediction_id,label\na,late\n")
+    ran = CliRunner().invoke(build(), ["labels", "import", str(file), "--bad-rows", str(file)])
+    assert isinstance(ran.exception, Error)
+    assert "another file" in str(ran.exception)
+    assert file.read_text() == "prediction_id,label\na,late\n"
+
+
+def test_a_command_of_a_person_without_a_name_or_for_no_model_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert command("late", "trigger").by.startswith("uid-")
+    with pytest.raises(Error, match="model"):
+        command("bad name", "trigger")

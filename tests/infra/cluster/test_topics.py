@@ -1,0 +1,69 @@
+"""The catalogue on a real cluster: created, verified, mended, never repartitioned in silence."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from driftloop.infra.cluster import topics as topics_admin
+from driftloop.infra.cluster.topics import apply_topics, inspect_topics
+from driftloop.schemas.errors import BrokerError, TopicError
+from driftloop.schemas.topics import CATALOGUE, PREDICTIONS
+from driftloop.streams.kafka.connection import Connection
+
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def test_topics_are_created_once_and_then_found_in_order(connection: Connection) -> None:
+    first = apply_topics(connection, data_partitions=2, model_partitions=3)
+    assert len(first.created) == len(CATALOGUE)
+    again = apply_topics(connection, data_partitions=2, model_partitions=3)
+    assert (again.created, again.differences) == ((), ())
+
+
+def test_a_changed_setting_is_named_and_mended(topics: Connection) -> None:
+    name = topics.topic(PREDICTIONS)
+    entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
+    changed = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    admin = AdminClient(topics.client())
+    admin.incremental_alter_configs([changed])[changed].result()
+
+    found = wait_until(lambda: inspect_topics(topics, data_partitions=2, model_partitions=2).differences)
+    assert [(d.topic, d.what, d.found) for d in found] == [(name, "retention.ms", "1000")]
+    apply_topics(topics, data_partitions=2, model_partitions=2)
+    wait_until(lambda: not inspect_topics(topics, data_partitions=2, model_partitions=2).differences)
+
+
+def test_the_partition_count_of_data_topics_is_never_changed(topics: Connection) -> None:
+    with pytest.raises(TopicError, match=r"predictions: partitions is 2, wanted 5 \(refused"):
+        apply_topics(topics, data_partitions=5, model_partitions=2)
+    assert inspect_topics(topics, data_partitions=2, model_partitions=2).differences == ()
+
+
+def test_a_topic_somebody_made_by_hand_is_checked_like_any_other(connection: Connection) -> None:
+    admin = AdminClient(connection.client())
+    name = connection.topic(PREDICTIONS)
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+    wait_until(
+        lambda: (
+            len(inspect_topics(connection, data_partitions=2, model_partitions=2).created)
+            == len(CATALOGUE) - 1
+        )
+    )
+    report = inspect_topics(connection, data_partitions=2, model_partitions=2)
+    assert any(d.topic == name and d.what == "retention.ms" for d in report.differences)
+
+
+def test_an_unreachable_cluster_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = Connection("127.0.0.1:1", "x.", {"socket.connection.setup.timeout.ms": "1000"})
+    monkeypatch.setattr(topics_admin, "_TIMEOUT_S", 1.0)
+    with pytest.raises(BrokerError, match=r"cannot reach Kafka at 127\.0\.0\.1:1"):
+        inspect_topics(nowhere, data_partitions=1, model_partitions=1)

@@ -1,0 +1,59 @@
+"""Specs are published once per change, each with its control record, and read back as they were written."""
+
+from __future__ import annotations
+
+import pytest
+from driftloop.infra.control.specs import apply_deployment, model_specs, read_specs
+from driftloop.schemas.control import CONTROL, SpecControl
+from driftloop.schemas.partition import partition_of
+from driftloop.schemas.spec.file import parse_deployment
+from driftloop.schemas.spec.model import JOIN_KEY
+from driftloop.schemas.topics import VITALS
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader
+
+pytestmark = pytest.mark.integration
+
+TOML = """
+[join]
+horizon = "2d"
+[models.late]
+classes = ["yes", "no"]
+[models.late.features]
+hour = "number"
+[models.price]
+task = "regression"
+"""
+
+
+def test_specs_are_read_back_as_they_were_written(topics: Connection) -> None:
+    deployment = parse_deployment(TOML)
+    applied = apply_deployment(topics, deployment)
+    assert set(applied.changed) == {JOIN_KEY, "late", "price"}
+    assert model_specs(topics) == deployment.models
+    assert read_specs(topics)[JOIN_KEY].join() == deployment.join
+
+
+def test_an_unchanged_spec_is_not_published_again(topics: Connection) -> None:
+    apply_deployment(topics, parse_deployment(TOML))
+    again = apply_deployment(topics, parse_deployment(TOML.replace('"2d"', '"3d"')))
+    assert again.changed == (JOIN_KEY,)
+    assert set(again.unchanged) == {"late", "price"}
+
+
+def test_the_monitor_is_told_of_each_spec_on_the_model_s_own_vitals_partition(topics: Connection) -> None:
+    deployment = parse_deployment(TOML)
+    apply_deployment(topics, deployment)
+    reader = LogReader(topics, (VITALS,))
+    try:
+        told = [
+            (record.partition, CONTROL.validate_json(record.value or b"")) for record in reader.catch_up()
+        ]
+    finally:
+        reader.close()
+    assert {
+        (partition, control.model) for partition, control in told if isinstance(control, SpecControl)
+    } == {(partition_of(model, 2), model) for model in ("late", "price")}
+    for _, control in told:
+        assert isinstance(control, SpecControl)
+        assert control.digest == deployment.models[control.model].digest()

@@ -1,0 +1,296 @@
+"""Dead letters on real Kafka: listed, shown, sent again exactly once whoever is killed when, dropped."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from driftloop.infra.control.specs import apply_deployment
+from driftloop.infra.dead_letters.model import LetterError, Wanted, hexdump, printable
+from driftloop.infra.dead_letters.replay import REPLAY_HEADER, DeadLetterLog, deal_with
+from driftloop.infra.settings import Settings
+from driftloop.schemas.errors import BrokerError
+from driftloop.schemas.events import DeadLetter
+from driftloop.schemas.ids import event_id
+from driftloop.schemas.spec.model import Deployment, ModelSpec
+from driftloop.schemas.topics import DEAD_LETTERS, LABELS, MODEL_UPDATES, PREDICTIONS, TRIGGERS, Topic
+from driftloop.streams.join.reading.batch import MAX_LETTER_VALUE
+from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.kafka.connection import Connection
+
+from tests.support.cli import driftloop
+from tests.support.join.kafka import ROOT, read_made
+from tests.support.join.world import label, prediction
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+BINARY = b'\xff\x00{"model": \x1b[31m'
+
+
+@pytest.fixture
+def kafka(topics: Connection) -> Connection:
+    apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
+    return topics
+
+
+@pytest.fixture
+def joining(kafka: Connection, tmp_path: Path) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=run_joiner,
+        args=(kafka,),
+        kwargs={"state_dir": tmp_path / "join", "instance_id": "j0", "stop": stop},
+    )
+    thread.start()
+    yield
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def send(connection: Connection, *records: tuple[Topic, bytes | None, bytes | None]) -> None:
+    producer = Producer(connection.producer())
+    for topic, key, value in records:
+        producer.produce(connection.topic(topic), value, key, headers=[("trace", b"t-1"), ("empty", None)])
+    assert producer.flush(20) == 0
+
+
+def event(value: dict[str, object]) -> tuple[bytes, bytes]:
+    return str(value["prediction_id"]).encode(), orjson.dumps(value)
+
+
+def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
+    def enough() -> list[DeadLetter]:
+        found = read_made(connection).letters
+        return found if len(found) >= count else []
+
+    return wait_until(enough, 30, f"{count} dead letters")
+
+
+def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, **fields: object) -> None:
+    """Letters as a stage would write them, of records that need not exist."""
+    producer = Producer(connection.producer())
+    for i in range(count):
+        letter = DeadLetter.model_validate(
+            {
+                "id": event_id("dead", topic.name, 0, i),
+                "stage": "train",
+                "topic": connection.topic(topic),
+                "partition": i % 2,
+                "offset": i,
+                "append_ms": 1_000,
+                "reason": f"Trigger: trigger_id: missing (got {i})",
+                "key_b64": base64.b64encode(b"m").decode(),
+                "value_b64": base64.b64encode(b'{"model":"m","n":%d}' % i).decode(),
+                **fields,
+            }
+        )
+        producer.produce(connection.topic(DEAD_LETTERS), letter.encode(), b"m")
+    assert producer.flush(20) == 0
+
+
+def sent_again(connection: Connection, topic: Topic) -> list[Message]:
+    """Committed records of the topic that carry the mark of a replay."""
+    consumer = Consumer(connection.consumer("test-sent-again"))
+    name = connection.topic(topic)
+    consumer.assign([TopicPartition(name, partition, 0) for partition in range(2)])
+    found: list[Message] = []
+    ended = 0
+    deadline = time.monotonic() + 20
+    while ended < 2:
+        assert time.monotonic() < deadline
+        for message in consumer.consume(500, timeout=0.2):
+            if (error := message.error()) is not None:
+                assert error.code() == KafkaError._PARTITION_EOF
+                ended += 1
+            elif any(header == REPLAY_HEADER for header, _ in message.headers() or []):
+                found.append(message)
+    consumer.close()
+    return found
+
+
+def mark_of(message: Message) -> str:
+    return dict(message.headers() or [])[REPLAY_HEADER].decode()
+
+
+def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_once(
+    kafka: Connection, settings: Settings, joining: None
+) -> None:
+    late = prediction("id-1", "late", model="new")
+    send(kafka, (PREDICTIONS, *event(late)), (PREDICTIONS, None, BINARY), (LABELS, b"k", None))
+    send(kafka, (LABELS, *event(label("id-1", "late"))))
+    refused = {letter.reason.split(":")[0]: letter for letter in letters_of(kafka, 3)}
+    unknown = refused["unknown model 'new'"]
+
+    listed = driftloop("dlq", "ls", "--json", settings=settings)
+    heaps = [orjson.loads(line) for line in listed.stdout.splitlines()]
+    assert {(heap["stage"], heap["topic"], heap["model"], heap["count"]) for heap in heaps} == {
+        ("join", "predictions", "new", 1),
+        ("join", "predictions", None, 1),
+        ("join", "labels", None, 1),
+    }
+    shown = driftloop("dlq", "show", refused["not JSON"].id, "--hex", settings=settings)
+    assert hexdump(BINARY) in shown.stdout
+    assert "predictions" in shown.stdout
+    assert "not JSON" in shown.stdout
+    assert "trace: t-1" in shown.stdout
+    assert "\x1b" not in driftloop("dlq", "show", refused["not JSON"].id, settings=settings).stdout
+
+    apply_deployment(kafka, Deployment(models={"m": ModelSpec(), "new": ModelSpec()}))
+    tried = driftloop("dlq", "replay", "--model", "new", "--dry-run", settings=settings)
+    assert "1 would be replayed (1 predictions)" in tried.stdout
+    assert sent_again(kafka, PREDICTIONS) == []
+    for said in ("1 replayed (1 predictions)", "0 replayed"):
+        done = driftloop("dlq", "replay", "--model", "new", "--why", "applied", settings=settings)
+        assert said in done.stdout, done.output
+    (outcome,) = [one for _, one in wait_until(lambda: read_made(kafka).outcomes, 30)]
+    assert (outcome.prediction_id, outcome.model, outcome.label) == ("id-1", "new", "late")
+    (again,) = sent_again(kafka, PREDICTIONS)
+    assert (again.key(), again.value()) == event(late)
+    assert again.headers() == [("trace", b"t-1"), ("empty", None), (REPLAY_HEADER, unknown.id.encode())]
+    assert "open" in driftloop("dlq", "ls", "--each", settings=settings).stdout
+    all_of_them = driftloop("dlq", "ls", "--each", "--dealt-with", "--json", settings=settings)
+    states = Counter(orjson.loads(line)["state"] for line in all_of_them.stdout.splitlines())
+    assert states == {"open": 2, "replayed": 1}
+
+
+def test_a_replay_killed_at_any_step_sends_each_letter_once_when_it_is_run_again(kafka: Connection) -> None:
+    write_letters(kafka, 1_200)  # three chunks
+    program = (
+        "import os, signal, sys\n"
+        "from driftloop.infra.dead_letters.model import Wanted\n"
+        "from driftloop.infra.dead_letters.replay import deal_with\n"
+        "from driftloop.streams.kafka.connection import Connection\n"
+        "def die(step):\n"
+        "    if step == sys.argv[3]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "deal_with(Connection(sys.argv[1], sys.argv[2]), 'replayed', Wanted(), by='test', observe=die)\n"
+    )
+    for step in ("produced", "committed", "produced"):
+        killed = subprocess.run(
+            [sys.executable, "-c", program, kafka.bootstrap_servers, kafka.prefix, step],
+            cwd=ROOT, env=dict(os.environ), timeout=60, check=False,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL
+    last = deal_with(kafka, "replayed", Wanted(), by="test")
+    assert (last.done, last.already) == (700, 500)  # one chunk had been committed
+    found = Counter(mark_of(message) for message in sent_again(kafka, TRIGGERS))
+    assert len(found) == 1_200
+    assert set(found.values()) == {1}
+    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 0
+
+
+def test_of_two_replays_at_once_the_older_stops_and_nothing_is_sent_twice(kafka: Connection) -> None:
+    write_letters(kafka, 600)
+
+    def overtake(step: str) -> None:
+        if step == "produced":
+            assert deal_with(kafka, "replayed", Wanted(), by="newer").done == 600
+
+    with pytest.raises(BrokerError, match="another"):
+        deal_with(kafka, "replayed", Wanted(), by="older", observe=overtake)
+    assert Counter(mark_of(message) for message in sent_again(kafka, TRIGGERS)).most_common(1)[0][1] == 1
+    assert len(sent_again(kafka, TRIGGERS)) == 600
+
+
+def test_dropped_letters_are_neither_listed_nor_replayed_unless_they_are_asked_for(
+    kafka: Connection, settings: Settings
+) -> None:
+    write_letters(kafka, 5)
+    unclear = driftloop("dlq", "drop", settings=settings)
+    assert unclear.exit_code == 1
+    assert "--all" in unclear.output
+    wrong = driftloop("dlq", "drop", "dead-none", settings=settings)
+    assert wrong.exit_code == 1
+    assert "no dead letter's id begins with 'dead-none'" in wrong.output
+    with DeadLetterLog(kafka) as log:
+        first = [letter.id for letter in log.letters()][:2]
+    assert deal_with(kafka, "dropped", Wanted(ids=tuple(first)), by="test", why="of no use").done == 2
+    assert "3" in driftloop("dlq", "ls", settings=settings).stdout
+    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 3
+    assert {mark_of(message) for message in sent_again(kafka, TRIGGERS)}.isdisjoint(first)
+    assert deal_with(kafka, "replayed", Wanted(ids=tuple(first)), by="test", again=True).done == 2
+    with DeadLetterLog(kafka) as log:
+        marks = log.marks()
+    assert {mark.action for mark in marks.values()} == {"replayed"}
+
+
+def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) -> None:
+    write_letters(kafka, 3)
+    write_letters(kafka, 2, LABELS, stage="join", reason="expired: nobody came")
+    now_ms = time.time_ns() // 1_000_000
+
+    def chosen(wanted: Wanted) -> int:
+        return deal_with(kafka, "replayed", wanted, by="test", dry_run=True).done
+
+    assert chosen(Wanted()) == 5
+    assert (
+        chosen(Wanted(stage="join"))
+        == chosen(Wanted(topic="labels"))
+        == chosen(Wanted(reason="EXPIRED"))
+        == 2
+    )
+    assert chosen(Wanted(model="m")) == 5
+    assert chosen(Wanted(model="other")) == 0
+    assert chosen(Wanted(since_ms=now_ms - 60_000)) == 5
+    assert chosen(Wanted(until_ms=now_ms - 60_000)) == 0
+
+
+def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
+    large = b"x" * (MAX_LETTER_VALUE + 100)
+    producer = Producer(kafka.producer(message_max_bytes=4_000_000, compression_type="none"))
+    producer.produce(kafka.topic(PREDICTIONS), large, b"k", headers=[("trace", b"t-2")])
+    assert producer.flush(20) == 0
+    (letter,) = letters_of(kafka, 1)
+    assert letter.cut
+    assert "value cut" in letter.reason
+    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 1
+    (again,) = sent_again(kafka, PREDICTIONS)
+    assert again.value() == large
+    assert again.headers() == [("trace", b"t-2"), (REPLAY_HEADER, letter.id.encode())]
+
+
+def test_what_cannot_be_sent_again_is_named_and_left_open(kafka: Connection) -> None:
+    write_letters(kafka, 1, MODEL_UPDATES)
+    write_letters(kafka, 1, PREDICTIONS, cut=True, value_b64=None)
+    dealt = deal_with(kafka, "replayed", Wanted(), by="test")
+    assert dealt.done == 0
+    assert {reason.rpartition(": ")[2] for reason in dealt.not_possible} == {
+        "nothing but dropping them can be done",
+        "its bytes were too many for a letter, and the log no longer has them",
+    }
+    assert deal_with(kafka, "dropped", Wanted(), by="test").done == 2
+
+
+def test_rubbish_on_dead_letters_and_its_marks_stops_nobody(kafka: Connection) -> None:
+    producer = Producer(kafka.producer())
+    for value in (b"", None, b"\xff", b"[]", b'{"id":1}'):
+        producer.produce(kafka.topic(DEAD_LETTERS), value, b"k")
+        producer.produce(f"{kafka.prefix}dead-letter-marks", value, b"k")
+    assert producer.flush(20) == 0
+    write_letters(kafka, 1, value_b64="no base64!", key_b64="\u00e9", append_ms=2**60)
+    with DeadLetterLog(kafka) as log:
+        (letter,) = log.letters()
+        assert log.unreadable == 5
+        assert log.marks() == {}
+        assert letter.value == b"no base64!"
+        with pytest.raises(LetterError, match="begins with"):
+            log.one("dead-nothing")
+
+
+def test_bytes_are_shown_without_anything_that_a_terminal_would_obey() -> None:
+    assert printable(b"ok\x1b[31m\xff\xc3\xa9") == "ok\\x1b[31m\\xff\u00e9"
+    assert hexdump(b"driftloop \x00\xff 1234567") == (
+        "00000000  64 72 69 66 74 6c 6f 6f 70 20 00 ff 20 31 32 33  driftloop .. 123\n"
+        "00000010  34 35 36 37                                      4567"
+    )

@@ -1,0 +1,91 @@
+"""How restoring, gaps and misplaced records show: in ``status``, and where Prometheus asks."""
+
+from __future__ import annotations
+
+import io
+import urllib.request
+
+import pytest
+from confluent_kafka import Producer
+from driftloop.infra.cli.status import render
+from driftloop.infra.metrics.catalogue import JOIN_METERS, Metrics
+from driftloop.infra.metrics.joiner import join_readings
+from driftloop.infra.status.join_status import JoinView, read_join_view
+from driftloop.infra.status.overview import Overview
+from driftloop.schemas.joining import JoinProgress
+from driftloop.schemas.topics import JOIN_PROGRESS
+from driftloop.streams.join.config import CheckpointStats, JoinStats, RestoreStats
+from driftloop.streams.join.recovery.progress import JoinReports
+from driftloop.streams.kafka.connection import Connection
+from rich.console import Console
+
+
+def shown(joins: JoinView, overview: Overview | None = None, now_ms: int = 50_000) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(render(overview or Overview("p."), [], joins, now_ms=now_ms))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def progress(**changed: object) -> JoinProgress:
+    fields = {
+        "partition": 3, "instance": "join-0", "phase": "restoring", "ts": 49_000, "source": "checkpoint",
+        "done": 250, "total": 1_000, "records": 240, "records_per_s": 12_345.6, "took_ms": 2_000,
+    }  # fmt: skip
+    return JoinProgress.model_validate(fields | changed)
+
+
+def test_status_shows_how_far_restoring_is_and_when_it_fell_silent() -> None:
+    told = shown(JoinView({3: progress()}))
+    assert "restoring from checkpoint: 25%, 250 of 1,000 offsets, 12,346 records/s" in told
+    assert "silent for 41 s" in shown(JoinView({3: progress()}), now_ms=90_000)
+    told = shown(JoinView({3: progress(phase="joining", source="log")}))
+    assert "joining; restored from log in 2.0 s: 240 records" in told
+
+
+def test_status_shows_a_gap_and_misplaced_records() -> None:
+    gap = JoinProgress(partition=0, instance="join-0", phase="gap", ts=1, topic="labels", missing=77)
+    told = shown(JoinView({0: gap}), Overview("p.", misrouted=5))
+    assert "77 labels were removed by retention before they were read" in told
+    assert "misrouted: 5 recently" in told
+
+
+def test_scrapes_see_a_restore_while_it_runs() -> None:
+    stats, metrics = JoinStats(rerouted=4), Metrics()
+    stats.restores[1] = RestoreStats(0.0, "checkpoint", done=10, total=25, records=9, fetched=5_000)
+    stats.checkpoints[1] = CheckpointStats(0, 25, 6_000, 100, 0.004, 0.2)
+    stats.gaps["labels", 1] = 12
+    metrics.read_with(lambda: join_readings(stats))
+    port = metrics.serve("127.0.0.1", 0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'driftloop_join_restoring{partition="1",source="checkpoint"} 1.0' in text
+    assert 'driftloop_join_restored_offsets{partition="1",source="checkpoint"} 10.0' in text
+    assert 'driftloop_join_to_restore_offsets{partition="1",source="checkpoint"} 15.0' in text
+    assert 'driftloop_join_gap_records{partition="1",topic="labels"} 12.0' in text
+    assert "driftloop_join_misrouted_total 4.0" in text
+    assert {meter.name for meter in JOIN_METERS} == {
+        line.split()[2] for line in text.splitlines() if line.startswith("# HELP driftloop_")
+    }
+
+
+@pytest.mark.integration
+def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
+    reports = JoinReports(topics, "join-7")
+    stats = RestoreStats(0.0, "log", done=1, total=4, records=1)
+    reports.restoring(1, stats, now=2.0)
+    reports.restoring(1, stats, now=2.5)  # within a second: not told again
+    reports.joining(0, None, now=3.0)
+    reports.gap(2, "labels", 9)
+    reports.close()
+    garbage = Producer(topics.producer())
+    garbage.produce(topics.topic(JOIN_PROGRESS), b"{]", b"9")
+    assert garbage.flush(30) == 0
+    view = read_join_view(topics)
+    assert {number: (one.phase, one.instance) for number, one in view.partitions.items()} == {
+        0: ("joining", "join-7"),
+        1: ("restoring", "join-7"),
+        2: ("gap", "join-7"),
+    }
+    assert (view.partitions[1].records_per_s, view.partitions[2].missing) == (0.5, 9)
+    assert view.unreadable == 1

@@ -1,0 +1,74 @@
+"""The reference says what was normal, in numbers that live sketches can be compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from driftloop.models.evaluation.profile import MAX_PROFILED, QUANTILE_STEPS, build_reference
+from driftloop.models.formats.features import infer_features
+from driftloop.schemas.serving import FeatureSpec, Reference
+from driftloop.schemas.spec.model import ModelSpec
+
+
+def test_features_are_profiled_by_what_occurred() -> None:
+    rows = [{"n": i, "c": "a" if i % 4 else "b", "flag": i % 2 == 0, "gone": None} for i in range(1000)]
+    rows += [{"n": None, "c": None, "flag": None, "gone": None}] * 10
+    features = (*infer_features(ModelSpec(), rows), FeatureSpec(name="gone", type="number"))
+    reference = build_reference(rows, features, task="classification")
+    number = reference.numbers["n"]
+    assert (number.count, number.nulls, len(number.quantiles)) == (1000, 10, QUANTILE_STEPS + 1)
+    assert (number.quantiles[0], number.quantiles[50], number.quantiles[-1]) == (0.0, 499.0, 999.0)
+    assert set(number.quantiles) <= set(range(1000))
+    assert list(number.quantiles) == sorted(number.quantiles)
+    assert reference.categories["c"].counts == {"a": 750, "b": 250}
+    assert reference.categories["c"].nulls == 10
+    assert reference.categories["flag"].counts == {"false": 500, "true": 500}
+    assert "gone" not in reference.numbers
+    assert (reference.rows, reference.accuracy, reference.predicted) == (1010, None, None)
+    assert Reference.decode(reference.encode()) == reference
+
+
+def test_rare_categories_are_counted_together() -> None:
+    rows = [{"c": f"c{i:04d}"} for i in range(MAX_PROFILED + 30) for _ in range(1 + (i < MAX_PROFILED))]
+    profile = build_reference(rows, infer_features(ModelSpec(), rows), task="classification").categories["c"]
+    assert len(profile.counts) == MAX_PROFILED
+    assert profile.other == 30
+    assert profile.count == len(rows)
+
+
+def test_accuracy_shares_and_segments_are_the_hold_outs() -> None:
+    predictions = ["a"] * 30 + ["b"] * 20
+    labels = ["a"] * 20 + ["b"] * 30
+    segments = [{"s": "x"}] * 25 + [{"s": "y"}] * 24 + [{"s": "tiny"}]
+    reference = build_reference(
+        [], (), task="classification", holdout_predictions=predictions, holdout_labels=labels,
+        holdout_segments=segments, latency_p95_ms=1.5,
+    )  # fmt: skip
+    assert reference.accuracy == pytest.approx(0.8)
+    assert reference.mean_error is None
+    assert reference.predicted == {"a": 0.6, "b": 0.4}
+    assert reference.segments == {"s": {"x": pytest.approx(0.2), "y": pytest.approx(5 / 24)}}
+    assert (reference.latency_p95_ms, reference.failure_rate) == (1.5, 0.0)
+
+
+def test_a_failed_request_is_wrong_and_counted_as_failed() -> None:
+    classes = build_reference(
+        [], (), task="classification", holdout_predictions=["a", None], holdout_labels=["a", "a"]
+    )
+    assert (classes.accuracy, classes.failure_rate) == (0.5, 0.5)
+    assert classes.predicted == {"a": 1.0}
+    numbers = build_reference(
+        [], (), task="regression", holdout_predictions=[1.0, None, 4.0], holdout_labels=[2.0, 2.0, 2.0],
+        holdout_segments=[{}, {}, {}],
+    )  # fmt: skip
+    assert (numbers.mean_error, numbers.failure_rate) == (1.5, pytest.approx(1 / 3))
+    assert (numbers.accuracy, numbers.predicted) == (None, None)
+
+
+def test_the_profile_of_a_sample_is_near_the_profile_of_the_whole() -> None:
+    values = np.random.default_rng(1).normal(size=20_000)
+    whole = [{"n": float(v)} for v in values]
+    feature = (FeatureSpec(name="n", type="number"),)
+    one = build_reference(whole, feature, task="regression").numbers["n"].quantiles
+    other = build_reference(whole[:4000], feature, task="regression").numbers["n"].quantiles
+    assert max(abs(a - b) for a, b in zip(one[5:96], other[5:96], strict=True)) < 0.1

@@ -1,0 +1,127 @@
+"""Whose labels count is the model's to say: others change nothing and are told, whatever came first."""
+
+from __future__ import annotations
+
+import base64
+
+import orjson
+import pytest
+from driftloop.schemas.errors import SpecError
+from driftloop.schemas.spec.file import parse_deployment
+from driftloop.schemas.spec.model import Join, ModelSpec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.join.world import World, label, prediction, rules_of
+
+EXPERTS = ModelSpec(label_sources=("expert", "system"))
+
+
+def world(**specs: ModelSpec) -> World:
+    return World(rules_of(Join(), **(specs or {"m": EXPERTS})), capacity=1_000)
+
+
+def by(source: str, **fields: object) -> dict[str, object]:
+    return label("a", "on_time") | {"source": source} | fields
+
+
+@pytest.mark.parametrize("label_first", [False, True])
+def test_a_label_of_a_source_that_is_not_allowed_goes_to_dead_letters_with_its_reason(
+    label_first: bool,
+) -> None:
+    w = world()
+    sent = by("user")
+    if label_first:
+        w.send_label(sent)
+        w.batch()
+        w.send_prediction(prediction("a", "late"))
+    else:
+        w.send_prediction(prediction("a", "late"))
+        w.batch()
+        w.send_label(sent)
+    w.batch()
+    assert not w.outcomes
+    (letter,) = w.letters
+    assert letter.reason == "Label: source: 'user' is not among the label_sources of m"
+    assert letter.topic.endswith("labels")
+    assert orjson.loads(base64.b64decode(letter.value_b64 or ""))["source"] == "user"
+    assert w.totals()["dead"] == 1
+
+
+def test_a_label_of_an_allowed_source_counts_before_and_after_one_that_does_not() -> None:
+    w = world()
+    w.send_prediction(prediction("a", "late"))
+    for source in ("user", "expert", "user"):
+        w.send_label(by(source))
+        w.batch()
+    (outcome,) = (outcome for outcome, _ in w.outcomes)
+    assert (outcome.source, outcome.revision) == ("expert", 0)
+    assert len(w.letters) == 2
+
+
+def test_a_stranger_cannot_revise_an_outcome() -> None:
+    w = world(m=ModelSpec(label_sources=("user",)))  # the weakest source by rank, and the only one allowed
+    w.send_prediction(prediction("a", "late"))
+    w.send_label(by("user", label="late"))
+    w.send_label(by("expert", label="on_time"))
+    w.batch()
+    assert [outcome.label for outcome, _ in w.outcomes] == ["late"]
+    assert len(w.letters) == 1
+
+
+def test_a_label_that_names_no_source_is_the_systems() -> None:
+    for allowed, expected in ((("system",), 1), (("expert",), 0)):
+        w = world(m=ModelSpec(label_sources=allowed))
+        w.send_prediction(prediction("a", "late"))
+        unnamed = label("a", "on_time")
+        del unnamed["source"]
+        w.send_label(unnamed)
+        w.batch()
+        assert len(w.outcomes) == expected
+
+
+def test_each_model_says_for_itself() -> None:
+    w = world(m=EXPERTS, open=ModelSpec())
+    w.send_prediction(prediction("a", "late"))
+    w.send_prediction(prediction("a", "late") | {"model": "open"})
+    w.send_label(by("user"))
+    w.batch()
+    assert [outcome.model for outcome, _ in w.outcomes] == ["open"]
+
+
+def test_a_refused_label_is_told_once_over_a_restart_from_nothing() -> None:
+    w = world()
+    w.send_prediction(prediction("a", "late"))
+    w.send_label(by("user"))
+    w.batch()
+    w.die(disk_lost=True)
+    w.restore()
+    w.send_label(by("expert"))
+    w.batch()
+    assert [outcome.source for outcome, _ in w.outcomes] == ["expert"]
+    assert len(w.letters) == 1
+
+
+@given(st.text(min_size=1, max_size=64))
+def test_only_the_very_names_of_the_list_are_allowed(source: str) -> None:
+    w = world(m=ModelSpec(label_sources=("expert",)))
+    w.send_prediction(prediction("a", "late"))
+    w.send_label(by(source))
+    w.batch()
+    assert len(w.outcomes) == (source == "expert")
+    assert len(w.outcomes) + len(w.letters) == 1
+
+
+def test_the_key_is_read_from_the_file_and_named_when_it_is_wrong() -> None:
+    read = parse_deployment('[models.m]\nlabel_sources = ["expert", "system"]')
+    assert read.models["m"].label_sources == ("expert", "system")
+    assert parse_deployment("[models.m]").models["m"].label_sources is None
+    for wrong in ("[]", '"expert"', '[""]', "[1]"):
+        with pytest.raises(SpecError, match="label_sources"):
+            parse_deployment(f"[models.m]\nlabel_sources = {wrong}")
+
+
+def test_a_spec_without_the_key_reads_and_digests_as_before_there_was_one() -> None:
+    assert "label_sources" not in ModelSpec().model_dump(mode="json")
+    assert ModelSpec().digest() == "585a6c0bb2710fa0b25d26f988d64d4b94d3d650b6183a66c25aacce3e790ebe"
+    assert ModelSpec().digest() != EXPERTS.digest()

@@ -1,0 +1,158 @@
+"""Decisions: the monitor's state and events against an offline replay of vitals; runs and versions."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from contextlib import closing
+from typing import Any
+
+import orjson
+from driftloop.schemas.partition import partition_of
+from driftloop.schemas.topics import (
+    DEAD_LETTERS,
+    DRIFT,
+    MODEL_UPDATES,
+    TRAINING_RUNS,
+    TRIGGERS,
+    VITALS,
+    Topic,
+)
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.monitor.core import VitalsCore
+from driftloop.streams.monitor.snapshots import find_resume_point
+
+from tests.soak.checks.findings import Findings
+from tests.soak.checks.logs import read
+
+_IDS: dict[Topic, str] = {DRIFT: "drift_id", TRIGGERS: "trigger_id", DEAD_LETTERS: "id"}
+_ENDS = frozenset({"promoted", "rejected", "failed", "superseded"})
+_MOVES = {
+    "waiting": {"waiting", "training", *_ENDS},
+    "training": {"training", "evaluating", "waiting", *_ENDS},
+    "evaluating": {"evaluating", "training", *_ENDS},
+}
+_DEADLINE_S = 300.0
+
+
+def check_monitor(connection: Connection, partitions: int, findings: Findings) -> dict[str, int]:
+    """Replays the committed vitals and holds snapshots and events to it."""
+    wanted: defaultdict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    behind = 0
+    for number in range(partitions):
+        point = find_resume_point(connection, number)
+        got = VitalsCore(number) if point.snapshot is None else VitalsCore.restore(point.snapshot.data)
+        core, compared = VitalsCore(number), False
+        for line in read(connection, VITALS, number):
+            if line.offset > got.applied_offset and not compared:
+                compared = True
+                _compare_states(number, core, got, findings)
+            if line.offset > got.applied_offset and b'"control":"tick"' not in line.value[:40]:
+                behind += 1
+                findings.add("detector_mismatch", f"vitals[{number}]@{line.offset} is in no snapshot")
+            for event in core.apply(line.value, offset=line.offset, append_time_ms=line.append_ms):
+                wanted[event.topic.name, event.key or b"%d" % number].append(event.value)
+        if not compared:
+            _compare_states(number, core, got, findings)
+    return {"monitor_behind": behind} | _compare_events(connection, wanted, partitions, findings)
+
+
+def _compare_states(number: int, core: VitalsCore, got: VitalsCore, findings: Findings) -> None:
+    if core.applied_offset != got.applied_offset:
+        findings.add(
+            "detector_mismatch",
+            f"vitals[{number}]: the snapshot is at {got.applied_offset}, the replay at {core.applied_offset}",
+        )
+    true, told = _states(core), _states(got)
+    for model in sorted(true.keys() | told.keys()):
+        if true.get(model) != told.get(model):
+            findings.add("detector_mismatch", f"vitals[{number}] {model}: state differs from the replay's")
+
+
+def _states(core: VitalsCore) -> dict[str, bytes]:
+    return {state[0]: orjson.dumps(state) for state in orjson.loads(core.snapshot())["models"]}
+
+
+def _compare_events(
+    connection: Connection, wanted: dict[tuple[str, bytes], list[bytes]], partitions: int, findings: Findings
+) -> dict[str, int]:
+    first: dict[tuple[str, str], bytes] = {}
+    got: defaultdict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    repeated = 0
+    for topic, name in _IDS.items():
+        for record in _records(connection, topic):
+            body: dict[str, Any] = orjson.loads(record.value or b"{}")
+            if topic is DEAD_LETTERS and body["stage"] != "monitor":
+                continue
+            value = record.value or b""
+            known = first.setdefault((topic.name, body[name]), value)
+            if known is not value:
+                repeated += 1
+                if known != value:
+                    findings.add("forked_events", f"{topic.name} {body[name]}: two contents")
+                continue
+            got[topic.name, record.key or b"%d" % body["partition"]].append(value)
+            if (
+                record.key
+                and topic is not DEAD_LETTERS
+                and record.partition != partition_of(record.key, partitions)
+            ):
+                findings.add("forked_events", f"{topic.name} {record.key!r} on partition {record.partition}")
+    for place in sorted(wanted.keys() | got.keys()):
+        due, told = wanted.get(place, []), got.get(place, [])
+        if due != told:
+            at = next((i for i, (a, b) in enumerate(zip(due, told, strict=False)) if a != b), None)
+            findings.add(
+                "detector_mismatch",
+                f"{place}: {len(told)} events, the replay gives {len(due)}; first difference at {at}",
+            )
+    return {
+        "drifts": sum(len(events) for (topic, _), events in got.items() if topic == DRIFT.name),
+        "triggers": sum(len(events) for (topic, _), events in got.items() if topic == TRIGGERS.name),
+        "events_repeated": repeated,
+    }
+
+
+def check_runs(connection: Connection, findings: Findings) -> dict[str, int]:
+    """Each run moves forward and ends once; each model's generations and versions have no gap and no fork."""
+    runs: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in _records(connection, TRAINING_RUNS):
+        run: dict[str, Any] = orjson.loads(record.value or b"{}")
+        runs[run["run_id"]].append(run)
+    versions: defaultdict[str, list[int]] = defaultdict(list)
+    for name, story in runs.items():
+        for before, after in itertools.pairwise(story):
+            ended = before["status"] in _ENDS
+            if (ended and before != after) or (not ended and after["status"] not in _MOVES[before["status"]]):
+                findings.add("forked_runs", f"{name}: {before['status']} then {after['status']}")
+        if story[-1]["status"] == "promoted":
+            versions[story[-1]["model"]].append(story[-1]["version"])
+    stages: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+    for name, story in runs.items():
+        stages[story[0]["trigger_id"], story[0]["stage"]].add(name)
+    for (trigger, stage), names in stages.items():
+        if len(names) > 1:
+            findings.add("forked_runs", f"trigger {trigger} stage {stage} has the runs {sorted(names)}")
+    generations: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
+    for record in _records(connection, MODEL_UPDATES):
+        value = record.value or b"{}"
+        update = orjson.loads(value)
+        known = generations[update["model"]].setdefault(update["generation"], value)
+        if known != value:
+            findings.add("version_gaps", f"{update['model']} generation {update['generation']}: two updates")
+    for model, numbers in generations.items():
+        if sorted(numbers) != list(range(1, len(numbers) + 1)):
+            findings.add("version_gaps", f"{model}: generations {sorted(numbers)}")
+    for model, numbers in versions.items():
+        if sorted(numbers) != list(range(1, len(numbers) + 1)):
+            findings.add("version_gaps", f"{model}: promoted versions {sorted(numbers)}")
+    statuses = defaultdict[str, int](int)
+    for story in runs.values():
+        statuses[story[-1]["status"]] += 1
+    return {"runs": len(runs), **{f"runs_{status}": count for status, count in sorted(statuses.items())}}
+
+
+def _records(connection: Connection, topic: Topic) -> list[Record]:
+    with closing(LogReader(connection, (topic,))) as reader:
+        return list(reader.catch_up(_DEADLINE_S))

@@ -1,0 +1,90 @@
+"""The fault harness in short: three faults on a three-node cluster under load, and nothing is found.
+
+The long runs are ``make soak``; docs/soak.md tells what they do.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.soak.checks import expect
+from tests.soak.checks.expect import Asked, Told, Windows, expected_of
+from tests.soak.plan import DECK, make_plan
+from tests.soak.run import soak
+from tests.soak.stage import Run
+from tests.soak.traffic.story import Telling, tell
+
+SOAK = Path(expect.__file__).parents[1]
+JOINER = ("driftloop.streams.join", "driftloop.infra.metrics.joiner", "driftloop.infra.status.join_status")
+WINDOWS = Windows(horizon_ms=1_000, early_ms=100, correction_ms=500)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_path: Path) -> None:
+    run = Run(
+        folder=tmp_path / "soak", seed=1, faults=3, seconds=9, rate=800, horizon_s=20, early_s=3,
+        data_partitions=2, model_partitions=2,
+    )  # fmt: skip
+    said: list[str] = []
+    figures, findings = soak(run, said.append)
+    assert findings.clean, (findings.examples, said)
+    assert figures["faults_by_kind"] == {"kill-join": 1, "kill-broker": 1, "kill-monitor": 1}
+    assert figures["outcomes_seen"] == figures["outcomes_expected"]
+    assert isinstance(figures["outcomes_seen"], int)
+    assert figures["outcomes_seen"] > 1_000
+
+
+def test_a_seed_gives_the_same_faults_and_the_same_records_again() -> None:
+    assert make_plan(7, 200, 1_000) == make_plan(7, 200, 1_000) != make_plan(8, 200, 1_000)
+    assert {fault.kind for fault in make_plan(7, 200, 1_000)} == set(DECK)
+    telling = Telling(7, start_ms=0, rate=100, late_after=50)
+    first = [said for said, _ in zip(tell(telling), range(5_000), strict=False)]
+    assert first == [said for said, _ in zip(tell(telling), range(5_000), strict=False)]
+
+
+def test_the_checker_knows_nothing_of_the_joiner() -> None:
+    for file in SOAK.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                named = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in named:
+                assert not name.startswith(JOINER), (file, name)
+
+
+def asked(append_ms: int = 0, *, role: str = "champion", content: int = 1, offset: int = 0) -> Asked:
+    return Asked("alpha", 1, role, append_ms, offset, "late", content, 0)
+
+
+def told(append_ms: int, value: str | bool = "late", *, source: str = "system", offset: int = 0) -> Told:
+    return Told(append_ms, offset, value, isinstance(value, bool), source)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "due"),
+    [
+        ([asked()], [told(1_000)], [("late", 0, 0.0)]),
+        ([asked()], [told(1_001)], []),
+        ([asked(100)], [told(0)], [("late", 0, 0.0)]),
+        ([asked(101)], [told(0)], []),
+        ([asked()], [told(1), told(2, offset=1)], [("late", 0, 0.0)]),
+        ([asked()], [told(1), told(501, "on_time", offset=1)], [("late", 0, 0.0), ("on_time", 1, 1.0)]),
+        ([asked()], [told(1), told(502, "on_time", offset=1)], [("late", 0, 0.0)]),
+        ([asked()], [told(1, source="expert"), told(2, "on_time", offset=1)], [("late", 0, 0.0)]),
+        ([asked()], [told(1, False)], [(False, 0, 1.0)]),
+        ([asked(role="shadow")], [told(1, False)], []),
+        ([asked(), asked(5, offset=1)], [told(6)], [("late", 0, 0.0)]),
+    ],
+)
+def test_the_checker_expects_what_the_contract_says(
+    predictions: list[Asked], labels: list[Told], due: list[tuple[object, int, float]]
+) -> None:
+    expected = expected_of(predictions, labels, WINDOWS, frozenset())
+    assert [(one.value, one.revision, one.error) for one in expected.due] == due

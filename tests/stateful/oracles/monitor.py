@@ -1,0 +1,299 @@
+"""What one vitals partition must bring forth: every model's drift and triggers, said once more and plainly.
+
+Every policy is asked after every record, so it never sleeps and cannot oversleep.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from driftloop.schemas.serving import Reference
+from driftloop.schemas.spec.model import ModelSpec
+
+from tests.stateful.oracles.errors import ErrorOracle, Found, Seen, named
+from tests.stateful.oracles.windows import WindowOracle
+
+HOUR_MS = 3_600_000
+HOURLY = "0 * * * *"
+MOST_WATCHED = 8
+Key = tuple[int, str]
+
+
+@dataclass
+class Asked:
+    """A trigger; ``drifts``: condition, drift and kind of what it is for."""
+
+    trigger: Found
+    state: str
+    since_ms: int
+    drifts: list[tuple[str, Found]] = field(default_factory=list[tuple[str, Found]])
+
+    @property
+    def busy(self) -> bool:
+        return self.state in ("awaiting", "open")
+
+
+@dataclass
+class Watched:
+    errors: ErrorOracle
+    windows: WindowOracle | None = None
+    reference: Reference | None = None
+
+    def alarmed(self) -> list[str]:
+        return self.errors.alarmed() + (self.windows.alarmed() if self.windows else [])
+
+
+class ModelOracle:
+    """One model's monitor and policy."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.spec = ModelSpec()
+        self.champion = 0
+        self.retired = False
+        self.watched: dict[Key, Watched] = {}
+        self.pending: dict[str, Found] = {}
+        self.asked: dict[str, Asked] = {}
+        self.fired = self.outcomes = 0
+        self.last_fired_ms: int | None = None
+        self.next_hour_ms: int | None = None
+        self.due_ms: int | None = None
+
+    # --- the monitor ---
+
+    def watch(self, key: Key) -> Watched:
+        return self.watched.setdefault(key, Watched(ErrorOracle(self.spec)))
+
+    def forget(self) -> None:
+        """The longest silent go first, never the champion."""
+        while len(self.watched) > MOST_WATCHED:
+            del self.watched[next(key for key in self.watched if key != (self.champion, "champion"))]
+
+    def observe(self, seen: Seen, place: tuple[int, int], now_ms: int) -> list[Found]:
+        if seen.role == "champion":
+            self.outcomes += len(seen.errors)
+        if seen.version == 0:
+            return []
+        key = (seen.version, seen.role)
+        watched = self.watch(key)
+        self.watched[key] = self.watched.pop(key)
+        self.forget()
+        found = watched.errors.add(seen, self.spec, watched.reference)
+        count = watched.errors.count
+        if watched.windows:
+            found += watched.windows.add(seen, self.spec, watched.errors.places, count)
+        told: list[Found] = []
+        for number, one in enumerate(found):
+            causes = (one["detector"], one["subject"], one["severity"], *place, count, number)
+            drift = {
+                "drift_id": named("drift", self.model, seen.version, seen.role, *causes),
+                "model": self.model, "version": seen.version, "role": seen.role, "ts": now_ms,
+                "caused_append_ms": seen.append_ms, **one,
+            }  # fmt: skip
+            told.append(drift)
+            if drift["severity"] == "alarm" and key == (self.champion, "champion"):
+                self.pending[f"{one['detector']}/{one['subject']}"] = drift
+        return told
+
+    def live(self, version: int, reference: Reference | None, now_ms: int) -> list[Found]:
+        told: list[Found] = []
+        self.retired = version == 0
+        if version != self.champion:
+            self.champion, self.outcomes = version, 0
+            self.pending.clear()
+            self.watched.pop((version, "champion"), None)
+            for asked in self.asked.values():
+                if asked.state == "awaiting":
+                    told.append(self._withdrawn(asked, f"version {version} is live now", now_ms))
+        if version:
+            watched = self.watch((version, "champion"))
+            self.forget()
+            if reference is not None and watched.windows is None:
+                watched.windows = WindowOracle(reference)
+            elif watched.windows is not None and reference is not None and reference != watched.reference:
+                watched.windows.begin(reference)
+            watched.reference = reference or watched.reference
+        return told
+
+    def alarmed(self) -> list[str]:
+        watched = self.watched.get((self.champion, "champion"))
+        return watched.alarmed() if watched else []
+
+    # --- the policy ---
+
+    def apply_spec(self, spec: ModelSpec) -> None:
+        if spec.triggers.schedule != self.spec.triggers.schedule:
+            self.next_hour_ms = self.due_ms = None
+        self.spec = spec
+
+    def hours_pass(self, now_ms: int) -> None:
+        """An hour that strikes while there is a champion is due."""
+        if self.spec.triggers.schedule != HOURLY:
+            return
+        if self.next_hour_ms is not None and now_ms >= self.next_hour_ms and self.champion:
+            self.due_ms = self.next_hour_ms
+        if self.next_hour_ms is None or now_ms >= self.next_hour_ms:
+            self.next_hour_ms = (now_ms // HOUR_MS + 1) * HOUR_MS
+
+    def decide(self, now_ms: int) -> list[Found]:
+        told: list[Found] = []
+        window, rules = self.spec.window, self.spec.triggers
+        patience = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
+        for asked in self.asked.values():
+            if asked.busy and now_ms >= asked.since_ms + patience:
+                if asked.state == "awaiting":
+                    told.append(self._withdrawn(asked, "nobody decided in time", now_ms))
+                else:
+                    asked.state, asked.since_ms = "closed", now_ms
+        self.hours_pass(now_ms)
+        alarmed = self.alarmed()
+        self.pending = {name: drift for name, drift in self.pending.items() if name in alarmed}
+        if any(asked.busy for asked in self.asked.values()):
+            return told
+        wanted = [(name, drift) for name, drift in self.pending.items() if drift["kind"] in rules.on]
+        cooled = self.last_fired_ms is None or now_ms >= self.last_fired_ms + rules.cooldown
+        if wanted and cooled:
+            return [*told, self._fire("drift", now_ms, wanted)]
+        least = rules.volume if self.champion else None if self.retired else rules.first_labels
+        if least is not None and self.outcomes >= least:
+            self.outcomes = 0
+            return [*told, self._fire("volume", now_ms, [])]
+        if self.champion and self.due_ms is not None:
+            return [*told, self._fire("schedule", now_ms, [])]
+        return told
+
+    def _fire(self, reason: str, now_ms: int, drifts: list[tuple[str, Found]]) -> Found:
+        causes: list[Any] = [drift["drift_id"] for _, drift in drifts]
+        if reason == "schedule":
+            causes, self.due_ms = [self.due_ms], None
+        needed = self.spec.triggers.approval == "needed"
+        trigger = self._trigger(
+            named("trigger", self.model, self.champion, reason, self.fired, *causes), reason, now_ms
+        ) | {
+            "drifts": [drift["drift_id"] for _, drift in drifts],
+            "approval": "needed" if needed else "automatic",
+        }
+        dated = [drift for _, drift in drifts if "estimated_change" in drift]
+        kinds = [kind for kind in ("concept", "accuracy", "prediction", "data") for drift in dated if
+                 drift["kind"] == kind]  # fmt: skip
+        if kinds:
+            changes = [drift["estimated_change"] for drift in dated if drift["kind"] == kinds[0]]
+            trigger["estimated_change"] = max(changes, key=lambda change: change["ts"])
+        for name, _ in drifts:
+            del self.pending[name]
+        self._remember(trigger, "awaiting" if needed else "open", now_ms, drifts)
+        return trigger
+
+    def _trigger(self, trigger_id: str, reason: str, now_ms: int) -> Found:
+        return {
+            "trigger_id": trigger_id, "model": self.model, "version": self.champion, "reason": reason,
+            "ts": now_ms, "drifts": [], "spec_digest": self.spec.digest(),
+        }  # fmt: skip
+
+    def _remember(self, trigger: Found, state: str, now_ms: int, drifts: list[tuple[str, Found]]) -> None:
+        self.fired, self.last_fired_ms = self.fired + 1, now_ms
+        self.asked[trigger["trigger_id"]] = Asked(trigger, state, now_ms, drifts)
+
+    def _withdrawn(self, asked: Asked, why: str, now_ms: int) -> Found:
+        asked.state, asked.since_ms = "withdrawn", now_ms
+        asked.trigger = asked.trigger | {"approval": "refused", "by": "policy", "why": why, "ts": now_ms}
+        return asked.trigger
+
+    def request(self, command_id: str, now_ms: int) -> list[Found]:
+        trigger_id = named("trigger", self.model, "manual", command_id)
+        if trigger_id in self.asked:
+            return []
+        approval = "granted" if self.spec.triggers.approval == "needed" else "automatic"
+        said = {"approval": approval, "by": "ann", "why": "so"}
+        trigger = self._trigger(trigger_id, "manual", now_ms) | said
+        self._remember(trigger, "open", now_ms, [])
+        return [trigger]
+
+    def approve(self, trigger_id: str, granted: bool, now_ms: int) -> list[Found] | None:
+        """None: it cannot be."""
+        asked = self.asked.get(trigger_id)
+        if asked is None or asked.state != "awaiting":
+            return None
+        asked.state, asked.since_ms = "open" if granted else "refused", now_ms
+        verdict = "granted" if granted else "refused"
+        asked.trigger = asked.trigger | {"approval": verdict, "by": "ann", "why": "so", "ts": now_ms}
+        return [asked.trigger]
+
+    def run_ended(self, trigger_id: str, status: str, last: bool, now_ms: int) -> bool:
+        """False: it cannot be."""
+        asked = self.asked.get(trigger_id)
+        if asked is None:
+            return False
+        if not last and status in ("rejected", "failed"):
+            return True
+        was_open, asked.since_ms = asked.state == "open", now_ms
+        asked.state = "closed" if asked.busy else asked.state
+        if was_open and status == "promoted":
+            self.pending.clear()
+        if was_open and status == "failed":
+            for name, drift in asked.drifts:
+                if drift["version"] == self.champion:
+                    self.pending.setdefault(name, drift)
+        watched = self.watched.get((self.champion, "champion"))
+        if was_open and status == "rejected" and asked.trigger["version"] == self.champion and watched:
+            watched.errors.judged()
+            if watched.windows:
+                watched.windows.judged(watched.errors.count)
+        return True
+
+
+Said = tuple[Literal["drift", "triggers", "dead-letters"], Found]
+
+
+class PartitionOracle:
+    """One vitals partition. ``tell`` is given each record as its meaning, beside its bytes."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.now_ms = 0
+        self.models: dict[str, ModelOracle] = {}
+
+    def model(self, name: str) -> ModelOracle:
+        return self.models.setdefault(name, ModelOracle(name))
+
+    def at(self, append_ms: int) -> int:
+        self.now_ms = max(self.now_ms, append_ms)
+        for model in self.models.values():
+            model.hours_pass(self.now_ms)
+        return self.now_ms
+
+    def fits(self, batch: list[tuple[str, Seen]]) -> bool:
+        for name, seen in batch:
+            model = self.models.get(name)
+            watched = model.watched.get((seen.version, seen.role)) if model else None
+            if watched is not None and not watched.errors.fits(seen):
+                return False
+        return True
+
+    def observe(self, batch: list[tuple[str, Seen]], offset: int) -> list[Said]:
+        """A vitals message that fits."""
+        said: list[Said] = []
+        for name in dict.fromkeys(name for name, _ in batch):
+            for seen in (seen for other, seen in batch if other == name):
+                drifts = self.model(name).observe(seen, (self.partition, offset), self.now_ms)
+                said += [("drift", drift) for drift in drifts]
+            said += [("triggers", trigger) for trigger in self.model(name).decide(self.now_ms)]
+        return said
+
+    def others(self) -> list[Said]:
+        """After each record: time may be due to do something for any model."""
+        return [
+            ("triggers", trigger)
+            for model in self.models.values()
+            for trigger in model.decide(self.now_ms)
+        ]  # fmt: skip
+
+    def dead(self, value: bytes, offset: int, append_ms: int) -> list[Said]:
+        letter = {
+            "id": named("dead", "vitals", self.partition, offset), "stage": "monitor", "topic": "vitals",
+            "partition": self.partition, "offset": offset, "append_ms": append_ms,
+            "value_b64": base64.b64encode(value).decode(),
+        }  # fmt: skip
+        return [("dead-letters", letter)]

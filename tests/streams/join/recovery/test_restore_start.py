@@ -1,0 +1,57 @@
+"""A state that is made anew from the log begins early enough for the topic that was read least far."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from driftloop.schemas.spec.model import Join
+from driftloop.schemas.topics import Topic
+from driftloop.streams.join.config import RestoreStats
+from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.reading.batch import Reader
+from driftloop.streams.join.recovery.restore import Restoration
+from driftloop.streams.join.rules import Rules
+from driftloop.streams.join.state.state import MemoryStore, Position
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.ranges import LogOffsets
+
+JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=60_000, clock_skew=1_000)
+FAR = 1 << 40
+
+
+class OneRecordAMillisecond:
+    """Offsets of a log where the record at offset n was appended at n ms."""
+
+    def at(self, _topic: Topic, times_ms: dict[int, int]) -> dict[int, int]:
+        return times_ms
+
+
+def start(target: Position) -> Position:
+    joiner = Joiner(0, MemoryStore(), Rules(JOIN, {}), vitals_partitions=1, capacity=10)
+    offsets = cast("LogOffsets", OneRecordAMillisecond())
+    stats = RestoreStats(0.0)
+    return Restoration(
+        Connection(""), offsets, joiner, Reader(0, 1), target, stats, flush_ids=10
+    ).start()  # fmt: skip
+
+
+@pytest.mark.parametrize("behind_ms", [0, 100_000, 400_000])
+def test_what_waits_for_the_topic_behind_is_read_again(behind_ms: int) -> None:
+    newest_ms, oldest_ms = 1_000_000, 1_000_000 - behind_ms
+    for predictions_ms, labels_ms in ((oldest_ms, newest_ms), (newest_ms, oldest_ms)):
+        at = start(Position(FAR, FAR, predictions_ms=predictions_ms, labels_ms=labels_ms))
+        # A label still waits for its prediction while the predictions' clock is within its early horizon,
+        # and a matched prediction for corrections within its window, which begins a horizon later at most.
+        assert at.labels <= oldest_ms - JOIN.early_horizon
+        assert at.predictions <= oldest_ms - JOIN.horizon - JOIN.correction_window
+        assert 0 < at.recall_from_ms <= oldest_ms - JOIN.correction_window
+
+
+def test_an_idle_topic_does_not_send_the_restoration_back_to_its_last_record() -> None:
+    carried = 990_000 // 1000
+    target = Position(
+        FAR, FAR, predictions_ms=1_000, labels_ms=1_000_000,
+        evicted_predictions=carried, evicted_labels=carried,
+    )  # fmt: skip
+    assert start(target).labels > 800_000

@@ -1,0 +1,93 @@
+"""The store on disk does what the one in memory does, and forgets what is not its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driftloop.schemas.spec.model import ModelSpec
+from driftloop.streams.join.state.state import MemoryStore
+from driftloop.streams.join.state.store import Origin, RocksStore, StoreTuning, shared_cache
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.streams.join.test_order import JOIN, end, play, steps
+from tests.support.join.world import World, got, oracle, rules_of
+
+TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
+ORIGIN = Origin("cluster", "predictions-id", "labels-id", 0, 4)
+
+keys = st.binary(min_size=1, max_size=3)
+pairs = st.dictionaries(keys, st.binary(max_size=5), max_size=4)
+writes = st.lists(st.tuples(pairs, st.lists(keys, max_size=3), st.lists(st.tuples(keys, keys), max_size=2)))
+
+
+def open_store(folder: Path, origin: Origin = ORIGIN) -> RocksStore:
+    return RocksStore(folder, origin, shared_cache(TUNING), TUNING)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RocksStore]:
+    opened = open_store(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes, keys, keys)
+def test_it_holds_what_a_dict_would(
+    store: RocksStore, written: list[tuple[dict[bytes, bytes], list[bytes], list[tuple[bytes, bytes]]]],
+    start: bytes, end: bytes,
+) -> None:  # fmt: skip
+    store.clear()
+    model = MemoryStore()
+    for puts, deletes, ranges in written:
+        ordered = [(min(pair), max(pair)) for pair in ranges]
+        inside = {b"g" + key: value for key, value in puts.items()}
+        for one in (store, model):
+            one.write(inside, [b"g" + key for key in deletes], [(b"g" + a, b"g" + b) for a, b in ordered])
+    assert list(store.scan(b"g" + start, b"g" + end)) == list(model.scan(b"g" + start, b"g" + end))
+    wanted = [b"g" + start, b"g" + end, b"absent"]
+    assert list(store.get_many(wanted)) == list(model.get_many(wanted))
+    assert store.is_empty() == model.is_empty()
+
+
+def test_what_was_written_is_there_after_reopening_and_in_a_checkpoint(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    store.write({b"ga": b"1"}, [], [])
+    store.checkpoint(tmp_path / "copy")
+    store.write({b"gb": b"2"}, [], [])
+    store.close()
+    for name, wanted in (("store", [b"1", b"2"]), ("copy", [b"1", None])):
+        reopened = open_store(tmp_path / name)
+        assert list(reopened.get_many([b"ga", b"gb"])) == wanted
+        assert not reopened.discarded
+        reopened.close()
+
+
+@pytest.mark.parametrize(
+    "other", [{"cluster": "another"}, {"predictions": "made anew"}, {"partitions": 8}, {"layout": 99}]
+)
+def test_a_store_of_something_else_is_begun_anew(tmp_path: Path, other: dict[str, object]) -> None:
+    store = open_store(tmp_path / "store")
+    store.write({b"ga": b"1"}, [], [])
+    store.close()
+    reopened = open_store(tmp_path / "store", dataclasses.replace(ORIGIN, **other))  # type: ignore[arg-type]
+    assert reopened.discarded
+    assert reopened.is_empty()
+    reopened.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps, min_size=5, max_size=60))
+def test_on_disk_too_every_crash_gives_the_outcomes_of_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, script: list[tuple[object, ...]]
+) -> None:
+    store = open_store(tmp_path_factory.mktemp("join") / "store")
+    world = World(rules_of(JOIN, m=ModelSpec()), capacity=2, store=store)
+    play(world, script)
+    end(world)
+    store.close()
+    assert got(world) == oracle(world.predictions, world.labels, JOIN).outcomes

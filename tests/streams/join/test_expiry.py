@@ -1,0 +1,34 @@
+"""An id whose predictions end one after the other: each ends when it is due, flushed in between or not."""
+
+from __future__ import annotations
+
+import pytest
+from driftloop.schemas.spec.model import Join, ModelSpec
+
+from tests.support.join.world import World, prediction, rules_of
+
+JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
+
+
+@pytest.mark.parametrize("aborted", [False, True])
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_shadows_prediction_ends_although_the_champions_ended_a_moment_ago(
+    flushed: bool, aborted: bool
+) -> None:
+    world = World(rules_of(JOIN, m=ModelSpec()))
+    start_ms = world.now_ms
+    world.send_prediction(prediction("a", "x"))
+    world.now_ms += 5_000
+    world.send_prediction(prediction("a", "y", role="shadow"))
+    world.batch()
+    world.joiner.flush()
+    for seconds, ended in ((64, 1), (75, 2), (200, 2)):
+        world.now_ms = start_ms + seconds * 1_000
+        if aborted:
+            world.batch(commits=False)
+        world.batch()
+        assert world.totals()["expired"] == ended
+        if flushed:
+            world.joiner.flush()
+    world.joiner.flush()
+    assert not any(key.startswith(b"e") for key, _ in world.store.scan(b"", b"\xff"))

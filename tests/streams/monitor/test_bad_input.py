@@ -1,0 +1,137 @@
+"""What the monitor's core cannot use is a dead letter and changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import numpy as np
+import orjson
+import pytest
+from driftloop.schemas.control import ApprovalControl, SpecControl
+from driftloop.schemas.errors import StateError
+from driftloop.schemas.spec.model import ModelSpec
+from driftloop.schemas.vitals import NumberSketch
+from driftloop.streams.monitor.core import VitalsCore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.monitor.output import drifts, letters, live
+
+from ...support.monitor.records import (
+    MODEL,
+    START_MS,
+    Log,
+    bits,
+    entry,
+    reference,
+    run_record,
+    spec_record,
+    update_record,
+    vitals,
+)
+
+GOOD = vitals(entry(bits(0.2, 20, 0)))
+ODD: dict[str, bytes] = {
+    "empty": b"",
+    "truncated": GOOD[: len(GOOD) // 2],
+    "not UTF-8": GOOD[:30] + b"\xff\xfe" + GOOD[30:],
+    "not an object": b"[1, 2]",
+    "a number": b"17",
+    "NaN": GOOD.replace(b'"append_min_ms":', b'"append_min_ms":NaN,"x":'),
+    "wrong type": GOOD.replace(b'"partition":0', b'"partition":"0"'),
+    "missing models": b'{"vitals":1}',
+    "unknown control": b'{"control":"dance","model":"fraud"}',
+    "control that is none": b'{"control":{}}',
+    "deep nesting": b'{"control":' + b"[" * 100_000,
+    "deep vitals": b'{"vitals":' + b"[" * 100_000,
+    "bad model name": GOOD.replace(b'"fraud"', b'"../fraud"'),
+    "error count": GOOD.replace(b'"count":20', b'"count":900000000000'),
+    "negative error count": GOOD.replace(b'"count":20', b'"count":-20'),
+    "bad base64": vitals(entry(bits(0.2, 24, 0))).replace(b'"data":"', b'"data":"*'),
+    "seqs of another length": vitals(entry(bits(0.2, 4, 0), seqs=[1, 2, 5, 9])).replace(
+        b'"count":4', b'"count":5'
+    ),
+    "negative errors": vitals(entry(np.array([1.0, -2.0]))),
+    "infinite errors": vitals(entry(np.array([1.0, np.inf]))),
+    "negative count": vitals(entry(None, outcomes=-1)),
+    "time beyond time": vitals(entry(bits(0.2, 9, 0), ts=(2**60, 2**61))),
+    "huge number": GOOD.replace(b'"first_seq":0', b'"first_seq":' + b"9" * 400),
+    "damaged sketch": vitals(entry(None, latency=[1.0, 2.0, 3.0])).replace(b'"kll":"', b'"kll":"AAAA'),
+    "value beyond a float32": vitals(entry(None, numbers={"x": NumberSketch(count=1, values=(1e300,))})),
+    "spec that is none": spec_record(ModelSpec()).replace(b'"seed":', b'"colour":'),
+    "spec with a bad digest": spec_record(ModelSpec()).replace(ModelSpec().digest().encode(), b"me"),
+    "accuracy beyond 1": update_record(2, reference(accuracy=1.5)),
+    "negative mean error": update_record(2, reference(accuracy=None, mean_error=-1.0)),
+    "quantiles out of order": update_record(2, reference()).replace(b'"quantiles":[', b'"quantiles":[9.0,'),
+    "errors beyond reckoning": vitals(entry(np.array([1.0, 1e200]))),
+    "approval of nothing": ApprovalControl(
+        model=MODEL, command_id="c", trigger_id="t", granted=True, by="me", why="", ts=1
+    ).encode(),
+    "run of nothing": run_record("trigger-0", "promoted"),
+}
+
+
+@pytest.mark.parametrize("schedule", ["61 * * * *", "0 0 31 2 *", "R R * * *", "a b c d e", "*/0 * * * *"])
+def test_a_schedule_that_cannot_be_is_a_dead_letter(schedule: str) -> None:
+    log = Log()
+    spec = ModelSpec().model_dump(mode="json")
+    spec["triggers"]["schedule"] = schedule  # as somebody might write it past `driftloop apply`
+    digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    log.append(SpecControl(model=MODEL, digest=digest, spec=spec, ts=START_MS).encode())
+    (letter,) = letters(log.emitted)
+    assert "schedule" in letter.reason
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD.keys())
+def test_what_cannot_be_used_is_a_dead_letter_and_changes_nothing(value: bytes) -> None:
+    log = live()
+    log.stream(bits(0.2, 200, 1))
+    before = orjson.loads(log.core.snapshot())["models"]
+    emitted = log.append(value)
+    (letter,) = letters(emitted)
+    assert len(emitted) == 1
+    assert base64.b64decode(letter.value_b64 or "") == value
+    assert letter.offset == len(log.records) - 1
+    assert letter.append_ms == log.now_ms
+    assert letter.stage == "monitor"
+    assert letter.reason
+    after = orjson.loads(log.core.snapshot())["models"]
+    for state in (*before, *after):
+        state[1] = 0  # time goes on with bad records too
+    assert after == before
+    log.stream(bits(0.2, 2_000, 1))
+    assert drifts(log.stream(bits(0.6, 800, 2)))
+
+
+def test_errors_that_turn_from_bits_to_numbers_are_refused_whole() -> None:
+    log = live()
+    log.stream(bits(0.2, 100, 1))
+    other = entry(bits(0.2, 100, 1), model="other")
+    (letter,) = letters(log.append(vitals(other, entry(np.ones(10)))))
+    assert "no longer" in letter.reason
+    assert len(orjson.loads(log.core.snapshot())["models"]) == 1
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_no_bytes_can_break_the_core(value: bytes) -> None:
+    core = VitalsCore(0)
+    for offset, each in enumerate((value, b'{"vitals":' + value, b'{"control":"' + value)):
+        core.apply(each, offset=offset, append_time_ms=START_MS)
+        assert core.applied_offset == offset
+
+
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_no_damage_to_good_vitals_can_break_the_core(at: int, bytes_: bytes) -> None:
+    core = VitalsCore(0)
+    core.apply(GOOD[:at] + bytes_ + GOOD[at + len(bytes_) :], offset=0, append_time_ms=START_MS)
+    core.apply(GOOD, offset=1, append_time_ms=START_MS)
+    assert core.applied_offset == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"format":99}', b'{"format":1}', b"\xff"])
+def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
+    with pytest.raises(StateError):
+        VitalsCore.restore(data)

@@ -1,0 +1,308 @@
+"""A server never gets worse: it swaps under load, refuses what it must, and comes back where it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from driftloop.infra import api as front_door
+from driftloop.models.formats.features import FeatureError
+from driftloop.models.formats.fitted import Fitted
+from driftloop.schemas.errors import NoModelError
+from driftloop.schemas.serving import FeatureSpec
+from driftloop.schemas.topics import PREDICTIONS, SPECS
+from driftloop.streams.serve.client import Client, InvalidEvent
+from driftloop.streams.serve.hot.model import Failed, HotModel, Served, Swapped
+from driftloop.streams.serve.privacy import Hasher
+
+from tests.support.serve.bench import ack_with
+
+from ....support.models.onnx import linear_classifier
+from ....support.serve.bench import STEP, Bench, telling_model, version_told_by
+from ....support.waiting import wait_until
+
+HASHER = Hasher(b"a key of the deployment")
+
+
+# --- serving ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: Client) -> None:
+    bench.apply_spec(segments=("hub",))
+    bench.publish(bench.update(1, 7))
+    with bench.serve(client) as hot:
+        assert hot.wait_ready()
+        served = hot.predict({"x": np.float32(2.5)}, segments={"hub": "JFK"}, ts=1_700_000_000_000)
+        named = hot.predict({"x": 1}, "mine")
+        assert (hot.version, hot.generation, hot.why_not) == (7, 1, "")
+        assert hot.manifest == bench.manifests[7]
+    assert (served.prediction, served.version, served.role) == (7002.5, 7, "champion")
+    assert 0 < served.latency_ms < 1000
+    client.flush()
+    events = {event.prediction_id: event for event in bench.predictions()}
+    event = events[served.prediction_id]
+    assert (event.model, event.version, event.features) == ("m", 7, {"x": 2.5})
+    assert (event.prediction, event.segments, event.ts) == (7002.5, {"hub": "JFK"}, 1_700_000_000_000)
+    assert event.latency_ms == pytest.approx(served.latency_ms)
+    assert events["mine"].prediction == named.prediction == 7001.0
+
+
+@pytest.mark.integration
+def test_an_update_swaps_without_a_failed_request(bench: Bench, client: Client) -> None:
+    bench.publish(bench.update(1, 1))
+    swaps: list[Swapped] = []
+    failures: list[BaseException] = []
+    answered: list[Served] = []
+    done = threading.Event()
+
+    def hammer(hot: HotModel) -> None:
+        while not done.is_set():
+            try:
+                answered.append(hot.predict({"x": 0.0}))
+            except BaseException as error:  # noqa: BLE001  whatever it is, it fails the test below
+                failures.append(error)
+
+    with bench.serve(client, on_swap=swaps.append) as hot:
+        assert hot.wait_ready()
+        threads = [threading.Thread(target=hammer, args=(hot,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for generation in range(2, 12):
+            seen = len(answered)
+            bench.publish(bench.update(generation, 1 + generation % 3))
+            assert hot.wait_generation(generation)
+            wait_until(lambda seen=seen: len(answered) > seen + 20)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert all(version_told_by(served.prediction) == served.version for served in answered)
+    assert {served.version for served in answered} == {1, 2, 3}
+    assert [swap.generation for swap in swaps] == list(range(1, 12))
+    client.flush(30)
+    events = bench.predictions()
+    assert len(events) == len(answered)
+    assert all(version_told_by(event.prediction) == event.version for event in events)
+
+
+@pytest.mark.integration
+def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, client: Client) -> None:
+    bench.publish(bench.update(1, 4))
+    with bench.serve(client) as hot:
+        assert hot.wait_ready()
+        with pytest.raises(FeatureError, match="feature x: must be a number"):
+            hot.predict({"x": "wide"}, "typed")
+        with pytest.raises(InvalidEvent, match="feature x: is nan"):
+            hot.predict({"x": float("nan"), "y": 1}, "nan")
+        with pytest.raises(InvalidEvent, match="prediction_id must be text"):
+            hot.predict({"x": 1.0}, "")
+        assert hot.predict({"x": 1.0}).prediction == 4001.0
+    client.flush()
+    events = {event.prediction_id: event for event in bench.predictions()}
+    assert len(events) == 3
+    assert (events["typed"].version, events["typed"].features) == (4, {"x": "wide"})
+    assert "must be a number" in (events["typed"].error or "")
+    assert events["nan"].features == {"y": 1}
+    assert "is nan" in (events["nan"].error or "")
+
+
+@pytest.mark.integration
+def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, client: Client) -> None:
+    bench.publish(bench.update(1, 2))
+    rows: list[dict[str, Any]] = [{"x": 1.0}, {"x": "wide"}, {"x": None}, {"x": [1]}, {"x": 3}]
+    with bench.serve(client) as hot:
+        assert hot.wait_ready()
+        results = hot.predict_many(rows, ["a", "b", "", "d", None], ts=[5, None, None, None, None])
+        clean = hot.predict_many([{"x": float(i)} for i in range(100)])
+        assert hot.predict_many([]) == []
+        with pytest.raises(ValueError, match="shorter"):
+            hot.predict_many(rows, ["a"])
+    first, wide, unnamed, nested, last = results
+    assert isinstance(first, Served)
+    assert isinstance(last, Served)
+    assert (first.prediction, first.prediction_id, last.prediction) == (2001.0, "a", 2003.0)
+    assert isinstance(wide, Failed)
+    assert (wide.prediction_id, wide.error[:11]) == ("b", "feature x: ")
+    assert isinstance(unnamed, Failed)
+    assert "prediction_id must be text" in unnamed.error
+    assert isinstance(nested, Failed)
+    assert "got list" in nested.error
+    assert [one.prediction for one in clean if isinstance(one, Served)] == [2 * STEP + i for i in range(100)]
+    client.flush()
+    events = {event.prediction_id: event for event in bench.predictions()}
+    assert len(events) == 104
+    assert (events["a"].ts, events["a"].prediction) == (5, 2001.0)
+    assert (events["b"].error is not None, events["d"].error is not None) == (True, True)
+
+
+@pytest.mark.integration
+def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
+    bench: Bench, client: Client
+) -> None:
+    with bench.serve(client) as hot:
+        wait_until(lambda: hot.status.following)
+        assert not hot.can_answer
+        assert "no version is live yet, and the spec has no fallback" in hot.why_not
+        with pytest.raises(NoModelError, match="no live version yet"):
+            hot.predict({"x": 1.0}, "none")
+        with pytest.raises(NoModelError):
+            hot.predict_many([{"x": 1.0}, {"x": [1]}], ["many-1", "many-2"])
+        bench.apply_spec(serving={"fallback": 0.5})
+        assert hot.wait_ready()
+        served = hot.predict({"x": 1.0}, "fallback")
+        (batch,) = hot.predict_many([{"x": 1.0}], ["batch"])
+        assert (served.prediction, served.version) == (0.5, 0)
+        assert isinstance(batch, Served)
+        bench.publish(bench.update(1, 1))
+        assert hot.wait_generation(1)
+        assert hot.predict({"x": 1.0}, "live").version == 1
+        bench.publish(bench.update(2, None))
+        assert hot.wait_generation(2)
+        assert hot.predict({"x": 1.0}, "retired")[:3] == (0.5, None, 0)
+    client.flush()
+    events = {event.prediction_id: event for event in bench.predictions()}
+    assert {known: (event.version, event.prediction, event.error) for known, event in events.items()} == {
+        "none": (0, None, "no model"),
+        "many-1": (0, None, "no model"),
+        "many-2": (0, None, events["many-2"].error),
+        "fallback": (0, 0.5, None),
+        "batch": (0, 0.5, None),
+        "live": (1, 1001.0, None),
+        "retired": (0, 0.5, None),
+    }
+
+
+@pytest.mark.integration
+def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: Client) -> None:
+    shadow = {"version": 2, "manifest_sha256": bench.make(2)}
+    canary = {"version": 3, "manifest_sha256": bench.make(3), "fraction": 0.5}
+    bench.publish(bench.update(1, 1, shadows=[shadow], canary=canary))
+    with bench.serve(client) as hot:
+        assert hot.wait_ready()
+        served = [hot.predict({"x": 1.0}) for _ in range(60)]
+        again = hot.predict({"x": 1.0}, served[0].prediction_id)
+    client.flush()
+    assert again.version == served[0].version
+    assert {(one.version, one.role) for one in served} == {(1, "champion"), (3, "canary")}
+    events = bench.predictions()
+    shadows = [event for event in events if event.role == "shadow"]
+    assert {event.prediction_id for event in shadows} == {one.prediction_id for one in served}
+    assert {(event.version, event.prediction) for event in shadows} == {(2, 2001.0)}
+    assert all(event.latency_ms is not None for event in shadows)
+    assert len(events) == 2 * 61
+    assert hot.shadows_skipped == 0
+
+
+@pytest.mark.integration
+def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: Client) -> None:
+    narrow = Fitted("onnx", linear_classifier(["no", "yes"]), (
+        FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
+    ), ("no", "yes"))  # fmt: skip
+    shadow = {"version": 2, "manifest_sha256": bench.make(2, narrow)}
+    bench.publish(bench.update(1, 1, shadows=[shadow]))
+    with bench.serve(client) as hot:
+        assert hot.wait_ready()
+        for y in (0.0, "wide", 1.0):
+            assert hot.predict({"x": 1.0, "y": y}).version == 1
+    client.flush()
+    roles = [event.role for event in bench.predictions()]
+    assert (roles.count("champion"), roles.count("shadow")) == (3, 2)
+    assert hot.shadows_skipped == 1
+
+
+@pytest.mark.integration
+def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> None:
+    bench.apply_spec(
+        features={
+            "x": "number",
+            "tail": {"type": "category", "privacy": "hash"},
+            "secret": {"type": "number", "privacy": "drop"},
+        }
+    )
+    rows: list[dict[str, Any]] = []
+    bench.publish(bench.update(1, 1))
+    with bench.serve(client, hasher=HASHER) as hot:
+        assert hot.wait_ready()
+        original = hot._follower.serving.hot.predict  # type: ignore[reportPrivateUsage]
+
+        def watched(asked: Sequence[Any], ids: Sequence[str] | None = None) -> Any:
+            rows.extend(asked)
+            return original(asked, ids)
+
+        hot._follower.serving.hot.predict = watched  # type: ignore[method-assign]
+        one = hot._follower.serving.hot.predict_one  # type: ignore[reportPrivateUsage]
+
+        def watched_one(asked: Any, prediction_id: str) -> Any:
+            rows.append(asked)
+            return one(asked, prediction_id)
+
+        hot._follower.serving.hot.predict_one = watched_one  # type: ignore[method-assign]
+        hot.predict({"x": 1.0, "tail": "N123", "secret": 4}, segments={"tail": "N123", "secret": 4})
+        hot.predict_many([{"x": 2.0, "tail": "N123", "secret": 4}])
+        with pytest.raises(InvalidEvent, match=r"got list.*Ann"):
+            hot.predict({"x": 1.0, "secret": ["Ann"]}, "wrong")
+        with pytest.raises(FeatureError):
+            hot.predict({"x": "wide", "tail": "N123"}, "failed")
+    client.flush()
+    values = [record.value or b"" for record in bench.read(PREDICTIONS)]
+    assert not any(b"Ann" in value or b"N123" in value for value in values)
+    by_id = {event.prediction_id: event for event in bench.predictions()}
+    assert (by_id["wrong"].features, by_id["wrong"].error) == (
+        {"x": 1.0}, "feature secret: must be a number, text, bool or None, got list",
+    )  # fmt: skip
+    assert by_id["failed"].features == {"x": "wide", "tail": HASHER.hash("tail", "N123")}
+    rows.pop()
+    events = [event for event in bench.predictions() if event.error is None]
+    events.sort(key=lambda event: str(event.features["x"]))
+    assert [event.features for event in events] == rows
+    assert rows[0] == {"x": 1.0, "tail": HASHER.hash("tail", "N123")}
+    assert events[0].segments == {"tail": HASHER.hash("tail", "N123")}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("spec", ["hash without a key", "unreadable"])
+def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Client, spec: str) -> None:
+    if spec == "unreadable":
+        bench.put(SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}')
+    else:
+        bench.apply_spec(features={"x": {"type": "number", "privacy": "hash"}})
+    bench.publish(bench.update(1, 1))
+    with bench.serve(client) as hot:
+        assert hot.wait_generation(1)
+        told = "DRIFTLOOP_HASH_KEY" if spec != "unreadable" else "cannot be read"
+        wait_until(lambda: told in hot.why_not)
+        with pytest.raises(NoModelError, match=told):
+            hot.predict({"x": 1.0}, "p")
+    client.flush()
+    (event,) = bench.predictions()
+    assert (event.features, event.error) == ({}, "no model")
+
+
+# --- updates ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publish(bench.update(1, 6))
+    monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", bench.connection.bootstrap_servers)
+    monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", bench.connection.prefix)
+    monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(bench.keys_dir.parent))
+    with front_door.HotModel("m", server_id="mine") as hot:
+        assert hot.wait_ready()
+        served = hot.predict({"x": 1.0})
+        ack = ack_with(bench, lambda ack: ack.status == "live")
+    assert ack.server_id == "serve-mine"
+    assert [event.prediction_id for event in bench.predictions()] == [served.prediction_id]
+    assert (bench.keys_dir.parent / "serve" / "serve-mine" / "m.json").exists()
+
+
+# --- the course of updates, without Kafka ----------------------------------------------------------------
+
+
+def test_an_answer_tells_its_version() -> None:
+    assert version_told_by(3002.0, 2.0) == 3
+    assert telling_model(3).data != telling_model(4).data

@@ -1,0 +1,295 @@
+"""One input partition without a broker: two logs, a joiner that may die at any moment, and an oracle.
+
+The oracle looks at the whole logs at once and says what must have come out; it knows nothing of batches,
+memory, disks or restarts.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import orjson
+from driftloop.schemas.base import ClassValue, class_name
+from driftloop.schemas.events import DeadLetter, Outcome
+from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.schemas.vitals import ModelVitals, Vitals
+from driftloop.streams.join.batch_output import Effects
+from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.expiry import hands_of
+from driftloop.streams.join.reading.batch import Reader, Records
+from driftloop.streams.join.rules import ModelRules, Rules
+from driftloop.streams.join.state.state import MemoryStore, Position
+
+SOURCES = ("expert", "system", "user")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record as it lies on its topic."""
+
+    event: dict[str, object]
+    append_ms: int
+
+    @property
+    def value(self) -> bytes:
+        return orjson.dumps(self.event)
+
+
+def prediction(
+    name: str,
+    answer: ClassValue | None = "late",
+    *,
+    model: str = "m",
+    version: int = 1,
+    role: str = "champion",
+) -> dict[str, object]:
+    event: dict[str, object] = {
+        "prediction_id": name,
+        "model": model,
+        "version": version,
+        "ts": 1_000,
+        "features": {"hour": 5, "carrier": "UA"},
+        "role": role,
+    }
+    return event | ({"error": "no answer"} if answer is None else {"prediction": answer})
+
+
+def label(
+    name: str, value: ClassValue | None = None, *, correct: bool | None = None, source: str = "system"
+) -> dict[str, object]:
+    said: dict[str, object] = {"label": value} if correct is None else {"correct": correct}
+    return {"prediction_id": name, "ts": 4_000, **said, "source": source}
+
+
+def rules_of(join: Join, **specs: ModelSpec) -> Rules:
+    return Rules(join, {name: ModelRules.of(spec) for name, spec in specs.items()})
+
+
+@dataclass
+class World:
+    """Logs, what was committed to them, and the joiner that works on them."""
+
+    rules: Rules
+    predictions: list[Sent] = field(default_factory=list[Sent])
+    labels: list[Sent] = field(default_factory=list[Sent])
+    committed: Position | None = None
+    outcomes: list[tuple[Outcome, int]] = field(default_factory=list[tuple[Outcome, int]])
+    letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
+    vitals: list[Vitals] = field(default_factory=list[Vitals])
+    now_ms: int = 100_000
+    capacity: int = 4
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(0, 1)
+        self.joiner = self._new_joiner()
+
+    def _new_joiner(self) -> Joiner:
+        return Joiner(0, self.store, self.rules, vitals_partitions=2, capacity=self.capacity)
+
+    def send_prediction(self, event: dict[str, object]) -> None:
+        self.predictions.append(Sent(event, self.now_ms))
+
+    def send_label(self, event: dict[str, object]) -> None:
+        self.labels.append(Sent(event, self.now_ms))
+
+    def process(self, predictions: int, labels: int) -> Effects:
+        """Stages the next records of both topics; what is read to its end tells the time."""
+        at = self.joiner.position
+        next_predictions = _records(self.predictions, at.predictions, predictions)
+        next_labels = _records(self.labels, at.labels, labels)
+        predictions_done = at.predictions + len(next_predictions) == len(self.predictions)
+        labels_done = at.labels + len(next_labels) == len(self.labels)
+        return self.joiner.process(
+            self.reader.read(next_predictions, next_labels),
+            predictions_floor_ms=self.now_ms if predictions_done else 0,
+            labels_floor_ms=self.now_ms if labels_done else 0,
+        )
+
+    def batch(self, predictions: int = 1_000_000, labels: int = 1_000_000, *, commits: bool = True) -> None:
+        effects = self.process(predictions, labels)
+        if not commits:
+            self.joiner.rollback()
+            return
+        self.log(effects)
+        self.joiner.commit()
+
+    def log(self, effects: Effects) -> None:
+        """The transaction commits: what it holds is in the log, and the offsets are the group's."""
+        self.outcomes += [(Outcome.decode(value), self.now_ms) for _, value in effects.outcomes]
+        self.vitals += [Vitals.decode(value) for _, value in effects.vitals]
+        self.letters += [DeadLetter.decode(one.letter(one.topic.name)) for one in effects.refused]
+        self.committed = self.joiner.staged_position
+
+    def die(self, *, disk_lost: bool = False) -> None:
+        """The process ends; another one starts with what is on disk."""
+        if disk_lost:
+            self.store = MemoryStore()
+        self.joiner = self._new_joiner()
+
+    def restore(self, *, steps: int = 2, dies_after: int | None = None) -> None:
+        """Replays up to the committed position, ``steps`` records of each topic at a time.
+
+        ``dies_after``: so many steps later the process ends again, having written what it had.
+        """
+        target = self.committed
+        if target is None:
+            return
+        since_ms = self.joiner.restore(Position())
+        refused = {(one.topic, one.offset) for one in self.letters}
+        done = 0
+        while (self.joiner.position.predictions, self.joiner.position.labels) != (
+            target.predictions,
+            target.labels,
+        ):
+            at = self.joiner.position
+            batch = self.reader.read(
+                _records(self.predictions, at.predictions, min(steps, target.predictions - at.predictions)),
+                _records(self.labels, at.labels, min(steps, target.labels - at.labels)),
+                skip_predictions={offset for topic, offset in refused if topic == "predictions"},
+                skip_labels={offset for topic, offset in refused if topic == "labels"},
+            )
+            self.joiner.replay(batch, hands_of(target))
+            done += 1
+            if done == dies_after:
+                self.joiner.flush()
+                self.die()
+                return self.restore(steps=steps)
+        for outcome, append_ms in self.outcomes:
+            if append_ms >= since_ms:
+                self.joiner.recall(outcome.encode(), append_ms)
+        self.joiner.resume(target)
+        return None
+
+    def totals(self) -> Counter[str]:
+        """What all vitals together count."""
+        totals: Counter[str] = Counter()
+        for message in self.vitals:
+            for counts in (message.counts, *(entry.counts for entry in message.models)):
+                totals.update(counts.model_dump())
+        return totals
+
+    def errors(self) -> dict[int, float]:
+        """seq → error, as vitals tell it."""
+        found: dict[int, float] = {}
+        for message in self.vitals:
+            for entry in message.models:
+                for seq, error in zip(
+                    entry_seqs(entry), entry.errors.values() if entry.errors else (), strict=True
+                ):
+                    assert seq not in found
+                    found[seq] = float(error)
+        return found
+
+
+def entry_seqs(entry: ModelVitals) -> list[int]:
+    """The seq of each error of an entry, as schemas/vitals.py describes them."""
+    if entry.errors is None:
+        return []
+    if entry.seqs is None:
+        return list(range(entry.first_seq, entry.first_seq + entry.errors.count))
+    gaps = np.frombuffer(base64.b64decode(entry.seqs), dtype="<u4")
+    return [entry.first_seq, *(entry.first_seq + int(gap) for gap in np.cumsum(gaps))]
+
+
+def _records(log: list[Sent], start: int, count: int) -> Records:
+    part = log[start : start + count]
+    return Records(
+        [sent.value for sent in part],
+        [str(sent.event["prediction_id"]).encode() for sent in part],
+        list(range(start, start + len(part))),
+        [sent.append_ms for sent in part],
+    )
+
+
+Identity = tuple[object, object, object, object]
+
+
+def identity(event: dict[str, object]) -> Identity:
+    return event["prediction_id"], event["model"], event["version"], event["role"]
+
+
+@dataclass
+class Expected:
+    """What must have come out, once everything is over."""
+
+    outcomes: dict[tuple[Identity, int], tuple[object, float | None]] = field(default_factory=dict)
+    unreached_labels: set[int] = field(default_factory=set[int])
+    unmatched: int = 0
+    repeats_of_predictions: int = 0
+    repeats_of_labels: int = 0
+    conflicts: set[int] = field(default_factory=set[int])
+
+
+def oracle(predictions: list[Sent], labels: list[Sent], join: Join) -> Expected:
+    """Everything seen at once: per prediction a fold over the labels of its id."""
+    expected = Expected()
+    accepted: dict[Identity, Sent] = {}
+    for offset, sent in enumerate(predictions):
+        first = accepted.setdefault(identity(sent.event), sent)
+        if first is sent:
+            continue
+        if first.event == sent.event:
+            expected.repeats_of_predictions += 1
+        else:
+            expected.conflicts.add(offset)
+    reached: set[int] = set()
+    for key, sent in accepted.items():
+        current: tuple[dict[str, object], int] | None = None
+        revision, matched_ms = 0, 0
+        for offset, said in enumerate(labels):
+            event = said.event
+            if event["prediction_id"] != sent.event["prediction_id"]:
+                continue
+            if "correct" in event and sent.event["role"] != "champion":
+                continue
+            rank = SOURCES.index(str(event["source"]))
+            if current is None:
+                if not -join.early_horizon <= said.append_ms - sent.append_ms <= join.horizon:
+                    continue
+                matched_ms = max(said.append_ms, sent.append_ms)
+            elif said.append_ms > matched_ms + join.correction_window:
+                continue
+            elif rank > current[1]:
+                reached.add(offset)
+                expected.repeats_of_labels += 1
+                continue
+            elif _truth(event) == _truth(current[0]):
+                reached.add(offset)
+                expected.repeats_of_labels += 1
+                current = event, rank
+                continue
+            else:
+                revision += 1
+            reached.add(offset)
+            current = event, rank
+            expected.outcomes[key, revision] = _truth(event), _error(sent.event, event)
+        expected.unmatched += current is None
+    expected.unreached_labels = set(range(len(labels))) - reached
+    return expected
+
+
+def _truth(event: dict[str, object]) -> object:
+    return event["correct"] if "correct" in event else class_name(event["label"])  # type: ignore[arg-type]
+
+
+def _error(prediction: dict[str, object], label: dict[str, object]) -> float | None:
+    if "error" in prediction:
+        return None
+    if "correct" in label:
+        return 0.0 if label["correct"] else 1.0
+    return float(class_name(prediction["prediction"]) != class_name(label["label"]))  # type: ignore[arg-type]
+
+
+def got(world: World) -> dict[tuple[Identity, int], tuple[object, float | None]]:
+    """What came out, in the oracle's words. An outcome that came twice is an error."""
+    found: dict[tuple[Identity, int], tuple[object, float | None]] = {}
+    for outcome, _ in world.outcomes:
+        key = (outcome.prediction_id, outcome.model, outcome.version, outcome.role), outcome.revision
+        assert key not in found, f"twice: {key}"
+        truth = outcome.correct if outcome.label is None else class_name(outcome.label)
+        found[key] = truth, outcome.error_value
+    return found

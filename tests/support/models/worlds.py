@@ -1,0 +1,109 @@
+"""Worlds for models to learn: small, made on the spot, with a change one can place anywhere."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+
+import numpy as np
+from driftloop.models.formats.fitted import Fitted
+from driftloop.models.formats.loaders import load
+from driftloop.models.registry.self_test import build_self_test
+from driftloop.models.registry.signing import Signer
+from driftloop.models.rows import LabelledRow
+from driftloop.schemas.serving import Manifest, ModelUpdate, Plan, Reference, VersionRef
+
+from tests.support.paths import ELEC2
+
+"""New South Wales electricity prices, 1996–98: where the checkout lies beside it."""
+
+
+def world(
+    count: int, *, seed: int, flipped: bool = False, start: int = 0, noise: float = 0.5
+) -> list[LabelledRow]:
+    """Two classes told by x, colour and z (a fifth of it null); ``flipped`` turns what x means around."""
+    rng = np.random.default_rng(seed)
+    rows: list[LabelledRow] = []
+    for i in range(count):
+        x, z = rng.normal(), rng.normal()
+        colour = str(rng.choice(["red", "green", "blue"]))
+        score = (-x if flipped else x) + 0.7 * (colour == "red") + 0.3 * z + noise * rng.normal()
+        rows.append(
+            LabelledRow(
+                prediction_id=f"p{start + i:06d}",
+                ts=(start + i) * 1000,
+                seq=start + i,
+                partition=i % 3,
+                features={
+                    "x": float(x),
+                    "z": None if rng.random() < 0.2 else float(z),
+                    "colour": colour,
+                    "big": bool(x > 1),
+                },
+                label="yes" if score > 0.2 else "no",
+                segments={"colour": colour},
+                prediction=None,
+                version=1,
+            )
+        )
+    return rows
+
+
+def elec2(limit: int = 50_000) -> list[LabelledRow]:
+    """Half-hours in order; the label is whether the price rose."""
+    rows: list[LabelledRow] = []
+    with gzip.open(ELEC2, "rt") as file:
+        for i, line in enumerate(csv.DictReader(file)):
+            if i == limit:
+                break
+            features = {name: float(value) for name, value in line.items() if name not in ("class", "date")}
+            rows.append(
+                LabelledRow(
+                    f"e{i:06d}", i * 1_800_000, i, 0, features, line["class"], {"day": line["day"]}, None, 1
+                )
+            )
+    return rows
+
+
+def manifest_of(
+    fitted: Fitted, *, model: str = "m", version: int = 1, rows: list[LabelledRow] | None = None
+) -> Manifest:
+    """Unsigned; its self-test asks ``rows``."""
+    predictor = load(fitted, fitted.data)
+    asked = [row.features for row in (world(30, seed=99) if rows is None else rows)]
+    return Manifest(
+        model=model,
+        version=version,
+        created_ms=1,
+        artifact_sha256=hashlib.sha256(fitted.data).hexdigest(),
+        artifact_bytes=len(fitted.data),
+        format=fitted.format,
+        task=fitted.task,
+        classes=fitted.classes,
+        features=fitted.features,
+        self_test=build_self_test(predictor, asked),
+        reference=Reference(rows=1),
+    )
+
+
+def update_to(
+    signer: Signer,
+    generation: int,
+    champion: tuple[int, str] | None,
+    *,
+    model: str = "m",
+    **plan: object,
+) -> ModelUpdate:
+    """A signed update; ``champion`` is (version, manifest digest)."""
+    ref = VersionRef(version=champion[0], manifest_sha256=champion[1]) if champion else None
+    return signer.sign(
+        ModelUpdate(
+            model=model,
+            generation=generation,
+            ts=generation,
+            plan=Plan.model_validate({"champion": ref, **plan}),
+            last_version=9,
+            cause="test",
+        )
+    )

@@ -1,0 +1,59 @@
+"""The fixtures' own promises: an exception that dies unseen fails the test it happened in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+from .waiting import wait_until
+
+THREAD = """
+import threading
+
+def test_it():
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+"""
+FINALISER = """
+class Thing:
+    def __del__(self):
+        raise ValueError("nobody sees this")
+
+def test_it():
+    Thing()
+"""
+
+
+@pytest.mark.parametrize(("source", "dies_of"), [(THREAD, "ZeroDivisionError"), (FINALISER, "ValueError")])
+def test_an_exception_that_nobody_caught_fails_the_test(tmp_path: Path, source: str, dies_of: str) -> None:
+    (tmp_path / "conftest.py").symlink_to(ROOT / "tests" / "conftest.py")
+    (tmp_path / "test_inner.py").write_text(source, "utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    importable = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=importable, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert dies_of in result.stdout
+
+
+def test_waiting_ends_at_its_deadline_and_says_for_what() -> None:
+    with pytest.raises(AssertionError, match=r"not within 0\.05 s: rain; last value: 0"):
+        wait_until(lambda: 0, 0.05, "rain")
+    assert wait_until(lambda: "at once", 0) == "at once"

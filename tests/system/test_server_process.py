@@ -1,0 +1,174 @@
+"""`driftloop serve` as a process: it stops, is killed, comes back, and says what is in its way."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from driftloop.infra.http.server import run_server
+from driftloop.infra.settings import Settings
+from driftloop.schemas.errors import SpecError
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.hot.model import HotModel
+
+from tests.support.paths import ROOT
+
+from ..support.serve.bench import Bench
+from ..support.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def process(bench: Bench, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``driftloop serve`` as people start it; gives its address."""
+    environment = os.environ | {
+        "DRIFTLOOP_BOOTSTRAP_SERVERS": bench.connection.bootstrap_servers,
+        "DRIFTLOOP_TOPIC_PREFIX": bench.connection.prefix,
+        "DRIFTLOOP_STATE_DIR": str(bench.keys_dir.parent),
+        "DRIFTLOOP_INSTANCE_ID": "serve-0",
+        "DRIFTLOOP_HTTP_PORT": "0",
+    }
+    command = [sys.executable, "-m", "driftloop", "serve", *arguments]
+    started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    try:
+        address = ""
+        for line in started.stderr:
+            if found := re.search(r"on (http://\S+)", line):
+                address = found.group(1)
+                break
+        assert address, "the server ended before it served"
+        drained = threading.Thread(target=started.stderr.read, daemon=True)  # so that it never blocks on us
+        drained.start()
+        yield started, address
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+def wait_ready(address: str) -> None:
+    def ready() -> bool:
+        return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
+
+    wait_until(ready, 30, "the server's readiness")
+
+
+def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
+    bench: Bench,
+) -> None:
+    bench.publish(bench.update(1, 2))
+    answered: list[str] = []
+    refused: list[Exception] = []
+    with process(bench, "m") as (server, address):
+        wait_ready(address)
+        with httpx.Client(base_url=address) as http:
+            timed = sorted(_timed(http) for _ in range(31))
+        assert timed[15] < 0.035  # with Nagle's algorithm on, a kept-alive connection waits for 40 ms
+
+        def hammer() -> None:
+            with httpx.Client(base_url=address) as http:
+                while True:
+                    try:
+                        answer = http.post("/predict", content=b'{"features":{"x":0}}')
+                    except httpx.TransportError as error:
+                        refused.append(error)
+                        return
+                    assert answer.status_code == 200
+                    answered.append(answer.json()["prediction_id"])
+
+        threads = [threading.Thread(target=hammer) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answered) > 200)
+        started = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert time.monotonic() - started < 5
+        for thread in threads:
+            thread.join()
+    emitted = {event.prediction_id for event in bench.predictions()}
+    assert set(answered) <= emitted
+
+
+def _timed(http: httpx.Client) -> float:
+    started = time.perf_counter()
+    assert http.post("/predict", content=b'{"features":{"x":0}}').status_code == 200
+    return time.perf_counter() - started
+
+
+def test_a_killed_server_comes_back_with_what_it_served(bench: Bench) -> None:
+    bench.apply_spec()
+    bench.publish(bench.update(1, 1))
+    with process(bench) as (server, address):  # no name: all that are published
+        wait_ready(address)
+        bench.publish(bench.update(2, 2))
+        wait_until(lambda: httpx.get(f"{address}/model").json()["generation"] == 2)
+        for _ in range(20):
+            assert httpx.post(f"{address}/predict", content=b'{"features":{"x":0}}').status_code == 200
+        wait_until(lambda: len(bench.predictions()) == 20)
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    with process(bench) as (_, address):
+        wait_ready(address)
+        assert httpx.get(f"{address}/model").json()["generation"] == 2
+        httpx.post(f"{address}/predict", content=b'{"features":{"x":0}}')
+        wait_until(lambda: len(bench.predictions()) == 21)
+    assert [(ack.version, ack.status) for ack in bench.acks()][-1] == (2, "live")
+    assert {ack.server_id for ack in bench.acks()} == {"serve-0"}
+
+
+def test_nothing_published_is_told(settings: Settings, topics: Connection) -> None:
+    with pytest.raises(SpecError, match="publish it with `driftloop apply`"):
+        run_server(settings, [])
+
+
+def test_the_readmes_server_serves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import runpy
+
+    late = Bench(bench.connection, bench.keys_dir.parent, model="late")
+    late.publish(late.update(1, 4))
+    monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", late.connection.bootstrap_servers)
+    monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", late.connection.prefix)
+    monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(late.keys_dir.parent))
+    example = runpy.run_path(str(ROOT / "examples" / "own_server.py"))
+    hot: HotModel = example["late"]
+    client: Client = example["client"]
+    try:
+        assert hot.wait_ready()
+        transport = httpx.ASGITransport(app=example["app"])
+        asked = _ask(transport, "/flights", {"x": 2.0})
+        assert (asked["answer"], asked["version"]) == (4002.0, 4)
+        _ask(transport, f"/landed?id={asked['id']}&late=true", None)
+    finally:
+        hot.close()
+        client.close()
+    (prediction,) = late.predictions()
+    (label,) = late.labels()
+    assert prediction.prediction_id == label.prediction_id == asked["id"]
+    assert label.label == "late"
+
+
+def _ask(transport: httpx.ASGITransport, path: str, body: Any) -> Any:
+    import asyncio
+
+    async def ask() -> Any:
+        async with httpx.AsyncClient(transport=transport, base_url="http://own") as http:
+            answer = await http.post(path, json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+    return asyncio.run(ask())

@@ -1,0 +1,261 @@
+"""Wrong clocks, wrong order, shared and repeated ids: what docs/time-and-identity.md says becomes of each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from driftloop.schemas.events import Outcome
+from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.streams.join.records import MAX_PER_ID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.join.world import World, label, prediction, rules_of
+from tests.support.paths import DOCS, ROOT
+
+HOUR = 3_600_000
+YEAR = 365 * 24 * HOUR
+JOIN = Join(horizon=10 * HOUR, early_horizon=HOUR, correction_window=2 * HOUR)
+PAGE = DOCS / "time-and-identity.md"
+
+
+@pytest.fixture
+def w() -> World:
+    return World(rules_of(JOIN, m=ModelSpec(), n=ModelSpec()), capacity=1_000)
+
+
+def outcomes(w: World) -> list[Outcome]:
+    return [outcome for outcome, _ in w.outcomes]
+
+
+def wait(w: World, ms: int) -> None:
+    """Time passes, and whatever ends by then is ended."""
+    w.batch()
+    w.now_ms += ms
+    w.joiner.flush()
+    w.batch()
+    w.joiner.flush()
+    w.batch()
+
+
+@pytest.mark.parametrize("prediction_ts", [0, 1_700_000_000_000 + 50 * YEAR])
+@pytest.mark.parametrize("label_ts", [0, 1_700_000_000_000 - 20 * YEAR, 2**53 - 1])
+def test_clocks_that_are_years_wrong_change_no_pair(w: World, prediction_ts: int, label_ts: int) -> None:
+    w.send_prediction(prediction("a", "x") | {"ts": prediction_ts})
+    w.send_label(label("a", "x") | {"ts": label_ts})
+    w.batch()
+    (outcome,) = outcomes(w)
+    assert (outcome.ts, outcome.label_ts) == (prediction_ts, label_ts)
+    assert outcome.label_delay_ms == label_ts - prediction_ts
+    wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
+    assert w.letters == []
+    assert w.totals()["outcomes"] == 1
+    assert w.totals()["expired"] == 0
+
+
+times = st.integers(0, 2**53 - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from("xy"), times), max_size=12))
+def test_what_is_joined_does_not_depend_on_event_times(events: list[tuple[str, bool, str, int]]) -> None:
+    def joined(shifted: bool) -> list[tuple[object, ...]]:
+        w = World(rules_of(JOIN, m=ModelSpec()))
+        for version, (name, is_label, value, ts) in enumerate(events):
+            made = label(name, value) if is_label else prediction(name, value, version=version)
+            (w.send_label if is_label else w.send_prediction)(made | {"ts": ts if shifted else 5})
+            w.now_ms += 1_000
+        w.batch()
+        return [(o.prediction_id, o.version, o.label, o.revision, o.seq, o.error_value) for o in outcomes(w)]
+
+    assert joined(shifted=True) == joined(shifted=False)
+
+
+@pytest.mark.parametrize("ts", [-1, 2**53, 1.5, "now", None])
+def test_a_time_that_is_no_time_is_refused(w: World, ts: object) -> None:
+    w.send_prediction(prediction("a", "x") | {"ts": ts})
+    w.send_label(label("a", "x") | {"ts": ts})
+    w.batch()
+    assert len(w.letters) == w.totals()["dead"] == 2
+    assert all("ts" in letter.reason for letter in w.letters)
+
+
+def test_a_label_may_come_before_its_prediction(w: World) -> None:
+    w.send_label(label("a", "x"))
+    w.batch()
+    w.now_ms += JOIN.early_horizon
+    w.send_prediction(prediction("a", "x"))
+    w.batch()
+    assert [(o.prediction_id, o.error_value) for o in outcomes(w)] == [("a", 0.0)]
+    assert (w.totals()["early"], w.totals()["outcomes"]) == (1, 1)
+
+
+def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: World) -> None:
+    w.send_label(label("a", "x"))
+    w.batch()
+    w.now_ms += JOIN.early_horizon + 1
+    w.send_prediction(prediction("a", "x"))
+    wait(w, JOIN.clock_skew + 2_000)
+    assert outcomes(w) == []
+    (letter,) = w.letters
+    assert letter.reason.startswith("expired")
+    w.send_label(label("a", "y"))
+    w.batch()
+    assert [o.label for o in outcomes(w)] == ["y"]
+
+
+def test_a_label_of_nobody_ends_as_a_dead_letter(w: World) -> None:
+    w.send_label(label("nobody", "x"))
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
+    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+    assert w.totals()["expired"] == 1
+
+
+def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: World) -> None:
+    w.send_prediction(prediction("a", "x"))
+    w.now_ms += JOIN.horizon + 1
+    w.send_label(label("a", "x"))
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
+    assert outcomes(w) == []
+    assert w.totals()["late"] == 1
+    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+
+
+def test_a_prediction_without_a_label_is_counted_when_its_time_is_over(w: World) -> None:
+    w.send_prediction(prediction("a", "x"))
+    wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
+    assert w.totals()["expired"] == 1
+    assert (outcomes(w), w.letters) == ([], [])
+
+
+def test_one_id_of_two_models_gives_each_an_outcome(w: World) -> None:
+    w.send_prediction(prediction("a", "x", model="m"))
+    w.send_prediction(prediction("a", "y", model="n"))
+    w.send_label(label("a", "x"))
+    w.batch()
+    assert {(o.model, o.error_value) for o in outcomes(w)} == {("m", 0.0), ("n", 1.0)}
+    assert sorted(o.seq for o in outcomes(w)) == [0, 1]
+
+
+def test_a_verdict_of_a_shared_id_is_the_champions(w: World) -> None:
+    for role in ("shadow", "champion", "canary"):
+        w.send_prediction(prediction("a", "x", version=len(role), role=role))
+    w.send_label(label("a", correct=False))
+    w.batch()
+    assert [(o.role, o.error_value) for o in outcomes(w)] == [("champion", 1.0)]
+    w.send_label(label("a", "x"))
+    w.batch()
+    assert {(o.role, o.revision) for o in outcomes(w)} == {
+        ("champion", 0), ("champion", 1), ("shadow", 0), ("canary", 0),
+    }  # fmt: skip
+
+
+def test_a_repeated_prediction_changes_nothing(w: World) -> None:
+    for moment in (0, 0, 1):
+        w.send_prediction(prediction("a", "x"))
+        if moment == 1:
+            w.batch()
+        w.send_label(label("a", "x"))
+        w.batch()
+    assert len(outcomes(w)) == w.totals()["predictions"] == 1
+    assert w.totals()["duplicate"] == 2 + 2  # predictions and labels
+    assert w.letters == []
+
+
+def test_another_prediction_under_the_same_name_is_refused(w: World) -> None:
+    first = prediction("a", "x")
+    w.send_prediction(first)
+    w.send_prediction(first | {"prediction": "y"})
+    w.batch()
+    w.send_prediction(dict(reversed(first.items())))
+    w.send_label(label("a", "x"))
+    w.batch()
+    assert [o.prediction for o in outcomes(w)] == ["x"]
+    assert [letter.offset for letter in w.letters] == [1, 2]
+    assert all("other content" in letter.reason for letter in w.letters)
+
+
+def test_an_id_may_be_used_anew_once_its_time_is_over(w: World) -> None:
+    for answer in ("x", "y"):
+        w.send_prediction(prediction("a", answer))
+        w.send_label(label("a", "x"))
+        wait(w, JOIN.correction_window + JOIN.clock_skew + 2_000)
+    assert [(o.prediction, o.revision, o.seq) for o in outcomes(w)] == [("x", 0, 0), ("y", 0, 1)]
+
+
+def test_a_label_repeated_is_dropped(w: World) -> None:
+    w.send_prediction(prediction("a", "x"))
+    for value in ("x", "x", "y", "y", "x"):
+        w.send_label(label("a", value))
+    w.batch()
+    assert [(o.label, o.revision, o.seq) for o in outcomes(w)] == [("x", 0, 0), ("y", 1, 0), ("x", 2, 0)]
+    assert (w.totals()["corrected"], w.totals()["duplicate"]) == (2, 2)
+    assert w.errors() == {0: 0.0}
+
+
+def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: World) -> None:
+    w.send_prediction(prediction("a", "x"))
+    w.send_label(label("a", "x"))
+    w.batch()
+    w.now_ms += JOIN.correction_window + 1
+    w.send_label(label("a", "y"))
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
+    assert [o.label for o in outcomes(w)] == ["x"]
+    assert w.totals()["late"] == 1
+    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+
+
+@pytest.mark.parametrize("first", ["prediction", "labels"])
+def test_a_storm_of_labels_of_one_id_is_bounded(w: World, first: str) -> None:
+    storm = [label("a", "xy"[i % 2]) for i in range(5 * MAX_PER_ID)]
+    if first == "prediction":
+        w.send_prediction(prediction("a", "x"))
+        w.batch()
+    for i, one in enumerate(storm):
+        w.send_label(one)
+        if i % 50 == 0:
+            w.batch()
+    w.batch()
+    w.send_prediction(prediction("a", "x"))
+    w.batch()
+    assert [o.revision for o in outcomes(w)] == list(range(MAX_PER_ID))
+    assert {o.seq for o in outcomes(w)} == {0}
+    assert len(w.letters) == w.totals()["dead"] == 4 * MAX_PER_ID
+    assert all("labels of one id" in letter.reason for letter in w.letters)
+
+
+@pytest.mark.parametrize(
+    ("said", "stands"),
+    [
+        ([("user", "x"), ("expert", "y"), ("system", "z"), ("user", "x")], ["x", "y"]),
+        ([("system", "x"), ("system", "y"), ("user", "z")], ["x", "y"]),
+        ([("intern", "x"), ("bot", "y"), ("user", "z"), ("intern", "x")], ["x", "y", "z"]),
+        ([("expert", "x"), ("expert", "x"), ("expert", "y")], ["x", "y"]),
+    ],
+)
+@pytest.mark.parametrize("early", [False, True])
+def test_sources_that_disagree(w: World, said: list[tuple[str, str]], stands: list[str], early: bool) -> None:
+    if not early:
+        w.send_prediction(prediction("a", "x"))
+        w.batch()
+    for source, value in said:
+        w.send_label(label("a", value, source=source))
+        w.batch()
+    if early:
+        w.send_prediction(prediction("a", "x"))
+        w.batch()
+    assert [o.label for o in outcomes(w)] == stands
+    assert w.totals()["corrected"] == len(stands) - 1
+    assert w.totals()["duplicate"] == len(said) - len(stands)
+
+
+def test_every_case_of_the_page_has_the_test_that_it_names() -> None:
+    rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.search(r"(?:`(tests/[\w/]+\.py)`: )?`(test_\w+)` \|$", row)
+        assert named is not None, row
+        file = ROOT / named[1] if named[1] else Path(__file__)
+        assert f"def {named[2]}(" in file.read_text("utf-8"), row
