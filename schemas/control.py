@@ -38,13 +38,13 @@ class RequestControl(Event):
 
 
 class ApprovalControl(Event):
-    """A person granted or refused a trigger that needs approval."""
+    """A person approved or denied a trigger that is pending."""
 
     control: Literal["approval"] = "approval"
     model: ModelName
     command_id: str
     trigger_id: str
-    granted: bool
+    approved: bool
     by: str
     why: str
     ts: TimestampMs

@@ -12,9 +12,9 @@ from .events import Role
 DriftKind = Literal["concept", "accuracy", "data", "prediction", "latency", "failures", "fairness", "labels"]
 Severity = Literal["info", "warning", "alarm"]
 TriggerReason = Literal["drift", "schedule", "volume", "manual"]
-Approval = Literal["automatic", "needed", "granted", "refused"]
+Approval = Literal["automatic", "pending", "approved", "denied"]
 Action = Literal[
-    "trigger", "approve", "refuse", "promote", "rollback", "pin", "unpin", "bar", "register", "retire"
+    "trigger", "approve", "deny", "promote", "rollback", "pin", "unpin", "bar", "register", "retire"
 ]
 
 
@@ -82,7 +82,7 @@ class Command(Event):
         default=None, description="the generation the person saw; absent = whatever"
     )
     version: Version | None = Field(default=None, description="promote, rollback, pin, bar: which one")
-    trigger_id: str | None = Field(default=None, description="approve, refuse: which trigger")
+    trigger_id: str | None = Field(default=None, description="approve, deny: which trigger")
     manifest_sha256: Sha256 | None = Field(default=None, description="register: the stored manifest's digest")
 
 

@@ -64,7 +64,7 @@ class TrainingRun(Event):
     champion: Version
     spec_digest: Sha256
     change: Change | None = None
-    approval: Approval = Field(default="automatic", description="needed: the run waits for a person")
+    approval: Approval = Field(default="automatic", description="pending: the run waits for a person")
     trigger_append_ms: int | None = Field(
         default=None, description="append time of the trigger: its window reaches at least that far"
     )

@@ -27,10 +27,10 @@ def trigger(model: Model, reason: Annotated[str, typer.Option(help="Why; kept in
 def approve(
     model: Model,
     trigger_id: Annotated[str, typer.Argument(help="The trigger that waits for approval.")],
-    refuse: Annotated[bool, typer.Option("--refuse", help="Say no instead.")] = False,
+    deny: Annotated[bool, typer.Option("--deny", help="Say no instead.")] = False,
     why: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
 ) -> None:
-    """Grant (or refuse) a trigger of a model whose spec says approval = "needed"."""
-    action = "refuse" if refuse else "approve"
+    """Approve (or deny) a trigger of a model whose spec says approval = "needed"."""
+    action = "deny" if deny else "approve"
     send(Settings().connection(), command(model, action, trigger_id=trigger_id, why=why))
-    output.print(f"{model}: {trigger_id} {'refused' if refuse else 'granted'}")
+    output.print(f"{model}: {trigger_id} {'denied' if deny else 'approved'}")

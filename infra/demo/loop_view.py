@@ -77,7 +77,7 @@ class LoopView:
         return {
             stamped.event.trigger_id
             for stamped in self.triggers.values()
-            if stamped.event.approval in ("automatic", "granted")
+            if stamped.event.approval in ("automatic", "approved")
         } - answered
 
     def open_runs(self) -> list[TrainingRun]:

@@ -132,7 +132,7 @@ class TrainerCore:
         model = self.model(command.model)
         if command.action == "trigger":
             return self._relay_request(command, ts)
-        if command.action in ("approve", "refuse"):
+        if command.action in ("approve", "deny"):
             return self._relay_approval(command, ts)
         if command.action == "register":
             model.registrar.check_generation(command)
@@ -159,7 +159,7 @@ class TrainerCore:
             model=command.model,
             command_id=command.command_id,
             trigger_id=command.trigger_id,
-            granted=command.action == "approve",
+            approved=command.action == "approve",
             by=command.by,
             why=command.why,
             ts=ts,

@@ -98,7 +98,7 @@ class ModelRuns:
                 manifest_sha256=champion.manifest_sha256 if champion is not None else None,
             )
             for run in self._runs.values()
-            if run.status == "waiting" and run.approval != "needed" and run.run_id not in self._cuts
+            if run.status == "waiting" and run.approval != "pending" and run.run_id not in self._cuts
         ]
 
     def startable(self, executing: Iterable[str]) -> TrainingRun | None:
@@ -122,7 +122,7 @@ class ModelRuns:
         )
 
     def awaits_approval(self, trigger_id: str) -> bool:
-        return self._awaiting(run_id_of(trigger_id)) is not None
+        return self._pending(run_id_of(trigger_id)) is not None
 
     def now_ms(self, append_ms: int) -> int:
         """The time of what a record causes; in the event clock, the newest event time this model has seen."""
@@ -132,23 +132,23 @@ class ModelRuns:
 
     def accept(self, trigger: Trigger, append_ms: int) -> Step:
         run_id = run_id_of(trigger.trigger_id)
-        awaiting = self._awaiting(run_id)
+        pending = self._pending(run_id)
         if run_id in self._ended:
             return self._told_again(trigger)
-        if awaiting is None and (run_id in self._runs or trigger.approval == "refused"):
+        if pending is None and (run_id in self._runs or trigger.approval == "denied"):
             return NOTHING
-        if awaiting is not None and trigger.approval == "needed":
+        if pending is not None and trigger.approval == "pending":
             return NOTHING
-        if awaiting is not None and trigger.approval == "refused":
-            why = f"refused by {trigger.by}: {trigger.why}"
-            return self._end(awaiting, "supersede", why=why, told=False)
+        if pending is not None and trigger.approval == "denied":
+            why = f"denied by {trigger.by}: {trigger.why}"
+            return self._end(pending, "supersede", why=why, told=False)
         champion = self.registrar.serving.champion
         ts = append_ms if self._clock == "append" else trigger.ts
         run = first_stage(trigger, self.spec, champion=champion, append_ms=append_ms, ts=ts)
         if self._is_stale(trigger):
             why = f"was about version {trigger.version}, and version {champion} is the champion by now"
             return self._end(run, "supersede", why=why)
-        if trigger.approval == "needed":
+        if trigger.approval == "pending":
             return self._record(run)
         return self._supersede_waiting(trigger) + self._record(run)
 
@@ -229,7 +229,7 @@ class ModelRuns:
         for run in self.open_runs():
             if run.run_id == but:
                 continue
-            if run.approval == "needed":  # the policy withdraws its trigger when the champion changes
+            if run.approval == "pending":  # the policy withdraws its trigger when the champion changes
                 step += self._end(run, "supersede", why=self._champion_changed(), told=False)
             elif run.status in ACTIVE or champion == 0 or run.reason == "drift":
                 step += self._end(run, "supersede", why=self._champion_changed())
@@ -245,8 +245,8 @@ class ModelRuns:
         return (trigger.reason == "drift" or first) and trigger.version != self.registrar.serving.champion
 
     def _told_again(self, trigger: Trigger) -> Step:
-        """A person granted what was withdrawn a moment before: the policy must not wait for it."""
-        if trigger.approval != "granted":
+        """A person approved what was withdrawn a moment before: the policy must not wait for it."""
+        if trigger.approval != "approved":
             return NOTHING
         run = first_stage(trigger, self.spec, champion=0, append_ms=0, ts=trigger.ts)
         ended = run.model_copy(update={"status": "superseded"})
@@ -255,7 +255,7 @@ class ModelRuns:
     def _supersede_waiting(self, newer: Trigger) -> Step:
         step = NOTHING
         for run in self.open_runs():
-            if run.status == "waiting" and run.approval != "needed":
+            if run.status == "waiting" and run.approval != "pending":
                 step += self._end(run, "supersede", why=f"trigger {newer.trigger_id} is newer")
         return step
 
@@ -274,9 +274,9 @@ class ModelRuns:
         now = self.registrar.serving
         return f"the champion changed meanwhile: version {now.champion} since generation {now.generation}"
 
-    def _awaiting(self, run_id: str) -> TrainingRun | None:
+    def _pending(self, run_id: str) -> TrainingRun | None:
         run = self._runs.get(run_id)
-        return run if run is not None and run.approval == "needed" else None
+        return run if run is not None and run.approval == "pending" else None
 
     def _promote(self, run: TrainingRun, draft: Manifest, *, cause: str, why: str, told: bool) -> Step:
         made = self.registrar.promote(draft, run_id=run.run_id, cause=cause, why=why, ts=run.ts)
@@ -308,7 +308,7 @@ class ModelRuns:
 
     def _follow_up(self, run: TrainingRun) -> TrainingRun | None:
         serving = self.registrar.serving
-        newer = any(other.approval != "needed" for other in self._runs.values())
+        newer = any(other.approval != "pending" for other in self._runs.values())
         return None if serving.pinned or newer else follow_up(run, self.spec, champion=serving.champion)
 
     def _record(self, run: TrainingRun) -> Step:

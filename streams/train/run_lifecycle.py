@@ -1,14 +1,14 @@
 """The life of a training run, as a table.
 
     waiting ──start──▶ training ──evaluate──▶ evaluating ──promote──▶ promoted
-       │ progress, grant   │ ▲ restart              │ └──────reject──▶ rejected
+       │ progress, approve │ ▲ restart              │ └──────reject──▶ rejected
        │ (stays waiting)   │ └─────────restart──────┘
        └───────┬───────────┴────────────────────────┘
                ├─fail──────▶ failed
                └─supersede─▶ superseded
 
 ``restart``: the trainer ended while the run was trained or judged. Its rows and its seed are recorded, so
-training again gives the same candidate; nothing of the first attempt was published. ``grant``: a person
+training again gives the same candidate; nothing of the first attempt was published. ``approve``: a person
 allowed it.
 """
 
@@ -20,12 +20,12 @@ from ...schemas.errors import IllegalTransition
 from ...schemas.runs import RunStatus, TrainingRun
 
 RunInput = Literal[
-    "progress", "grant", "start", "restart", "evaluate", "promote", "reject", "fail", "supersede"
+    "progress", "approve", "start", "restart", "evaluate", "promote", "reject", "fail", "supersede"
 ]
 
 TRANSITIONS: dict[tuple[RunStatus, RunInput], RunStatus] = {
     ("waiting", "progress"): "waiting",
-    ("waiting", "grant"): "waiting",
+    ("waiting", "approve"): "waiting",
     ("waiting", "start"): "training",
     ("waiting", "fail"): "failed",
     ("waiting", "supersede"): "superseded",

@@ -33,7 +33,7 @@ def first_stage(trigger: Trigger, spec: ModelSpec, *, champion: int, append_ms: 
         change=trigger.estimated_change,
         approval=trigger.approval,
         trigger_append_ms=append_ms,
-        why="needs approval" if trigger.approval == "needed" else "",
+        why="needs approval" if trigger.approval == "pending" else "",
         progress=Progress(labels=0, needed=min(needed, spec.window.max_rows), outcome_offsets={}),
     )
 

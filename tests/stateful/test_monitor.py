@@ -229,15 +229,15 @@ class MonitorMachine(RuleBasedStateMachine):
         known = self.oracle.models.get(model)
         return data.draw(st.sampled_from([*reversed(known.asked if known else {}), "trigger-none"]))
 
-    @rule(model=st.sampled_from(MODELS), data=st.data(), granted=st.booleans())
-    def a_person_decides(self, model: str, data: st.DataObject, granted: bool) -> None:
+    @rule(model=st.sampled_from(MODELS), data=st.data(), approved=st.booleans())
+    def a_person_decides(self, model: str, data: st.DataObject, approved: bool) -> None:
         trigger_id = self.trigger_of(model, data)
         said = ApprovalControl(
-            model=model, command_id="c", trigger_id=trigger_id, granted=granted, by="ann", why="so", ts=1
+            model=model, command_id="c", trigger_id=trigger_id, approved=approved, by="ann", why="so", ts=1
         )
         told, now_ms = self.append(said.encode())
         known = self.oracle.models.get(model)
-        done = known.approve(trigger_id, granted, now_ms) if known else None
+        done = known.approve(trigger_id, approved, now_ms) if known else None
         if done is None:
             self.compare(told, self.oracle.dead(said.encode(), self.offset, now_ms))
         else:

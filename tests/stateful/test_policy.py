@@ -64,7 +64,7 @@ class Oracle:
 
     @property
     def busy(self) -> bool:
-        return any(one.state in ("awaiting", "open") for one in self.asked.values())
+        return any(one.state in ("pending", "open") for one in self.asked.values())
 
     def next_reason(self, now_ms: int, alarmed: frozenset[str]) -> str | None:
         """Why there must be a trigger now."""
@@ -72,8 +72,8 @@ class Oracle:
         window = self.spec.window
         patience = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
         for one in self.asked.values():
-            if one.state in ("awaiting", "open") and now_ms >= one.since_ms + patience:
-                one.state = "withdrawn" if one.state == "awaiting" else "closed"
+            if one.state in ("pending", "open") and now_ms >= one.since_ms + patience:
+                one.state = "withdrawn" if one.state == "pending" else "closed"
         if self.busy:
             return None
         wanted = [kind for kind in self.pending.values() if kind in self.spec.triggers.on]
@@ -100,7 +100,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     def decide(self) -> None:
         told = self.policy.decide(self.now_ms, frozenset(self.alarmed))
-        made = [trigger for trigger in told if trigger.approval != "refused"]
+        made = [trigger for trigger in told if trigger.approval != "denied"]
         reason = self.oracle.next_reason(self.now_ms, frozenset(self.alarmed))
         assert [trigger.reason for trigger in made] == ([] if reason is None else [reason])
         for trigger in made:
@@ -118,7 +118,7 @@ class PolicyMachine(RuleBasedStateMachine):
                 self.oracle.kinds[name] = self.oracle.pending.pop(name)
         if trigger.reason == "volume":
             self.oracle.outcomes = 0
-        state = "awaiting" if trigger.approval == "needed" else "open"
+        state = "pending" if trigger.approval == "pending" else "open"
         self.oracle.last_fired_ms = self.now_ms
         self.oracle.asked[trigger.trigger_id] = Asked(trigger.version, state, self.now_ms, conditions)
 
@@ -135,9 +135,9 @@ class PolicyMachine(RuleBasedStateMachine):
         told = self.policy.on_champion(version, self.now_ms)
         self.oracle.retired = version == 0
         if version != self.oracle.champion:
-            awaiting = [name for name, one in self.oracle.asked.items() if one.state == "awaiting"]
-            assert [trigger.trigger_id for trigger in told] == awaiting
-            for name in awaiting:
+            pending = [name for name, one in self.oracle.asked.items() if one.state == "pending"]
+            assert [trigger.trigger_id for trigger in told] == pending
+            for name in pending:
                 self.oracle.asked[name].state = "withdrawn"
             self.oracle.champion, self.oracle.outcomes = version, 0
             self.oracle.pending.clear()
@@ -200,23 +200,29 @@ class PolicyMachine(RuleBasedStateMachine):
         self.decide()
 
     @precondition(lambda self: self.oracle.asked)
-    @rule(data=st.data(), granted=st.booleans())
-    def somebody_decides(self, data: st.DataObject, granted: bool) -> None:
+    @rule(data=st.data(), approved=st.booleans())
+    def somebody_decides(self, data: st.DataObject, approved: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.oracle.asked)))
         said = ApprovalControl(
-            model=MODEL, command_id="c", trigger_id=name, granted=granted, by="ann", why="so", ts=self.now_ms
+            model=MODEL,
+            command_id="c",
+            trigger_id=name,
+            approved=approved,
+            by="ann",
+            why="so",
+            ts=self.now_ms,
         )
         one = self.oracle.asked[name]
         before = orjson.dumps(self.policy.dump())
         try:
             (told,) = self.policy.on_approval(said, self.now_ms)
         except IllegalTransition:
-            assert one.state != "awaiting"
+            assert one.state != "pending"
             assert orjson.dumps(self.policy.dump()) == before
         else:
-            assert one.state == "awaiting"
-            assert (told.trigger_id, told.approval) == (name, "granted" if granted else "refused")
-            one.state, one.since_ms = ("open" if granted else "refused"), self.now_ms
+            assert one.state == "pending"
+            assert (told.trigger_id, told.approval) == (name, "approved" if approved else "denied")
+            one.state, one.since_ms = ("open" if approved else "denied"), self.now_ms
         self.decide()
 
     @precondition(lambda self: self.oracle.asked)
@@ -248,13 +254,13 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_at_a_time_unless_people_ask(self) -> None:
-        open_ones = [one for one in self.oracle.asked.values() if one.state in ("awaiting", "open")]
-        by_itself = [one for one in open_ones if one.state == "awaiting" or one.conditions]
+        open_ones = [one for one in self.oracle.asked.values() if one.state in ("pending", "open")]
+        by_itself = [one for one in open_ones if one.state == "pending" or one.conditions]
         assert len(by_itself) <= 1
 
 
 def _ended(state: str) -> str:
-    return "closed" if state in ("awaiting", "open") else state
+    return "closed" if state in ("pending", "open") else state
 
 
 class MonitorMachine(RuleBasedStateMachine):

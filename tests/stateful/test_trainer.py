@@ -131,7 +131,7 @@ class TrainerMachine(RuleBasedStateMachine):
 
     @rule(
         reason=st.sampled_from(["drift", "volume", "manual", "schedule"]),
-        approval=st.sampled_from(["automatic", "automatic", "needed"]),
+        approval=st.sampled_from(["automatic", "automatic", "pending"]),
         older=st.integers(0, 1),
         changed=st.booleans(),
         commits=st.booleans() | st.just(True),
@@ -156,10 +156,10 @@ class TrainerMachine(RuleBasedStateMachine):
         assert not step
         assert self.open_runs == before
 
-    @precondition(lambda self: any(trigger.approval == "needed" for trigger in self.sent))
-    @rule(data=st.data(), verdict=st.sampled_from(["granted", "refused"]), commits=st.booleans())
+    @precondition(lambda self: any(trigger.approval == "pending" for trigger in self.sent))
+    @rule(data=st.data(), verdict=st.sampled_from(["approved", "denied"]), commits=st.booleans())
     def somebody_decides(self, data: st.DataObject, verdict: str, commits: bool) -> None:
-        asked = data.draw(st.sampled_from([t for t in self.sent if t.approval == "needed"]))
+        asked = data.draw(st.sampled_from([t for t in self.sent if t.approval == "pending"]))
         said = asked.model_copy(update={"approval": verdict, "by": "ada", "why": "so"})
         step = self.bench.core.on_trigger(self.bench.record(TRIGGERS, said.encode()))
         self.write(step, commits=commits)

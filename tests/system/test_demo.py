@@ -111,7 +111,7 @@ def test_a_repeated_trigger_counts_once_and_one_that_awaits_approval_awaits_no_r
     for offset in (0, 1):
         view.apply(Record("x.triggers", 0, offset, 10, b"m", trigger.encode()))
     assert view.unanswered_triggers() == {"t"}
-    waits = trigger.model_copy(update={"trigger_id": "u", "approval": "needed"})
+    waits = trigger.model_copy(update={"trigger_id": "u", "approval": "pending"})
     view.apply(Record("x.triggers", 0, 2, 10, b"m", waits.encode()))
     assert view.unanswered_triggers() == {"t"}
 

@@ -73,8 +73,8 @@ class Policy:
         self.spec, self._digest = spec, digest
 
     def on_champion(self, version: int, now_ms: int) -> list[Trigger]:
-        """``version`` is live (0: none is). What older versions were to be retrained for is moot: awaiting
-        triggers are told again, as refused."""
+        """``version`` is live (0: none is). What older versions were to be retrained for is moot: pending
+        triggers are sent again, denied."""
         self._pass_schedule(now_ms)  # what struck before there was a champion is not due for the new one
         self._retired = version == 0
         if version == self._champion:
@@ -82,8 +82,8 @@ class Policy:
         self._champion = version
         self._pending.clear()
         self._outcomes = 0
-        awaiting = [record for record in self._triggers.values() if record.state == "awaiting"]
-        return [self._withdraw(record, now_ms, f"version {version} is live now") for record in awaiting]
+        pending = [record for record in self._triggers.values() if record.state == "pending"]
+        return [self._withdraw(record, now_ms, f"version {version} is live now") for record in pending]
 
     def on_drift(self, drift: Drift, condition: str) -> None:
         if drift.severity == "alarm" and drift.role == "champion" and drift.version == self._champion > 0:
@@ -100,7 +100,7 @@ class Policy:
         trigger_id = event_id("trigger", self.model, "manual", control.command_id)
         if trigger_id in self._triggers:
             return []
-        approval = "granted" if self.spec.triggers.approval == "needed" else "automatic"
+        approval = "approved" if self.spec.triggers.approval == "needed" else "automatic"
         trigger = self._trigger(trigger_id, "manual", now_ms).model_copy(
             update={
                 "estimated_change": control.change,
@@ -114,10 +114,10 @@ class Policy:
         return [trigger]
 
     def on_approval(self, control: ApprovalControl, now_ms: int) -> list[Trigger]:
-        """The trigger again, granted or refused. Raises IllegalTransition when it was not awaiting that."""
+        """Return the trigger, approved or denied. Raises IllegalTransition when it was not pending."""
         record = self._known(control.trigger_id)
-        moved = record.moved("grant" if control.granted else "refuse", now_ms)
-        verdict = "granted" if control.granted else "refused"
+        moved = record.moved("approve" if control.approved else "deny", now_ms)
+        verdict = "approved" if control.approved else "denied"
         trigger = record.trigger.model_copy(
             update={"approval": verdict, "by": control.by, "why": control.why, "ts": now_ms}
         )
@@ -185,7 +185,7 @@ class Policy:
         withdrawn: list[Trigger] = []
         for record in list(self._triggers.values()):
             if record.busy and now_ms >= record.since_ms + self._patience_ms():
-                if record.state == "awaiting":
+                if record.state == "pending":
                     withdrawn.append(self._withdraw(record, now_ms, "nobody decided in time"))
                 else:
                     self._remember(record.moved("end", now_ms))
@@ -204,7 +204,7 @@ class Policy:
     def _withdraw(self, record: TriggerRecord, now_ms: int, why: str) -> Trigger:
         moved = record.moved("withdraw", now_ms)
         trigger = record.trigger.model_copy(
-            update={"approval": "refused", "by": "policy", "why": why, "ts": now_ms}
+            update={"approval": "denied", "by": "policy", "why": why, "ts": now_ms}
         )
         self._remember(TriggerRecord(trigger, moved.state, now_ms))
         return trigger
@@ -229,7 +229,7 @@ class Policy:
             update={
                 "drifts": tuple(drift.drift_id for drift in drifts),
                 "estimated_change": best_dated(drifts),
-                "approval": "needed" if needed else "automatic",
+                "approval": "pending" if needed else "automatic",
             }
         )
         self._fired_at(now_ms)
@@ -239,7 +239,7 @@ class Policy:
             self._due_ms = None
         for drift in drifts:
             del self._pending[drift.condition]
-        self._remember(TriggerRecord(trigger, "awaiting" if needed else "open", now_ms, drifts))
+        self._remember(TriggerRecord(trigger, "pending" if needed else "open", now_ms, drifts))
         return [trigger]
 
     def _trigger(self, trigger_id: str, reason: TriggerReason, now_ms: int) -> Trigger:

@@ -1,7 +1,7 @@
 """The life of a trigger, as a table.
 
-    awaiting ──grant──▶ open ──end──▶ closed
-       │ refuse: refused
+    pending ──approve──▶ open ──end──▶ closed
+       │ deny: denied
        │ withdraw: withdrawn
 
 ``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run
@@ -20,17 +20,17 @@ import orjson
 from ....schemas.decisions import Change, DriftKind, Trigger
 from ....schemas.errors import IllegalTransition
 
-TriggerState = Literal["awaiting", "open", "closed", "refused", "withdrawn"]
-TriggerInput = Literal["grant", "refuse", "withdraw", "end"]
+TriggerState = Literal["pending", "open", "closed", "denied", "withdrawn"]
+TriggerInput = Literal["approve", "deny", "withdraw", "end"]
 
 TRANSITIONS: dict[tuple[TriggerState, TriggerInput], TriggerState] = {
-    ("awaiting", "grant"): "open",
-    ("awaiting", "refuse"): "refused",
-    ("awaiting", "withdraw"): "withdrawn",
+    ("pending", "approve"): "open",
+    ("pending", "deny"): "denied",
+    ("pending", "withdraw"): "withdrawn",
     ("open", "end"): "closed",
-    ("awaiting", "end"): "closed",
+    ("pending", "end"): "closed",
     ("closed", "end"): "closed",
-    ("refused", "end"): "refused",
+    ("denied", "end"): "denied",
     ("withdrawn", "end"): "withdrawn",
 }
 
@@ -67,7 +67,7 @@ class TriggerRecord:
     @property
     def busy(self) -> bool:
         """Somebody, a person or the trainer, is still at it."""
-        return self.state in ("awaiting", "open")
+        return self.state in ("pending", "open")
 
     def moved(self, cause: TriggerInput, now_ms: int) -> TriggerRecord:
         """Raises IllegalTransition for a move the table does not have."""

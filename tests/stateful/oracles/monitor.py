@@ -32,7 +32,7 @@ class Asked:
 
     @property
     def busy(self) -> bool:
-        return self.state in ("awaiting", "open")
+        return self.state in ("pending", "open")
 
 
 @dataclass
@@ -105,7 +105,7 @@ class ModelOracle:
             self.pending.clear()
             self.watched.pop((version, "champion"), None)
             for asked in self.asked.values():
-                if asked.state == "awaiting":
+                if asked.state == "pending":
                     told.append(self._withdrawn(asked, f"version {version} is live now", now_ms))
         if version:
             watched = self.watch((version, "champion"))
@@ -143,7 +143,7 @@ class ModelOracle:
         patience = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
         for asked in self.asked.values():
             if asked.busy and now_ms >= asked.since_ms + patience:
-                if asked.state == "awaiting":
+                if asked.state == "pending":
                     told.append(self._withdrawn(asked, "nobody decided in time", now_ms))
                 else:
                     asked.state, asked.since_ms = "closed", now_ms
@@ -173,7 +173,7 @@ class ModelOracle:
             named("trigger", self.model, self.champion, reason, self.fired, *causes), reason, now_ms
         ) | {
             "drifts": [drift["drift_id"] for _, drift in drifts],
-            "approval": "needed" if needed else "automatic",
+            "approval": "pending" if needed else "automatic",
         }
         dated = [drift for _, drift in drifts if "estimated_change" in drift]
         kinds = [kind for kind in ("concept", "accuracy", "prediction", "data") for drift in dated if
@@ -183,7 +183,7 @@ class ModelOracle:
             trigger["estimated_change"] = max(changes, key=lambda change: change["ts"])
         for name, _ in drifts:
             del self.pending[name]
-        self._remember(trigger, "awaiting" if needed else "open", now_ms, drifts)
+        self._remember(trigger, "pending" if needed else "open", now_ms, drifts)
         return trigger
 
     def _trigger(self, trigger_id: str, reason: str, now_ms: int) -> Found:
@@ -198,26 +198,26 @@ class ModelOracle:
 
     def _withdrawn(self, asked: Asked, why: str, now_ms: int) -> Found:
         asked.state, asked.since_ms = "withdrawn", now_ms
-        asked.trigger = asked.trigger | {"approval": "refused", "by": "policy", "why": why, "ts": now_ms}
+        asked.trigger = asked.trigger | {"approval": "denied", "by": "policy", "why": why, "ts": now_ms}
         return asked.trigger
 
     def request(self, command_id: str, now_ms: int) -> list[Found]:
         trigger_id = named("trigger", self.model, "manual", command_id)
         if trigger_id in self.asked:
             return []
-        approval = "granted" if self.spec.triggers.approval == "needed" else "automatic"
+        approval = "approved" if self.spec.triggers.approval == "needed" else "automatic"
         said = {"approval": approval, "by": "ann", "why": "so"}
         trigger = self._trigger(trigger_id, "manual", now_ms) | said
         self._remember(trigger, "open", now_ms, [])
         return [trigger]
 
-    def approve(self, trigger_id: str, granted: bool, now_ms: int) -> list[Found] | None:
+    def approve(self, trigger_id: str, approved: bool, now_ms: int) -> list[Found] | None:
         """None: it cannot be."""
         asked = self.asked.get(trigger_id)
-        if asked is None or asked.state != "awaiting":
+        if asked is None or asked.state != "pending":
             return None
-        asked.state, asked.since_ms = "open" if granted else "refused", now_ms
-        verdict = "granted" if granted else "refused"
+        asked.state, asked.since_ms = "open" if approved else "denied", now_ms
+        verdict = "approved" if approved else "denied"
         asked.trigger = asked.trigger | {"approval": verdict, "by": "ann", "why": "so", "ts": now_ms}
         return [asked.trigger]
 

@@ -66,7 +66,7 @@ ODD: dict[str, bytes] = {
     "quantiles out of order": update_record(2, reference()).replace(b'"quantiles":[', b'"quantiles":[9.0,'),
     "errors beyond reckoning": vitals(entry(np.array([1.0, 1e200]))),
     "approval of nothing": ApprovalControl(
-        model=MODEL, command_id="c", trigger_id="t", granted=True, by="me", why="", ts=1
+        model=MODEL, command_id="c", trigger_id="t", approved=True, by="me", why="", ts=1
     ).encode(),
     "run of nothing": run_record("trigger-0", "promoted"),
 }

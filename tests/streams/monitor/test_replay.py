@@ -67,7 +67,7 @@ def random_record(source: np.random.Generator, known: list[Trigger]) -> bytes:
         return record.replace(MODEL.encode(), model.encode())
     if kind == "approval":
         return ApprovalControl(
-            model=model, command_id="c", trigger_id=trigger_id, granted=bool(source.random() < 0.7),
+            model=model, command_id="c", trigger_id=trigger_id, approved=bool(source.random() < 0.7),
             by="ann", why="because", ts=START_MS,
         ).encode()  # fmt: skip
     if kind == "request":
@@ -143,9 +143,9 @@ def test_the_random_logs_reach_every_kind_of_event() -> None:
     assert {trigger.reason for trigger in triggers(emitted)} == {"drift", "schedule", "volume", "manual"}
     assert {trigger.approval for trigger in triggers(emitted)} == {
         "automatic",
-        "needed",
-        "granted",
-        "refused",
+        "pending",
+        "approved",
+        "denied",
     }
     assert letters(emitted)
 

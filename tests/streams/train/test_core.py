@@ -190,34 +190,34 @@ def test_a_run_that_is_cut_off_again_and_again_fails() -> None:
 def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels() -> None:
     bench = Bench()
     bench.version()
-    trigger = bench.trigger("drift", approval="needed", estimated_change=CHANGE)
+    trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     assert bench.run_of(trigger).status == "waiting"
     assert bench.runs.waits() == []
     assert bench.command("approve", trigger_id=trigger.trigger_id).status == "done"
-    bench.send(trigger.model_copy(update={"approval": "granted", "by": "ada"}))
+    bench.send(trigger.model_copy(update={"approval": "approved", "by": "ada"}))
     assert [request.run_id for request in bench.runs.waits()] == [bench.run_of(trigger).run_id]
     assert bench.send(trigger) == ()
 
 
-def test_a_refused_trigger_ends_its_run_and_is_not_told_to_the_policy_who_knows() -> None:
+def test_a_denied_trigger_ends_its_run_and_is_not_told_to_the_policy_who_knows() -> None:
     bench = Bench()
     bench.version()
     told = bench.told()
-    trigger = bench.trigger("drift", approval="needed")
-    assert bench.command("refuse", trigger_id=trigger.trigger_id).status == "done"
-    bench.send(trigger.model_copy(update={"approval": "refused", "by": "ada", "why": "no"}))
-    assert (bench.run_of(trigger).status, bench.run_of(trigger).why) == ("superseded", "refused by ada: no")
+    trigger = bench.trigger("drift", approval="pending")
+    assert bench.command("deny", trigger_id=trigger.trigger_id).status == "done"
+    bench.send(trigger.model_copy(update={"approval": "denied", "by": "ada", "why": "no"}))
+    assert (bench.run_of(trigger).status, bench.run_of(trigger).why) == ("superseded", "denied by ada: no")
     assert bench.told() == told
-    assert bench.send(bench.make_trigger("drift", approval="refused")) == ()
+    assert bench.send(bench.make_trigger("drift", approval="denied")) == ()
 
 
 def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_waits() -> None:
     bench = Bench()
     bench.version()
-    trigger = bench.trigger("drift", approval="needed", estimated_change=CHANGE)
+    trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     bench.version()
     assert bench.run_of(trigger).status == "superseded"
-    (word,) = bench.send(trigger.model_copy(update={"approval": "granted"}))
+    (word,) = bench.send(trigger.model_copy(update={"approval": "approved"}))
     assert isinstance(word, RunControl)
     assert (word.trigger_id, word.status, word.last_stage) == (trigger.trigger_id, "superseded", True)
 

@@ -52,7 +52,7 @@ class TrainerHistories(RuleBasedStateMachine):
         version=st.integers(0, 4),
         current=st.booleans(),
         changed=st.booleans(),
-        approval=st.sampled_from(["automatic", "automatic", "needed"]),
+        approval=st.sampled_from(["automatic", "automatic", "pending"]),
         lost=LOST,
     )
     def a_trigger_comes(
@@ -69,10 +69,10 @@ class TrainerHistories(RuleBasedStateMachine):
             self.triggers.append(trigger)
 
     @precondition(lambda self: self.triggers)
-    @rule(data=st.data(), verdict=st.sampled_from([None, "granted", "refused"]), lost=LOST)
+    @rule(data=st.data(), verdict=st.sampled_from([None, "approved", "denied"]), lost=LOST)
     def a_trigger_comes_again(self, data: st.DataObject, verdict: str | None, lost: bool) -> None:
         trigger = data.draw(st.sampled_from(self.triggers))
-        if verdict is not None and trigger.approval == "needed":
+        if verdict is not None and trigger.approval == "pending":
             trigger = trigger.model_copy(update={"approval": verdict, "by": "ada"})
         self._step(lambda: self.bench.send(trigger), lost=lost)
 

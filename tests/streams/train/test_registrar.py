@@ -100,7 +100,7 @@ def test_a_command_from_an_old_generation_is_refused(action: Action) -> None:
         ("unpin", {}, "nothing is pinned"),
         ("register", {}, "register needs the digest of a stored manifest"),
         ("approve", {"trigger_id": "t"}, "no trigger t of m awaits approval"),
-        ("refuse", {}, "no trigger None of m awaits approval"),
+        ("deny", {}, "no trigger None of m awaits approval"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(
@@ -233,7 +233,7 @@ def test_bytes_that_are_no_command_become_a_dead_letter() -> None:
 
 def test_requests_and_approvals_are_relayed_to_the_policy() -> None:
     bench = with_versions(1)
-    trigger = bench.trigger("drift", approval="needed")
+    trigger = bench.trigger("drift", approval="pending")
     bench.command("trigger", why="because")
     bench.command("approve", trigger_id=trigger.trigger_id, why="fine")
     relayed: list[Event] = [
@@ -243,7 +243,7 @@ def test_requests_and_approvals_are_relayed_to_the_policy() -> None:
     assert isinstance(asked, RequestControl)
     assert (asked.by, asked.why) == ("ada", "because")
     assert isinstance(said, ApprovalControl)
-    assert (said.trigger_id, said.granted, said.why) == (trigger.trigger_id, True, "fine")
+    assert (said.trigger_id, said.approved, said.why) == (trigger.trigger_id, True, "fine")
 
 
 def test_rollback_survives_compaction() -> None:

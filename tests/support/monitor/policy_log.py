@@ -45,12 +45,12 @@ def ended(log: Log, trigger: Trigger, status: RunStatus, *, last: bool = True) -
     return triggers(log.append(run_record(trigger.trigger_id, status, last_stage=last)))
 
 
-def approval(trigger: Trigger, *, granted: bool) -> bytes:
+def approval(trigger: Trigger, *, approved: bool) -> bytes:
     return ApprovalControl(
         model=MODEL,
         command_id="c",
         trigger_id=trigger.trigger_id,
-        granted=granted,
+        approved=approved,
         by="ann",
         why="it is due",
         ts=START_MS,

@@ -120,7 +120,7 @@ def test_what_nobody_approves_is_withdrawn_in_the_end() -> None:
     (withdrawn,) = tick(log, 2 * HOUR_MS)
     assert (withdrawn.trigger_id, withdrawn.approval, withdrawn.why) == (
         asked.trigger_id,
-        "refused",
+        "denied",
         "nobody decided in time",
     )
 
@@ -129,7 +129,7 @@ def test_a_run_that_ended_before_anybody_decided_frees_the_policy() -> None:
     log = live(approval="needed", volume=4_000, cooldown=DAY_MS)
     asked = decayed(log)
     ended(log, asked, "superseded")
-    assert letters(log.append(approval(asked, granted=True)))
+    assert letters(log.append(approval(asked, approved=True)))
     (volume,) = triggers(log.stream(bits(0.5, 1_000, 3)))
     assert volume.reason == "volume"
     log.append(update_record(2, reference()))
@@ -166,32 +166,32 @@ def test_concurring_drifts_give_the_latest_change_of_the_kind_that_dates_best() 
 def test_a_trigger_that_needs_approval_is_told_twice_under_one_id() -> None:
     log = live(approval="needed")
     asked = decayed(log)
-    assert asked.approval == "needed"
-    (granted,) = triggers(log.append(approval(asked, granted=True)))
-    assert granted.trigger_id == asked.trigger_id
-    assert (granted.approval, granted.by, granted.why) == ("granted", "ann", "it is due")
-    assert granted.estimated_change == asked.estimated_change
-    assert granted.drifts == asked.drifts
+    assert asked.approval == "pending"
+    (approved,) = triggers(log.append(approval(asked, approved=True)))
+    assert approved.trigger_id == asked.trigger_id
+    assert (approved.approval, approved.by, approved.why) == ("approved", "ann", "it is due")
+    assert approved.estimated_change == asked.estimated_change
+    assert approved.drifts == asked.drifts
 
 
-def test_what_is_refused_stays_refused() -> None:
+def test_what_is_denied_stays_denied() -> None:
     log = live(approval="needed")
     asked = decayed(log)
-    (refused,) = triggers(log.append(approval(asked, granted=False)))
-    assert refused.approval == "refused"
-    emitted = log.append(approval(asked, granted=True))
+    (denied,) = triggers(log.append(approval(asked, approved=False)))
+    assert denied.approval == "denied"
+    emitted = log.append(approval(asked, approved=True))
     assert triggers(emitted) == []
     assert "comes too late or twice" in letters(emitted)[0].reason
 
 
-def test_an_awaiting_trigger_holds_others_back_until_its_version_is_replaced() -> None:
+def test_a_pending_trigger_holds_others_back_until_its_version_is_replaced() -> None:
     log = live(approval="needed", cooldown=0, volume=3_500)
     asked = decayed(log)
     assert triggers(log.stream(bits(0.5, 2_000, 3))) == []
     (withdrawn,) = triggers(log.append(update_record(2, reference())))
     assert withdrawn.trigger_id == asked.trigger_id
-    assert (withdrawn.approval, withdrawn.by) == ("refused", "policy")
-    emitted = log.append(approval(asked, granted=True))
+    assert (withdrawn.approval, withdrawn.by) == ("denied", "policy")
+    emitted = log.append(approval(asked, approved=True))
     assert triggers(emitted) == []
     assert letters(emitted)
     (volume,) = triggers(log.stream(bits(0.2, 3_500, 4), version=2))
@@ -292,7 +292,7 @@ def test_a_person_waits_for_nothing_and_a_repeated_command_is_one_trigger() -> N
     decayed(log)
     (manual,) = triggers(log.append(request(change=change(7))))
     assert (manual.reason, manual.by, manual.why) == ("manual", "ann", "new prices")
-    assert manual.approval == "granted"
+    assert manual.approval == "approved"
     assert manual.estimated_change == change(7)
     assert triggers(log.append(request(change=change(7)))) == []
     assert len(triggers(log.append(request("command-2")))) == 1
@@ -330,8 +330,8 @@ def test_a_triggers_moves_are_the_tables_and_no_others() -> None:
     trigger = Trigger(
         trigger_id="t", model=MODEL, version=1, reason="drift", ts=1, spec_digest=ModelSpec().digest()
     )
-    for state in ("awaiting", "open", "closed", "refused", "withdrawn"):
-        for cause in ("grant", "refuse", "withdraw", "end"):
+    for state in ("pending", "open", "closed", "denied", "withdrawn"):
+        for cause in ("approve", "deny", "withdraw", "end"):
             record = TriggerRecord(trigger, state, 1)
             if (state, cause) in TRANSITIONS:
                 assert record.moved(cause, 2).state == TRANSITIONS[state, cause]
