@@ -16,7 +16,6 @@ for _name in [
 import contextlib  # noqa: E402
 import uuid  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -38,28 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"error::pytest.{kind}")
 
 
-@dataclass(frozen=True)
-class RunningBroker:
-    """A Kafka that is up: the session's own, or the one that DRIFTLOOP_TEST_BOOTSTRAP names."""
-
-    bootstrap_servers: str
-
-
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    """One embedded broker for the whole session; set DRIFTLOOP_TEST_BOOTSTRAP to use one that runs."""
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the session's embedded broker, or of the one that DRIFTLOOP_TEST_BOOTSTRAP names."""
     if TEST_BOOTSTRAP:
-        yield RunningBroker(TEST_BOOTSTRAP)
+        yield TEST_BOOTSTRAP
         return
     with EmbeddedBroker(tmp_path_factory.mktemp("broker"), heap_mb=384) as started:
-        yield RunningBroker(started.bootstrap_servers)
+        yield started.bootstrap_servers
 
 
 @pytest.fixture
-def settings(broker: RunningBroker, tmp_path: Path) -> Settings:
+def settings(broker: str, tmp_path: Path) -> Settings:
     """Settings of a deployment that no other test sees: fresh topic prefix, fresh state folder."""
     return Settings(
-        bootstrap_servers=broker.bootstrap_servers,
+        bootstrap_servers=broker,
         topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
         state_dir=tmp_path / "state",
         config=tmp_path / "driftloop.toml",

@@ -10,9 +10,8 @@ from driftloop.streams.kafka.connection import Connection
 from benchmarks.cluster import deployment
 from benchmarks.join import joiner
 from benchmarks.poison import examine, only_poison, send
-from tests.infra.dead_letters.test_dead_letters import event
 from tests.support.join.kafka import read_made
-from tests.support.join.world import label, prediction
+from tests.support.join.world import keyed, label, prediction
 from tests.support.malformed.poison import MAKERS, Record, poison
 
 pytestmark = pytest.mark.integration
@@ -36,8 +35,8 @@ def test_good_records_between_malformed_ones_are_joined(topics: Connection) -> N
     bad = poison(400, seed=2)
     records: list[Record] = []
     for i in range(100):
-        answer = (PREDICTIONS, *event(prediction(f"id-{i}", model="late")))
-        truth = (LABELS, *event(label(f"id-{i}", "late")))
+        answer = (PREDICTIONS, *keyed(prediction(f"id-{i}", model="late")))
+        truth = (LABELS, *keyed(label(f"id-{i}", "late")))
         records += [next(bad), answer, next(bad), next(bad), truth, next(bad)]
     send(topics, iter(records))
     with joiner(topics) as running:

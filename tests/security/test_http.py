@@ -29,10 +29,9 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as Asked
 from typer.testing import CliRunner
 
+from tests.support.serve.bench import Bench
 from tests.support.serve.tokens import GOOD, all_tokens
-
-from ..support.serve.bench import Bench
-from ..support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PATHS: list[tuple[str, str, Scope]] = [
     ("POST", "/predict", "predict"),

@@ -21,9 +21,9 @@ from driftloop.streams.serve.client import Client
 from driftloop.streams.train.shell import run_trainer
 from typer.testing import CliRunner
 
-from ..support.models.worlds import update_to
-from ..support.serve.bench import Bench, version_told_by
-from ..support.waiting import wait_until
+from tests.support.models.worlds import update_to
+from tests.support.serve.bench import Bench, version_told_by
+from tests.support.waiting import wait_until
 
 
 def test_the_first_key_signs_at_once_and_a_second_only_when_it_is_told_to(tmp_path: Path) -> None:

@@ -6,4 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+# New South Wales electricity prices, 1996-98 (Harries 1999); tests that need them are skipped without.
 ELEC2 = ROOT.parent / "shared" / "data" / "elec2.csv.gz"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-
-from .waiting import wait_until
+from tests.support.waiting import wait_until
 
 THREAD = """
 import threading

@@ -23,9 +23,8 @@ from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.hot.model import HotModel
 
 from tests.support.paths import ROOT
-
-from ..support.serve.bench import Bench
-from ..support.waiting import wait_until
+from tests.support.serve.bench import Bench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

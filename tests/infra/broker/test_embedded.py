@@ -24,7 +24,7 @@ from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import CATALOGUE
 from driftloop.streams.kafka.connection import Connection
 
-from ...support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 COMMAND = """
 import typer

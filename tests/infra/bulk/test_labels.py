@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ...support.serve.bench import Bench
+from tests.support.serve.bench import Bench
 
 COLUMNS = LabelColumns("id", "label", "when")
 

@@ -15,7 +15,7 @@ from driftloop.infra.bulk.scoring import Scorer
 from driftloop.schemas.errors import Error, NoModelError
 from driftloop.streams.serve.client import Client
 
-from ...support.serve.bench import Bench
+from tests.support.serve.bench import Bench
 
 CSV = """\
 id,x,hub,big,asked

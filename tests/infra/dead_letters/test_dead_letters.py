@@ -31,7 +31,7 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.support.cli import driftloop
 from tests.support.join.kafka import ROOT, read_made
-from tests.support.join.world import label, prediction
+from tests.support.join.world import keyed, label, prediction
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -64,10 +64,6 @@ def send(connection: Connection, *records: tuple[Topic, bytes | None, bytes | No
     for topic, key, value in records:
         producer.produce(connection.topic(topic), value, key, headers=[("trace", b"t-1"), ("empty", None)])
     assert producer.flush(20) == 0
-
-
-def event(value: dict[str, object]) -> tuple[bytes, bytes]:
-    return str(value["prediction_id"]).encode(), orjson.dumps(value)
 
 
 def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
@@ -128,8 +124,8 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     kafka: Connection, settings: Settings, joining: None
 ) -> None:
     late = prediction("id-1", "late", model="new")
-    send(kafka, (PREDICTIONS, *event(late)), (PREDICTIONS, None, BINARY), (LABELS, b"k", None))
-    send(kafka, (LABELS, *event(label("id-1", "late"))))
+    send(kafka, (PREDICTIONS, *keyed(late)), (PREDICTIONS, None, BINARY), (LABELS, b"k", None))
+    send(kafka, (LABELS, *keyed(label("id-1", "late"))))
     refused = {letter.reason.split(":")[0]: letter for letter in letters_of(kafka, 3)}
     unknown = refused["unknown model 'new'"]
 
@@ -157,7 +153,7 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     (outcome,) = [one for _, one in wait_until(lambda: read_made(kafka).outcomes, 30)]
     assert (outcome.prediction_id, outcome.model, outcome.label) == ("id-1", "new", "late")
     (again,) = sent_again(kafka, PREDICTIONS)
-    assert (again.key(), again.value()) == event(late)
+    assert (again.key(), again.value()) == keyed(late)
     assert again.headers() == [("trace", b"t-1"), ("empty", None), (REPLAY_HEADER, unknown.id.encode())]
     assert "open" in driftloop("dlq", "ls", "--each", settings=settings).stdout
     all_of_them = driftloop("dlq", "ls", "--each", "--dealt-with", "--json", settings=settings)

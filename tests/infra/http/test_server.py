@@ -26,9 +26,8 @@ from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.hot.model import HotModel
 
 from tests.support.paths import DOCS
-
-from ...support.serve.bench import Bench, version_told_by
-from ...support.waiting import wait_until
+from tests.support.serve.bench import Bench, version_told_by
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -25,7 +25,7 @@ from driftloop.schemas.spec.model import ModelSpec, Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ...support.models.worlds import ELEC2, elec2, manifest_of, world
+from tests.support.models.worlds import ELEC2, elec2, manifest_of, world
 
 SPEC = ModelSpec.model_validate({"learner": {"kind": "hgb", "max_iter": 30}, "segments": ["colour"]})
 BEFORE = tuple(world(2000, seed=1))

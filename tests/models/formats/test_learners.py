@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from river import linear_model, optim, preprocessing
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from ...support.models.worlds import world
+from tests.support.models.worlds import world
 
 TREES = HistGradientBoosting(max_iter=40)
 ROWS = world(3000, seed=1)

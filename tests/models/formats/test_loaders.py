@@ -25,8 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
-from ...support.models import onnx as brought
-from ...support.models.worlds import world
+from tests.support.models import onnx as brought
+from tests.support.models.worlds import world
 
 X, Y = FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number")
 

@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 from driftloop.models.registry.artifacts import MAX_MANIFEST_BYTES, ArtifactStore, MissingArtifact
 from driftloop.schemas.errors import ArtifactError, SettingsError
-from driftloop.schemas.serving import Manifest, Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.models.worlds import manifest
+
 DATA = b"not really a model, but bytes all the same"
-
-
-def manifest(version: int = 1, model: str = "m", refresh: int = 0) -> Manifest:
-    return Manifest(
-        model=model, version=version, refresh=refresh, created_ms=1, artifact_sha256="a" * 64,
-        artifact_bytes=1, format="onnx", task="regression", features=(), self_test=(),
-        reference=Reference(rows=1),
-    )  # fmt: skip
 
 
 @pytest.fixture(params=["folder", "file://", "memory://"])

@@ -23,7 +23,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from ...support.models import onnx as brought
+from tests.support.models import onnx as brought
 
 
 def csv(folder: Path, text: str) -> Path:

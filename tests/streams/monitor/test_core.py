@@ -9,9 +9,8 @@ from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec.model import ModelSpec
 
 from tests.support.monitor.output import drifts, live, triggers
-
-from ...support.monitor.records import Log, bits, reference, run_record, update_record
-from .detect.test_detectors import ELEC2, electricity_errors
+from tests.support.monitor.records import Log, bits, electricity_errors, reference, run_record, update_record
+from tests.support.paths import ELEC2
 
 # --- drift of the error ---
 

@@ -11,8 +11,8 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.core import Emitted, VitalsCore
 from driftloop.streams.monitor.progress import MonitorProgress
 
-from tests.streams.monitor.test_bad_input import ODD
 from tests.support.monitor.live import Vitals, applied_all, monitor, read
+from tests.support.monitor.odd_records import ODD
 from tests.support.monitor.output import live
 from tests.support.monitor.records import bits
 

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.monitor.output import drifts, letters, triggers
-
-from ...support.monitor.records import (
+from tests.support.monitor.records import (
     MODEL,
     START_MS,
     bits,

@@ -29,9 +29,8 @@ from driftloop.streams.serve.prediction_ids import new_prediction_id
 from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
 from tests.support.kafka.forwarding import forwarded
-
-from ...support.serve.bench import Bench, numpy_values
-from ...support.waiting import wait_until
+from tests.support.serve.bench import Bench, numpy_values
+from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
 pytestmark = pytest.mark.integration

@@ -21,7 +21,6 @@ from driftloop.schemas.serving import Manifest
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, OUTCOMES, TRIGGERS
 from pydantic import ValidationError
 
-from tests.conftest import RunningBroker
 from tests.support.train.learners import custom
 from tests.support.train.world import TrainerProcess, World, no_version_twice, quick_spec
 from tests.support.waiting import wait_until
@@ -30,9 +29,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def world(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers,
+        bootstrap_servers=broker,
         topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
         state_dir=tmp_path_factory.mktemp("trainer") / "state",
         data_partitions=2,

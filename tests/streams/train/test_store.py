@@ -9,7 +9,7 @@ from driftloop.schemas.serving import Manifest
 from driftloop.streams.train import shell
 from driftloop.streams.train.rebuild import Aborted
 
-from tests.models.registry.test_artifacts import manifest
+from tests.support.models.worlds import manifest
 
 
 class Store:

@@ -26,7 +26,7 @@ from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 
-from tests.support.join.world import Expected, Sent, entry_seqs, label, oracle, prediction
+from tests.support.join.world import Expected, Sent, entry_seqs, keyed, label, oracle, prediction
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -49,7 +49,8 @@ class Feed:
         self.sent += 1
 
     def event(self, topic: Topic, event: dict[str, object]) -> None:
-        self.raw(topic, orjson.dumps(event), str(event["prediction_id"]).encode())
+        key, value = keyed(event)
+        self.raw(topic, value, key)
 
     def flush(self) -> None:
         assert self._producer.flush(30) == 0

@@ -64,6 +64,11 @@ def label(
     return {"prediction_id": name, "ts": 4_000, **said, "source": source}
 
 
+def keyed(event: dict[str, object]) -> tuple[bytes, bytes]:
+    """Key and value of the event's record."""
+    return str(event["prediction_id"]).encode(), orjson.dumps(event)
+
+
 def rules_of(join: Join, **specs: ModelSpec) -> Rules:
     return Rules(join, {name: ModelRules.of(spec) for name, spec in specs.items()})
 

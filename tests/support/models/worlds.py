@@ -16,8 +16,6 @@ from driftloop.schemas.serving import Manifest, ModelUpdate, Plan, Reference, Ve
 
 from tests.support.paths import ELEC2
 
-"""New South Wales electricity prices, 1996–98: where the checkout lies beside it."""
-
 
 def world(
     count: int, *, seed: int, flipped: bool = False, start: int = 0, noise: float = 0.5
@@ -64,6 +62,15 @@ def elec2(limit: int = 50_000) -> list[LabelledRow]:
                 )
             )
     return rows
+
+
+def manifest(version: int = 1, model: str = "m", refresh: int = 0) -> Manifest:
+    """A manifest whose artifact nobody has, for tests that never load it."""
+    return Manifest(
+        model=model, version=version, refresh=refresh, created_ms=1, artifact_sha256="a" * 64,
+        artifact_bytes=1, format="onnx", task="regression", features=(), self_test=(),
+        reference=Reference(rows=1),
+    )  # fmt: skip
 
 
 def manifest_of(

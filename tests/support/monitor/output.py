@@ -8,7 +8,7 @@ from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.monitor.core import Emitted
 
-from .records import Log, reference, spec_record, update_record
+from tests.support.monitor.records import Log, reference, spec_record, update_record
 
 
 def drifts(emitted: list[Emitted], severity: str | None = "alarm") -> list[Drift]:

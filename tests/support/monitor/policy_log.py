@@ -10,8 +10,16 @@ from driftloop.schemas.runs import RunStatus
 from driftloop.schemas.spec.model import ModelSpec
 
 from tests.support.monitor.output import triggers
-
-from .records import MODEL, START_MS, Log, bits, reference, run_record, spec_record, update_record
+from tests.support.monitor.records import (
+    MODEL,
+    START_MS,
+    Log,
+    bits,
+    reference,
+    run_record,
+    spec_record,
+    update_record,
+)
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
+import gzip
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +28,9 @@ from driftloop.schemas.vitals import (
     Vitals,
 )
 from driftloop.streams.monitor.core import Emitted, VitalsCore
+from river import linear_model, preprocessing
+
+from tests.support.paths import ELEC2
 
 MODEL = "fraud"
 START_MS = 1_700_000_000_000
@@ -180,3 +186,17 @@ class Log:
 
 def bits(rate: float, n: int, seed: int) -> Bits:
     return np.random.default_rng(seed).random(n) < rate
+
+
+@cache
+def electricity_errors() -> npt.NDArray[np.float64]:
+    """Prequential errors of an online logistic regression on the electricity market (Harries 1999)."""
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    wrong: list[bool] = []
+    with gzip.open(ELEC2, "rt") as file:
+        for row in csv.DictReader(file):
+            x = {name: float(value) for name, value in row.items() if name not in ("class", "date")}
+            up = row["class"] == "UP"
+            wrong.append(model.predict_one(x) != up)
+            model.learn_one(x, up)
+    return np.array(wrong, dtype=np.float64)

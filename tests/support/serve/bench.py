@@ -24,8 +24,8 @@ from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.hot.model import HotModel
 from onnx import TensorProto, helper
 
-from ..models.worlds import update_to
-from ..waiting import wait_until
+from tests.support.models.worlds import update_to
+from tests.support.waiting import wait_until
 
 STEP = 1000.0
 

@@ -7,9 +7,8 @@ from typing import Any
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.serving import ModelUpdate, SelfTestRow
 
+from tests.support.models.worlds import update_to
 from tests.support.serve.hot_bench import FITTED, Bench, ref
-
-from ..models.worlds import update_to
 
 
 def tamper_artifact(bench: Bench) -> ModelUpdate:

@@ -14,7 +14,7 @@ from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.schemas.spec.model import HistGradientBoosting, ModelSpec, RiverLinear
 from driftloop.streams.serve.hot.swap import Applied, HotSwap
 
-from ..models.worlds import manifest_of, update_to, world
+from tests.support.models.worlds import manifest_of, update_to, world
 
 ROWS = world(600, seed=4)
 INPUTS = [row.features for row in ROWS]

@@ -13,7 +13,7 @@ from driftloop.streams.join.state.store import Origin, RocksStore, StoreTuning, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.streams.join.test_order import JOIN, end, play, steps
+from tests.support.join.scripts import JOIN, end, play, steps
 from tests.support.join.world import World, got, oracle, rules_of
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ....support.monitor.records import (
+from tests.support.monitor.records import (
     Log,
     bits,
     entry,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import itertools
 import math
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +13,9 @@ from driftloop.streams.monitor.detect.change_point import BLOCK, ErrorHistory
 from driftloop.streams.monitor.detect.detectors import OneSidedAdwin, PageHinkley, RollingErrors, Shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import drift, linear_model, preprocessing
+from river import drift
 
+from tests.support.monitor.records import electricity_errors
 from tests.support.paths import ELEC2
 
 FloatArray = npt.NDArray[np.float64]
@@ -245,20 +243,6 @@ def test_a_constant_stream_that_breaks_stands_out_without_bound() -> None:
     assert split is not None
     assert split.change == 512
     assert math.isinf(history.deviations(split, bits=True))
-
-
-@cache
-def electricity_errors() -> FloatArray:
-    """Prequential errors of an online logistic regression on the electricity market (Harries 1999)."""
-    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
-    wrong: list[bool] = []
-    with gzip.open(ELEC2, "rt") as file:
-        for row in csv.DictReader(file):
-            x = {name: float(value) for name, value in row.items() if name not in ("class", "date")}
-            up = row["class"] == "UP"
-            wrong.append(model.predict_one(x) != up)
-            model.learn_one(x, up)
-    return np.array(wrong, dtype=np.float64)
 
 
 @pytest.mark.skipif(not ELEC2.exists(), reason="the electricity data is not on this machine")

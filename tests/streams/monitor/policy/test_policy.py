@@ -15,8 +15,7 @@ from driftloop.streams.monitor.policy.trigger_lifecycle import TRANSITIONS, Pend
 
 from tests.support.monitor.output import letters, triggers
 from tests.support.monitor.policy_log import DAY_MS, HOUR_MS, approval, decayed, ended, live, request, tick
-
-from ....support.monitor.records import (
+from tests.support.monitor.records import (
     MODEL,
     START_MS,
     Log,

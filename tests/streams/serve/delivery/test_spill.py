@@ -24,9 +24,9 @@ from driftloop.streams.serve.delivery.outbox import Dropped, Outbox
 from driftloop.streams.serve.delivery.overflow import MemoryOverflow, Waiting
 from driftloop.streams.serve.delivery.spill import Spill
 
-from ....support.kafka.forwarding import forwarded
-from ....support.serve.bench import Bench
-from ....support.waiting import wait_until
+from tests.support.kafka.forwarding import forwarded
+from tests.support.serve.bench import Bench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

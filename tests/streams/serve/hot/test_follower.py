@@ -11,10 +11,8 @@ from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import Client
 
-from tests.support.serve.bench import ack_with
-
-from ....support.serve.bench import Bench
-from ....support.waiting import wait_until
+from tests.support.serve.bench import Bench, ack_with
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.integration

@@ -18,11 +18,9 @@ from driftloop.streams.serve.client import Client, InvalidEvent
 from driftloop.streams.serve.hot.model import Failed, HotModel, Served, Swapped
 from driftloop.streams.serve.privacy import Hasher
 
-from tests.support.serve.bench import ack_with
-
-from ....support.models.onnx import linear_classifier
-from ....support.serve.bench import STEP, Bench, telling_model, version_told_by
-from ....support.waiting import wait_until
+from tests.support.models.onnx import linear_classifier
+from tests.support.serve.bench import STEP, Bench, ack_with, telling_model, version_told_by
+from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
 

@@ -12,8 +12,8 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.hot.persisted import KeptState
 from driftloop.streams.serve.hot.updates import UpdateCourse
 
-from ....support.models.worlds import update_to
-from ....support.serve.bench import Bench
+from tests.support.models.worlds import update_to
+from tests.support.serve.bench import Bench
 
 
 class _Course:
