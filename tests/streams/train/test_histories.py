@@ -215,14 +215,14 @@ class TrainerHistories(RuleBasedStateMachine):
         told = {word.run_id for word in self.bench.of(RunControl)}
         registered = {event.command_id for event in self.bench.of(CommandResult)}
         for run in self.bench.newest().values():
-            if run.status not in OPEN and run.approval != "needed" and run.trigger_id not in registered:
+            if run.status not in OPEN and run.approval != "pending" and run.trigger_id not in registered:
                 assert run.run_id in told
 
     @invariant()
     def one_run_at_a_time_and_runs_of_one_trigger_wait(self) -> None:
         runs = self.bench.runs.open_runs()
         assert sum(run.status in ACTIVE for run in runs) <= 1
-        waiting = {run.trigger_id for run in runs if run.status == "waiting" and run.approval != "needed"}
+        waiting = {run.trigger_id for run in runs if run.status == "waiting" and run.approval != "pending"}
         assert len(waiting) <= 1
 
     @invariant()
