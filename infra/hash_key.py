@@ -5,11 +5,10 @@ Every server of a deployment must have the same, or their hashes differ and a mo
 
 from __future__ import annotations
 
-import os
 import secrets
-import tempfile
 from pathlib import Path
 
+from ..models.registry.whole_file import whole_file
 from ..schemas.errors import SettingsError
 from ..streams.serve.privacy import Hasher
 from .settings import Settings
@@ -40,18 +39,8 @@ def _made(path: Path) -> bytes:
     """A new key, or the one that another process made meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            pass  # another process was first, and its key is the one to use
-        finally:
-            temporary.unlink()
+        with whole_file(path, replace=False) as file:
+            file.write(f"{secrets.token_hex(32)}\n".encode())
         return path.read_bytes().strip()
     except OSError as error:
         raise SettingsError(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ...models.registry.whole_file import whole_file
 from ...schemas.errors import Error, SettingsError
 
 log = logging.getLogger(__name__)
@@ -155,16 +156,11 @@ class TokenFile:
     def _write(self, tokens: Iterable[Token]) -> None:
         """Appears whole or not at all, readable by its owner and group alone."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{FILE}.{os.getpid()}")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with whole_file(self.path, mode=0o640) as file:
             with contextlib.suppress(OSError):  # else the server that owns the file could read it no more
                 before = self.path.stat()
-                os.fchown(handle, before.st_uid, before.st_gid)
-            file.writelines(token.line() for token in tokens)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            file.writelines(token.line().encode() for token in tokens)
 
 
 class FollowedTokens:

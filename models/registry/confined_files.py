@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from ...schemas.errors import ArtifactError
+from .whole_file import whole_file
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not wait for its writer
@@ -46,20 +46,12 @@ def write_confined(root: Path, parts: tuple[str, ...], data: bytes) -> None:
     Raises ArtifactError where a link leads elsewhere, OSError when it cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with _folder(root, parts[:-1], make=True) as folder:
-        temporary = f".writing-{secrets.token_hex(8)}"
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(handle, 0o644)  # servers may run as another user
-                os.fsync(handle)
-            os.replace(temporary, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-            raise
+    with (
+        _folder(root, parts[:-1], make=True) as folder,
+        whole_file(Path(parts[-1]), dir_fd=folder) as file,
+    ):
+        file.write(data)
+        os.fchmod(file.fileno(), 0o644)  # servers may run as another user
 
 
 @contextmanager

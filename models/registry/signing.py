@@ -15,7 +15,6 @@ import base64
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ...schemas.errors import ArtifactError, SettingsError
 from ...schemas.serving import Manifest, ModelUpdate
+from .whole_file import whole_file
 
 Signed = TypeVar("Signed", Manifest, ModelUpdate)
 
@@ -186,21 +186,10 @@ def load_verifier(keys_dir: Path) -> Verifier:
 
 
 def create(path: Path, data: bytes, *, mode: int) -> None:
-    """Appears whole or not at all, and never replaces one that another process made meanwhile."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return  # another process was first, and its key is the one to use
-    finally:
-        temporary.unlink()
+    """Write a new file; one that another process made first stays, and its key is the one to use."""
+    with whole_file(path, replace=False) as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
 
 
 def _check_mode(path: Path) -> None:

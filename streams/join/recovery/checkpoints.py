@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ....models.registry.artifacts import secrets_of, without_secrets
+from ....models.registry.whole_file import whole_file
 from ....schemas.base import Sha256, first_reason
 from ....schemas.errors import Error, SettingsError
 from ..state.state import Position
@@ -197,7 +198,7 @@ class CheckpointStore:
         checkpoint = Checkpoint.of(origin, position, written_ms, files)
         data = orjson.dumps(checkpoint.model_dump())
         name = f"{position.newest_ms:015d}-{hashlib.sha256(data).hexdigest()}.json"
-        with self._whole_file(f"{target}/{name}") as file:
+        with self._whole_object(f"{target}/{name}") as file:
             file.write(data)
         return Published(checkpoint, uploaded)
 
@@ -261,43 +262,26 @@ class CheckpointStore:
         return f"{self._root}/{partition:05d}"
 
     def _upload(self, path: Path, stored: str, cancel: threading.Event) -> None:
-        with path.open("rb") as source, self._whole_file(stored) as target:
+        with path.open("rb") as source, self._whole_object(stored) as target:
             while chunk := source.read(_CHUNK):
                 if cancel.is_set():
                     raise Cancelled
                 target.write(chunk)
 
-    def _whole_file(self, path: str) -> _WholeFile:
-        return _WholeFile(self._fs, path, local=self._local)
-
-
-class _WholeFile:
-    """A file of the store that appears complete, or not at all if the block it is written in raises."""
-
-    def __init__(self, fs: Any, path: str, *, local: bool) -> None:
-        self._fs, self._path = fs, path
-        # Object stores show an object once it is complete; a folder shows every byte.
-        self._written = f"{path}.{os.getpid()}-{threading.get_ident()}.writing" if local else path
-
-    def __enter__(self) -> Any:
-        self._file = self._fs.open(self._written, "wb")
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        renamed = self._written != self._path
-        if kind is not None:
-            if renamed:
-                self._file.close()
-                Path(self._written).unlink(missing_ok=True)
-            else:
-                self._file.discard()
+    @contextmanager
+    def _whole_object(self, path: str) -> Generator[Any]:
+        """An object of the store that appears complete, or not at all if the block raises."""
+        if self._local:  # a folder would show every byte at once; an object store shows complete objects only
+            with whole_file(Path(path), mode=0o666) as file:
+                yield file
             return
-        if renamed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if renamed:
-            Path(self._written).replace(self._path)
+        target = self._fs.open(path, "wb")
+        try:
+            yield target
+        except BaseException:
+            target.discard()
+            raise
+        target.close()
 
 
 def _digest(path: Path, cancel: threading.Event) -> str:

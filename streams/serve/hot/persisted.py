@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, cast
@@ -11,6 +9,7 @@ from typing import Self, cast
 import orjson
 from pydantic import ValidationError
 
+from ....models.registry.whole_file import whole_file
 from ....schemas.errors import DecodeError, StateError
 from ....schemas.serving import ModelUpdate
 from ....schemas.spec.model import ModelSpec
@@ -87,13 +86,5 @@ class KeptState:
 
     def _write(self, data: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole_file(self._path) as file:
+            file.write(data)

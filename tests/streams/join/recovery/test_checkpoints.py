@@ -164,7 +164,7 @@ def test_an_upload_that_was_called_off_is_no_checkpoint(desk: Desk) -> None:
     with pytest.raises(Cancelled):
         desk.publish(at(1))
     assert desk.checkpoints.names(3) == []
-    assert not list(desk.folder.glob("artifacts/**/*.writing"))
+    assert not list(desk.folder.glob("artifacts/**/.writing-*"))
 
 
 def test_names_from_a_manifest_lead_nowhere_else(desk: Desk) -> None:
