@@ -10,6 +10,8 @@ from .base import Event, ModelName, Sha256, TimestampMs, Version
 from .decisions import Approval, Change, TriggerReason
 
 RunStatus = Literal["waiting", "training", "evaluating", "promoted", "rejected", "failed", "superseded"]
+# Here, because policy and trainer both need it; the moves are in the trainer's run_lifecycle.
+TERMINAL: frozenset[RunStatus] = frozenset({"promoted", "rejected", "failed", "superseded"})
 
 
 class Lineage(Event):

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ...schemas.decisions import Drift, Trigger
-from ...schemas.runs import TrainingRun
+from ...schemas.runs import TERMINAL, TrainingRun
 from ...schemas.serving import ModelAck, ModelUpdate
 from ...schemas.topics import DRIFT, MODEL_ACKS, MODEL_UPDATES, TRAINING_RUNS, TRIGGERS, Topic
 from ...streams.kafka.reader import Record
 
 TOPICS: tuple[Topic, ...] = (DRIFT, TRIGGERS, TRAINING_RUNS, MODEL_UPDATES, MODEL_ACKS)
-TERMINAL = frozenset({"promoted", "rejected", "failed", "superseded"})
 
 
 T = TypeVar("T")

@@ -145,6 +145,8 @@ class ModelRuns:
         champion = self.registrar.serving.champion
         ts = append_ms if self._clock == "append" else trigger.ts
         run = first_stage(trigger, self.spec, champion=champion, append_ms=append_ms, ts=ts)
+        if pending is not None:
+            run = moved(pending, "approve", **dict(run))
         if self._is_stale(trigger):
             why = f"was about version {trigger.version}, and version {champion} is the champion by now"
             return self._end(run, "supersede", why=why)
@@ -249,8 +251,7 @@ class ModelRuns:
         if trigger.approval != "approved":
             return NOTHING
         run = first_stage(trigger, self.spec, champion=0, append_ms=0, ts=trigger.ts)
-        ended = run.model_copy(update={"status": "superseded"})
-        return Step((control(self.model, end_of_run(ended, last_stage=True)),))
+        return Step((control(self.model, end_of_run(moved(run, "supersede"), last_stage=True)),))
 
     def _supersede_waiting(self, newer: Trigger) -> Step:
         step = NOTHING

@@ -7,9 +7,10 @@
                ├─fail──────▶ failed
                └─supersede─▶ superseded
 
-``restart``: the trainer ended while the run was trained or judged. Its rows and its seed are recorded, so
-training again gives the same candidate; nothing of the first attempt was published. ``approve``: a person
-allowed it.
+A run begins as ``waiting``; one that records a version made elsewhere begins as ``evaluating``.
+``approve``: a person approved its trigger. ``restart``: the trainer ended while the run was trained or
+evaluated. Its rows and its seed are recorded, so training again gives the same candidate; nothing of the
+first attempt was published.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ TRANSITIONS: dict[tuple[RunStatus, RunInput], RunStatus] = {
     ("evaluating", "supersede"): "superseded",
 }
 
-OPEN: frozenset[RunStatus] = frozenset({"waiting", "training", "evaluating"})
-ACTIVE: frozenset[RunStatus] = frozenset({"training", "evaluating"})
+OPEN: frozenset[RunStatus] = frozenset(start for start, _ in TRANSITIONS)
+ACTIVE: frozenset[RunStatus] = frozenset(start for start, cause in TRANSITIONS if cause == "restart")
 
 
 def moved(run: TrainingRun, cause: RunInput, **changes: Any) -> TrainingRun:

@@ -140,7 +140,7 @@ def test_decisions_that_no_replay_gives_and_forked_histories_are_found(topics: C
     logs.write(VITALS, vitals([0] * len(NAMES)))  # and no snapshot says that it was applied
     logs.write(TRIGGERS, {"trigger_id": "t-1", "model": "alpha"}, key="alpha")
     run = {"run_id": "r-1", "trigger_id": "t-1", "stage": 0, "model": "alpha"}
-    logs.write(TRAINING_RUNS, run | {"status": "waiting"}, run | {"status": "rejected"})
+    logs.write(TRAINING_RUNS, run | {"status": "waiting"}, run | {"status": "superseded"})
     logs.write(TRAINING_RUNS, run | {"status": "promoted", "version": 2})
     logs.write(TRAINING_RUNS, run | {"run_id": "r-2", "status": "waiting"})
     update = {"model": "alpha", "generation": 1, "version": 1}

@@ -9,7 +9,7 @@ import orjson
 from driftloop.schemas.control import ApprovalControl, RequestControl, RunControl, SpecControl, TickControl
 from driftloop.schemas.decisions import Drift, DriftKind, Trigger
 from driftloop.schemas.errors import IllegalTransition
-from driftloop.schemas.runs import RunStatus
+from driftloop.schemas.runs import TERMINAL, RunStatus
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.monitor.core import Emitted, VitalsCore
 from driftloop.streams.monitor.policy.policy import Policy
@@ -31,7 +31,7 @@ from tests.support.monitor.records import (
 
 HOUR_MS = 3_600_000
 KINDS: tuple[DriftKind, ...] = ("concept", "accuracy", "data")
-ENDS: tuple[RunStatus, ...] = ("promoted", "rejected", "failed", "superseded")
+ENDS: tuple[RunStatus, ...] = tuple(sorted(TERMINAL))
 
 
 def rules(approval: str = "automatic", volume: int | None = None) -> ModelSpec:

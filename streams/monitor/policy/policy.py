@@ -22,12 +22,12 @@ from ....schemas.decisions import Change, Drift, Trigger, TriggerReason
 from ....schemas.errors import DecodeError, IllegalTransition, SpecError
 from ....schemas.events import Role
 from ....schemas.ids import event_id
+from ....schemas.runs import TERMINAL
 from ....schemas.spec.model import ModelSpec
 from ....schemas.spec.schedule import NEVER_MS, next_occurrence_ms
 from .trigger_lifecycle import PendingDrift, TriggerRecord
 
 MAX_REMEMBERED = 64  # triggers; the oldest that nobody is at go first
-TERMINAL = ("promoted", "rejected", "failed", "superseded")
 # Of several drifts the change is taken from the first kind here that has one: the error stream dates a
 # change to some tens of outcomes, a window of features only to its own length.
 DATED_BEST = ("concept", "accuracy", "prediction", "data")

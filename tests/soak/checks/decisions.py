@@ -22,17 +22,13 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.monitor.snapshots import find_resume_point
+from driftloop.streams.train.run_lifecycle import TRANSITIONS
 
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import read
 
 _IDS: dict[Topic, str] = {DRIFT: "drift_id", TRIGGERS: "trigger_id", DEAD_LETTERS: "id"}
-_ENDS = frozenset({"promoted", "rejected", "failed", "superseded"})
-_MOVES = {
-    "waiting": {"waiting", "training", *_ENDS},
-    "training": {"training", "evaluating", "waiting", *_ENDS},
-    "evaluating": {"evaluating", "training", *_ENDS},
-}
+_MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 _DEADLINE_S = 300.0
 
 
@@ -123,8 +119,7 @@ def check_runs(connection: Connection, findings: Findings) -> dict[str, int]:
     versions: defaultdict[str, list[int]] = defaultdict(list)
     for name, story in runs.items():
         for before, after in itertools.pairwise(story):
-            ended = before["status"] in _ENDS
-            if (ended and before != after) or (not ended and after["status"] not in _MOVES[before["status"]]):
+            if before != after and (before["status"], after["status"]) not in _MOVES:
                 findings.add("forked_runs", f"{name}: {before['status']} then {after['status']}")
         if story[-1]["status"] == "promoted":
             versions[story[-1]["model"]].append(story[-1]["version"])

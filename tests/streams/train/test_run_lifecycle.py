@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 from driftloop.schemas.errors import IllegalTransition
-from driftloop.schemas.runs import RunStatus, TrainingRun
+from driftloop.schemas.runs import TERMINAL, RunStatus, TrainingRun
 from driftloop.streams.train.run_lifecycle import ACTIVE, OPEN, TRANSITIONS, RunInput, moved
 
 STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
@@ -38,9 +38,14 @@ def test_every_move_is_in_the_table_or_refused(status: RunStatus, cause: RunInpu
 
 
 def test_what_has_ended_never_moves_again() -> None:
-    ended = set(STATUSES) - OPEN
-    assert not [move for move in TRANSITIONS if move[0] in ended]
-    assert ended == {"promoted", "rejected", "failed", "superseded"}
+    assert not [move for move in TRANSITIONS if move[0] in TERMINAL]
+    assert {"promoted", "rejected", "failed", "superseded"} == TERMINAL
+
+
+def test_a_run_is_waiting_or_active_or_has_ended() -> None:
+    assert {"waiting", "training", "evaluating"} == OPEN
+    assert {"training", "evaluating"} == ACTIVE
+    assert set(STATUSES) == OPEN | TERMINAL
 
 
 def test_a_version_comes_only_from_evaluation() -> None:
