@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import DecodeError
 
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+MAX_ID_CHARS = 128
+END_OF_TIME_MS = 2**53  # the first time that JavaScript's numbers cannot hold
+END_OF_VERSIONS = 2**31
 
 ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN)]
-PredictionId = Annotated[str, Field(min_length=1, max_length=128)]
-TimestampMs = Annotated[int, Field(ge=0, lt=2**53, description="Unix time in milliseconds")]
-Version = Annotated[int, Field(ge=0, lt=2**31, description="0 means that no model answered")]
+PredictionId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+TimestampMs = Annotated[int, Field(ge=0, lt=END_OF_TIME_MS, description="Unix time in milliseconds")]
+Version = Annotated[int, Field(ge=0, lt=END_OF_VERSIONS, description="0 means that no model answered")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _LONG_NUMBER = re.compile(rb"\d{19}")  # shorter ones are within 64 bits
 _MOST_SHOWN = 200
@@ -36,12 +39,17 @@ class Event(BaseModel):
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises DecodeError naming the field, what it held and what it should hold."""
-        try:
-            event = cls.model_validate_json(data, strict=True)
-        except ValidationError as error:
-            raise DecodeError(first_reason(cls.__name__, error)) from error
+        event = cls.parse(data)
         check_writable(event, data)
         return event
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Like ``decode``, but accept integers beyond 64 bits, which ``encode`` cannot write."""
+        try:
+            return cls.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            raise DecodeError(first_reason(cls.__name__, error)) from error
 
 
 def check_writable(event: Event, data: bytes) -> None:
@@ -56,11 +64,14 @@ def check_writable(event: Event, data: bytes) -> None:
 def first_reason(name: str, error: ValidationError) -> str:
     """The first problem of a validation error as one line that a person can act on."""
     problem = error.errors(include_url=False, include_context=False)[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and not problem["loc"]:
+        return f"{name}: {message}"  # of the fields together: no single value is wrong
     where = ".".join(str(part) for part in problem["loc"]) or "the record"
     where = where if len(where) <= _MOST_SHOWN else where[: _MOST_SHOWN - 3] + "..."
     shown = repr(problem["input"])
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{name}: {where}: {problem['msg']} (got {shown})"
+    return f"{name}: {where}: {message} (got {shown})"
 
 
 def class_name(value: ClassValue) -> str:

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from .base import ClassValue, Event, FeatureValue, ModelName, PredictionId, TimestampMs, Version
 
+MAX_SOURCE_CHARS = 64
+MAX_ANNOTATOR_CHARS = 256
+
 Role = Literal["champion", "shadow", "canary"]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -41,8 +44,8 @@ class Label(Event):
     ts: TimestampMs
     label: ClassValue | None = Field(default=None, description="ground truth: a class or a number")
     correct: bool | None = Field(default=None, description="a verdict on the champion's answer")
-    source: str = Field(default="system", max_length=64)
-    annotator: str | None = Field(default=None, max_length=256)
+    source: str = Field(default="system", max_length=MAX_SOURCE_CHARS)
+    annotator: str | None = Field(default=None, max_length=MAX_ANNOTATOR_CHARS)
 
     @model_validator(mode="after")
     def _truth_or_verdict(self) -> Self:

@@ -9,20 +9,15 @@ from typing import get_args
 
 import orjson
 
-from ...schemas.base import MODEL_NAME_PATTERN
-from ...schemas.events import Role
+from ...schemas.base import END_OF_TIME_MS, END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
+from ...schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
 from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores
 
 EventDict = dict[str, object]
 
 _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _ROLES: tuple[str, ...] = get_args(Role)
-_MAX_ID = 128
 _MAX_ERROR = 2_000
-_MAX_SOURCE = 64
-_MAX_ANNOTATOR = 256
-_MAX_VERSION = 2**31
-_MAX_TS = 2**53
 _known_models: set[str] = set()  # names that matched, so that the pattern runs once per model
 
 
@@ -43,7 +38,7 @@ def prediction_event(
     """A ``schemas.events.Prediction`` as a dict, absent fields left out. Raises InvalidEvent."""
     if model not in _known_models:
         checked_model(model)
-    if type(version) is not int or not 0 <= version < _MAX_VERSION:
+    if type(version) is not int or not 0 <= version < END_OF_VERSIONS:
         raise InvalidEvent(f"version must be an int from 0, got {version!r}")
     event: EventDict = {  # the model first: an outcome begins with it, and then with this payload as it is
         "model": model,
@@ -90,12 +85,12 @@ def label_event(
         event["label"] = plain_class("label", label)
     else:
         event["correct"] = bool(correct)
-    if not 0 < len(source) <= _MAX_SOURCE:
-        raise InvalidEvent(f"source must have 1 to {_MAX_SOURCE} characters, got {source[:80]!r}")
+    if not 0 < len(source) <= MAX_SOURCE_CHARS:
+        raise InvalidEvent(f"source must have 1 to {MAX_SOURCE_CHARS} characters, got {source[:80]!r}")
     event["source"] = source
     if annotator is not None:
-        if len(annotator) > _MAX_ANNOTATOR:
-            raise InvalidEvent(f"annotator must have at most {_MAX_ANNOTATOR} characters")
+        if len(annotator) > MAX_ANNOTATOR_CHARS:
+            raise InvalidEvent(f"annotator must have at most {MAX_ANNOTATOR_CHARS} characters")
         event["annotator"] = annotator
     return event
 
@@ -110,16 +105,16 @@ def encode_event(event: EventDict) -> bytes:
 
 def checked_id(prediction_id: object) -> str:
     """Raises InvalidEvent."""
-    if not isinstance(prediction_id, str) or not 0 < len(prediction_id) <= _MAX_ID:
+    if not isinstance(prediction_id, str) or not 0 < len(prediction_id) <= MAX_ID_CHARS:
         raise InvalidEvent(
-            f"prediction_id must be text of 1 to {_MAX_ID} characters, got {str(prediction_id)[:140]!r}"
+            f"prediction_id must be text of 1 to {MAX_ID_CHARS} characters, got {str(prediction_id)[:140]!r}"
         )
     return prediction_id
 
 
 def checked_ts(ts: object) -> int:
     """Raises InvalidEvent."""
-    if type(ts) is not int or not 0 <= ts < _MAX_TS:
+    if type(ts) is not int or not 0 <= ts < END_OF_TIME_MS:
         raise InvalidEvent(f"ts must be Unix time in whole milliseconds, got {ts!r}")
     return ts
 

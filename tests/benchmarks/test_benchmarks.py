@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driftloop.schemas.hot import decode_label, decode_prediction
+from driftloop.schemas.events import Label, Prediction
 from driftloop.schemas.partition import partition_of
 
 from benchmarks.curves import fitted
@@ -91,9 +91,9 @@ def test_a_fit_finds_the_line() -> None:
 
 
 def test_benchmarks_send_what_users_may_send() -> None:
-    prediction = decode_prediction(prediction_of(7, ("late",), 100))
-    assert len(prediction["features"]) == 100
-    assert decode_label(label_of(7))["prediction_id"] == prediction["prediction_id"]
+    prediction = Prediction.decode(prediction_of(7, ("late",), 100))
+    assert len(prediction.features) == 100
+    assert Label.decode(label_of(7)).prediction_id == prediction.prediction_id
 
 
 def test_a_models_labels_are_in_order_because_they_share_a_partition() -> None:

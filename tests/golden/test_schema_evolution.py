@@ -13,10 +13,10 @@ from driftloop.schemas.base import Event
 from driftloop.schemas.errors import ArtifactError
 from driftloop.schemas.events import Outcome, Prediction
 from driftloop.schemas.export import EVENTS
-from driftloop.schemas.hot import decode_label, decode_prediction
 from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.streams.join.reading.batch import Reader
+from driftloop.streams.join.reading.events import read_label, read_prediction
 from driftloop.streams.monitor.observations import decode_record
 from driftloop.streams.train.window.prefix import head_of, model_prefix
 from pydantic import create_model
@@ -155,13 +155,17 @@ def test_removed_changed_and_newly_needed_fields_are_told_apart_and_what_to_do_i
     assert "optional field" in HINT
 
 
-def test_the_fast_readers_read_old_bytes_and_keep_what_they_do_not_know() -> None:
-    for decode, name in ((decode_prediction, "Prediction"), (decode_label, "Label")):
-        for what in ("", ".minimal"):
-            old = orjson.loads(stored(name, what))
-            assert decode(stored(name, what)) == old
-            later = old | {"from_the_future": FUTURE}
-            assert decode(orjson.dumps(later)) == later
+def test_the_joiner_reads_old_bytes_and_keeps_what_it_does_not_know() -> None:
+    for what in ("", ".minimal"):
+        old = orjson.loads(stored("Prediction", what))
+        later = old | {"from_the_future": FUTURE}
+        for event in (old, later):
+            assert orjson.loads(read_prediction(orjson.dumps(event)).head + b"}") == event
+        known = orjson.loads(stored("Label", what))
+        statement = read_label(orjson.dumps(known)).statement
+        later_statement = read_label(orjson.dumps(known | {"from_the_future": FUTURE})).statement
+        assert statement.value == later_statement.value == known["label"]
+        assert statement.source == later_statement.source == known.get("source", "system")
 
 
 @pytest.mark.parametrize("name", ["Vitals", *(name for name in GOLDEN if name.endswith("Control"))])

@@ -1,9 +1,9 @@
 """From bytes on predictions and labels to events that can be joined, or the reason why they cannot.
 
 A record is accepted iff it is JSON (RFC 8259) in UTF-8, not larger than ``MAX_PAYLOAD_BYTES`` and accepted
-by ``schemas.hot``, the judge of what an event may hold. Asking the judge costs more than all the rest, so
+by ``schemas.events``, the judge of what an event may hold. Asking the judge costs more than all the rest, so
 what is plainly right is recognised by msgspec, many records in one call; only a doubtful one goes before the
-judge. Tests hold both ways to the same verdict.
+judge. Tests hold both ways to the same verdict, and the structs below to the fields of ``schemas.events``.
 
 An outcome carries the fields of its prediction and its label in one object, so names must not meet:
 a prediction's own field that is called like one of the outcome's (``label``, ``seq``, ``source`` …) becomes
@@ -16,33 +16,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeGuard, TypeVar, cast
 
 import msgspec
 import orjson
 from msgspec import UNSET, Meta, UnsetType
 
-from ....schemas.base import MODEL_NAME_PATTERN
+from ....schemas.base import END_OF_TIME_MS, END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
 from ....schemas.errors import DecodeError
-from ....schemas.hot import LabelDict, PredictionDict, decode_label, decode_prediction
+from ....schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Label, Outcome, Prediction, Role
 from ..outcomes import Statement, outcome_head, said_before, statement_of
 
 # An outcome holds a prediction and a label and must fit into max.message.bytes, 4 MiB. Encoding can make a
 # payload larger than it came: 1e15 becomes 1000000000000000.0.
 MAX_PAYLOAD_BYTES = 1 << 20
 
-_PREDICTION_FIELDS = frozenset(PredictionDict.__annotations__)
-_LABEL_FIELDS = frozenset(LabelDict.__annotations__)
-# What an outcome has beside its prediction's fields; ``events.Outcome`` is the source, a test compares.
-OUTCOME_FIELDS = frozenset(
-    {
-        "label", "correct", "error_value", "label_ts", "label_delay_ms", "source", "annotator",
-        "revision", "seq",
-    }
-)  # fmt: skip
+_PREDICTION_FIELDS = frozenset(Prediction.model_fields)
+_LABEL_FIELDS = frozenset(Label.model_fields)
+OUTCOME_FIELDS = frozenset(Outcome.model_fields) - _PREDICTION_FIELDS  # what an outcome adds
 
-PredictionId = Annotated[str, Meta(min_length=1, max_length=128)]
-TimestampMs = Annotated[int, Meta(ge=0, lt=2**53)]
+PredictionId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+TimestampMs = Annotated[int, Meta(ge=0, lt=END_OF_TIME_MS)]
 # A longer one cannot be written again; not recognised here, it goes to the judge and becomes a float.
 PlainInt = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 PlainValue = bool | PlainInt | float | str | None
@@ -54,7 +48,7 @@ class PredictionEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fiel
 
     prediction_id: PredictionId
     model: str
-    version: Annotated[int, Meta(ge=0, lt=2**31)]
+    version: Annotated[int, Meta(ge=0, lt=END_OF_VERSIONS)]
     ts: TimestampMs
     features: dict[str, PlainValue]
     prediction: PlainClass | None = None
@@ -62,7 +56,7 @@ class PredictionEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fiel
     latency_ms: Annotated[float, Meta(ge=0)] | None = None
     error: str | None = None
     segments: dict[str, PlainValue] | None = None
-    role: Literal["champion", "shadow", "canary"] | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
 
 
 class LabelEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -72,8 +66,8 @@ class LabelEvent(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     ts: TimestampMs
     label: PlainClass | None = None
     correct: bool | None = None
-    source: Annotated[str, Meta(max_length=64)] = "system"
-    annotator: Annotated[str, Meta(max_length=256)] | None = None
+    source: Annotated[str, Meta(max_length=MAX_SOURCE_CHARS)] = "system"
+    annotator: Annotated[str, Meta(max_length=MAX_ANNOTATOR_CHARS)] | None = None
 
 
 class ReadPrediction(NamedTuple):
@@ -205,7 +199,7 @@ def read_prediction(data: bytes | None) -> ReadPrediction:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # it may have fields of its own; the judge decides
     given = _parse(value)
-    decode_prediction(value)
+    Prediction.parse(value)
     known = {name: given[name] for name in _PREDICTION_FIELDS if name in given}
     if known.get("latency_ms") is not None:
         known["latency_ms"] = float(known["latency_ms"])
@@ -220,8 +214,8 @@ def read_label(data: bytes | None) -> ReadLabel:
         return ReadLabel(event.prediction_id, event.ts, _statement_of(event))
     except (msgspec.DecodeError, UnicodeDecodeError, DecodeError):
         pass  # it may have fields of its own; the judge decides
-    given = cast("LabelDict", _parse(value))
-    decode_label(value)
+    given = _parse(value)
+    Label.parse(value)
     statement = statement_of(
         given.get("label"),
         given.get("correct"),
@@ -232,7 +226,7 @@ def read_label(data: bytes | None) -> ReadLabel:
     return ReadLabel(given["prediction_id"], given["ts"], statement)
 
 
-def label_extras(label: LabelDict) -> dict[str, object]:
+def label_extras(label: Mapping[str, object]) -> dict[str, object]:
     """The label's fields that driftloop does not know, under the names they have in an outcome."""
     extras: dict[str, object] = {}
     for name, value in label.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driftloop.schemas.hot import decode_label, decode_prediction
+from driftloop.schemas.events import Label, Prediction
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import Client, InvalidEvent
 from driftloop.streams.serve.plain_values import plain_features
@@ -132,11 +132,11 @@ def test_whatever_is_accepted_is_what_readers_accept(
     except InvalidEvent:
         pass
     else:
-        assert decode_prediction(value)["features"] == features
+        assert Prediction.decode(value).features == features
     try:
         value = encode_event(
             label_event(known, answer, correct=None, ts=stamp, source="system", annotator=None)
         )
     except InvalidEvent:
         return
-    assert decode_label(value)["prediction_id"] == known
+    assert Label.decode(value).prediction_id == known
