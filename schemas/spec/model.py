@@ -22,10 +22,6 @@ Privacy = Literal["keep", "hash", "drop"]
 LabelSource = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-def _is_absent(value: object) -> bool:
-    return value is None
-
-
 class Table(BaseModel):
     """A table of the spec: unknown keys are mistakes, not extras."""
 
@@ -222,7 +218,14 @@ class Serving(Table):
 
 
 class LabelRules(Table):
-    sources: tuple[str, ...] = Field(
+    """Whose labels count, and whose prevail."""
+
+    allowed_sources: tuple[LabelSource, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="labels of other sources go to dead letters. Absent: every source counts",
+    )
+    source_precedence: tuple[str, ...] = Field(
         default=("expert", "system", "user"), description="strongest first; others rank below all"
     )
 
@@ -237,12 +240,6 @@ class ModelSpec(Table):
     learner: tuple[Learner, ...] = Field(default=(HistGradientBoosting(),), min_length=1)
     seed: int = Field(default=7, ge=0, lt=2**32)
     labels: LabelRules = LabelRules()
-    label_sources: tuple[LabelSource, ...] | None = Field(
-        default=None,
-        min_length=1,
-        exclude_if=_is_absent,  # a spec that does not use it keeps its digest, and is read by older versions
-        description="whose labels count; others go to dead letters. Absent: everybody's",
-    )
     detectors: Detectors = Detectors()
     triggers: Triggers = Triggers()
     window: Window = Window()

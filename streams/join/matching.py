@@ -367,6 +367,6 @@ class Matching:
             reason = f"Label: label: {held.track.model} is a regression: a number is needed {got}"
             work.refuse_label(label, reason)
         elif ruling is Ruling.NOT_ALLOWED and not label.used:
-            reason = f"Label: source: {said.source!r} is not among the label_sources of {held.track.model}"
-            work.refuse_label(label, reason)
+            allowed = f"labels.allowed_sources of {held.track.model}"
+            work.refuse_label(label, f"Label: source: {said.source!r} is not among the {allowed}")
         return (held if match is held.match else held.matched(match)), ruling

@@ -50,16 +50,17 @@ class ModelRules:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> ModelRules:
+        allowed = spec.labels.allowed_sources
         return cls(
             regression=spec.task == "regression",
-            ranks={source: rank for rank, source in enumerate(spec.labels.sources)},
+            ranks={source: rank for rank, source in enumerate(spec.labels.source_precedence)},
             segments=spec.segments,
             # A hashed feature arrives as its hash, whatever its type was.
             feature_types={
                 name: "category" if feature.privacy == "hash" else feature.type
                 for name, feature in spec.kept_features().items()
             },
-            allowed_sources=None if spec.label_sources is None else frozenset(spec.label_sources),
+            allowed_sources=None if allowed is None else frozenset(allowed),
         )
 
     def allows(self, source: str) -> bool:

@@ -34,7 +34,7 @@ TOML_VALUES = (
 )  # fmt: skip
 KEYS = (
     "task", "classes", "features", "segments", "learner", "window", "gates", "triggers", "detectors",
-    "serving", "label_sources", "approval", "nonsense",
+    "serving", "labels", "allowed_sources", "approval", "nonsense",
 )  # fmt: skip
 
 

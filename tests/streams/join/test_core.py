@@ -118,7 +118,7 @@ def test_a_weaker_source_never_overrides_a_stronger_one() -> None:
 
 
 def test_the_spec_says_which_source_is_stronger() -> None:
-    w = world(m=ModelSpec(labels=LabelRules(sources=("user", "expert"))))
+    w = world(m=ModelSpec(labels=LabelRules(source_precedence=("user", "expert"))))
     w.send_prediction(prediction("a", "x"))
     w.send_label(label("a", "x", source="expert"))
     w.send_label(label("a", "y", source="user"))
