@@ -14,7 +14,7 @@ Severity = Literal["info", "warning", "alarm"]
 TriggerReason = Literal["drift", "schedule", "volume", "manual"]
 Approval = Literal["automatic", "pending", "approved", "denied"]
 Action = Literal[
-    "trigger", "approve", "deny", "promote", "rollback", "pin", "unpin", "bar", "register", "retire"
+    "trigger", "approve", "deny", "promote", "rollback", "pin", "unpin", "block", "register", "retire"
 ]
 
 
@@ -81,7 +81,7 @@ class Command(Event):
     generation: int | None = Field(
         default=None, description="the generation the person saw; absent = whatever"
     )
-    version: Version | None = Field(default=None, description="promote, rollback, pin, bar: which one")
+    version: Version | None = Field(default=None, description="promote, rollback, pin, block: which one")
     trigger_id: str | None = Field(default=None, description="approve, deny: which trigger")
     manifest_sha256: Sha256 | None = Field(default=None, description="register: the stored manifest's digest")
 

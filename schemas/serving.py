@@ -43,7 +43,7 @@ class ModelUpdate(Event):
     ts: TimestampMs
     plan: Plan
     last_version: Version = Field(description="the highest version ever allocated, so none is given twice")
-    barred: tuple[int, ...] = Field(default=(), description="versions that must not go live again")
+    blocked: tuple[int, ...] = Field(default=(), description="versions that must not go live again")
     pinned: bool = Field(default=False, description="no automatic promotion until unpinned")
     cause: str = Field(description="what led here: a run_id or a command_id")
     why: str = ""

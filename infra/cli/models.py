@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     models.command("rollback")(rollback)
     models.command("pin")(pin)
     models.command("unpin")(unpin)
-    models.command("bar")(bar)
+    models.command("block")(block)
     models.command("retire")(retire)
     app.add_typer(models, name="models")
 
@@ -133,11 +133,11 @@ def unpin(model: Model, why: Why = "", generation: Generation = None) -> None:
     _send(model, "unpin", why, generation, None)
 
 
-def bar(
+def block(
     model: Model, version: Annotated[int, typer.Argument()], why: Why = "", generation: Generation = None
 ) -> None:
     """Never let this version go live again."""
-    _send(model, "bar", why, generation, version)
+    _send(model, "block", why, generation, version)
 
 
 def retire(model: Model, why: Why = "", generation: Generation = None) -> None:

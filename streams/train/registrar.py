@@ -46,7 +46,7 @@ class Serving:
     generation: int = 0
     plan: Plan = Plan()  # noqa: RUF009  # frozen
     last_version: int = 0
-    barred: tuple[int, ...] = ()
+    blocked: tuple[int, ...] = ()
     pinned: bool = False
 
     @property
@@ -82,7 +82,7 @@ class Registrar:
                 update.generation,
                 update.plan,
                 max(update.last_version, self.serving.last_version),
-                update.barred,
+                update.blocked,
                 update.pinned,
             )
 
@@ -161,8 +161,8 @@ class Registrar:
             if not now.pinned:
                 raise CommandRefused("nothing is pinned")
             return replace(now, pinned=False)
-        if command.action == "bar":
-            return self._bar(_named(command))
+        if command.action == "block":
+            return self._block(_named(command))
         if command.action == "retire":
             if now.champion == 0:
                 raise CommandRefused("no version is served: there is nothing to retire")
@@ -191,7 +191,7 @@ class Registrar:
             ts=ts,
             plan=serving.plan,
             last_version=serving.last_version,
-            barred=serving.barred,
+            blocked=serving.blocked,
             pinned=serving.pinned,
             cause=cause,
             why=why,
@@ -213,8 +213,8 @@ class Registrar:
         known = self._versions.get(version)
         if known is None:
             raise CommandRefused(f"there is no version {version}; known: {_listed(self._versions)}")
-        if version in now.barred:
-            raise CommandRefused(f"version {version} is barred")
+        if version in now.blocked:
+            raise CommandRefused(f"version {version} is blocked")
         if version == now.champion:
             raise CommandRefused(f"version {version} is the champion already")
         ref = VersionRef(version=version, manifest_sha256=known.manifest_sha256)
@@ -230,16 +230,16 @@ class Registrar:
             raise CommandRefused(f"version {now.champion} is pinned already")
         return replace(now, pinned=True)
 
-    def _bar(self, version: int) -> Serving:
+    def _block(self, version: int) -> Serving:
         now = self.serving
         if version not in self._versions:
             raise CommandRefused(f"there is no version {version}; known: {_listed(self._versions)}")
-        if version in now.barred:
-            raise CommandRefused(f"version {version} is barred already")
-        barred = tuple(sorted({*now.barred, version}))
+        if version in now.blocked:
+            raise CommandRefused(f"version {version} is blocked already")
+        blocked = tuple(sorted({*now.blocked, version}))
         if version != now.champion:
-            return replace(now, barred=barred)
-        return replace(self._serve(self._parent(version)), barred=barred)
+            return replace(now, blocked=blocked)
+        return replace(self._serve(self._parent(version)), blocked=blocked)
 
     def _parent(self, version: int) -> int:
         """The nearest ancestor that may serve."""
@@ -247,7 +247,7 @@ class Registrar:
             raise CommandRefused("no version is served: promote one by its number")
         known = self._versions.get(version)
         while known is not None and known.parent:
-            if known.parent in self._versions and known.parent not in self.serving.barred:
+            if known.parent in self._versions and known.parent not in self.serving.blocked:
                 return known.parent
             known = self._versions.get(known.parent)
         raise CommandRefused(
@@ -266,4 +266,4 @@ def _listed(versions: Mapping[int, KnownVersion]) -> str:
     return ", ".join(str(version) for version in sorted(versions)) or "none"
 
 
-SERVING_ACTIONS: frozenset[Action] = frozenset({"promote", "rollback", "pin", "unpin", "bar", "retire"})
+SERVING_ACTIONS: frozenset[Action] = frozenset({"promote", "rollback", "pin", "unpin", "block", "retire"})

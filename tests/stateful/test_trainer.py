@@ -1,6 +1,6 @@
 """Trainer and registrar against a plain oracle: triggers, runs, people, crashes and aborts in any order.
 
-The oracle knows versions, their parents, who is champion, what is barred and whether it is pinned; the log
+The oracle knows versions, their parents, who is champion, what is blocked and whether it is pinned; the log
 must tell a legal life of every run, and a core made from the log is the core that wrote it.
 """
 
@@ -26,7 +26,7 @@ from tests.support.train.core import CHANGE, MODEL, Bench, sha_of, spec, trained
 
 MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 BORN: set[RunStatus] = {"waiting", "superseded"}  # the latter: it was about a version that is gone
-ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "bar", "retire")
+ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "block", "retire")
 
 
 class Refused(Exception):
@@ -40,7 +40,7 @@ class Expected:
     champion: int = 0
     generation: int = 0
     pinned: bool = False
-    barred: frozenset[int] = frozenset()
+    blocked: frozenset[int] = frozenset()
     parents: dict[int, int] = field(default_factory=dict[int, int])
 
     def promoted(self) -> Expected:
@@ -67,7 +67,7 @@ class Expected:
         elif action == "unpin":
             _refuse(not self.pinned)
             done = replace(self, pinned=False)
-        elif action == "bar":
+        elif action == "block":
             done = self._without(_given(version))
         else:
             _refuse(self.champion == 0)
@@ -75,19 +75,19 @@ class Expected:
         return replace(done, generation=self.generation + 1)
 
     def _serving(self, version: int) -> Expected:
-        _refuse(version not in self.parents or version in self.barred or version == self.champion)
+        _refuse(version not in self.parents or version in self.blocked or version == self.champion)
         return replace(self, champion=version)
 
     def _without(self, version: int) -> Expected:
-        _refuse(version not in self.parents or version in self.barred)
+        _refuse(version not in self.parents or version in self.blocked)
         done = self._serving(self._ancestor(version)) if version == self.champion else self
-        return replace(done, barred=self.barred | {version})
+        return replace(done, blocked=self.blocked | {version})
 
     def _ancestor(self, version: int) -> int:
         """The nearest that may serve."""
         while version:
             version = self.parents[version]
-            if version and version not in self.barred:
+            if version and version not in self.blocked:
                 return version
         raise Refused
 
@@ -264,7 +264,7 @@ class TrainerMachine(RuleBasedStateMachine):
         serving = self.bench.runs.registrar.serving
         expected = self.expected
         assert (serving.champion, serving.generation) == (expected.champion, expected.generation)
-        assert (serving.pinned, set(serving.barred)) == (expected.pinned, expected.barred)
+        assert (serving.pinned, set(serving.blocked)) == (expected.pinned, expected.blocked)
         assert serving.last_version == max(expected.parents, default=0)
         assert [update.generation for update in self.bench.of(ModelUpdate)] == list(
             range(1, expected.generation + 1)

@@ -2,7 +2,7 @@
 
 For each update, in this order; any failure keeps everything as it was and says why:
 
-1. signature of the update; its model; 2. its generation is above the last; no version in it is barred;
+1. signature of the update; its model; 2. its generation is above the last; no version in it is blocked;
 3. each new version's manifest: digest, signature, that it is the version named; 4. its artifact: size and
 digest before a byte is parsed; 5. loaded beside the old one; 6. self-test; 7. warm-up; 8. one reference is
 swapped. Requests that are under way end on the version they began with.
@@ -230,8 +230,8 @@ class HotSwap:
         plan = update.plan
         known = self._live.by_manifest()
         for ref in _refs(plan):
-            if ref.version in update.barred:
-                raise _Refusal(f"version {ref.version} is barred")
+            if ref.version in update.blocked:
+                raise _Refusal(f"version {ref.version} is blocked")
             if ref.manifest_sha256 not in known:
                 known[ref.manifest_sha256] = self._load(ref, store, verifier)
             manifest = known[ref.manifest_sha256].manifest

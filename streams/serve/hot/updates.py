@@ -2,7 +2,7 @@
 
 At start the newest update that can be served wins: what the server kept on disk, then what the topic holds
 from the highest generation down, never below what this server has served and never a version that a newer
-update bars; so a bad newest version leaves a restarted server where a running one would be. From then on
+update blocks; so a bad newest version leaves a restarted server where a running one would be. From then on
 updates are taken as they come. One whose artifact could not be read, or whose key is not trusted yet, is
 tried again later. On failure: what served goes on serving.
 """
@@ -90,9 +90,9 @@ class UpdateCourse:
 
     def _first_that_serves(self, wanted: list[ModelUpdate]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        barred: set[int] = set()
+        blocked: set[int] = set()
         for update in wanted:
-            if update.plan.champion is not None and update.plan.champion.version in barred:
+            if update.plan.champion is not None and update.plan.champion.version in blocked:
                 continue
             # A swap of its own for each: one that saw a newer generation would refuse the older ones.
             candidate = HotSwap(self._model, last_generation=update.generation - 1)
@@ -102,7 +102,7 @@ class UpdateCourse:
                 self._hot = candidate
                 return outcomes
             if outcome.authentic:
-                barred.update(update.barred)
+                blocked.update(update.blocked)
         return outcomes
 
     def _apply(self, update: ModelUpdate, hot: HotSwap) -> Outcome:

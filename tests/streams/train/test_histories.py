@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.train.core import CHANGE, MODEL, Bench, draft, trained
 
-ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "bar", "retire", "register")
+ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "block", "retire", "register")
 MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 LOST = st.integers(0, 5).map(lambda number: number == 0)  # the transaction of a step aborts
 
@@ -197,7 +197,7 @@ class TrainerHistories(RuleBasedStateMachine):
             if ref is not None:
                 assert named.setdefault(ref.version, ref.manifest_sha256) == ref.manifest_sha256
                 assert ref.version <= highest
-                assert ref.version not in update.barred
+                assert ref.version not in update.blocked
         made = [run.version for run in self.bench.of(TrainingRun) if run.version is not None]
         assert sorted(made) == list(range(1, highest + 1))
 

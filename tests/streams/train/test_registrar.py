@@ -77,7 +77,7 @@ def test_a_version_is_never_given_twice_even_if_all_updates_were_lost() -> None:
     assert bench.runs.registrar.serving.last_version == 2
 
 
-@pytest.mark.parametrize("action", ["promote", "rollback", "pin", "unpin", "bar", "retire", "register"])
+@pytest.mark.parametrize("action", ["promote", "rollback", "pin", "unpin", "block", "retire", "register"])
 def test_a_command_from_an_old_generation_is_refused(action: Action) -> None:
     bench = with_versions(2)
     before = bench.runs.registrar.serving
@@ -95,8 +95,8 @@ def test_a_command_from_an_old_generation_is_refused(action: Action) -> None:
         ("promote", {"version": 9}, "there is no version 9; known: 1, 2"),
         ("promote", {"version": 2}, "version 2 is the champion already"),
         ("promote", {}, "promote needs a version"),
-        ("bar", {}, "bar needs a version"),
-        ("bar", {"version": 9}, "there is no version 9; known: 1, 2"),
+        ("block", {}, "block needs a version"),
+        ("block", {"version": 9}, "there is no version 9; known: 1, 2"),
         ("unpin", {}, "nothing is pinned"),
         ("register", {}, "register needs the digest of a stored manifest"),
         ("approve", {"trigger_id": "t"}, "no trigger t of m awaits approval"),
@@ -142,18 +142,18 @@ def test_pinning_an_older_version_brings_it_back() -> None:
 
 def test_barring_the_champion_falls_back_to_an_ancestor_that_is_not_barred() -> None:
     bench = with_versions(3)
-    assert bench.command("bar", version=2).status == "done"
+    assert bench.command("block", version=2).status == "done"
     assert bench.champion == 3
-    assert bench.command("bar", version=3).status == "done"
-    assert (bench.champion, bench.runs.registrar.serving.barred) == (1, (2, 3))
-    assert bench.command("promote", version=3).reason == "version 3 is barred"
-    assert bench.command("bar", version=3).reason == "version 3 is barred already"
-    assert "no ancestor" in bench.command("bar", version=1).reason
+    assert bench.command("block", version=3).status == "done"
+    assert (bench.champion, bench.runs.registrar.serving.blocked) == (1, (2, 3))
+    assert bench.command("promote", version=3).reason == "version 3 is blocked"
+    assert bench.command("block", version=3).reason == "version 3 is blocked already"
+    assert "no ancestor" in bench.command("block", version=1).reason
 
 
 def test_barring_a_version_that_does_not_serve_leaves_the_reference_as_it_is() -> None:
     bench = with_versions(2)
-    bench.command("bar", version=1)
+    bench.command("block", version=1)
     told = bench.of(UpdateControl)[-1]
     assert (told.version, told.generation, told.reference) == (2, 3, None)
 

@@ -63,8 +63,8 @@ def other_model(bench: Bench) -> ModelUpdate:
     return update_to(bench.signer, 2, (2, bench.digests[2]), model="other")
 
 
-def barred(bench: Bench) -> ModelUpdate:
-    return bench.signer.sign(bench.update(2, 2).model_copy(update={"barred": (2,)}))
+def blocked(bench: Bench) -> ModelUpdate:
+    return bench.signer.sign(bench.update(2, 2).model_copy(update={"blocked": (2,)}))
 
 
 def wrong_answer(bench: Bench) -> ModelUpdate:
@@ -129,7 +129,7 @@ FAILURES: dict[Any, tuple[str, bool]] = {
     strange_update: ("not trusted", False),
     altered_update: ("the ModelUpdate's signature is wrong", False),
     other_model: ("for model other", False),
-    barred: ("version 2 is barred", False),
+    blocked: ("version 2 is blocked", False),
     wrong_answer: ("self-test row 0: it answers", False),
     wrong_score: ("a score is 0.0002 off", False),
     no_self_test: ("no self-test rows", False),

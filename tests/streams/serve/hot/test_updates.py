@@ -63,7 +63,7 @@ def test_a_start_falls_back_to_where_a_running_server_would_be(course: _Course) 
 
 def test_a_fallback_is_never_a_version_that_a_newer_update_bars(course: _Course) -> None:
     bench = course.bench
-    rolled_back = bench.signer.sign(bench.update(3, 3).model_copy(update={"barred": (2,)}))
+    rolled_back = bench.signer.sign(bench.update(3, 3).model_copy(update={"blocked": (2,)}))
     bench.artifact(3).unlink()
     course.course.start([bench.update(1, 1), bench.update(2, 2), rolled_back])
     assert course.serves == (1, 1)
