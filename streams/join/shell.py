@@ -281,7 +281,7 @@ class _JoinShell:
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._epoch += 1
-        found = committed_offsets(consumer, assigned, patience_s=_COMMITTED_S)
+        found = committed_offsets(consumer, assigned, timeout_s=_COMMITTED_S)
         committed = {(one.topic, one.partition): one for one in found}
         places: list[TopicPartition] = []
         waiting: list[TopicPartition] = []

@@ -18,14 +18,13 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResul
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
+from .retry import Unanswered, retry
 
-# What "from this time on" gives where nothing is. Anything below is no answer (seen amid a broker's death:
-# -1001, without an error); taken for an offset it would make a log begin or end where it does not.
+# "From this time on" is answered with -1 where there is no record. An offset below -1 means "unknown": while
+# a broker is failing, librdkafka can return -1001 without an error. Taken for an offset, it would make a log
+# begin or end where it does not.
 _NO_RECORD = -1
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
-
-
-RETRY_PAUSE_S = 0.1
 _RUN = 10_000
 
 
@@ -90,30 +89,33 @@ class LogOffsets:
         name = self._connection.topic(topic)
         request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
         deadline = time.monotonic() + self._timeout_s
-        while True:
+
+        def ask() -> dict[int, int]:
             try:
-                answers = cast(
-                    "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
-                    self._admin.list_offsets(
-                        request,
-                        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                        request_timeout=max(0.1, deadline - time.monotonic()),
-                    ),
-                )
-                found = {where.partition: answer.result().offset for where, answer in answers.items()}
-                problem: object = (
-                    f"partitions {[p for p in found if found[p] < _NO_RECORD]} were not answered"
-                )
-                if min(found.values(), default=0) >= _NO_RECORD:
-                    return found
-            except KafkaException as error:
-                problem = error.args[0]
-            if time.monotonic() > deadline:
-                raise BrokerError(f"cannot ask for the offsets of {name}: {problem}")
-            # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
-            # ever after a broker's pause); a new one does not.
-            self._admin = AdminClient(self._connection.client())
-            time.sleep(RETRY_PAUSE_S)
+                return self._answer(request, max(0.1, deadline - time.monotonic()))
+            except (KafkaException, Unanswered):
+                # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
+                # ever after a broker's pause); a new one does not.
+                self._admin = AdminClient(self._connection.client())
+                raise
+
+        try:
+            return retry(ask, timeout_s=self._timeout_s)
+        except (KafkaException, Unanswered) as error:
+            raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
+
+    def _answer(self, request: dict[TopicPartition, OffsetSpec], timeout_s: float) -> dict[int, int]:
+        answers = cast(
+            "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
+            self._admin.list_offsets(
+                request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s
+            ),
+        )
+        found = {where.partition: answer.result().offset for where, answer in answers.items()}
+        unknown = [partition for partition, offset in found.items() if offset < _NO_RECORD]
+        if unknown:
+            raise Unanswered(f"partitions {unknown} were not answered")
+        return found
 
 
 class LogRanges:

@@ -69,9 +69,9 @@ def _end(seconds: float, exit_code: int) -> None:
     os._exit(exit_code)
 
 
-def _holding_threads(patience_s: float = 0.2) -> bool:
+def _holding_threads(timeout_s: float = 0.2) -> bool:
     """Whether threads other than this and the main one keep the interpreter from ending."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     while True:
         here = {threading.current_thread(), threading.main_thread()}
         if not any(not thread.daemon for thread in threading.enumerate() if thread not in here):

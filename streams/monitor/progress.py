@@ -30,7 +30,7 @@ class MonitorProgress:
 
     def applied(self) -> dict[int, int]:
         """Per vitals partition, the offset below which everything is applied; 0 before the first."""
-        committed = committed_offsets(self._consumer, self._partitions(), patience_s=self._timeout_s)
+        committed = committed_offsets(self._consumer, self._partitions(), timeout_s=self._timeout_s)
         return {place.partition: max(0, place.offset) for place in committed}
 
     def ends(self) -> dict[int, int]:

@@ -27,12 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...schemas.errors import BrokerError
 from ...schemas.topics import MONITOR_STATE, VITALS
 from ..kafka.connection import Connection
+from ..kafka.retry import retry
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 900_000  # below Kafka's default message.max.bytes (1,048,588) with room for headers
 SLOTS = 2
-_ASK_AGAIN_S = 0.2
 # A partition's leader is just moving, as it does when a broker is lost or a topic was made a moment ago.
 _MOVING = frozenset(
     {
@@ -157,15 +157,11 @@ def find_resume_point(connection: Connection, partition: int, *, deadline_s: flo
 
 
 def _bounds(consumer: Consumer, where: TopicPartition, deadline_s: float) -> tuple[int, int]:
-    until = time.monotonic() + deadline_s
-    while True:
-        try:
-            bounds = cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s))
-            break
-        except KafkaException as error:
-            if error.args[0].code() not in _MOVING or time.monotonic() > until:
-                raise
-            consumer.poll(_ASK_AGAIN_S)
+    bounds = retry(
+        lambda: cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s)),
+        timeout_s=deadline_s,
+        retriable=lambda reason: reason.code() in _MOVING,
+    )
     if bounds is None:
         raise BrokerError(f"no answer about {where.topic}[{where.partition}] within {deadline_s:g} s")
     return bounds

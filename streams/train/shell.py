@@ -333,7 +333,7 @@ class TrainerShell:
         self._cores, self._next, self._assigned = {}, {}, False
 
     def _positions(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        committed = committed_offsets(consumer, assigned, patience_s=_COMMITTED_S)
+        committed = committed_offsets(consumer, assigned, timeout_s=_COMMITTED_S)
         begins = {
             (name, partition): offset
             for name, topic in self._topics.items()

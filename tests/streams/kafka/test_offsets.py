@@ -28,17 +28,17 @@ class Answering:
 
 
 def test_offsets_are_given_and_so_is_that_there_are_none() -> None:
-    found = committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID)]), [], patience_s=1.0)
+    found = committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID)]), [], timeout_s=1.0)
     assert [place.offset for place in found] == [7, OFFSET_INVALID]
 
 
 def test_one_partition_without_an_answer_is_an_error_for_all() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
     with pytest.raises(BrokerError, match="NOT_COORDINATOR"):
-        committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID, moving)]), [], patience_s=0.2)
+        committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID, moving)]), [], timeout_s=0.2)
 
 
 def test_a_coordinator_that_moves_is_asked_again() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
     group = Answering([Answer(OFFSET_INVALID, moving)], then=[Answer(7)])
-    assert [place.offset for place in committed_offsets(group, [], patience_s=5.0)] == [7]
+    assert [place.offset for place in committed_offsets(group, [], timeout_s=5.0)] == [7]
