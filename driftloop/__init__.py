@@ -9,77 +9,57 @@ What users import is here; each name is loaded when it is first used, so ``impor
 >>> client.label(served.prediction_id, "on_time")      # whenever the truth is known
 """
 
+# ruff: noqa: I001  (it would put each `X as X`, by which type checkers know a public name, on its own line)
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from driftloop.infra.api import Client, HotModel
-    from driftloop.models.formats.features import FeatureError
-    from driftloop.models.formats.fitted import Fitted, Learner, LearningError
-    from driftloop.schemas.decisions import Command, CommandResult, Drift, Trigger
-    from driftloop.schemas.errors import (
-        ArtifactError,
-        BrokerError,
-        DecodeError,
-        Error,
-        IllegalTransition,
-        NoModelError,
-        SettingsError,
-        SpecError,
-        StateError,
-        TopicError,
+if TYPE_CHECKING:  # for type checkers; a test holds it to the table below
+    from driftloop.infra.api import Client as Client, HotModel as HotModel
+    from driftloop.models.formats.features import FeatureError as FeatureError
+    from driftloop.models.formats.fitted import (
+        Fitted as Fitted,
+        Learner as Learner,
+        LearningError as LearningError,
     )
-    from driftloop.schemas.events import DeadLetter, Label, LabelRequest, Outcome, Prediction
-    from driftloop.schemas.runs import TrainingRun
-    from driftloop.schemas.serving import Manifest, ModelAck, ModelUpdate
-    from driftloop.schemas.vitals import Vitals
-    from driftloop.streams.serve.client import ClientClosed
-    from driftloop.streams.serve.delivery.outbox import Dropped
-    from driftloop.streams.serve.hot.model import Swapped
-    from driftloop.streams.serve.hot.requests import Failed, Served
-    from driftloop.streams.serve.plain_values import InvalidEvent
-
-__all__ = [
-    "ArtifactError",
-    "BrokerError",
-    "Client",
-    "ClientClosed",
-    "Command",
-    "CommandResult",
-    "DeadLetter",
-    "DecodeError",
-    "Drift",
-    "Dropped",
-    "Error",
-    "Failed",
-    "FeatureError",
-    "Fitted",
-    "HotModel",
-    "IllegalTransition",
-    "InvalidEvent",
-    "Label",
-    "LabelRequest",
-    "Learner",
-    "LearningError",
-    "Manifest",
-    "ModelAck",
-    "ModelUpdate",
-    "NoModelError",
-    "Outcome",
-    "Prediction",
-    "Served",
-    "SettingsError",
-    "SpecError",
-    "StateError",
-    "Swapped",
-    "TopicError",
-    "TrainingRun",
-    "Trigger",
-    "Vitals",
-    "__version__",
-]
+    from driftloop.schemas.decisions import (
+        Command as Command,
+        CommandResult as CommandResult,
+        Drift as Drift,
+        Trigger as Trigger,
+    )
+    from driftloop.schemas.errors import (
+        ArtifactError as ArtifactError,
+        BrokerError as BrokerError,
+        DecodeError as DecodeError,
+        Error as Error,
+        IllegalTransition as IllegalTransition,
+        NoModelError as NoModelError,
+        SettingsError as SettingsError,
+        SpecError as SpecError,
+        StateError as StateError,
+        TopicError as TopicError,
+    )
+    from driftloop.schemas.events import (
+        DeadLetter as DeadLetter,
+        Label as Label,
+        LabelRequest as LabelRequest,
+        Outcome as Outcome,
+        Prediction as Prediction,
+    )
+    from driftloop.schemas.runs import TrainingRun as TrainingRun
+    from driftloop.schemas.serving import (
+        Manifest as Manifest,
+        ModelAck as ModelAck,
+        ModelUpdate as ModelUpdate,
+    )
+    from driftloop.schemas.vitals import Vitals as Vitals
+    from driftloop.streams.serve.client import ClientClosed as ClientClosed
+    from driftloop.streams.serve.delivery.outbox import Dropped as Dropped
+    from driftloop.streams.serve.hot.model import Swapped as Swapped
+    from driftloop.streams.serve.hot.requests import Failed as Failed, Served as Served
+    from driftloop.streams.serve.plain_values import InvalidEvent as InvalidEvent
 
 _HOMES = {
     "infra.api": ("Client", "HotModel"),
@@ -101,6 +81,7 @@ _HOMES = {
     "streams.serve.plain_values": ("InvalidEvent",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> object:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..models.registry.artifacts import ArtifactStore
-from ..models.registry.signing import load_verifier
 from ..schemas.errors import SettingsError
 from ..schemas.spec.model import Privacy
 from ..streams.serve import client as emitting
@@ -15,7 +13,7 @@ from ..streams.serve.hot import model as following
 from ..streams.serve.hot.swap import Store
 from .hash_key import find_hasher
 from .settings import Settings
-from .wiring import open_spill
+from .wiring import client_parts, follow_parts
 
 
 class Client(emitting.Client):
@@ -46,13 +44,8 @@ class Client(emitting.Client):
         settings = read_settings(
             bootstrap_servers=bootstrap_servers, topic_prefix=prefix, kafka=kafka, hash_key=hash_key
         )
-        super().__init__(
-            settings.connection(),
-            privacy=privacy,
-            hasher=find_hasher(settings),
-            on_drop=on_drop,
-            spill=open_spill(settings, spill_dir),
-        )
+        parts = client_parts(settings, find_hasher(settings), spill_dir)
+        super().__init__(**parts, privacy=privacy, on_drop=on_drop)
 
 
 class HotModel(following.HotModel):
@@ -97,26 +90,13 @@ class HotModel(following.HotModel):
             instance_id=server_id,
         )
         hasher = find_hasher(settings)
-        instance = settings.instance("serve")
         self._own_client = None
         if client is None:
-            client = self._own_client = emitting.Client(
-                settings.connection(), hasher=hasher, spill=open_spill(settings, spill_dir)
-            )
+            client = self._own_client = emitting.Client(**client_parts(settings, hasher, spill_dir))
         elif spill_dir is not None:
             raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
-        keys_dir = settings.keys_path()
-        super().__init__(
-            model,
-            connection=settings.connection(),
-            client=client,
-            store=ArtifactStore(settings.store_url()) if store is None or isinstance(store, str) else store,
-            verifier=lambda: load_verifier(keys_dir),
-            state_dir=settings.state_dir / "serve" / instance,
-            server_id=instance,
-            hasher=hasher,
-            on_swap=on_swap,
-        )
+        parts = follow_parts(settings, "serve", hasher, store=None if isinstance(store, str) else store)
+        super().__init__(model, client=client, on_swap=on_swap, **parts)
 
     def close(self) -> None:
         """Stops following, and closes the client when it is the model's own."""

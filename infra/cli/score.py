@@ -41,7 +41,7 @@ def score(
     """
     from ..bulk.requests import read_csv_questions, read_json_questions
     from ..bulk.scoring import Scorer
-    from ..http.server import open_models
+    from ..wiring import open_models
 
     with ExitStack() as stack:
         lines = _opened(stack, file)

@@ -10,80 +10,24 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
 
-from ...models.registry.artifacts import ArtifactStore
-from ...models.registry.signing import load_verifier
 from ...schemas.errors import SettingsError, SpecError
-from ...streams.serve.client import Client
-from ...streams.serve.hot.model import HotModel
 from ..control.specs import model_specs
-from ..hash_key import find_hasher
 from ..settings import Settings
-from ..wiring import open_spill
+from ..wiring import open_models
 from .app import Draining, create_app
 from .auth import Guard, check_exposure, find_tokens
 from .limits import MAX_CONNECTIONS, LimitedHttp
 
-__all__ = ["create_app", "open_models", "run_server"]
-
 log = logging.getLogger(__name__)
 
 _DRAIN_S = 3
-_LAST_EVENTS_S = 1.5
 _BACKLOG = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class OpenModels:
-    """Models that are followed, and the client that they emit through."""
-
-    models: tuple[HotModel, ...]
-    client: Client
-
-
-@contextmanager
-def open_models(settings: Settings, names: Iterable[str], role: str) -> Generator[OpenModels]:
-    """Follows the models as this instance of ``role``; closes all at the end.
-
-    Raises SettingsError, StateError.
-    """
-    connection = settings.connection()
-    hasher = find_hasher(settings, create=True)
-    instance = settings.instance(role)
-    keys_dir = settings.keys_path()
-    store = ArtifactStore(settings.store_url())
-    spill = open_spill(settings, settings.state_dir / role / instance / "spill")
-    client = Client(connection, hasher=hasher, spill=spill)
-    models: list[HotModel] = []
-    try:
-        for name in names:
-            models.append(
-                HotModel(
-                    name,
-                    connection=connection,
-                    client=client,
-                    store=store,
-                    verifier=lambda: load_verifier(keys_dir),
-                    state_dir=settings.state_dir / role / instance,
-                    server_id=instance,
-                    hasher=hasher,
-                )
-            )
-        yield OpenModels(tuple(models), client)
-    finally:
-        if models:
-            with ThreadPoolExecutor(len(models)) as closing:  # together: each may wait for its follower
-                list(closing.map(HotModel.close, models))
-        client.close(_LAST_EVENTS_S)
-        if client.stats.dropped:
-            log.warning("%d events were dropped since the start", client.stats.dropped)
 
 
 def published_models(settings: Settings) -> tuple[str, ...]:

@@ -18,16 +18,22 @@ ERRORS = {name for name in driftloop.__all__ if name.endswith("Error")} | {
 
 
 @pytest.mark.parametrize("name", driftloop.__all__)
-def test_every_name_of_the_front_door_opens(name: str) -> None:
+def test_every_name_of_the_public_api_can_be_loaded(name: str) -> None:
     assert getattr(driftloop, name) is not None
     assert name in dir(driftloop)
 
 
-def test_the_front_door_has_no_name_that_its_types_do_not_have() -> None:
+def test_type_checkers_see_the_public_names_where_they_are_loaded_from() -> None:
     tree = ast.parse((ROOT / "driftloop" / "__init__.py").read_text())
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
-    typed = {alias.name for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed | {"__version__"} == set(driftloop.__all__)
+    typed = {
+        (alias.name, alias.asname): node.module
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == {(name, name): f"driftloop.{home}" for name, home in driftloop._HOME_OF.items()}
+    assert set(driftloop.__all__) == {"__version__", *driftloop._HOME_OF}
 
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
