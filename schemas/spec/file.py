@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from ..errors import SpecError
 from .model import Deployment
@@ -52,7 +51,7 @@ def _parse(text: str, source: str) -> Deployment:
         raise SpecError(source, problems) from error
 
 
-def _problem(details: ErrorDetails) -> str:
+def _problem(details: Mapping[str, Any]) -> str:
     path = [str(part) for part in details["loc"] if part not in ("hgb", "river", "custom")]
     key = ".".join(path) or "the file"
     shown = repr(details["input"])
