@@ -23,12 +23,13 @@ import orjson
 from ...schemas.base import ClassValue
 from ...schemas.partition import partition_of
 from .batch_output import Effects, Work
-from .expiry import Eviction, Hands, all_deadlines, hands_of
+from .expiry import Eviction, all_deadlines
 from .matching import Matching
 from .reading.batch import Batch
 from .records import Group, Held, Match, group_of
 from .rules import Rules, is_same
-from .state.state import JoinState, Position, Store
+from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks
+from .state.state import JoinState, Store
 from .vitals.builder import Covered, Tally, vitals_messages
 
 
@@ -70,18 +71,16 @@ class Joiner:
         """Whether eviction waits for a flush."""
         return self._eviction.wants_flush
 
-    def process(self, batch: Batch, *, labels_floor_ms: int = 0, predictions_floor_ms: int = 0) -> Effects:
+    def process(self, batch: Batch, idle: Watermarks = NO_WATERMARKS) -> Effects:
         """What this batch emits.
 
-        ``…_floor_ms``: the topic was read to its end, and whatever it still gets will be appended after this;
-        its clock goes on although it is idle.
+        ``idle``: watermarks of topics that were read to their end; whatever they still get will be appended
+        after them, so they advance without a record.
         """
         work = Work(self.partition, self.rules, self.position.next_seq)
         work.accept(batch)
         position = self._apply(work, batch)
-        labels_ms = max(position.labels_ms, labels_floor_ms)
-        predictions_ms = max(position.predictions_ms, predictions_floor_ms)
-        position = self._eviction.run(work, position, (labels_ms, predictions_ms), self._oldest_ms)
+        position = self._eviction.run(work, position, position.watermarks(idle), self._oldest_ms)
         self._staged = position._replace(next_seq=work.next_seq)
         self._add_vitals(work, batch)
         return work.effects
@@ -112,16 +111,15 @@ class Joiner:
         be recalled.
         """
         position = self.position if self.position.newest_ms else start
-        since_ms = position.recall_from_ms or max(1, position.newest_ms - self.rules.join.clock_skew)
-        self._state.commit(position._replace(recall_from_ms=since_ms))
+        since_ms = position.replay_outcomes_from_ms or max(1, position.newest_ms - self.rules.join.clock_skew)
+        self._state.commit(position._replace(replay_outcomes_from_ms=since_ms))
         return since_ms
 
-    def replay(self, batch: Batch, hands: Hands) -> None:
-        """Applies records that were processed before. ``hands``: those of the position to be restored."""
+    def replay(self, batch: Batch, most: ExpiryWatermark) -> None:
+        """Apply records that were processed before. ``most``: expire no further than this."""
         work = Work(self.partition, self.rules, self.position.next_seq, replaying=True)
         position = self._apply(work, batch)
-        clocks_ms = position.labels_ms, position.predictions_ms
-        self._staged = self._eviction.run(work, position, clocks_ms, self._oldest_ms, most=hands)
+        self._staged = self._eviction.run(work, position, position.watermarks(), self._oldest_ms, most=most)
         self.commit()
 
     def recall(self, outcome: bytes, append_ms: int) -> int:
@@ -149,13 +147,10 @@ class Joiner:
         """Ends a restoration at the committed position: all that had been ended there is ended."""
         self.flush()
         # Ends that nobody was told of (of matched predictions) may have gone further than what was committed.
-        position = position._replace(
-            evicted_predictions=max(position.evicted_predictions, self.position.evicted_predictions),
-            evicted_labels=max(position.evicted_labels, self.position.evicted_labels),
-        )
-        while hands_of(self.position) != hands_of(position):
+        position = position.with_expired(position.expired.at_least(self.position.expired))
+        while self.position.expired != position.expired:
             work = Work(self.partition, self.rules, 0, replaying=True)
-            reached = self._eviction.end_listed(work, self.position, hands_of(position))
+            reached = self._eviction.expire_listed(work, self.position, position.expired)
             self._eviction.applied(None)
             self._state.commit(reached)
         self._state.commit(position)

@@ -15,15 +15,10 @@ from collections.abc import Iterable
 from ...schemas.spec.model import Join
 from .batch_output import Work
 from .records import Entry, Group, Held, KeptLabel, Pair, group_of
-from .state.state import LABEL_ENDS, PREDICTION_ENDS, Deadlines, JoinState, Position, bucket_of
+from .state.position import ExpiryWatermark, Position, Watermarks, bucket_of
+from .state.state import LABEL_ENDS, PREDICTION_ENDS, Deadlines, JoinState
 
 _EVICTIONS_PER_BATCH = 20_000  # keeps a batch well within the transaction's timeout
-
-Hands = tuple[int, int]  # the last bucket whose predictions have ended, and the last whose labels have
-
-
-def hands_of(position: Position) -> Hands:
-    return position.evicted_predictions, position.evicted_labels
 
 
 def all_deadlines(entries: Iterable[Entry], join: Join) -> list[Deadlines]:
@@ -58,6 +53,14 @@ def _end_of(held: Held, join: Join) -> int:
     return held.append_ms + join.horizon
 
 
+def _before_first(since_ms: int, join: Join) -> ExpiryWatermark:
+    """Return the buckets before the first in which what was appended since then can expire."""
+    return ExpiryWatermark(
+        bucket_of(since_ms + min(join.horizon, join.correction_window)) - 1,
+        bucket_of(since_ms + join.early_horizon) - 1,
+    )
+
+
 class Eviction:
     """Ends what a state holds. On failure: only staged changes were made; roll the state back."""
 
@@ -87,50 +90,50 @@ class Eviction:
         self,
         work: Work,
         position: Position,
-        clocks_ms: tuple[int, int],
+        watermarks: Watermarks,
         oldest_ms: int | None,
-        most: Hands | None = None,
+        most: ExpiryWatermark | None = None,
     ) -> Position:
-        """Ends what the clocks have passed; gives the position with its new hands.
+        """Expire what the watermarks have passed; return the position with its new expiry watermark.
 
-        ``clocks_ms``: of the labels and of the predictions. ``oldest_ms``: of the batch's records. ``most``:
-        go no further than these hands.
+        ``oldest_ms``: append time of the batch's oldest record. ``most``: expire no further than this.
         """
         join = work.rules.join
         self._staged_remainders.clear()  # those of a batch that was aborted
-        shortest = (min(join.horizon, join.correction_window), join.early_horizon)
-        done = hands_of(position)
-        ends_ms = min(clocks_ms), clocks_ms[1]
-        until = [0, 0]
-        for clock in (0, 1):
-            wanted = bucket_of(ends_ms[clock] - join.clock_skew) - 1
-            if most is not None:
-                wanted = min(wanted, most[clock])
-            # What came since the last flush is not listed yet, so the hands must not pass its first end.
-            for since_ms in (self._unlisted_ms, oldest_ms):
-                if since_ms is not None and wanted > (last := bucket_of(since_ms + shortest[clock]) - 1):
-                    wanted = last
-                    self.wants_flush = True
-            until[clock] = max(wanted, done[clock])
-        position = self.end_listed(work, position, (until[0], until[1]))
-        if oldest_ms is not None and any(
-            bucket_of(oldest_ms + shortest[clock]) <= hands_of(position)[clock] for clock in (0, 1)
-        ):
-            # Records that came after their end: from a topic that was read much later than the other.
-            for name, entry in self._state.staged():
-                self._end(work, name, group_of(entry), hands_of(position))
+        # A label can still come for a prediction until both topics are past its deadline.
+        until = ExpiryWatermark(
+            bucket_of(min(watermarks) - join.clock_skew) - 1,
+            bucket_of(watermarks.predictions_ms - join.clock_skew) - 1,
+        )
+        if most is not None:
+            until = until.at_most(most)
+        # What came since the last flush is not listed yet, so its first expiry must not be passed.
+        for since_ms in (self._unlisted_ms, oldest_ms):
+            if since_ms is not None and until != (listed := until.at_most(_before_first(since_ms, join))):
+                until = listed
+                self.wants_flush = True
+        position = self.expire_listed(work, position, until.at_least(position.expired))
+        if oldest_ms is not None:
+            before = _before_first(oldest_ms, join)
+            if before != before.at_least(position.expired):
+                # Records that came after they had expired: their topic was read much later than the other.
+                for name, entry in self._state.staged():
+                    self._expire(work, name, group_of(entry), position.expired)
         return position
 
-    def end_listed(self, work: Work, position: Position, until: Hands) -> Position:
-        """Ends what is listed up to these hands, or as much of it as one batch may take."""
-        done = hands_of(position)
-        names, predictions_hand = self._state.ending(PREDICTION_ENDS, done[0], until[0], _EVICTIONS_PER_BATCH)
-        more, labels_hand = self._state.ending(LABEL_ENDS, done[1], until[1], _EVICTIONS_PER_BATCH)
+    def expire_listed(self, work: Work, position: Position, until: ExpiryWatermark) -> Position:
+        """Expire what is listed up to ``until``, or as much of it as one batch may take."""
+        done = position.expired
+        names, predictions = self._state.ending(
+            PREDICTION_ENDS, done.predictions, until.predictions, _EVICTIONS_PER_BATCH
+        )
+        more, labels = self._state.ending(LABEL_ENDS, done.labels, until.labels, _EVICTIONS_PER_BATCH)
+        reached = ExpiryWatermark(predictions, labels)
         unlisted = [
             name
             for name, (prediction_ms, label_ms) in self._remainders.items()
-            if (prediction_ms is not None and bucket_of(prediction_ms) <= predictions_hand)
-            or (label_ms is not None and bucket_of(label_ms) <= labels_hand)
+            if (prediction_ms is not None and bucket_of(prediction_ms) <= predictions)
+            or (label_ms is not None and bucket_of(label_ms) <= labels)
         ]
         if names or more or unlisted:
             listed = dict.fromkeys((*names, *more, *unlisted))
@@ -138,21 +141,21 @@ class Eviction:
             for name in listed:
                 entry = self._state.get(name)
                 if entry is not None:
-                    self._end(work, name, group_of(entry), (predictions_hand, labels_hand))
-        return position._replace(evicted_predictions=predictions_hand, evicted_labels=labels_hand)
+                    self._expire(work, name, group_of(entry), reached)
+        return position.with_expired(reached)
 
-    def _end(self, work: Work, name: str, group: Group, hands: Hands) -> None:
+    def _expire(self, work: Work, name: str, group: Group, expired: ExpiryWatermark) -> None:
         """Removes what is over. What stays is staged again, and so listed again for what it waits for now."""
         join = work.rules.join
         predictions: list[Held] = []
         for held in group.predictions:
-            if bucket_of(_end_of(held, join)) > hands[0]:
+            if bucket_of(_end_of(held, join)) > expired.predictions:
                 predictions.append(held)
             elif held.match is None:
                 work.tally(held.track).counts["expired"] += 1
         labels: list[KeptLabel] = []
         for label in group.labels:
-            if bucket_of(label.append_ms + join.early_horizon) > hands[1]:
+            if bucket_of(label.append_ms + join.early_horizon) > expired.labels:
                 labels.append(label)
             elif not label.used:
                 work.refuse_label(label, "expired: no prediction that it belongs to came in time")

@@ -21,7 +21,8 @@ from .reading.batch import Batch, Records
 from .reading.events import PredictionEvent, ReadLabel, read_label
 from .records import MAX_PER_ID, Entry, Group, Held, KeptLabel, Match, Pair, Segments, Track, group_of
 from .rules import ModelRules, Ruling, answer_of, error_value, is_usable, judge
-from .state.state import JoinState, bucket_of
+from .state.position import bucket_of
+from .state.state import JoinState
 from .vitals.builder import Tally
 from .vitals.sketches import NAME_CHARS
 
@@ -320,7 +321,7 @@ class Matching:
 
     def _still_useful(self, work: Work, labels: tuple[KeptLabel, ...]) -> tuple[KeptLabel, ...]:
         """Without the used ones that no prediction to come can meet."""
-        early, until = work.rules.join.early_horizon, self._state.position.evicted_labels
+        early, until = work.rules.join.early_horizon, self._state.position.expired_labels
         return tuple(
             [label for label in labels if not (label.used and bucket_of(label.append_ms + early) <= until)]
         )

@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
@@ -43,15 +43,15 @@ from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
 from ..kafka.stop_deadline import stopping_within
 from .config import JoinStats, JoinTuning, RestoreStats
-from .flow_control import TopicsInStep
-from .idle import IdleTopics
-from .partition import INPUTS, AssignedPartition, offsets_of, position_of
+from .flow_control import FlowControl
+from .partition import AssignedPartition, offsets_of, position_of
 from .reading.batch import Batch, Records
 from .recovery.checkpointer import Checkpointer
 from .recovery.data_loss import GapCheck
 from .recovery.loading import PartitionOpener
 from .recovery.progress import JoinReports
 from .specs import SpecFollower
+from .state.position import INPUTS
 from .transactions import Transactions
 
 log = logging.getLogger(__name__)
@@ -148,8 +148,7 @@ class _JoinShell:
                 queued_max_messages_kbytes=16_384,
             )
         )
-        self._in_step = TopicsInStep(self._consumer, self._names, tuning, stats)
-        self._idle = IdleTopics(self._consumer, self._names)
+        self._flow = FlowControl(self._consumer, self._names, tuning, stats)
         self._consumer.subscribe(
             list(self._names.values()),
             on_assign=self._assigned,
@@ -161,7 +160,7 @@ class _JoinShell:
         while not stop.is_set():
             self._specs.poll()
             group_metadata = self._consumer.consumer_group_metadata()
-            batches = self._batches(self._in_step.pass_on(self._owned, self._fetch()))
+            batches = self._batches(self._flow.release(self._fetch()))
             if (now := time.monotonic()) - self._watched_at > _WATCH_S:
                 self._watched_at = now
                 for number in self._watch():
@@ -188,7 +187,7 @@ class _JoinShell:
         if epoch != self._epoch:
             for owned in self._owned.values():
                 if owned.restoring is None:
-                    self._seek(owned)
+                    self._flow.rewind(owned.number, owned.joiner.position)
             return {}
         fetched: dict[int, dict[Topic, list[Message]]] = {}
         place, add = None, list[Message]().append
@@ -203,7 +202,7 @@ class _JoinShell:
                 continue
             topic, number = self._topics[here[0] or ""], here[1] or 0
             if error.code() == _EOF:
-                self._owned[number].saw_end(topic, message.offset() or 0)
+                self._flow.saw_end(number, topic, message.offset() or 0)
             else:
                 self._fetch_failed(message, error)
         return fetched
@@ -229,7 +228,10 @@ class _JoinShell:
     def _join(self, batches: Mapping[int, Batch], group_metadata: object) -> None:
         self._observe("read")
         effects = [
-            (number, self._owned[number].process(batch, self._specs.rules))
+            (
+                number,
+                self._owned[number].process(batch, self._specs.rules, self._flow.idle_watermarks(number)),
+            )
             for number, batch in batches.items()
         ]
         self._observe("processed")
@@ -264,18 +266,9 @@ class _JoinShell:
         if self._aborts_in_a_row >= _MAX_ABORTS:
             raise BrokerError(f"{_MAX_ABORTS} transactions in a row were aborted, the last one: {reason}")
         for number in batches:
-            self._owned[number].joiner.rollback()
-            self._seek(self._owned[number])
-
-    def _seek(self, owned: AssignedPartition) -> None:
-        self._in_step.forget(owned)
-        for topic, name in self._names.items():
-            place = TopicPartition(name, owned.number, owned.next_offset(topic))
-            try:
-                self._consumer.seek(place)
-            except KafkaException as error:  # the partition is ours no more, or the consumer was fenced
-                where = f"{name}[{owned.number}] cannot be read again from offset {place.offset}"
-                raise BrokerError(f"{where}: {error.args[0]}") from error
+            joiner = self._owned[number].joiner
+            joiner.rollback()
+            self._flow.rewind(number, joiner.position)
 
     # Partitions come and go; these run inside a fetch
 
@@ -300,8 +293,9 @@ class _JoinShell:
         for number in numbers:
             owned, target = self._opener.open(number, positions[number])
             self._owned[number] = owned
-            for topic, offset in zip(INPUTS, target[:2], strict=True):
-                places.append(TopicPartition(self._names[topic], number, offset))
+            self._flow.assign(number, target)
+            for topic in INPUTS:
+                places.append(TopicPartition(self._names[topic], number, target.next_offset(topic)))
             if owned.restoring is not None:
                 waiting += places[-2:]
             else:
@@ -315,23 +309,21 @@ class _JoinShell:
         for owned in self._owned.values():
             owned.close()
         self._owned.clear()
+        self._flow.revoke()
         self._stats.partitions = 0
         if self._checkpointer is not None:
             self._checkpointer.forget()
 
     # Upkeep
 
-    def _watch(self) -> list[int]:
-        """Notes where things stand; gives the partitions where a topic is idle while time has gone on."""
-        live = [owned for owned in self._owned.values() if owned.restoring is None]
-        self._stats.lag = sum(
-            max(0, self._in_step.known_end(owned.number, topic) - owned.next_offset(topic))
-            for owned in live
-            for topic in INPUTS
-            if owned.end(topic) is None
-        )
+    def _watch(self) -> set[int]:
+        """Note where things stand; return the partitions where a topic is idle while time has gone on."""
+        live = {
+            number: owned.joiner.position for number, owned in self._owned.items() if owned.restoring is None
+        }
+        self._stats.lag = self._flow.lag(live)
         self._stats.restoring = len(self._owned) - len(live)
-        return self._idle.note(live)
+        return self._flow.advance_idle(live)
 
     def _restore_some(self) -> None:
         """Goes on restoring for a moment; what is restored begins to process."""

@@ -176,7 +176,7 @@ def test_the_joiner_goes_on_after_any_records_and_accounts_for_each(
         predictions.append(written(prediction("odd", model="late") | {"features": {"x": value}}))
     of_predictions, of_labels = columns(predictions), columns(labels)
     batch = world.reader.read(of_predictions, of_labels)
-    effects = world.joiner.process(batch, predictions_floor_ms=0, labels_floor_ms=0)
+    effects = world.joiner.process(batch)
     for refused in effects.refused:
         letter = DeadLetter.decode(refused.letter(refused.topic.name))
         sent = predictions if refused.topic is PREDICTIONS else labels
@@ -202,7 +202,7 @@ def test_an_outcome_of_numbers_of_any_size_can_be_read_and_written_again(number:
     world = World(rules_of(Join(), late=ModelSpec()))
     world.reader = Reader(0, 1)
     batch = world.reader.read(columns([value]), columns([label]))
-    effects = world.joiner.process(batch, predictions_floor_ms=0, labels_floor_ms=0)
+    effects = world.joiner.process(batch)
     assert len(effects.outcomes) + len(effects.refused) == 1
     for _, outcome in effects.outcomes:
         assert Outcome.decode(outcome).encode()

@@ -24,7 +24,7 @@ from ....models.registry.artifacts import without_secrets
 from ....schemas.errors import Error
 from ..config import CheckpointStats, JoinStats
 from ..partition import AssignedPartition
-from ..state.state import Position
+from ..state.position import Position
 from ..state.store import Origin
 from .background import in_background
 from .checkpoints import Cancelled, CheckpointStore, Published

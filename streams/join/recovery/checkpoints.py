@@ -32,7 +32,7 @@ from ....models.registry.artifacts import secrets_of, without_secrets
 from ....models.registry.whole_file import whole_file
 from ....schemas.base import Sha256, first_reason
 from ....schemas.errors import Error, SettingsError
-from ..state.state import Position
+from ..state.position import Position
 from ..state.store import Origin
 
 log = logging.getLogger(__name__)

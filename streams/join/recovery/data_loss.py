@@ -14,7 +14,7 @@ from ....schemas.topics import Topic
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets
 from ..config import JoinStats
-from ..partition import INPUTS
+from ..state.position import INPUTS
 from .progress import JoinReports
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from ..core import Joiner
 from ..partition import AssignedPartition
 from ..reading.batch import Reader
 from ..specs import SpecFollower
-from ..state.state import Position
+from ..state.position import Offsets, Position
 from ..state.store import Origin, RocksStore, shared_cache
 from .background import in_background
 from .checkpoints import Checkpoint, CheckpointStore
@@ -136,7 +136,7 @@ class PartitionOpener:
         """Exchanges the partition's state for that of the newest checkpoint that is of use."""
         if self._checkpoints is None:
             return False
-        begins = self._begin(PREDICTIONS, owned.number), self._begin(LABELS, owned.number)
+        begins = Offsets(self._begin(PREDICTIONS, owned.number), self._begin(LABELS, owned.number))
         search = CheckpointSearch(
             self._checkpoints, owned.store.origin, at_least=at_least, begins=begins, target=target
         )

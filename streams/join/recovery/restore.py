@@ -25,10 +25,9 @@ from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
 from ..config import RestoreStats
 from ..core import Joiner
-from ..expiry import hands_of
 from ..reading.batch import STAGE, Reader, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of
-from ..state.state import Position
+from ..state.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class Restoration:
     def local_state_fits(self) -> bool:
         """Whether what is on disk can be gone on from."""
         position, target = self._joiner.position, self._target
-        if position.newest_ms == 0 and position.recall_from_ms == 0:
+        if position.newest_ms == 0 and position.replay_outcomes_from_ms == 0:
             return False
         behind = position.predictions <= target.predictions and position.labels <= target.labels
         return behind and (
@@ -83,13 +82,13 @@ class Restoration:
         return Position(
             predictions=min(self._target.predictions, self._at(PREDICTIONS, first_ms)),
             labels=min(self._target.labels, self._at(LABELS, first_ms)),
-            recall_from_ms=max(1, since_ms),
+            replay_outcomes_from_ms=max(1, since_ms),
         )
 
     def steps(self, start: Position) -> Generator[int, None, None]:
         """Restores; yields how many records each step took. Raises BrokerError if the log cannot be read."""
         joiner, target = self._joiner, self._target
-        if joiner.position[:2] == target[:2] and not joiner.position.recall_from_ms:
+        if joiner.position.offsets == target.offsets and not joiner.position.replay_outcomes_from_ms:
             joiner.resume(target)
             return
         recall_ms = joiner.restore(start)
@@ -141,7 +140,7 @@ class Restoration:
                 skip_labels=refused[LABELS.name],
             )
             before = self.gap()
-            joiner.replay(batch, hands_of(target))
+            joiner.replay(batch, target.expired)
             self._stats.done += before - self.gap()
             self._stats.records += len(chunk)
             self._write_behind()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..state.state import Position
+from ..state.position import Offsets, Position
 from ..state.store import Origin
 from .checkpoints import Cancelled, Checkpoint, CheckpointError, CheckpointStore
 
@@ -23,7 +23,7 @@ class CheckpointSearch:
         origin: Origin,
         *,
         at_least: int,
-        begins: tuple[int, int],
+        begins: Offsets,
         target: Position,
     ) -> None:
         """``at_least``: records of both topics that it must have passed, or it is of no advantage.
@@ -74,9 +74,9 @@ class CheckpointSearch:
             raise CheckpointError("it was made of other topics or by another layout")
         at, target, begins = checkpoint.stands_at, self._target, self._begins
         if at.predictions > target.predictions or at.labels > target.labels:
-            raise CheckpointError(f"it stands at {at[:2]}, beyond the committed offsets {target[:2]}")
-        if at.predictions < begins[0] or at.labels < begins[1]:
-            raise CheckpointError(f"it stands at {at[:2]}, and the log begins at {begins} by now")
+            raise CheckpointError(f"it stands at {at.offsets}, beyond the committed {target.offsets}")
+        if at.predictions < begins.predictions or at.labels < begins.labels:
+            raise CheckpointError(f"it stands at {at.offsets}, but the log now begins at {begins}")
 
     def _skipped(self, which: str, error: Exception) -> None:
         partition = self._origin.partition

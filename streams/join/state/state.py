@@ -16,49 +16,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import orjson
 
 from ..records import Entry, decode_entry, encode_entry
+from .position import BUCKET_MS, Position, bucket_of
 
 ENTRY_PREFIX = b"e"
 PREDICTION_ENDS = b"P"
 LABEL_ENDS = b"L"
 _POSITION_KEY = b"m"
-_BUCKET_MS = 1000
 _LIST_MAX = 5_000  # ids per expiry list: one is the least that an eviction reads
 _U64 = struct.Struct(">Q")
 LAYOUT = 2  # of keys and values below; another number on disk means: discard and restore from the log
-
-
-class Position(NamedTuple):
-    """Where in the log a state stands, and what else its future depends on.
-
-    ``predictions`` and ``labels``: the next offsets. ``next_seq``: of the outcomes partition.
-    ``predictions_ms`` and ``labels_ms``: the newest append time of each. ``evicted_…``: up to which
-    bucket everything that ended has been evicted and announced. ``recall_from_ms``: a
-    restoration is under way, and outcomes appended since then are not recalled yet; 0: none is.
-    """
-
-    predictions: int = 0
-    labels: int = 0
-    next_seq: int = 0
-    predictions_ms: int = 0
-    labels_ms: int = 0
-    evicted_predictions: int = 0
-    evicted_labels: int = 0
-    recall_from_ms: int = 0
-
-    @property
-    def newest_ms(self) -> int:
-        return max(self.predictions_ms, self.labels_ms)
-
-    @property
-    def read_ms(self) -> int:
-        """Append time up to which both topics were read; where one is idle, up to which ends were carried."""
-        carried_ms = _BUCKET_MS * min(self.evicted_predictions, self.evicted_labels)
-        return max(min(self.predictions_ms, self.labels_ms), carried_ms)
 
 
 class Store(Protocol):
@@ -107,11 +78,6 @@ class MemoryStore:
 
 # When an entry's first prediction and its first unused label end, in ms; None: it has none.
 Deadlines = tuple[int | None, int | None]
-
-
-def bucket_of(deadline_ms: int) -> int:
-    """The bucket that is over once a clock has passed ``deadline_ms``."""
-    return deadline_ms // _BUCKET_MS + 1
 
 
 class JoinState:
@@ -244,7 +210,7 @@ class JoinState:
             changed, self._deadlines(changed.values()), strict=True
         ):
             if predictions_end is not None:
-                bucket = predictions_end // _BUCKET_MS + 1
+                bucket = predictions_end // BUCKET_MS + 1
                 if bucket in prediction_ends:
                     prediction_ends[bucket].append(name)
                 else:
@@ -262,8 +228,8 @@ class JoinState:
         over = [
             (kind + _U64.pack(0), kind + _U64.pack(evicted + 1))
             for kind, evicted in (
-                (PREDICTION_ENDS, self.position.evicted_predictions),
-                (LABEL_ENDS, self.position.evicted_labels),
+                (PREDICTION_ENDS, self.position.expired_predictions),
+                (LABEL_ENDS, self.position.expired_labels),
             )
         ]
         self._store.write(puts, deletes, over)

@@ -18,10 +18,10 @@ from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.schemas.vitals import ModelVitals, Vitals
 from driftloop.streams.join.batch_output import Effects
 from driftloop.streams.join.core import Joiner
-from driftloop.streams.join.expiry import hands_of
 from driftloop.streams.join.reading.batch import Reader, Records
 from driftloop.streams.join.rules import ModelRules, Rules
-from driftloop.streams.join.state.state import MemoryStore, Position
+from driftloop.streams.join.state.position import Position, Watermarks
+from driftloop.streams.join.state.state import MemoryStore
 
 SOURCES = ("expert", "system", "user")
 
@@ -110,8 +110,7 @@ class World:
         labels_done = at.labels + len(next_labels) == len(self.labels)
         return self.joiner.process(
             self.reader.read(next_predictions, next_labels),
-            predictions_floor_ms=self.now_ms if predictions_done else 0,
-            labels_floor_ms=self.now_ms if labels_done else 0,
+            Watermarks(self.now_ms if predictions_done else 0, self.now_ms if labels_done else 0),
         )
 
     def batch(self, predictions: int = 1_000_000, labels: int = 1_000_000, *, commits: bool = True) -> None:
@@ -157,7 +156,7 @@ class World:
                 skip_predictions={offset for topic, offset in refused if topic == "predictions"},
                 skip_labels={offset for topic, offset in refused if topic == "labels"},
             )
-            self.joiner.replay(batch, hands_of(target))
+            self.joiner.replay(batch, target.expired)
             done += 1
             if done == dies_after:
                 self.joiner.flush()

@@ -20,11 +20,12 @@ from driftloop.streams.join.recovery.checkpoints import (
     Published,
 )
 from driftloop.streams.join.recovery.search import CheckpointSearch
-from driftloop.streams.join.state.state import Position
+from driftloop.streams.join.state.position import Offsets, Position
 from driftloop.streams.join.state.store import Origin, RocksStore, StoreTuning, shared_cache
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
 ORIGIN = Origin("cluster", "predictions-id", "labels-id", 3, 4)
+BEGINNING = Offsets(0, 0)
 
 
 def at(predictions: int, labels: int = 0) -> Position:
@@ -58,10 +59,10 @@ class Desk:
             folder, origin, position, self.known, self.cancel, written_ms=self.made
         )
 
-    def search(self, *, target: Position, begins: tuple[int, int] = (0, 0)) -> CheckpointSearch:
+    def search(self, *, target: Position, begins: Offsets = BEGINNING) -> CheckpointSearch:
         return CheckpointSearch(self.checkpoints, ORIGIN, at_least=0, begins=begins, target=target)
 
-    def found(self, target: Position, begins: tuple[int, int] = (0, 0)) -> list[int]:
+    def found(self, target: Position, begins: Offsets = BEGINNING) -> list[int]:
         """Where the checkpoints stand that can be used, in the order in which they would be."""
         search, found = self.search(target=target, begins=begins), list[int]()
         while checkpoint := search.next(self.folder / "incoming", self.cancel):
@@ -132,8 +133,8 @@ def test_damaged_foreign_and_too_new_ones_are_skipped_loudly_and_the_next_one_is
 
 def test_a_checkpoint_from_before_the_logs_beginning_or_of_another_format_is_not_used(desk: Desk) -> None:
     desk.publish(at(10, labels=5))
-    assert desk.found(target=at(20, labels=9), begins=(0, 6)) == []
-    assert desk.found(target=at(20, labels=9), begins=(10, 5)) == [10]
+    assert desk.found(target=at(20, labels=9), begins=Offsets(0, 6)) == []
+    assert desk.found(target=at(20, labels=9), begins=Offsets(10, 5)) == [10]
     (name,) = desk.manifests()
     told = orjson.loads(name.read_bytes()) | {"format": FORMAT + 1}
     data = orjson.dumps(told)

@@ -12,7 +12,8 @@ from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.reading.batch import Reader
 from driftloop.streams.join.recovery.restore import Restoration
 from driftloop.streams.join.rules import Rules
-from driftloop.streams.join.state.state import MemoryStore, Position
+from driftloop.streams.join.state.position import Position
+from driftloop.streams.join.state.state import MemoryStore
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.ranges import LogOffsets
 
@@ -45,13 +46,13 @@ def test_what_waits_for_the_topic_behind_is_read_again(behind_ms: int) -> None:
         # and a matched prediction for corrections within its window, which begins a horizon later at most.
         assert at.labels <= oldest_ms - JOIN.early_horizon
         assert at.predictions <= oldest_ms - JOIN.horizon - JOIN.correction_window
-        assert 0 < at.recall_from_ms <= oldest_ms - JOIN.correction_window
+        assert 0 < at.replay_outcomes_from_ms <= oldest_ms - JOIN.correction_window
 
 
 def test_an_idle_topic_does_not_send_the_restoration_back_to_its_last_record() -> None:
     carried = 990_000 // 1000
     target = Position(
         FAR, FAR, predictions_ms=1_000, labels_ms=1_000_000,
-        evicted_predictions=carried, evicted_labels=carried,
+        expired_predictions=carried, expired_labels=carried,
     )  # fmt: skip
     assert start(target).labels > 800_000
