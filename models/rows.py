@@ -1,4 +1,4 @@
-"""Labelled rows: what an outcome teaches.
+"""Labelled rows: what a model can learn from an outcome.
 
 A request is one row, however many versions answered it and however often its label was corrected: shadows
 are left out (the champion's outcome has the same features and label), the newest revision counts.
@@ -18,7 +18,7 @@ LabelValue = str | float
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """One row to learn from or to judge by. ``seq`` and ``partition`` say where in outcomes it came from."""
+    """One row to train or to evaluate on. ``seq`` and ``partition`` say where in outcomes it came from."""
 
     prediction_id: str
     ts: int
@@ -36,10 +36,10 @@ def rows_from_outcomes(
 ) -> list[LabelledRow]:
     """Rows of one outcomes partition, in the order in which each request was first seen.
 
-    ``classes``: the champion's, for a spec that declares none; they give a "wrong" its meaning when binary.
+    ``classes``: the champion's, for a spec that declares none; of two, a "wrong" says which is right.
 
-    Left out: shadows, labels that are no class of the spec or no number, and verdicts that do not tell the
-    truth ("wrong" with more than two classes). Raises DecodeError for bytes that are not an outcome.
+    Left out: shadows, labels that are no class of the spec or no number, and feedback that does not tell
+    the truth ("wrong" with more than two classes). Raises DecodeError for bytes that are not an outcome.
     """
     newest: dict[str, tuple[int, LabelledRow | None]] = {}
     for value in values:

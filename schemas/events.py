@@ -38,12 +38,12 @@ class Prediction(Event):
 
 
 class Label(Event):
-    """What turned out to be true of a prediction, or a verdict on it."""
+    """What turned out to be true of a prediction, or feedback on it."""
 
     prediction_id: PredictionId
     ts: TimestampMs
     label: ClassValue | None = Field(default=None, description="ground truth: a class or a number")
-    correct: bool | None = Field(default=None, description="a verdict on the champion's answer")
+    correct: bool | None = Field(default=None, description="feedback on the champion's answer")
     source: str = Field(default="system", max_length=MAX_SOURCE_CHARS)
     annotator: str | None = Field(default=None, max_length=MAX_ANNOTATOR_CHARS)
 
@@ -117,7 +117,7 @@ class DeadLetterMark(Event):
 
 
 class LabelRequest(Event):
-    """Please label these: the policy asks where a label would teach most."""
+    """Please label these: the policy asks where a label would help most."""
 
     request_id: str
     model: ModelName

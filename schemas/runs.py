@@ -15,7 +15,7 @@ TERMINAL: frozenset[RunStatus] = frozenset({"promoted", "rejected", "failed", "s
 
 
 class Lineage(Event):
-    """Which rows taught and judged the candidate."""
+    """Which rows the candidate was trained and evaluated on."""
 
     partitions: dict[str, tuple[int, int]] = Field(description="outcomes partition → first and last seq used")
     rows: int
@@ -34,7 +34,7 @@ class Interval(Event):
     high: float
 
 
-class GateVerdict(Event):
+class GateResult(Event):
     """One gate of the experiment."""
 
     gate: str
@@ -80,7 +80,7 @@ class TrainingRun(Event):
     packages: dict[str, str] | None = None
     lineage: Lineage | None = None
     metrics: dict[str, Interval] | None = None
-    gates: tuple[GateVerdict, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     timings_ms: dict[str, float] | None = None
     artifact_sha256: Sha256 | None = None
     manifest_sha256: Sha256 | None = None

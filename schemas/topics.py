@@ -53,7 +53,7 @@ LABELS = Topic(
     "feedback sources",
     "Label",
     retention_ms=14 * DAY_MS,
-    holds="ground truth and verdicts",
+    holds="ground truth and feedback",
 )
 OUTCOMES = Topic(
     "outcomes",

@@ -1,8 +1,8 @@
-"""Candidates: every learner of the spec, taught the rows after the change alone or mixed with older ones.
+"""Candidates: every learner of the spec, trained on the rows after the change alone or mixed with older ones.
 
-After a sudden change the old rows teach the wrong thing; after a mild one they are most of what there is to
-learn from. The validation rows choose (Brier's score, or the mean error of numbers): they are few, so a
-proper score, which uses every probability, tells candidates apart where counting errors would not.
+After a sudden change the old rows are wrong; after a mild one they are most of what there is to learn from.
+The validation rows choose (Brier's score, or the mean error of numbers): they are few, so a proper score,
+which uses every probability, tells candidates apart where counting errors would not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from ..formats.learners import make_learner
 from ..formats.loaders import load
 from ..rows import LabelledRow
 from .paired_errors import errors_of, squared_errors
-from .split import Split
+from .split import RowSplit
 
 Mix = Literal["after", "mix"]
+Rows = tuple[LabelledRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A learner and the rows it is taught: those ``after`` the change, or a ``mix`` with older ones."""
+    """A learner and the rows it is trained on: those ``after`` the change, or a ``mix`` with older ones."""
 
     learner: LearnerSpec
     mix: Mix
@@ -51,7 +52,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class Fitter:
     """Fits candidates to rows: the spec's task, the columns and classes all candidates share, the seed."""
 
     spec: ModelSpec
@@ -60,7 +61,7 @@ class Teacher:
     seed: int
 
     def fit(self, learner: LearnerSpec, rows: Sequence[LabelledRow]) -> Fitted:
-        """Raises LearningError when these rows cannot teach this learner."""
+        """Raises LearningError when this learner cannot learn from these rows."""
         if not rows:
             raise LearningError("there are no rows to learn from")
         if not self.features:
@@ -75,17 +76,17 @@ class Teacher:
         )
 
 
-def choose(teacher: Teacher, parts: Split) -> Choice:
+def choose(fitter: Fitter, parts: RowSplit) -> Choice:
     """Raises LearningError, naming every candidate's reason, when none can learn."""
-    candidates = [Candidate(learner, "after") for learner in teacher.spec.learner]
+    candidates = [Candidate(learner, "after") for learner in fitter.spec.learner]
     if parts.older:
-        candidates += [Candidate(learner, "mix") for learner in teacher.spec.learner]
+        candidates += [Candidate(learner, "mix") for learner in fitter.spec.learner]
     scores: dict[int, float] = {}
     reasons: list[str] = []
     if len(candidates) > 1:
         for place, candidate in enumerate(candidates):
             try:
-                scores[place] = _score(teacher, candidate, parts)
+                scores[place] = _score(fitter, candidate, parts)
             except LearningError as error:
                 reasons.append(f"{candidate.name}: {error}")
     else:
@@ -94,7 +95,7 @@ def choose(teacher: Teacher, parts: Split) -> Choice:
     for place in by_score:
         candidate = candidates[place]
         try:
-            fitted = teacher.fit(candidate.learner, _taught(candidate, parts, parts.teach))
+            fitted = fitter.fit(candidate.learner, _training_rows(candidate, parts, parts.training))
         except LearningError as error:
             reasons.append(f"{candidate.name}: {error}")
             continue
@@ -105,16 +106,16 @@ def choose(teacher: Teacher, parts: Split) -> Choice:
     raise LearningError("; ".join(dict.fromkeys(reasons)))
 
 
-def _score(teacher: Teacher, candidate: Candidate, parts: Split) -> float:
+def _score(fitter: Fitter, candidate: Candidate, parts: RowSplit) -> float:
     """Mean loss on the validation rows of a model that has not seen them; smaller is better."""
-    fitted = teacher.fit(candidate.learner, _taught(candidate, parts, parts.train()))
+    fitted = fitter.fit(candidate.learner, _training_rows(candidate, parts, parts.before_validation()))
     rows = parts.validation()
     answers = load(fitted, fitted.data).predict([row.features for row in rows])
     labels = [row.label for row in rows]
-    if teacher.spec.task == "classification":
+    if fitter.spec.task == "classification":
         return float(squared_errors(answers, labels).mean())
     return float(errors_of("regression", [answer.prediction for answer in answers], labels).mean())
 
 
-def _taught(candidate: Candidate, parts: Split, teach: tuple[LabelledRow, ...]) -> tuple[LabelledRow, ...]:
-    return (*parts.older, *teach) if candidate.mix == "mix" else teach
+def _training_rows(candidate: Candidate, parts: RowSplit, after: Rows) -> Rows:
+    return (*parts.older, *after) if candidate.mix == "mix" else after

@@ -2,8 +2,8 @@
 
 1. Rows whose values are not of their feature's type are left out. 2. The newest rows are held out (split.py).
 3. The validation rows choose a candidate, which is fitted again on everything but the hold-out
-(candidates.py). 4. The hold-out is looked at once: candidate and champion answer it, and every gate gives its
-verdict (gates.py). With no champion, the constant answer is what must be beaten.
+(candidates.py). 4. The hold-out is used once: candidate and champion answer it, and every gate passes or
+fails (gates.py). With no champion, the constant answer is what must be beaten.
 
 A pure function of its input and the clock, and the clock only reaches timings and the latency gate.
 """
@@ -17,25 +17,25 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any
 
-from ...schemas.runs import GateVerdict, Interval, Lineage
+from ...schemas.runs import GateResult, Interval, Lineage
 from ...schemas.serving import Manifest, Reference, SelfTestRow
 from ...schemas.spec.model import ModelSpec
 from ..formats.features import FeatureEncoder, infer_features
 from ..formats.fitted import Fitted, LearningError
 from ..registry.self_test import build_self_test
 from ..rows import LabelledRow
-from .candidates import Teacher, choose
-from .hold_out import Hearing
-from .split import Split, lineage, split
+from .candidates import Fitter, choose
+from .hold_out import Evaluation
+from .split import RowSplit, lineage, split
 
-MIN_ROWS = 5  # to teach, and to judge: with fewer no test could ever say yes
+MIN_ROWS = 5  # to train on, and to evaluate on: with fewer no test could ever pass
 _PACKAGES = ("driftloop", "numpy", "scikit-learn", "onnx", "onnxruntime", "river", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentInput:
-    """``champion_saw``: ids of rows that taught the champion, ``champion_saw_until_ts``: rows up to then
-    may have; neither are held out. ``rows_before_change`` may be empty, rows may come in any order."""
+    """``champion_saw``: ids of rows the champion was trained on, ``champion_saw_until_ts``: rows up to then
+    may be; neither are held out. ``rows_before_change`` may be empty, rows may come in any order."""
 
     spec: ModelSpec
     rows_before_change: tuple[LabelledRow, ...]
@@ -48,7 +48,7 @@ class ExperimentInput:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentResult:
-    """``passed``: every gate did. The candidate and what goes with it are absent only when nothing was
+    """``passed``: every gate passed. The candidate and what goes with it are absent only when nothing was
     learned; ``why`` then says what was missing."""
 
     passed: bool
@@ -56,7 +56,7 @@ class ExperimentResult:
     candidate: Fitted | None = None
     lineage: Lineage | None = None
     metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    gates: tuple[GateVerdict, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     reference: Reference | None = None
     self_test: tuple[SelfTestRow, ...] = ()
     learner: str = ""
@@ -70,7 +70,7 @@ def run_experiment(
     clock_ns: Callable[[], int] = time.perf_counter_ns,
     on_trained: Callable[[], None] = lambda: None,
 ) -> ExperimentResult:
-    """``on_trained`` is called between training and judging, when there is something to judge.
+    """``on_trained`` is called between training and evaluation, when there is something to evaluate.
 
     Raises ArtifactError when the champion's artifact cannot be loaded, SpecError for a wrong spec.
     """
@@ -83,30 +83,32 @@ def run_experiment(
         champion_saw=given.champion_saw,
         champion_saw_until_ts=given.champion_saw_until_ts,
     )
-    if len(parts.teach) < MIN_ROWS or len(parts.holdout) < MIN_ROWS:
+    if len(parts.training) < MIN_ROWS or len(parts.holdout) < MIN_ROWS:
         return ExperimentResult(False, _too_few(given, parts))
     try:
-        choice = choose(_teacher(given, parts), parts)
+        choice = choose(_fitter(given, parts), parts)
     except LearningError as error:
         return ExperimentResult(False, f"nothing could be learned: {error}")
     trained = clock_ns()
     on_trained()
-    hearing = Hearing.of(given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns)
-    verdicts = hearing.verdicts()
-    judged = clock_ns()
+    evaluation = Evaluation.of(
+        given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns
+    )
+    gates = evaluation.gate_results()
+    evaluated = clock_ns()
     old_rows = len(parts.older) if choice.candidate.mix == "mix" else 0
     return ExperimentResult(
-        passed=all(verdict.passed for verdict in verdicts),
-        why=_why(verdicts, left_out=len(given.rows_after_change) - len(after)),
+        passed=all(gate.passed for gate in gates),
+        why=_why(gates, left_out=len(given.rows_after_change) - len(after)),
         candidate=choice.fitted,
         lineage=lineage(parts, old_rows=old_rows, validation_rows=choice.validation_rows),
-        metrics=hearing.metrics(),
-        gates=verdicts,
-        reference=hearing.reference(),
-        self_test=build_self_test(hearing.candidate, [row.features for row in parts.holdout]),
+        metrics=evaluation.metrics(),
+        gates=gates,
+        reference=evaluation.reference(),
+        self_test=build_self_test(evaluation.candidate, [row.features for row in parts.holdout]),
         learner=choice.candidate.learner.kind,
         parameters=choice.candidate.parameters() | {"validation": choice.validation},
-        timings_ms={"train": (trained - started) / 1e6, "judge": (judged - trained) / 1e6},
+        timings_ms={"train": (trained - started) / 1e6, "evaluate": (evaluated - trained) / 1e6},
     )
 
 
@@ -129,24 +131,22 @@ def _usable(given: ExperimentInput) -> tuple[list[LabelledRow], list[LabelledRow
     return before, [row for row in given.rows_after_change if accepts(row.features)]
 
 
-def _teacher(given: ExperimentInput, parts: Split) -> Teacher:
-    taught = (*parts.older, *parts.teach)
+def _fitter(given: ExperimentInput, parts: RowSplit) -> Fitter:
+    rows = (*parts.older, *parts.training)
     classes = None
     if given.spec.task == "classification":
-        classes = given.spec.classes or tuple(sorted({str(row.label) for row in taught}))
-    return Teacher(
-        given.spec, infer_features(given.spec, [row.features for row in taught]), classes, given.seed
-    )
+        classes = given.spec.classes or tuple(sorted({str(row.label) for row in rows}))
+    return Fitter(given.spec, infer_features(given.spec, [row.features for row in rows]), classes, given.seed)
 
 
-def _too_few(given: ExperimentInput, parts: Split) -> str:
+def _too_few(given: ExperimentInput, parts: RowSplit) -> str:
     return (
-        f"too few rows: {len(given.rows_after_change)} labelled after the change leave {len(parts.teach)} to "
-        f"teach and {len(parts.holdout)} to judge, and each needs {MIN_ROWS}"
+        f"too few rows: {len(given.rows_after_change)} labelled after the change leave {len(parts.training)} "
+        f"to train on and {len(parts.holdout)} to evaluate on, and each needs {MIN_ROWS}"
     )
 
 
-def _why(verdicts: tuple[GateVerdict, ...], *, left_out: int) -> str:
-    refusals = [f"{verdict.gate}: {verdict.reason}" for verdict in verdicts if not verdict.passed]
-    said = "refused by " + "; ".join(refusals) if refusals else f"better: {verdicts[0].reason}"
-    return f"{said}; {left_out} rows left out for values of the wrong type" if left_out else said
+def _why(gates: tuple[GateResult, ...], *, left_out: int) -> str:
+    failed = [f"{gate.gate}: {gate.reason}" for gate in gates if not gate.passed]
+    why = "refused by " + "; ".join(failed) if failed else f"better: {gates[0].reason}"
+    return f"{why}; {left_out} rows left out for values of the wrong type" if left_out else why

@@ -1,19 +1,20 @@
-"""The gates of promotion: each looks at one thing and gives a verdict with the numbers behind it.
+"""The gates of promotion: each checks one thing and returns a result with the numbers behind it.
 
-A promotion needs all of them; a refusal names those that said no. Thresholds are the spec's.
+A promotion needs all of them to pass; a refusal names those that failed. Thresholds are the spec's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ...schemas.errors import SpecError
-from ...schemas.runs import GateVerdict
+from ...schemas.runs import GateResult
 from ...schemas.spec.model import Cost, Fairness, LatencyGate, Significance
 from ..formats.fitted import Answer
-from .paired_errors import Floats, Judged, costs_of, squared_errors
+from .paired_errors import Floats, PairedErrors, costs_of, squared_errors
 from .statistics import block_bootstrap, holm, mcnemar
 
 _TINY = 1e-9  # floating point's share in a comparison of costs
@@ -21,34 +22,35 @@ _WORTH_COMPARING_MS = 1.0  # below it nobody waits for a model, and a ratio is n
 _SHOWN_SEGMENTS = 20
 
 
-def significance(rule: Significance, judged: Judged, *, cost: Cost | None, seed: int) -> GateVerdict:
+def significance(rule: Significance, paired: PairedErrors, *, cost: Cost | None, seed: int) -> GateResult:
     """Is the candidate better than the champion, beyond chance and by at least ``min_gain``?
 
     ``auto``: McNemar for classes, the block bootstrap of |y − ŷ| for numbers. ``bootstrap`` on classes: of
     the costs where there is a cost matrix, else of right and wrong. Raises SpecError for McNemar on numbers.
     """
-    if rule.test == "mcnemar" and judged.task == "regression":
+    if rule.test == "mcnemar" and paired.task == "regression":
         raise SpecError(
             "gates.significance.test",
             ('"mcnemar" compares right and wrong, a regression has neither: use "bootstrap"',),
         )
-    gains, scale = judged.gains, 1.0
-    if judged.task == "regression":
-        scale = float(judged.incumbent_errors.mean()) or 1.0
+    gains, scale = paired.gains, 1.0
+    if paired.task == "regression":
+        scale = float(paired.incumbent_errors.mean()) or 1.0
     if rule.test == "bootstrap" and cost is not None:
-        incumbent = costs_of(cost, judged.incumbent, judged.labels)
-        gains = incumbent - costs_of(cost, judged.candidate, judged.labels)
+        incumbent = costs_of(cost, paired.incumbent, paired.labels)
+        gains = incumbent - costs_of(cost, paired.candidate, paired.labels)
         scale = abs(float(incumbent.mean())) or 1.0
     gain = float(gains.mean()) / scale
-    if judged.task == "classification" and rule.test != "bootstrap":
-        wins, losses = _discordant(judged.gains)
-        p, how = mcnemar(wins, losses), f"alone right on {wins} rows, the champion on {losses} (McNemar)"
+    if paired.task == "classification" and rule.test != "bootstrap":
+        rows = _discordant(paired.gains)
+        p = mcnemar(rows.wins, rows.losses)
+        how = f"alone right on {rows.wins} rows, the champion on {rows.losses} (McNemar)"
     else:
         p, interval = block_bootstrap(gains, seed=seed)
         how = f"gain {interval.low / scale:+.4f} to {interval.high / scale:+.4f} (block bootstrap)"
     passed = p <= rule.alpha and gain > 0 and gain >= rule.min_gain
     asked = f"asked: p ≤ {rule.alpha:g} and a gain of at least {rule.min_gain:g}"
-    return GateVerdict(
+    return GateResult(
         gate="significance",
         passed=passed,
         reason=f"{how}; gain {gain:+.4f}, p = {p:.3g} ({asked})",
@@ -60,31 +62,30 @@ def significance(rule: Significance, judged: Judged, *, cost: Cost | None, seed:
 
 def baseline(
     rule: Significance,
-    judged: Judged,
+    paired: PairedErrors,
     answers: Sequence[Answer],
     shares: dict[str, float],
     *,
     seed: int,
-) -> GateVerdict:
+) -> GateResult:
     """With no champion: does it know more than the constant answer (majority class, or mean)?
 
     Classes: right more often than the majority class or, since of a rare class it may only know the odds,
     with better probabilities (Brier) than the class ``shares``. Two ways to pass, each held to half of alpha.
     """
-    gains = judged.gains
-    if judged.task == "regression":
-        p, _ = block_bootstrap(gains, seed=seed)
-        ways = {"error smaller than the mean's": p}
+    gains = paired.gains
+    if paired.task == "regression":
+        ways = {"error smaller than the mean's": block_bootstrap(gains, seed=seed).p}
     else:
         ways = {"right more often than the majority class": mcnemar(*_discordant(gains))}
         if all(answer.scores is not None for answer in answers):
             constant = Answer("", shares)
-            honest = squared_errors([constant] * len(judged.labels), judged.labels)
-            p, _ = block_bootstrap(honest - squared_errors(answers, judged.labels), seed=seed)
-            ways["probabilities better than the class shares"] = p
+            honest = squared_errors([constant] * len(paired.labels), paired.labels)
+            better = honest - squared_errors(answers, paired.labels)
+            ways["probabilities better than the class shares"] = block_bootstrap(better, seed=seed).p
     best = min(ways, key=ways.__getitem__)
     corrected = min(1.0, ways[best] * len(ways))
-    return GateVerdict(
+    return GateResult(
         gate="baseline",
         passed=corrected <= rule.alpha,
         reason=f"{best}: p = {corrected:.3g} (asked: p ≤ {rule.alpha:g})",
@@ -94,51 +95,56 @@ def baseline(
     )
 
 
-def fairness(rule: Fairness, judged: Judged, *, alpha: float, seed: int) -> GateVerdict:
+class _SegmentLoss(NamedTuple):
+    loss: float
+    segment: str
+    rows: int
+    p: float
+
+
+def fairness(rule: Fairness, paired: PairedErrors, *, alpha: float, seed: int) -> GateResult:
     """Does any segment lose by the change, though the whole may gain?
 
-    A segment is judged from ``min_rows`` on. It stops the candidate when its loss is above ``max_loss`` and
-    no accident: of twenty small segments one is 5 points down by chance more often than not, so the paired
+    A segment counts from ``min_rows`` on. It stops the candidate when its loss is above ``max_loss`` and
+    not by chance: of twenty small segments one is 5 points down by chance more often than not, so the paired
     test must say so too, corrected for the number of segments (Holm). The evidence lists the losses.
     """
-    losses: list[tuple[float, str, int, float]] = []
+    losses: list[_SegmentLoss] = []
     small = 0
-    for name, rows in _segments(judged.segments).items():
+    for name, rows in _segments(paired.segments).items():
         if len(rows) < rule.min_rows:
             small += 1
             continue
-        gains = judged.gains[rows]
-        scale = float(judged.incumbent_errors[rows].mean()) or 1.0 if judged.task == "regression" else 1.0
-        losses.append((-float(gains.mean()) / scale, name, len(rows), _p_of_loss(judged, gains, seed)))
-    losses.sort(key=lambda loss: (-loss[0], loss[1]))
-    corrected = holm([p for _, _, _, p in losses])
-    stopping = [
-        (loss, name, p)
-        for (loss, name, _, _), p in zip(losses, corrected, strict=True)
-        if loss > rule.max_loss and p <= alpha
-    ]
+        gains = paired.gains[rows]
+        scale = float(paired.incumbent_errors[rows].mean()) or 1.0 if paired.task == "regression" else 1.0
+        loss = -float(gains.mean()) / scale
+        losses.append(_SegmentLoss(loss, name, len(rows), _p_of_loss(paired, gains, seed)))
+    losses.sort(key=lambda one: (-one.loss, one.segment))
+    corrected = holm([one.p for one in losses])
+    losses = [one._replace(p=p) for one, p in zip(losses, corrected, strict=True)]
+    stopping = [one for one in losses if one.loss > rule.max_loss and one.p <= alpha]
     if stopping:
-        reason = "; ".join(f"{name} loses {loss:.4f} (p = {p:.3g})" for loss, name, p in stopping)
+        reason = "; ".join(f"{one.segment} loses {one.loss:.4f} (p = {one.p:.3g})" for one in stopping)
     elif losses:
-        reason = f"the worst of {len(losses)} segments, {losses[0][1]}, loses {losses[0][0]:+.4f}"
+        reason = f"the worst of {len(losses)} segments, {losses[0].segment}, loses {losses[0].loss:+.4f}"
     else:
         reason = f"no segment has {rule.min_rows} hold-out rows"
-    return GateVerdict(
+    return GateResult(
         gate="fairness",
         passed=not stopping,
-        reason=f"{reason} (allowed: {rule.max_loss:g}; {small} too small to judge)",
-        value=losses[0][0] if losses else None,
+        reason=f"{reason} (allowed: {rule.max_loss:g}; {small} too small to compare)",
+        value=losses[0].loss if losses else None,
         threshold=rule.max_loss,
         evidence={
             "segments": [
-                {"segment": name, "loss": loss, "rows": rows, "p": p}
-                for (loss, name, rows, _), p in zip(losses, corrected, strict=True)
-            ][:_SHOWN_SEGMENTS]
+                {"segment": one.segment, "loss": one.loss, "rows": one.rows, "p": one.p}
+                for one in losses[:_SHOWN_SEGMENTS]
+            ]
         },
     )
 
 
-def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None) -> GateVerdict:
+def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None) -> GateResult:
     """Is one row answered fast enough, with the loader that servers use? Milliseconds per request."""
     p95 = float(np.quantile(candidate_ms, 0.95))
     allowed, against = rule.max_p95_ms, ""
@@ -146,7 +152,7 @@ def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None)
         champion = float(np.quantile(champion_ms, 0.95))
         against = f", the champion's {champion:.3f} ms"
         allowed = min(allowed, max(champion * rule.max_ratio, _WORTH_COMPARING_MS))
-    return GateVerdict(
+    return GateResult(
         gate="latency",
         passed=p95 <= allowed,
         reason=f"p95 {p95:.3f} ms{against} (allowed: {allowed:.3f} ms)",
@@ -156,12 +162,12 @@ def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None)
     )
 
 
-def business_cost(rule: Cost, judged: Judged) -> GateVerdict:
+def business_cost(rule: Cost, paired: PairedErrors) -> GateResult:
     """Does a mean decision cost more than the champion's (or the cheapest constant answer's)?"""
-    candidate = float(costs_of(rule, judged.candidate, judged.labels).mean())
-    incumbent = float(costs_of(rule, judged.incumbent, judged.labels).mean())
+    candidate = float(costs_of(rule, paired.candidate, paired.labels).mean())
+    incumbent = float(costs_of(rule, paired.incumbent, paired.labels).mean())
     allowed = incumbent + abs(incumbent) * rule.max_increase
-    return GateVerdict(
+    return GateResult(
         gate="cost",
         passed=candidate <= allowed + _TINY,
         reason=f"mean cost {candidate:.4f}, before {incumbent:.4f} (allowed: {allowed:.4f})",
@@ -170,15 +176,22 @@ def business_cost(rule: Cost, judged: Judged) -> GateVerdict:
     )
 
 
-def _discordant(gains: Floats) -> tuple[int, int]:
-    return int(np.count_nonzero(gains > 0)), int(np.count_nonzero(gains < 0))
+class _Discordant(NamedTuple):
+    """Rows on which exactly one of the two is right: the candidate (``wins``) or the champion."""
+
+    wins: int
+    losses: int
 
 
-def _p_of_loss(judged: Judged, gains: Floats, seed: int) -> float:
-    if judged.task == "classification":
-        wins, losses = _discordant(gains)
-        return mcnemar(losses, wins)
-    return block_bootstrap(-gains, seed=seed)[0]
+def _discordant(gains: Floats) -> _Discordant:
+    return _Discordant(int(np.count_nonzero(gains > 0)), int(np.count_nonzero(gains < 0)))
+
+
+def _p_of_loss(paired: PairedErrors, gains: Floats, seed: int) -> float:
+    if paired.task == "classification":
+        rows = _discordant(gains)
+        return mcnemar(rows.losses, rows.wins)
+    return block_bootstrap(-gains, seed=seed).p
 
 
 def _segments(of_rows: Sequence[dict[str, str]]) -> dict[str, list[int]]:

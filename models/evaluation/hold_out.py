@@ -1,4 +1,4 @@
-"""The hearing: candidate and champion (or the constant answer) before the hold-out, once."""
+"""The evaluation of candidate and champion (or the constant answer) on the hold-out, done once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...schemas.runs import GateVerdict, Interval
+from ...schemas.runs import GateResult, Interval
 from ...schemas.serving import Manifest, Reference
 from ...schemas.spec.model import ModelSpec
 from ..formats.features import FeatureError, Row
 from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
 from ..formats.loaders import load
 from . import gates
-from .paired_errors import Floats, Judged, Prediction, costs_of, squared_errors
+from .paired_errors import Floats, PairedErrors, Prediction, costs_of, squared_errors
 from .profile import build_reference
-from .split import Split
+from .split import RowSplit
 from .statistics import block_bootstrap, wilson
 from .timing import time_single_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
-    """Everything that was said on the hold-out. ``incumbent``: "champion", or "baseline" without one."""
+class Evaluation:
+    """All answers to the hold-out and what follows. ``incumbent``: "champion", or "baseline" without one."""
 
     spec: ModelSpec
     seed: int
-    parts: Split
+    parts: RowSplit
     fitted: Fitted
     candidate: Predictor
     answers: tuple[Answer, ...]
-    judged: Judged
+    paired: PairedErrors
     incumbent: str
     shares: dict[str, float]
     candidate_ms: Floats
@@ -42,13 +42,13 @@ class Hearing:
     def of(
         cls,
         spec: ModelSpec,
-        parts: Split,
+        parts: RowSplit,
         fitted: Fitted,
         champion: tuple[Manifest, bytes] | None,
         *,
         seed: int,
         clock_ns: Callable[[], int],
-    ) -> Hearing:
+    ) -> Evaluation:
         """Raises ArtifactError when the champion's artifact cannot be loaded."""
         candidate = load(fitted, fitted.data)
         rows: list[Row] = [row.features for row in parts.holdout]
@@ -56,15 +56,15 @@ class Hearing:
         answers = candidate.predict(rows)
         shares: dict[str, float] = {}
         if champion is not None:
-            opponent = load(*champion)
-            incumbent = _answers(opponent, rows)
+            champion_model = load(*champion)
+            incumbent = _answers(champion_model, rows)
             answered = [row for row, answer in zip(rows, incumbent, strict=True) if answer is not None]
-            timed = time_single_rows([candidate, opponent], answered, clock_ns) if answered else None
+            timed = time_single_rows([candidate, champion_model], answered, clock_ns) if answered else None
             candidate_ms, champion_ms = timed or (*time_single_rows([candidate], rows, clock_ns), None)
         else:
-            taught = [row.label for row in parts.teach]
-            shares = _shares(taught) if spec.task == "classification" else {}
-            incumbent = [_constant(spec, taught, shares)] * len(rows)
+            labels_before = [row.label for row in parts.training]
+            shares = _shares(labels_before) if spec.task == "classification" else {}
+            incumbent = [_constant(spec, labels_before, shares)] * len(rows)
             candidate_ms, champion_ms = time_single_rows([candidate], rows, clock_ns)[0], None
         predictions = [answer.prediction for answer in answers]
         segments = [row.segments for row in parts.holdout]
@@ -75,65 +75,65 @@ class Hearing:
             fitted=fitted,
             candidate=candidate,
             answers=tuple(answers),
-            judged=Judged.of(spec.task, labels, segments, predictions, incumbent),
+            paired=PairedErrors.of(spec.task, labels, segments, predictions, incumbent),
             incumbent="baseline" if champion is None else "champion",
             shares=shares,
             candidate_ms=candidate_ms,
             champion_ms=champion_ms,
         )
 
-    def verdicts(self) -> tuple[GateVerdict, ...]:
-        """The first is the one that a promotion is about; all must pass."""
+    def gate_results(self) -> tuple[GateResult, ...]:
+        """One per gate: the first is what a promotion is about; all must pass."""
         rules = self.spec.gates
-        verdicts: list[GateVerdict] = []
+        results: list[GateResult] = []
         if self.incumbent == "champion":
             alpha = rules.significance.alpha
-            verdicts.append(
-                gates.significance(rules.significance, self.judged, cost=rules.cost, seed=self.seed)
+            results.append(
+                gates.significance(rules.significance, self.paired, cost=rules.cost, seed=self.seed)
             )
-            verdicts.append(gates.fairness(rules.fairness, self.judged, alpha=alpha, seed=self.seed))
+            results.append(gates.fairness(rules.fairness, self.paired, alpha=alpha, seed=self.seed))
         else:
-            verdicts.append(
-                gates.baseline(rules.significance, self.judged, self.answers, self.shares, seed=self.seed)
+            results.append(
+                gates.baseline(rules.significance, self.paired, self.answers, self.shares, seed=self.seed)
             )
-        verdicts.append(gates.latency(rules.latency, self.candidate_ms, self.champion_ms))
+        results.append(gates.latency(rules.latency, self.candidate_ms, self.champion_ms))
         if rules.cost is not None:
-            verdicts.append(gates.business_cost(rules.cost, self.judged))
-        return tuple(verdicts)
+            results.append(gates.business_cost(rules.cost, self.paired))
+        return tuple(results)
 
     def metrics(self) -> dict[str, Interval]:
         """On the hold-out, with 95 % intervals: for the candidate, for the incumbent, and the gain."""
-        judged = self.judged
-        metrics = {"gain": self._mean(judged.gains)}
+        paired = self.paired
+        metrics = {"gain": self._mean(paired.gains)}
         for name, errors, predictions in (
-            ("candidate", judged.candidate_errors, judged.candidate),
-            (self.incumbent, judged.incumbent_errors, judged.incumbent),
+            ("candidate", paired.candidate_errors, paired.candidate),
+            (self.incumbent, paired.incumbent_errors, paired.incumbent),
         ):
-            if judged.task == "classification":
+            if paired.task == "classification":
                 metrics[f"accuracy.{name}"] = wilson(int(np.count_nonzero(errors == 0)), len(errors))
             else:
                 metrics[f"mean_error.{name}"] = self._mean(errors)
             if self.spec.gates.cost is not None:
-                costs = costs_of(self.spec.gates.cost, predictions, judged.labels)
+                costs = costs_of(self.spec.gates.cost, predictions, paired.labels)
                 metrics[f"cost.{name}"] = self._mean(costs)
-        if judged.task == "classification":
-            metrics["brier.candidate"] = self._mean(squared_errors(self.answers, judged.labels))
+        if paired.task == "classification":
+            metrics["brier.candidate"] = self._mean(squared_errors(self.answers, paired.labels))
         return metrics
 
     def reference(self) -> Reference:
-        """What will be normal: features as after the change, errors as on the hold-out."""
+        """The profile of what will be normal: features as after the change, errors as on the hold-out."""
         return build_reference(
-            [row.features for row in (*self.parts.teach, *self.parts.holdout)],
+            [row.features for row in (*self.parts.training, *self.parts.holdout)],
             self.fitted.features,
-            task=self.judged.task,
-            holdout_predictions=self.judged.candidate,
-            holdout_labels=self.judged.labels,
-            holdout_segments=self.judged.segments,
+            task=self.paired.task,
+            holdout_predictions=self.paired.candidate,
+            holdout_labels=self.paired.labels,
+            holdout_segments=self.paired.segments,
             latency_p95_ms=float(np.quantile(self.candidate_ms, 0.95)),
         )
 
     def _mean(self, values: Floats) -> Interval:
-        return block_bootstrap(values, seed=self.seed)[1]
+        return block_bootstrap(values, seed=self.seed).interval
 
 
 def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""Two models side by side on the hold-out: what each got wrong, and what that cost."""
+"""Two models on the same rows: what each got wrong, and what that cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Prediction = str | float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class PairedErrors:
     """Errors per hold-out row, in time order: 0/1 for classes, |y − ŷ| for numbers.
 
     ``incumbent`` is the champion or, without one, the best constant answer; None is a request it failed.
@@ -39,7 +39,7 @@ class Judged:
         segments: Sequence[dict[str, str]],
         candidate: Sequence[Prediction],
         incumbent: Sequence[Prediction],
-    ) -> Judged:
+    ) -> PairedErrors:
         errors = [errors_of(task, predictions, labels) for predictions in (candidate, incumbent)]
         # A failed request is as bad as the worst answer anybody gave.
         worst = max((float(np.nanmax(of)) for of in errors if not np.isnan(of).all()), default=1.0)

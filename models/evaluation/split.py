@@ -1,7 +1,8 @@
-"""Which rows teach, which choose among candidates, and which judge.
+"""Split rows into those to train on, those that choose among candidates, and the hold-out.
 
-Time runs one way: rows are ordered by (ts, prediction_id), the newest judge, those just before choose, the
-older teach. A row newer than the first judge never teaches, and one that taught the champion never judges.
+Time runs one way: rows are ordered by (ts, prediction_id), the newest are held out, those just before choose,
+and the older ones train. A row newer than the first held-out one is never trained on, and one that the
+champion was trained on is never held out.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from ...schemas.runs import Lineage
 from ...schemas.spec.model import Window
 from ..rows import LabelledRow
 
-VALIDATION = 0.2  # share of the teaching rows, newest, that chooses among candidates
+VALIDATION = 0.2  # share of the training rows, newest, that chooses among candidates
 _SEPARATOR = b"\x1f"
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """All oldest first. ``older`` is from before the change, ``teach`` and ``holdout`` from after it."""
+class RowSplit:
+    """All oldest first. ``older`` is from before the change, ``training`` and ``holdout`` from after it."""
 
     older: tuple[LabelledRow, ...]
-    teach: tuple[LabelledRow, ...]
+    training: tuple[LabelledRow, ...]
     holdout: tuple[LabelledRow, ...]
 
     @property
     def validation_rows(self) -> int:
-        return math.ceil(len(self.teach) * VALIDATION)
+        return math.ceil(len(self.training) * VALIDATION)
 
-    def train(self) -> tuple[LabelledRow, ...]:
-        return self.teach[: len(self.teach) - self.validation_rows]
+    def before_validation(self) -> tuple[LabelledRow, ...]:
+        return self.training[: len(self.training) - self.validation_rows]
 
     def validation(self) -> tuple[LabelledRow, ...]:
-        return self.teach[len(self.teach) - self.validation_rows :]
+        return self.training[len(self.training) - self.validation_rows :]
 
 
 def split(
@@ -45,7 +46,7 @@ def split(
     *,
     champion_saw: frozenset[str] = frozenset(),
     champion_saw_until_ts: int | None = None,
-) -> Split:
+) -> RowSplit:
     """The newest ``window.holdout`` of the rows after the change that the champion never saw are held out."""
     ordered = sorted(after, key=_in_time)[-window.max_rows :]
     wanted = math.ceil(len(ordered) * window.holdout)
@@ -56,16 +57,16 @@ def split(
         and (champion_saw_until_ts is None or row.ts > champion_saw_until_ts)
     ]
     holdout = fresh[-wanted:] if wanted else []
-    teach = [row for row in ordered if _in_time(row) < _in_time(holdout[0])] if holdout else ordered
-    room = min(window.old_rows, window.max_rows - len(teach))
-    older = sorted(before, key=_in_time)[-room:] if room > 0 else []
-    return Split(tuple(older), tuple(teach), tuple(holdout))
+    training = [row for row in ordered if _in_time(row) < _in_time(holdout[0])] if holdout else ordered
+    old_rows = min(window.old_rows, window.max_rows - len(training))
+    older = sorted(before, key=_in_time)[-old_rows:] if old_rows > 0 else []
+    return RowSplit(tuple(older), tuple(training), tuple(holdout))
 
 
-def lineage(parts: Split, *, old_rows: int, validation_rows: int) -> Lineage:
-    """What taught and judged, by position in the log and by digest; ``old_rows`` older ones were used."""
+def lineage(parts: RowSplit, *, old_rows: int, validation_rows: int) -> Lineage:
+    """Which rows were used, by position in the log and by digest; ``old_rows`` of the older ones were."""
     older = parts.older[len(parts.older) - old_rows :]
-    used = (*older, *parts.teach, *parts.holdout)
+    used = (*older, *parts.training, *parts.holdout)
     spans: dict[str, tuple[int, int]] = {}
     for row in used:
         first, last = spans.get(str(row.partition), (row.seq, row.seq))
@@ -73,7 +74,7 @@ def lineage(parts: Split, *, old_rows: int, validation_rows: int) -> Lineage:
     return Lineage(
         partitions={partition: spans[partition] for partition in sorted(spans, key=int)},
         rows=len(used),
-        train_rows=len(older) + len(parts.teach) - validation_rows,
+        train_rows=len(older) + len(parts.training) - validation_rows,
         validation_rows=validation_rows,
         holdout_rows=len(parts.holdout),
         old_rows=old_rows,

@@ -1,4 +1,4 @@
-"""Paired statistics: two models judged on the same rows, and estimates with their intervals.
+"""Paired statistics: two models evaluated on the same rows, and estimates with their intervals.
 
 McNemar's test looks only at rows where exactly one of the two is right; it takes rows as independent. Rows
 that come in time are not quite: neighbours share weather, campaigns, outages. The block bootstrap resamples
@@ -9,6 +9,8 @@ neither can know is how the next week differs from the hold-out: follow-up stage
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ def mcnemar(only_candidate: int, only_champion: int) -> float:
     """One-sided mid-p value: how probable so many wins of the candidate are if both are equally good.
 
     ``only_candidate``: rows that it alone got right. The mid-p of the exact binomial test keeps its level
-    without being as timid (Fagerland, Lydersen & Laake 2013).
+    and refuses less often (Fagerland, Lydersen & Laake 2013).
     """
     discordant = only_candidate + only_champion
     if discordant == 0:
@@ -42,8 +44,15 @@ def _at_least(wins: int, games: int) -> float:
     return float(bdtrc(wins - 1, games, 0.5)) if wins <= games else 0.0
 
 
-def block_bootstrap(differences: Floats, *, seed: int) -> tuple[float, Interval]:
-    """One-sided p-value of a mean difference above 0, and the mean's percentile interval.
+class Bootstrap(NamedTuple):
+    """The one-sided p-value of a mean above 0, and the mean's percentile interval."""
+
+    p: float
+    interval: Interval
+
+
+def block_bootstrap(differences: Floats, *, seed: int) -> Bootstrap:
+    """Test whether the mean difference is above 0.
 
     ``differences`` in time order. Circular blocks of ⌈n^⅓⌉ rows (Politis & Romano 1992; the order of growth
     is Hall, Horowitz & Jing 1995). The p-value is of the differences shifted to a mean of 0.
@@ -52,7 +61,7 @@ def block_bootstrap(differences: Floats, *, seed: int) -> tuple[float, Interval]
     mean = float(differences.mean()) if count else 0.0
     if count < 2 or not np.any(differences != differences[0]):
         # No spread to resample. All rows on one side is then a sign test.
-        return (0.5**count if mean > 0 else 1.0), Interval(value=mean, low=mean, high=mean)
+        return Bootstrap(0.5**count if mean > 0 else 1.0, Interval(value=mean, low=mean, high=mean))
     length = math.ceil(count ** (1 / 3))
     blocks = math.ceil(count / length)
     starts = np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, blocks))
@@ -61,7 +70,8 @@ def block_bootstrap(differences: Floats, *, seed: int) -> tuple[float, Interval]
     beyond = int(np.count_nonzero(means - mean >= mean))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return (1 + beyond) / (RESAMPLES + 1), Interval(value=mean, low=float(low), high=float(high))
+    p = (1 + beyond) / (RESAMPLES + 1)
+    return Bootstrap(p, Interval(value=mean, low=float(low), high=float(high)))
 
 
 def wilson(successes: int, count: int) -> Interval:
@@ -77,7 +87,7 @@ def wilson(successes: int, count: int) -> Interval:
     return Interval(value=share, low=low, high=high)
 
 
-def holm(p_values: list[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number, in the same order (Holm 1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected = [1.0] * len(p_values)

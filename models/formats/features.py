@@ -1,7 +1,7 @@
 """From named feature values to the model's input: one float32 column per feature, in a stated order.
 
 Category → index in ``FeatureSpec.categories`` (sorted by name); unseen and null → NaN; bool → 0/1. The same
-encoder is used to fit, to judge and to serve, so a row means the same everywhere. Ordering categories by
+encoder is used to train, to evaluate and to serve, so a row means the same everywhere. Ordering categories by
 their mean label was tried on a year of flights (350 to 20,000 rows): no gain in accuracy, a worse log loss.
 """
 

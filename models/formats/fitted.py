@@ -57,7 +57,7 @@ class Fitted:
 class Learner(Protocol):
     """Something that learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
 
-    Raises LearningError when the rows cannot teach it.
+    Raises LearningError when it cannot learn from the rows.
     """
 
     def fit(

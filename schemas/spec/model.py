@@ -159,7 +159,7 @@ class Triggers(Table):
 
 
 class Window(Table):
-    """Which rows teach and judge a candidate."""
+    """Which rows a candidate is trained and evaluated on."""
 
     max_rows: Whole = Field(default=50_000, ge=100)
     labels_after_change: Whole = Field(default=500, ge=20)
@@ -189,7 +189,7 @@ class Significance(Table):
 
 class Fairness(Table):
     max_loss: float = Field(default=0.05, ge=0, description="no segment may lose more accuracy than this")
-    min_rows: Whole = Field(default=50, ge=1, description="smaller segments are reported, not judged")
+    min_rows: Whole = Field(default=50, ge=1, description="smaller segments are reported, not compared")
 
 
 class LatencyGate(Table):

@@ -1,4 +1,4 @@
-"""What an outcome teaches: one row per request, with its truth."""
+"""What can be learned from an outcome: one row per request, with its truth."""
 
 from __future__ import annotations
 

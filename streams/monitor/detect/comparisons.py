@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ....models.evaluation.statistics import holm
 from ....schemas.decisions import DriftKind
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
 from ..observations import Observation
 from .alarm_lifecycle import Alert
-from .drift_tests import holm, more_often, rounded
+from .drift_tests import more_often, rounded
 from .error_stream import holdout_rows
 from .findings import Finding, condition
 from .live_windows import FeatureWindows, ShareWindow

@@ -137,17 +137,6 @@ def above(difference: float, variance: float) -> float:
     return float(ndtr(-difference / math.sqrt(variance)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the same order (Holm 1979): compare each with alpha."""
-    order = sorted(range(len(p_values)), key=lambda i: (p_values[i], i))
-    corrected = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        corrected[i] = highest
-    return corrected
-
-
 def rounded(value: float) -> float:
     """Six significant digits: what a person checks, and free of the last bits that machines disagree on."""
     return float(f"{value:.6g}")

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 from pydantic import Field
 
 from ....schemas.base import Event, Sha256
-from ....schemas.runs import GateVerdict, Interval, Lineage
+from ....schemas.runs import GateResult, Interval, Lineage
 from ....schemas.serving import ArtifactFormat, FeatureSpec, Manifest, Reference, SelfTestRow
 
 JOB, RESULT, ROWS, ARTIFACT = "job.json", "result.json", "rows.bin", "artifact.bin"
@@ -57,7 +57,7 @@ class TrainingResult(Event):
     classes: tuple[str, ...] | None = None
     lineage: Lineage | None = None
     metrics: dict[str, Interval] = Field(default_factory=dict[str, Interval])
-    gates: tuple[GateVerdict, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     reference: Reference | None = None
     self_test: tuple[SelfTestRow, ...] = ()
     learner: str = ""

@@ -64,12 +64,12 @@ def after_flip(champion: tuple[Manifest, bytes]) -> ExperimentResult:
 
 
 def gate(result: ExperimentResult, name: str) -> Any:
-    return next(verdict for verdict in result.gates if verdict.gate == name)
+    return next(gate for gate in result.gates if gate.gate == name)
 
 
 def test_the_first_version_must_beat_the_constant_answer(first: ExperimentResult) -> None:
     assert first.passed, first.why
-    assert [verdict.gate for verdict in first.gates] == ["baseline", "latency"]
+    assert [gate.gate for gate in first.gates] == ["baseline", "latency"]
     assert first.metrics["accuracy.candidate"].low > first.metrics["accuracy.baseline"].high
     assert first.parameters["rows"] == "after"
     assert first.lineage is not None
@@ -87,11 +87,11 @@ def test_noise_teaches_no_first_version() -> None:
 
 def test_after_a_change_the_candidate_beats_the_stale_champion(after_flip: ExperimentResult) -> None:
     assert after_flip.passed, after_flip.why
-    assert [verdict.gate for verdict in after_flip.gates] == ["significance", "fairness", "latency"]
+    assert [gate.gate for gate in after_flip.gates] == ["significance", "fairness", "latency"]
     assert after_flip.metrics["gain"].low > 0.2
     assert after_flip.metrics["accuracy.candidate"].value > 0.7
     assert after_flip.parameters["rows"] == "after"  # what was true before is false now
-    assert set(after_flip.timings_ms) == {"train", "judge"}
+    assert set(after_flip.timings_ms) == {"train", "evaluate"}
 
 
 def test_without_a_change_the_candidate_is_no_better_and_is_refused(champion: tuple[Manifest, bytes]) -> None:
@@ -99,7 +99,7 @@ def test_without_a_change_the_candidate_is_no_better_and_is_refused(champion: tu
     assert not result.passed
     assert "refused by significance" in result.why
     assert result.candidate is not None
-    assert result.parameters["rows"] == "mix"  # more rows of the same world teach more
+    assert result.parameters["rows"] == "mix"  # more rows of the same world help more
 
 
 def test_an_equal_candidate_is_refused(
@@ -130,18 +130,18 @@ def test_the_same_input_gives_the_same_result(
     assert one.gates[:2] == after_flip.gates[:2]
 
 
-def test_the_hold_out_is_newest_and_taught_nobody(champion: tuple[Manifest, bytes]) -> None:
+def test_the_hold_out_is_newest_and_used_nobody(champion: tuple[Manifest, bytes]) -> None:
     window = SPEC.window
     saw = frozenset(row.prediction_id for row in FLIPPED[-40:-20])
     parts = split(BEFORE, FLIPPED, window, champion_saw=saw)
     held = {row.prediction_id for row in parts.holdout}
     assert len(held) == 300
     assert not held & saw
-    taught = (*parts.older, *parts.teach)
-    assert not held & {row.prediction_id for row in taught}
-    assert max(row.ts for row in taught) < min(row.ts for row in parts.holdout)
-    assert parts.train() + parts.validation() == parts.teach
-    assert max(row.ts for row in parts.train()) < min(row.ts for row in parts.validation())
+    used = (*parts.older, *parts.training)
+    assert not held & {row.prediction_id for row in used}
+    assert max(row.ts for row in used) < min(row.ts for row in parts.holdout)
+    assert parts.before_validation() + parts.validation() == parts.training
+    assert max(row.ts for row in parts.before_validation()) < min(row.ts for row in parts.validation())
     until = FLIPPED[900].ts
     late = split(BEFORE, FLIPPED, window, champion_saw_until_ts=until)
     assert min(row.ts for row in late.holdout) > until
@@ -159,8 +159,8 @@ def test_the_window_bounds_what_is_used(
     window = Window(old_rows=old_rows, max_rows=max_rows, holdout=holdout)
     parts = split(BEFORE[:older], FLIPPED[:count], window)
     assert len(parts.older) <= min(old_rows, older)
-    assert len(parts.older) + len(parts.teach) <= max_rows
-    assert len(parts.teach) + len(parts.holdout) == min(count, max_rows)
+    assert len(parts.older) + len(parts.training) <= max_rows
+    assert len(parts.training) + len(parts.holdout) == min(count, max_rows)
     assert list(parts.older) == list(BEFORE[:older])[older - len(parts.older) :]
 
 
@@ -228,7 +228,7 @@ def test_a_cost_matrix_adds_its_gate(champion: tuple[Manifest, bytes]) -> None:
         update={"gates": SPEC.gates.model_validate({"cost": {"matrix": {"yes": {"no": 5.0}}}})}
     )
     result = experiment(spec=spec, champion=champion)
-    assert [verdict.gate for verdict in result.gates] == ["significance", "fairness", "latency", "cost"]
+    assert [gate.gate for gate in result.gates] == ["significance", "fairness", "latency", "cost"]
     assert result.metrics["cost.candidate"].value < result.metrics["cost.champion"].value
 
 

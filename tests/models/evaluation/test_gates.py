@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from driftloop.models.evaluation import gates
-from driftloop.models.evaluation.paired_errors import Judged, costs_of, squared_errors
+from driftloop.models.evaluation.paired_errors import PairedErrors, costs_of, squared_errors
 from driftloop.models.evaluation.statistics import block_bootstrap, holm, mcnemar, wilson
 from driftloop.models.evaluation.timing import REQUESTS, time_single_rows
 from driftloop.models.formats.features import Row
@@ -55,6 +55,17 @@ def test_holm_never_makes_a_finding_likelier_and_keeps_the_order(p_values: list[
         assert corrected[order[0]] == pytest.approx(min(1.0, min(p_values) * len(p_values)))
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_stepping_down_by_hand_rejects(p_values: list[float]) -> None:
+    alpha = 0.05
+    rejected: set[int] = set()
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: (p_values[i], i))):
+        if p_values[i] * (len(p_values) - rank) >= alpha:
+            break
+        rejected.add(i)
+    assert {i for i, p in enumerate(holm(p_values)) if p < alpha} == rejected
+
+
 def test_the_bootstrap_agrees_with_theory_on_independent_rows() -> None:
     rng = np.random.default_rng(1)
     differences = rng.normal(0.08, 1, size=900)
@@ -88,7 +99,7 @@ def test_the_bootstrap_never_calls_a_worse_candidate_better(seed: int) -> None:
     assert block_bootstrap(differences, seed=seed)[0] > 0.5
 
 
-def judged(candidate: list[bool], incumbent: list[bool], segments: list[str] | None = None) -> Judged:
+def paired(candidate: list[bool], incumbent: list[bool], segments: list[str] | None = None) -> PairedErrors:
     """Binary; True: was right."""
     labels = ["yes" if i % 2 else "no" for i in range(len(candidate))]
     wrong = {"yes": "no", "no": "yes"}
@@ -97,27 +108,27 @@ def judged(candidate: list[bool], incumbent: list[bool], segments: list[str] | N
         return [label if ok else wrong[label] for label, ok in zip(labels, right, strict=True)]
 
     named = [{"s": name} for name in segments] if segments else [{}] * len(labels)
-    return Judged.of("classification", labels, named, said(candidate), said(incumbent))
+    return PairedErrors.of("classification", labels, named, said(candidate), said(incumbent))
 
 
-def numbers(candidate: list[float | None], incumbent: list[float | None]) -> Judged:
+def numbers(candidate: list[float | None], incumbent: list[float | None]) -> PairedErrors:
     """Regression of zeros, so that a prediction is its own error."""
-    return Judged.of("regression", [0.0] * len(candidate), [{}] * len(candidate), candidate, incumbent)
+    return PairedErrors.of("regression", [0.0] * len(candidate), [{}] * len(candidate), candidate, incumbent)
 
 
 def test_a_clear_gain_is_significant_and_none_is_not() -> None:
-    better = judged([True] * 180 + [False] * 20, [True] * 150 + [False] * 50)
-    verdict = gates.significance(Significance(), better, cost=None, seed=1)
-    assert verdict.passed
-    assert verdict.evidence == {"gain": pytest.approx(0.15), "rows": 200}
-    assert verdict.value == pytest.approx(mcnemar(30, 0))
-    assert "alone right on 30 rows, the champion on 0" in verdict.reason
-    for same in (judged([True] * 9, [True] * 9), judged([True, False] * 50, [False, True] * 50)):
+    better = paired([True] * 180 + [False] * 20, [True] * 150 + [False] * 50)
+    gate = gates.significance(Significance(), better, cost=None, seed=1)
+    assert gate.passed
+    assert gate.evidence == {"gain": pytest.approx(0.15), "rows": 200}
+    assert gate.value == pytest.approx(mcnemar(30, 0))
+    assert "alone right on 30 rows, the champion on 0" in gate.reason
+    for same in (paired([True] * 9, [True] * 9), paired([True, False] * 50, [False, True] * 50)):
         assert not gates.significance(Significance(), same, cost=None, seed=1).passed
 
 
 def test_a_gain_below_the_least_asked_is_refused_though_certain() -> None:
-    better = judged([True] * 2000, [True] * 1960 + [False] * 40)
+    better = paired([True] * 2000, [True] * 1960 + [False] * 40)
     assert gates.significance(Significance(min_gain=0.01), better, cost=None, seed=1).passed
     assert not gates.significance(Significance(min_gain=0.03), better, cost=None, seed=1).passed
 
@@ -127,7 +138,7 @@ def test_equal_candidates_pass_about_as_often_as_alpha_says() -> None:
     for test in ("mcnemar", "bootstrap"):
         passed = 0
         for seed in range(200):
-            both = judged((rng.random(150) < 0.7).tolist(), (rng.random(150) < 0.7).tolist())
+            both = paired((rng.random(150) < 0.7).tolist(), (rng.random(150) < 0.7).tolist())
             passed += gates.significance(Significance(test=test), both, cost=None, seed=seed).passed
         assert passed <= 22  # of 200 at alpha 0.05: 10 expected, more than 22 once in 5,000
 
@@ -136,9 +147,9 @@ def test_a_regression_is_judged_by_its_errors_relatively() -> None:
     rng = np.random.default_rng(1)
     noise = rng.exponential(1, size=300)
     better = numbers((noise * 0.8).tolist(), noise.tolist())
-    verdict = gates.significance(Significance(min_gain=0.15), better, cost=None, seed=1)
-    assert verdict.passed
-    assert verdict.evidence["gain"] == pytest.approx(0.2)
+    gate = gates.significance(Significance(min_gain=0.15), better, cost=None, seed=1)
+    assert gate.passed
+    assert gate.evidence["gain"] == pytest.approx(0.2)
     assert not gates.significance(Significance(min_gain=0.25), better, cost=None, seed=1).passed
     with pytest.raises(SpecError, match="bootstrap"):
         gates.significance(Significance(test="mcnemar"), better, cost=None, seed=1)
@@ -149,7 +160,7 @@ def test_the_bootstrap_looks_at_costs_where_there_are_costs() -> None:
     labels = ["fraud"] * 30 + ["fine"] * 270
     champion = ["fine"] * 300
     candidate = ["fraud"] * 30 + ["fraud"] * 60 + ["fine"] * 210
-    both = Judged.of("classification", labels, [{}] * 300, candidate, champion)
+    both = PairedErrors.of("classification", labels, [{}] * 300, candidate, champion)
     cost = Cost(matrix={"fraud": {"fine": 50.0}})
     assert gates.significance(Significance(test="bootstrap"), both, cost=cost, seed=1).passed
     assert not gates.significance(Significance(test="auto"), both, cost=cost, seed=1).passed
@@ -158,18 +169,18 @@ def test_the_bootstrap_looks_at_costs_where_there_are_costs() -> None:
 def test_a_segment_that_loses_stops_a_candidate_that_gains_overall() -> None:
     right = [True] * 300 + [True] * 60 + [False] * 40
     before = [True] * 200 + [False] * 100 + [True] * 100
-    both = judged(right, before, ["big"] * 300 + ["small"] * 100)
-    verdict = gates.fairness(Fairness(), both, alpha=0.05, seed=1)
-    assert not verdict.passed
-    assert verdict.value == pytest.approx(0.4)
-    assert "s=small loses 0.4000" in verdict.reason
-    assert [(one["segment"], one["loss"]) for one in verdict.evidence["segments"]] == [
+    both = paired(right, before, ["big"] * 300 + ["small"] * 100)
+    gate = gates.fairness(Fairness(), both, alpha=0.05, seed=1)
+    assert not gate.passed
+    assert gate.value == pytest.approx(0.4)
+    assert "s=small loses 0.4000" in gate.reason
+    assert [(one["segment"], one["loss"]) for one in gate.evidence["segments"]] == [
         ("s=small", pytest.approx(0.4)), ("s=big", pytest.approx(-1 / 3)),
     ]  # fmt: skip
     assert gates.fairness(Fairness(max_loss=0.5), both, alpha=0.05, seed=1).passed
     tolerant = gates.fairness(Fairness(min_rows=101), both, alpha=0.05, seed=1)
     assert tolerant.passed
-    assert "1 too small to judge" in tolerant.reason
+    assert "1 too small to compare" in tolerant.reason
 
 
 def test_chance_in_many_small_segments_stops_nobody() -> None:
@@ -177,23 +188,23 @@ def test_chance_in_many_small_segments_stops_nobody() -> None:
     segments = [f"s{i % 20}" for i in range(1200)]
     stopped = losing = 0
     for seed in range(100):
-        both = judged((rng.random(1200) < 0.72).tolist(), (rng.random(1200) < 0.7).tolist(), segments)
-        verdict = gates.fairness(Fairness(), both, alpha=0.05, seed=seed)
-        stopped += not verdict.passed
-        losing += verdict.value is not None and verdict.value > 0.05
+        both = paired((rng.random(1200) < 0.72).tolist(), (rng.random(1200) < 0.7).tolist(), segments)
+        gate = gates.fairness(Fairness(), both, alpha=0.05, seed=seed)
+        stopped += not gate.passed
+        losing += gate.value is not None and gate.value > 0.05
     assert losing > 90  # some segment is down by more than allowed nearly always
     assert stopped <= 12
 
 
 def test_segments_of_a_regression_lose_relatively() -> None:
     errors = [1.0] * 100
-    both = Judged.of(
+    both = PairedErrors.of(
         "regression", [0.0] * 200, [{"s": "a"}] * 100 + [{"s": "b"}] * 100,
         [0.5] * 100 + [1.5 + i / 1000 for i in range(100)], errors + errors,
     )  # fmt: skip
-    verdict = gates.fairness(Fairness(), both, alpha=0.05, seed=1)
-    assert not verdict.passed
-    assert "s=b" in verdict.reason
+    gate = gates.fairness(Fairness(), both, alpha=0.05, seed=1)
+    assert not gate.passed
+    assert "s=b" in gate.reason
 
 
 def test_a_slow_candidate_is_refused_by_the_limit_and_by_the_ratio() -> None:
@@ -213,37 +224,37 @@ def test_a_candidate_that_is_right_more_often_may_cost_too_much() -> None:
     labels = ["fraud"] * 20 + ["fine"] * 80
     champion = ["fraud"] * 30 + ["fine"] * 70
     candidate = ["fine"] * 5 + ["fraud"] * 15 + ["fine"] * 80
-    both = Judged.of("classification", labels, [{}] * 100, candidate, champion)
+    both = PairedErrors.of("classification", labels, [{}] * 100, candidate, champion)
     assert (both.candidate_errors.sum(), both.incumbent_errors.sum()) == (5, 10)
     dear = Cost(matrix={"fraud": {"fine": 50.0}, "fine": {"fraud": 1.0}})
-    verdict = gates.business_cost(dear, both)
-    assert not verdict.passed
-    assert (verdict.value, verdict.threshold) == (2.5, 0.1)
+    gate = gates.business_cost(dear, both)
+    assert not gate.passed
+    assert (gate.value, gate.threshold) == (2.5, 0.1)
     assert gates.business_cost(Cost(), both).passed
     assert gates.business_cost(dear.model_copy(update={"max_increase": 30.0}), both).passed
     assert costs_of(dear, ["fraud", None], ["fraud", "fine"]).tolist() == [0.0, 1.0]
 
 
 def test_with_no_champion_the_majority_class_must_be_beaten() -> None:
-    knows = judged([True] * 180 + [False] * 20, [i % 2 == 0 for i in range(200)])
+    knows = paired([True] * 180 + [False] * 20, [i % 2 == 0 for i in range(200)])
     none = [Answer("yes")] * 200
     assert gates.baseline(Significance(), knows, none, {}, seed=1).passed
-    guesses = judged([i % 3 == 0 for i in range(200)], [i % 2 == 0 for i in range(200)])
+    guesses = paired([i % 3 == 0 for i in range(200)], [i % 2 == 0 for i in range(200)])
     assert not gates.baseline(Significance(), guesses, none, {}, seed=1).passed
 
 
 def test_a_rare_class_may_be_known_by_its_odds_alone() -> None:
     labels = ["fraud" if i % 40 == 0 else "fine" for i in range(2000)]
     majority = ["fine"] * 2000
-    both = Judged.of("classification", labels, [{}] * 2000, majority, majority)
+    both = PairedErrors.of("classification", labels, [{}] * 2000, majority, majority)
     shares = {"fine": 0.975, "fraud": 0.025}
     odds = [
         Answer("fine", {"fine": 0.6, "fraud": 0.4} if label == "fraud" else {"fine": 0.99, "fraud": 0.01})
         for label in labels
     ]
-    verdict = gates.baseline(Significance(), both, odds, shares, seed=1)
-    assert verdict.passed
-    assert "class shares" in verdict.reason
+    gate = gates.baseline(Significance(), both, odds, shares, seed=1)
+    assert gate.passed
+    assert "class shares" in gate.reason
     know_nothing = [Answer("fine", shares)] * 2000
     assert not gates.baseline(Significance(), both, know_nothing, shares, seed=1).passed
 
@@ -251,8 +262,8 @@ def test_a_rare_class_may_be_known_by_its_odds_alone() -> None:
 def test_a_failed_request_is_as_bad_as_the_worst_answer() -> None:
     both = numbers([1.0, 2.0, 3.0], [None, 4.0, 5.0])
     assert both.incumbent_errors.tolist() == [5.0, 4.0, 5.0]
-    assert judged([True], [True]).gains.tolist() == [0.0]
-    classes = Judged.of("classification", ["a", "a"], [{}, {}], ["a", "a"], [None, "a"])
+    assert paired([True], [True]).gains.tolist() == [0.0]
+    classes = PairedErrors.of("classification", ["a", "a"], [{}, {}], ["a", "a"], [None, "a"])
     assert classes.gains.tolist() == [1.0, 0.0]
 
 

@@ -8,7 +8,7 @@ import pytest
 from driftloop.schemas.serving import CategoryProfile
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.vitals import CategoryCounts, SegmentErrors
-from driftloop.streams.monitor.detect.drift_tests import ReferenceCurve, chi_squared, holm, kolmogorov_smirnov
+from driftloop.streams.monitor.detect.drift_tests import ReferenceCurve, chi_squared, kolmogorov_smirnov
 from driftloop.streams.monitor.detect.live_windows import PointCounts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,17 +96,6 @@ def test_cramers_v_does_not_shrink_as_the_reference_grows() -> None:
     assert small.effect == pytest.approx(large.effect)
     assert chi_squared({"a": 100.0}, {"b": 100.0}).effect == pytest.approx(1.0)
     assert chi_squared({"a": 100.0, "b": 100.0}, {"a": 1_000.0, "b": 1_000.0}).effect == pytest.approx(0.0)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_rejects_what_stepping_down_by_hand_rejects(p_values: list[float]) -> None:
-    alpha = 0.05
-    rejected: set[int] = set()
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: (p_values[i], i))):
-        if p_values[i] * (len(p_values) - rank) >= alpha:
-            break
-        rejected.add(i)
-    assert {i for i, p in enumerate(holm(p_values)) if p < alpha} == rejected
 
 
 # --- each kind through the core ---
