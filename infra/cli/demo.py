@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +18,9 @@ def register(app: typer.Typer) -> None:
 def demo(
     race: Annotated[bool, typer.Option("--race", help="Do not hold the stream while a run trains.")] = False,
     days: Annotated[int | None, typer.Option(help="Play only the first days of the year.", min=1)] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also save what was shown as an SVG picture.")] = None,
 ) -> None:
     """Run the whole loop on a year of real flights and write .driftloop/demo/report.json."""
     from ..demo.run import run_demo
 
-    run_demo(Settings(), output, race=race, days=days)
+    run_demo(Settings(), output, race=race, days=days, svg=svg)

@@ -72,13 +72,15 @@ def render(picture: Picture) -> Panel:
     facts.add_row("date", f"{shown_date(picture.date_ms)}   {picture.doing}")
     facts.add_row("events", f"{picture.events:,} at {picture.rate:,.0f}/s")
     if picture.accuracy is not None:
-        line = sparkline(picture.history)
-        facts.add_row("accuracy", f"{picture.accuracy:.1%} of the last {len(picture.right):,}  {line}")
-    facts.add_row("drift", drift_counts(view) or "none yet")
-    facts.add_row("runs", run_counts(view) or "none yet")
-    facts.add_row("live", f"version {view.version}  {picture.served}" if view.version else "no version yet")
-    bar = ProgressBar(total=picture.total_days, completed=picture.day)
-    return Panel(Group(facts, Text(), bar), title="driftloop demo: a year of flights from New York")
+        shown = f"{picture.accuracy:.1%} of the last {len(picture.right):,}  "
+        facts.add_row("accuracy", Text(shown).append(sparkline(picture.history), "cyan"))
+    facts.add_row("drift", Text(drift_counts(view), "yellow") or "none yet")
+    facts.add_row("runs", Text(run_counts(view), "magenta") or "none yet")
+    live = f"version {view.version}  {picture.served}"
+    facts.add_row("live", Text(live, "bold green") if view.version else "no version yet")
+    bar = ProgressBar(total=picture.total_days, completed=picture.day, finished_style="green")
+    title = "[bold white]driftloop demo: a year of flights from New York"
+    return Panel(Group(facts, Text(), bar), title=title, border_style="grey42")
 
 
 def drift_counts(view: LoopView) -> str:

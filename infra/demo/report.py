@@ -166,8 +166,8 @@ def _listed(names: list[str], accuracies: dict[str, Any]) -> str:
 
 def table(report: dict[str, Any]) -> Table:
     """The report for a person."""
-    shown = Table(title="driftloop demo", show_header=False, title_justify="left")
-    shown.add_column(style="bold")
+    shown = Table(show_header=False, border_style="grey42")
+    shown.add_column(style="bold", no_wrap=True)
     shown.add_column()
     events, accuracies, requests = report["events"], report["accuracy"], report["requests"]
     shown.add_row(

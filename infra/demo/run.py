@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.panel import Panel
 
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import load_verifier
@@ -30,9 +31,10 @@ from .barrier import Barrier
 from .driver import Driver, HttpShare
 from .flights import DAY_MS, Flights, load_flights
 from .ledger import compare
-from .live import Picture, Screen
+from .live import Picture, Screen, render
 from .loop_view import LoopView
 from .report import Found, build_report, table
+from .svg import save_svg
 
 MODEL = "flights"
 SERVERS = 2  # the reference server and the scorer
@@ -43,8 +45,15 @@ class DemoFailed(Error):
     """The demo ended, but a promise was not kept; the report says which."""
 
 
-def run_demo(settings: Settings, console: Console, *, race: bool = False, days: int | None = None) -> Path:
-    """Runs it and returns the path of report.json. Raises DemoFailed when events were lost or repeated."""
+def run_demo(
+    settings: Settings,
+    console: Console,
+    *,
+    race: bool = False,
+    days: int | None = None,
+    svg: Path | None = None,
+) -> Path:
+    """Run the demo and return the path of report.json. Raise DemoFailed when a promise was not kept."""
     started = time.monotonic()
     folder = settings.state_dir / "demo"
     shutil.rmtree(folder, ignore_errors=True)  # a demo begins with an empty log
@@ -57,10 +66,14 @@ def run_demo(settings: Settings, console: Console, *, race: bool = False, days: 
     )
     console.print("starting Kafka ...", highlight=False)
     with prepared_cluster(demo, deployment) as prepared:
-        report = _play(prepared.settings, flights, console, folder, race=race, days=days, started=started)
+        report, last_view = _play(
+            prepared.settings, flights, console, folder, race=race, days=days, started=started
+        )
     path = folder / "report.json"
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
     console.print(table(report))
+    if svg is not None:
+        save_svg(svg, last_view, table(report), title="make demo")
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     _judge(report)
     return path
@@ -80,7 +93,7 @@ def _play(
     race: bool,
     days: int | None,
     started: float,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Panel]:
     connection = settings.connection()
     spec = parse_deployment(demo_toml(), source="flights.toml").models[MODEL]
     store = ArtifactStore(settings.store_url())
@@ -133,7 +146,7 @@ def _play(
     report["seconds"]["all"] = round(time.monotonic() - started, 1)
     if share.requests.failures:
         report["requests"]["failures"] = share.requests.failures[:10]
-    return report
+    return report, render(picture)
 
 
 @contextmanager
