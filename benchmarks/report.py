@@ -1,9 +1,9 @@
 """Every ratio beside its target, from what the benchmarks wrote last.
 
-    python -m benchmarks.report [--readme]
+    python -m benchmarks.report [--page]
 
-Reads ``.driftloop/bench/*.json`` and prints one table; ``--readme`` also puts it between README's bench
-marks. A result of another day or machine is shown as what it is: each row names when it was taken.
+Reads ``.driftloop/bench/*.json`` and prints one table; ``--page`` also puts it between the bench marks of
+docs/performance.md. A result of another day or machine is shown as such: each row names when it was taken.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rich.table import Table
 from .process import ROOT
 from .results import console, read
 
-README = ROOT / "README.md"
-BEGIN, END = "<!-- bench: python -m benchmarks.report --readme -->", "<!-- /bench -->"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- bench: python -m benchmarks.report --page -->", "<!-- /bench -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +117,17 @@ def markdown(found: list[Row]) -> str:
     return "\n".join([*lines, "", taken])
 
 
-def into_readme(text: str, table: str) -> str:
-    """README with the table between its marks. Raises SystemExit where there are none."""
+def into_page(text: str, table: str) -> str:
+    """Return the page with the table between its marks. Raise SystemExit if it has no marks."""
     if BEGIN not in text or END not in text:
-        raise SystemExit(f"README.md has no {BEGIN} … {END}")
+        raise SystemExit(f"docs/performance.md has no {BEGIN} … {END}")
     head, rest = text.split(BEGIN, 1)
     return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END, 1)[1]}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--page", action="store_true", help="put the table into docs/performance.md")
     given = parser.parse_args()
     found = rows()
     table = Table("", "measured", "target", "", "taken", title="driftloop's ratios against their targets")
@@ -136,8 +136,8 @@ def main() -> None:
         verdict = f"[{colour}]{row.verdict}[/]"
         table.add_row(row.target.title, row.shown(), row.wanted(), verdict, row.at[:16])
     console().print(table)
-    if given.readme:
-        README.write_text(into_readme(README.read_text("utf-8"), markdown(found)), "utf-8")
+    if given.page:
+        PAGE.write_text(into_page(PAGE.read_text("utf-8"), markdown(found)), "utf-8")
 
 
 if __name__ == "__main__":

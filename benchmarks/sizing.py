@@ -1,4 +1,4 @@
-"""Writes docs/sizing.md: what a deployment needs, computed from measured cost per event.
+"""Write docs/sizing.md: what a deployment needs, computed from measured cost per event.
 
     python -m benchmarks.sizing
 
@@ -105,9 +105,8 @@ def _feature_us(points: Sequence[dict[str, float]]) -> float:
 
 _PAGE = """# Sizing
 
-How many joiners, partitions and monitors a deployment needs. Written by `python -m benchmarks.sizing` from
-what `make bench-scale`, `bench-monitor` and `bench-restore` measured; run them on your own hardware and this
-page is about it.
+How many joiners, partitions and monitors a deployment needs. `python -m benchmarks.sizing` wrote this page from what
+`make bench-scale`, `bench-monitor` and `bench-restore` measured. Run them on your own hardware to get its page.
 
 ## What was measured
 
@@ -116,37 +115,37 @@ On {machine}, {at}; CPU time of the whole process, default settings.
 | | |
 |---|---|
 | an event (a prediction or a label) with {measured:,} predictions pending | {measured_us:.1f} µs |
-| more per tenfold of pending predictions (fit) | {slope:.2f} µs |
+| added by ten times as many pending predictions (fit) | {slope:.2f} µs |
 | a label whose prediction is no longer in memory | {far:.0f} µs |
 | 1,000 models instead of one | × {models:.2f} |
-| a feature more in each prediction | {feature:.2f} µs |
+| one more feature in each prediction | {feature:.2f} µs |
 | disk per pending prediction (five features) | {bytes} bytes |
 | memory of a joiner, at most | {rss} MB |
 | an outcome in the monitor | {monitor:.2f} µs |
-| a model that has outcomes in a batch, in the monitor | {entry:.0f} µs |
-| restoring without a disk, from the log alone | {restore:,.0f} predictions/s |
+| a model with outcomes in a batch, in the monitor | {entry:.0f} µs |
+| loading without a disk, from the log alone | {restore:,.0f} predictions/s |
 
 ## The plan
 
 A joiner is one process on one core, planned at {busy:.0%} of it so that it can catch up. With `p` predictions
-pending in one process an event costs
+pending in one process, an event costs
 
     us(p) = {base:.2f} + {slope:.2f} · log10(p)        (p ≥ 100,000)
 
-and no process is planned for more than {beyond} times the {measured:,} that were measured. Partitions are
-{each} per joiner, because their number is hard to change later ([operations.md](operations.md)). Half of the
-events are labels. Brokers are not counted.
+and no process is planned for more than {beyond} times the {measured:,} that were measured. There are {each} partitions
+per joiner, because their number is hard to change later ([operations.md](operations.md)). Half of the events are
+labels. Brokers are not counted.
 
 | events/s | pending | joiners | partitions | µs per event | disk per joiner | from an empty disk | monitors |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-- *From an empty disk* is replaying all that is pending; a checkpoint shortens it to what came since.
-- Memory is the same in every row: pending predictions live in RocksDB, whose cache is bounded, and so is what
-  is kept in memory beside it (`JoinTuning`).
-- One model's outcomes all pass one monitor, which bounds a model at {one_model:,.0f} outcomes/s. With
-  many models what counts is how many have outcomes in each batch: a monitor carries {batches:,.0f} a second.
-- The table is of predictions with five features; add {feature:.2f} µs to an event for each further one.
+- *From an empty disk* is the time to replay everything pending; a checkpoint shortens it to what came since.
+- Memory is the same in every row: pending predictions are in RocksDB, whose cache is bounded, and so is what the
+  joiner keeps in memory beside it.
+- All outcomes of one model pass one monitor, which limits a model to {one_model:,.0f} outcomes/s. With many models
+  the limit is how many have outcomes in each batch: a monitor handles {batches:,.0f} such entries a second.
+- The table is for predictions with five features; add {feature:.2f} µs per event for each further one.
 """
 
 

@@ -10,7 +10,7 @@ from benchmarks.curves import fitted
 from benchmarks.events import label_of, prediction_of
 from benchmarks.guard import is_regression, kept_ratio
 from benchmarks.latency import PARTITIONS, pairs_of
-from benchmarks.report import BEGIN, END, README, Row, Target, into_readme, markdown
+from benchmarks.report import BEGIN, END, PAGE, Row, Target, into_page, markdown
 from benchmarks.sizing import BEYOND_MEASURED, BUSY, Costs, page, plan
 
 COSTS = Costs(
@@ -52,16 +52,16 @@ def test_what_was_not_measured_says_why() -> None:
     assert Row(target, None, "", "", "no JDK installed (javac)").verdict == "no JDK installed (javac)"
 
 
-def test_readme_takes_the_table_between_its_marks_and_keeps_the_rest() -> None:
+def test_the_page_takes_the_table_between_its_marks_and_keeps_the_rest() -> None:
     row = Row(Target("join", "join", "ratio", "≤", 3.0), 2.5, "2026-01-01T00:00:00Z", "a machine")
-    text = into_readme(f"before\n{BEGIN}\nold\n{END}\nafter\n", markdown([row]))
+    text = into_page(f"before\n{BEGIN}\nold\n{END}\nafter\n", markdown([row]))
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
     assert "| join | 2.5 × | ≤ 3 × | met |" in text
     assert "old" not in text
     with pytest.raises(SystemExit):
-        into_readme("no marks", "table")
-    assert BEGIN in README.read_text("utf-8")
+        into_page("no marks", "table")
+    assert BEGIN in PAGE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("rate", [1_000, 1_000_000])
