@@ -12,6 +12,7 @@ MAX_SOURCE_CHARS = 64
 MAX_ANNOTATOR_CHARS = 256
 
 Role = Literal["champion", "shadow", "canary"]
+DeadLetterAction = Literal["replayed", "dropped"]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -84,7 +85,7 @@ class Outcome(Event):
 
 
 class DeadLetter(Event):
-    """What a stage could not use, whole: it can be read, mended and replayed."""
+    """What a stage could not use, whole: it can be read, and replayed once its cause is fixed."""
 
     id: str = Field(
         description="deterministic: from topic, partition and offset, so that repeats are dropped"
@@ -102,15 +103,15 @@ class DeadLetter(Event):
     )
     cut: bool | None = Field(
         default=None,
-        description="true: bytes are missing here; they lie at the offset while the log has them",
+        description="true: bytes are missing here; the log has them at the offset until its retention ends",
     )
 
 
-class DeadLetterMark(Event):
-    """A dead letter was dealt with: nobody needs to look at it again, and a replay passes it over."""
+class DeadLetterResolution(Event):
+    """A dead letter was resolved: it needs no one's attention any more, and a replay skips it."""
 
-    letter_id: str
-    action: Literal["replayed", "dropped"]
+    dead_letter_id: str
+    action: DeadLetterAction
     ts: TimestampMs
     by: str
     why: str = ""

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from .base import Event
 from .control import ApprovalControl, RequestControl, RunControl, SpecControl, TickControl, UpdateControl
 from .decisions import Command, CommandResult, Drift, Trigger
-from .events import DeadLetter, DeadLetterMark, Label, LabelRequest, Outcome, Prediction
+from .events import DeadLetter, DeadLetterResolution, Label, LabelRequest, Outcome, Prediction
 from .joining import JoinProgress
 from .runs import TrainingRun
 from .serving import Manifest, ModelAck, ModelUpdate
@@ -25,7 +25,7 @@ CONTROLS: tuple[type[Event], ...] = (
 )  # fmt: skip
 EVENTS: tuple[type[Event], ...] = (
     Prediction, Label, Outcome, Vitals, *CONTROLS, Drift, Trigger, Command, CommandResult, TrainingRun,
-    ModelUpdate, Manifest, ModelAck, SpecRecord, LabelRequest, DeadLetter, DeadLetterMark,
+    ModelUpdate, Manifest, ModelAck, SpecRecord, LabelRequest, DeadLetter, DeadLetterResolution,
     JoinProgress,
 )  # fmt: skip
 

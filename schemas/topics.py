@@ -141,13 +141,13 @@ DEAD_LETTERS = Topic(
     retention_ms=30 * DAY_MS,
     holds="what could not be used, with its bytes",
 )
-DEAD_LETTER_MARKS = Topic(
-    "dead-letter-marks",
+DEAD_LETTER_RESOLUTIONS = Topic(
+    "dead-letter-resolutions",
     "dead letter id",
     "model",
     "driftloop dlq",
-    "DeadLetterMark",
-    # Twice as long as the letters: segments end when they are full, so a letter may outlive its 30 days.
+    "DeadLetterResolution",
+    # Twice as long as dead letters: segments end when they are full, so one may outlive its 30 days.
     retention_ms=60 * DAY_MS,
     holds="which dead letters were replayed or dropped",
 )
@@ -173,7 +173,7 @@ JOIN_PROGRESS = Topic(
 
 CATALOGUE: tuple[Topic, ...] = (
     PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS,
-    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, DEAD_LETTER_MARKS,
+    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, DEAD_LETTER_RESOLUTIONS,
     MONITOR_STATE,
     JOIN_PROGRESS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``driftloop dlq``: what the stages could not use: look at it, send it again, or mark it as done with."""
+"""``driftloop dlq``: what the stages could not use: look at it, send it again, or drop it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ import typer
 from rich.table import Table
 
 from ...schemas.errors import SettingsError
+from ...schemas.events import DeadLetterAction
 from ...schemas.spec.durations import parse_duration_ms
 from ...schemas.topics import CATALOGUE
+from ...streams.kafka.connection import Connection
 from ..control.commands import person
-from ..dead_letters.model import Heaps, Letter, LetterError, Wanted, hexdump, printable
-from ..dead_letters.replay import Action, DeadLetterLog, Dealt, deal_with
+from ..dead_letters.model import (
+    DeadLetterError,
+    DeadLetterFilter,
+    DeadLetterGroups,
+    DeadLetterRecord,
+    hexdump,
+    printable,
+)
+from ..dead_letters.replay import DeadLetterLog, ResolveResult, no_such_dead_letter, resolve
 from ..settings import Settings
 from .console import errors, output
 
@@ -32,7 +41,7 @@ Since = Annotated[str | None, typer.Option(help='Written at or after: "2h" ago, 
 Until = Annotated[str | None, typer.Option(help='Written before: "1d" ago, or ISO 8601.')]
 Everything = Annotated[bool, typer.Option("--all", help="All of them; needed where nothing else is given.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Why = Annotated[str, typer.Option(help="Kept with the mark.")]
+Why = Annotated[str, typer.Option(help="Kept with the resolution.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,8 +60,8 @@ def ls(
     reason: Reason = None,
     since: Since = None,
     until: Until = None,
-    dealt_with: Annotated[
-        bool, typer.Option("--dealt-with", help="Also those that were replayed or dropped.")
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Also those that were replayed or dropped.")
     ] = False,
     each: Annotated[bool, typer.Option("--each", help="One line for each instead of counts.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many lines.")] = 50,
@@ -60,28 +69,32 @@ def ls(
 ) -> None:
     """Count them by stage, topic, model and reason; --each lists them with their ids."""
     settings = Settings()
-    wanted = _wanted(settings, (), stage, topic, model, reason, since, until)
+    wanted = _filter(settings, None, stage, topic, model, reason, since, until)
     with DeadLetterLog(settings.connection()) as log:
-        marks = log.marks()
-        found = (one for one in log.letters(wanted) if dealt_with or one.id not in marks)
+        resolutions = log.resolutions()
+        found = (one for one in log.letters(wanted) if resolved or one.id not in resolutions)
         if each:
-            _list_each(found, {name: mark.action for name, mark in marks.items()}, limit, as_json)
+            _list_each(
+                found, {name: resolution.action for name, resolution in resolutions.items()}, limit, as_json
+            )
         else:
-            heaps = Heaps(settings.topic_prefix)
+            groups = DeadLetterGroups(settings.topic_prefix)
             for letter in found:
-                heaps.add(letter, marks)
-            _list_heaps(heaps, limit, as_json)
+                groups.add(letter, resolutions)
+            _list_groups(groups, limit, as_json)
         if log.unreadable:
             errors.print(f"{log.unreadable} records on dead-letters are no dead letters")
 
 
-def _list_each(found: Iterable[Letter], marks: dict[str, str], limit: int, as_json: bool) -> None:
+def _list_each(
+    found: Iterable[DeadLetterRecord], resolutions: dict[str, str], limit: int, as_json: bool
+) -> None:
     table = Table("id", "written", "stage", "from", "model", "reason", "is")
     more = 0
     for letter in found:
         event = letter.event
         place = f"{event.topic}[{event.partition}]@{event.offset}"
-        state = marks.get(letter.id, "open")
+        state = resolutions.get(letter.id, "open")
         if as_json:
             _json({"id": letter.id, "at_ms": letter.at_ms, "stage": event.stage, "topic": event.topic,
                    "partition": event.partition, "offset": event.offset, "model": letter.model,
@@ -97,46 +110,50 @@ def _list_each(found: Iterable[Letter], marks: dict[str, str], limit: int, as_js
             output.print(f"and {more} more: --limit, or filter")
 
 
-def _list_heaps(heaps: Heaps, limit: int, as_json: bool) -> None:
-    found = heaps.largest_first()
+def _list_groups(groups: DeadLetterGroups, limit: int, as_json: bool) -> None:
+    found = groups.largest_first()
     if as_json:
-        for heap in found:
-            _json({"stage": heap.stage, "topic": heap.topic, "model": heap.model, "reason": heap.kind,
-                   "count": heap.count, "dealt_with": heap.dealt_with, "first_ms": heap.first_ms,
-                   "last_ms": heap.last_ms, "example": heap.example})  # fmt: skip
+        for group in found:
+            _json({"stage": group.stage, "topic": group.topic, "model": group.model, "reason": group.kind,
+                   "count": group.count, "resolved": group.resolved, "first_ms": group.first_ms,
+                   "last_ms": group.last_ms, "example": group.example})  # fmt: skip
         return
     if not found:
         output.print("no dead letters")
         return
-    table = Table("count", "dealt with", "stage", "topic", "model", "reason", "first", "last", "newest")
-    for heap in found[:limit]:
-        said = [_safe(cell) for cell in (heap.stage, heap.topic, heap.model or "", heap.kind)]
-        times = (_moment(heap.first_ms), _moment(heap.last_ms))
-        table.add_row(str(heap.count), str(heap.dealt_with), *said, *times, _safe(heap.example))
+    table = Table("count", "resolved", "stage", "topic", "model", "reason", "first", "last", "newest")
+    for group in found[:limit]:
+        said = [_safe(cell) for cell in (group.stage, group.topic, group.model or "", group.kind)]
+        times = (_moment(group.first_ms), _moment(group.last_ms))
+        table.add_row(str(group.count), str(group.resolved), *said, *times, _safe(group.example))
     output.print(table)
     if len(found) > limit:
         output.print(f"and {len(found) - limit} more rows: --limit, or filter")
 
 
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the beginning of it.")],
+    dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the beginning of it.")],
     as_hex: Annotated[bool, typer.Option("--hex", help="The bytes as a hex dump.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Only the bytes, as they are.")] = False,
 ) -> None:
     """Show one: where it came from, why it was refused, what became of it, and its bytes."""
     with DeadLetterLog(Settings().connection()) as log:
-        letter = log.one(letter_id)
-        mark = log.marks().get(letter.id)
+        letter = log.one(dead_letter_id)
+        resolution = log.resolutions().get(letter.id)
         try:
             key, value, headers = log.original(letter)
             missing = ""
-        except LetterError as error:
+        except DeadLetterError as error:
             key, value, headers, missing = letter.key, letter.value, letter.headers, str(error)
     if raw:
         typer.echo(value or b"", nl=False)
         return
     event = letter.event
-    became = "open" if mark is None else f"{mark.action} {_moment(mark.ts)} by {mark.by} {mark.why}".strip()
+    became = (
+        "open"
+        if resolution is None
+        else f"{resolution.action} {_moment(resolution.ts)} by {resolution.by} {resolution.why}".strip()
+    )
     lines = [
         ("id", letter.id),
         ("written", _moment(letter.at_ms)),
@@ -182,8 +199,9 @@ def replay(
     why: Why = "",
 ) -> None:
     """Send them again to the topic they came from, each once, however often this is run or cut off."""
-    _deal_with("replayed", ids, stage, topic, model, reason, since, until,
-               everything=everything, again=dropped, dry_run=dry_run, why=why)  # fmt: skip
+    settings = Settings()
+    wanted = _filter(settings, ids, stage, topic, model, reason, since, until)
+    _resolve(settings, "replayed", wanted, everything=everything, again=dropped, dry_run=dry_run, why=why)
 
 
 def drop(
@@ -198,13 +216,54 @@ def drop(
     dry_run: DryRun = False,
     why: Why = "",
 ) -> None:
-    """Mark them as dealt with: they are no longer listed or replayed. Nothing is deleted."""
-    _deal_with("dropped", ids, stage, topic, model, reason, since, until,
-               everything=everything, again=False, dry_run=dry_run, why=why)  # fmt: skip
+    """Resolve them without sending: they are no longer listed or replayed. Nothing is deleted."""
+    settings = Settings()
+    wanted = _filter(settings, ids, stage, topic, model, reason, since, until)
+    _resolve(settings, "dropped", wanted, everything=everything, again=False, dry_run=dry_run, why=why)
 
 
-def _deal_with(
-    action: Action,
+def _resolve(
+    settings: Settings,
+    action: DeadLetterAction,
+    wanted: DeadLetterFilter,
+    *,
+    everything: bool,
+    again: bool,
+    dry_run: bool,
+    why: str,
+) -> None:
+    if wanted.everything and not everything:
+        raise DeadLetterError("which ones? Give ids or filters, or --all for every open dead letter")
+    connection = settings.connection()
+    if wanted.ids:
+        _check_ids(connection, wanted.ids)
+    result = resolve(connection, action, wanted, by=person(), why=why, dry_run=dry_run, again=again)
+    _report(result, action, dry_run)
+    if result.not_possible:
+        raise typer.Exit(1)
+
+
+def _check_ids(connection: Connection, ids: tuple[str, ...]) -> None:
+    """Raises DeadLetterError for an id that names none: a typing mistake must not look like success."""
+    with DeadLetterLog(connection) as log:
+        known = [letter.id for letter in log.letters(DeadLetterFilter(ids=ids))]
+    for wanted in ids:
+        if not any(name.startswith(wanted) for name in known):
+            raise no_such_dead_letter(wanted)
+
+
+def _report(result: ResolveResult, action: DeadLetterAction, dry_run: bool) -> None:
+    does = f"would be {action}" if dry_run else action
+    topics = ", ".join(f"{count} {topic}" for topic, count in sorted(result.by_topic.items()))
+    output.print(f"{result.done} {does}{f' ({topics})' if topics else ''}", highlight=False, soft_wrap=True)
+    if result.already:
+        output.print(f"{result.already} were resolved before and stay so", highlight=False)
+    for reason, count in result.not_possible.items():
+        errors.print(f"{count} cannot be {action}: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _filter(
+    settings: Settings,
     ids: list[str] | None,
     stage: str | None,
     topic: str | None,
@@ -212,61 +271,13 @@ def _deal_with(
     reason: str | None,
     since: str | None,
     until: str | None,
-    *,
-    everything: bool,
-    again: bool,
-    dry_run: bool,
-    why: str,
-) -> None:
-    settings = Settings()
-    wanted = _wanted(settings, tuple(ids or ()), stage, topic, model, reason, since, until)
-    if wanted.everything and not everything:
-        raise LetterError("which ones? Give ids or filters, or --all for every open dead letter")
-    connection = settings.connection()
-    if ids:
-        _check_ids(ids, settings)
-    dealt = deal_with(connection, action, wanted, by=person(), why=why, dry_run=dry_run, again=again)
-    _tell(dealt, action, dry_run)
-    if dealt.not_possible:
-        raise typer.Exit(1)
-
-
-def _check_ids(ids: list[str], settings: Settings) -> None:
-    """Raises LetterError for an id that means none: a typing mistake must not look like success."""
-    with DeadLetterLog(settings.connection()) as log:
-        known = [letter.id for letter in log.letters(Wanted(ids=tuple(ids)))]
-    for wanted in ids:
-        if not any(name.startswith(wanted) for name in known):
-            raise LetterError(
-                f"no dead letter's id begins with {wanted!r}; list them with `driftloop dlq ls --each`"
-            )
-
-
-def _tell(dealt: Dealt, action: Action, dry_run: bool) -> None:
-    does = f"would be {action}" if dry_run else action
-    topics = ", ".join(f"{count} {topic}" for topic, count in sorted(dealt.by_topic.items()))
-    output.print(f"{dealt.done} {does}{f' ({topics})' if topics else ''}", highlight=False, soft_wrap=True)
-    if dealt.already:
-        output.print(f"{dealt.already} were dealt with before and stay so", highlight=False)
-    for reason, count in dealt.not_possible.items():
-        errors.print(f"{count} cannot be {action}: {reason}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _wanted(
-    settings: Settings,
-    ids: tuple[str, ...],
-    stage: str | None,
-    topic: str | None,
-    model: str | None,
-    reason: str | None,
-    since: str | None,
-    until: str | None,
-) -> Wanted:
+) -> DeadLetterFilter:
     if topic is not None:
         names = [known.name for known in CATALOGUE]
         if topic.removeprefix(settings.topic_prefix) not in names:
-            raise LetterError(f"--topic {topic!r} is no topic of driftloop's: {', '.join(names)}")
-    return Wanted(ids, stage, topic, model, reason, _time("--since", since), _time("--until", until))
+            raise DeadLetterError(f"--topic {topic!r} is not a topic of driftloop: {', '.join(names)}")
+    since_ms, until_ms = _time("--since", since), _time("--until", until)
+    return DeadLetterFilter(tuple(ids or ()), stage, topic, model, reason, since_ms, until_ms)
 
 
 def _time(option: str, text: str | None) -> int | None:

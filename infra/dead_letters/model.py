@@ -1,7 +1,7 @@
-"""Dead letters as people deal with them: what a letter says, which ones are meant, what became of them.
+"""Dead letters as people see them: what each says, which ones are meant, what became of them.
 
-No Kafka here; ``dlq_log`` reads and writes. A letter is dealt with when a mark of its id lies on
-``dead-letter-marks``: letters themselves are never changed or removed.
+No Kafka here; ``replay`` reads and writes. A dead letter is resolved by a record with its id on
+``dead-letter-resolutions``; it is never changed or removed itself.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any, cast
 import orjson
 
 from ...schemas.errors import DecodeError, Error
-from ...schemas.events import DeadLetter, DeadLetterMark
+from ...schemas.events import DeadLetter, DeadLetterResolution
 from ...schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS, VITALS, Topic
 
-# What many may send, and a role takes again at any time. The rest has one writer, which alone may write it.
+# Topics with many writers, whose roles accept a record at any time. Every other topic has exactly one writer.
 REPLAYABLE: tuple[Topic, ...] = (PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS)
 
 Header = tuple[str, bytes | None]
-Marks = Mapping[str, DeadLetterMark]
+Resolutions = Mapping[str, DeadLetterResolution]
 
 _GOT = re.compile(r" \(got .*|'[^']*'|\"[^\"]*\"|`[^`]*`")
 _NUMBER = re.compile(r"\d+")
 _SHORT_REASON = 100
 
 
-class LetterError(Error):
+class DeadLetterError(Error):
     """What was asked of dead letters cannot be done; the message says why and what can."""
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A dead letter where it lies. ``at_ms``: when it was written."""
+class DeadLetterRecord:
+    """A dead letter and its place on the log. ``at_ms``: when it was written."""
 
     event: DeadLetter
     partition: int
@@ -50,7 +50,7 @@ class Letter:
 
     @cached_property
     def value(self) -> bytes | None:
-        """The original bytes, as far as the letter has them."""
+        """The original bytes, as far as the dead letter has them."""
         return _unpacked(self.event.value_b64)
 
     @cached_property
@@ -73,7 +73,7 @@ class Letter:
 
     @property
     def kind(self) -> str:
-        """The reason without what differs from record to record: letters of one cause share it."""
+        """The reason without what differs from record to record, so that one cause has one kind."""
         return _NUMBER.sub("N", _GOT.sub(" …", self.event.reason)).strip()[:_SHORT_REASON]
 
     def origin(self, prefix: str) -> Topic | None:
@@ -84,7 +84,7 @@ class Letter:
 
 
 def _unpacked(packed: str | None) -> bytes | None:
-    """Anybody can write to dead-letters: what is no base64 is shown as it is."""
+    """What is not base64 is shown as it is: anybody can write to dead-letters."""
     if packed is None:
         return None
     try:
@@ -93,22 +93,22 @@ def _unpacked(packed: str | None) -> bytes | None:
         return packed.encode(errors="surrogatepass")
 
 
-def read_letter(value: bytes | None, *, partition: int, offset: int, at_ms: int) -> Letter:
-    """Raises DecodeError where the record is no dead letter."""
-    return Letter(DeadLetter.decode(value or b""), partition, offset, at_ms)
+def read_dead_letter(value: bytes | None, *, partition: int, offset: int, at_ms: int) -> DeadLetterRecord:
+    """Raises DecodeError if the record is not a dead letter."""
+    return DeadLetterRecord(DeadLetter.decode(value or b""), partition, offset, at_ms)
 
 
-def read_mark(value: bytes | None) -> DeadLetterMark | None:
-    """None where the record is no mark."""
+def read_resolution(value: bytes | None) -> DeadLetterResolution | None:
+    """None if the record is not a resolution."""
     try:
-        return DeadLetterMark.decode(value or b"")
+        return DeadLetterResolution.decode(value or b"")
     except DecodeError:
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters are meant: all that fit everything given. ``ids`` may be beginnings of ids."""
+class DeadLetterFilter:
+    """Selects the dead letters that match everything given. ``ids`` may be beginnings of ids."""
 
     ids: tuple[str, ...] = ()
     stage: str | None = None
@@ -120,9 +120,9 @@ class Wanted:
 
     @property
     def everything(self) -> bool:
-        return self == Wanted()
+        return self == DeadLetterFilter()
 
-    def fits(self, letter: Letter, prefix: str) -> bool:
+    def fits(self, letter: DeadLetterRecord, prefix: str) -> bool:
         event = letter.event
         if self.ids and not any(letter.id.startswith(wanted) for wanted in self.ids):
             return False
@@ -140,8 +140,8 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Heap:
-    """Letters of one cause. ``example``: the id of the newest."""
+class DeadLetterGroup:
+    """Dead letters of one cause. ``example``: the id of the newest."""
 
     stage: str
     topic: str
@@ -151,36 +151,38 @@ class Heap:
     first_ms: int = 0
     last_ms: int = 0
     example: str = ""
-    dealt_with: int = 0
+    resolved: int = 0
 
-    def add(self, letter: Letter, *, dealt_with: bool) -> None:
+    def add(self, letter: DeadLetterRecord, *, resolved: bool) -> None:
         self.first_ms = min(self.first_ms, letter.at_ms) if self.count else letter.at_ms
         if letter.at_ms >= self.last_ms:
             self.last_ms, self.example = letter.at_ms, letter.id
         self.count += 1
-        self.dealt_with += dealt_with
+        self.resolved += resolved
 
 
 @dataclass(slots=True)
-class Heaps:
-    """Counts letters by stage, topic, model and reason."""
+class DeadLetterGroups:
+    """Counts dead letters by stage, topic, model and reason."""
 
     prefix: str
-    heaps: dict[tuple[str, str, str | None, str], Heap] = field(
-        default_factory=dict[tuple[str, str, str | None, str], Heap]
+    groups: dict[tuple[str, str, str | None, str], DeadLetterGroup] = field(
+        default_factory=dict[tuple[str, str, str | None, str], DeadLetterGroup]
     )
 
-    def add(self, letter: Letter, marks: Container[str]) -> None:
+    def add(self, letter: DeadLetterRecord, resolutions: Container[str]) -> None:
         event = letter.event
         key = (event.stage, event.topic.removeprefix(self.prefix), letter.model, letter.kind)
-        self.heaps.setdefault(key, Heap(*key)).add(letter, dealt_with=letter.id in marks)
+        self.groups.setdefault(key, DeadLetterGroup(*key)).add(letter, resolved=letter.id in resolutions)
 
-    def largest_first(self) -> list[Heap]:
-        return sorted(self.heaps.values(), key=lambda heap: (-heap.count, heap.stage, heap.topic, heap.kind))
+    def largest_first(self) -> list[DeadLetterGroup]:
+        return sorted(
+            self.groups.values(), key=lambda group: (-group.count, group.stage, group.topic, group.kind)
+        )
 
 
-def once(letters: Iterable[Letter]) -> Iterable[Letter]:
-    """Each id once: a stage that starts anew may write a letter again."""
+def once(letters: Iterable[DeadLetterRecord]) -> Iterable[DeadLetterRecord]:
+    """Each id once: a stage that restarts may write a dead letter again."""
     seen: set[str] = set()
     for letter in letters:
         if letter.id not in seen:
@@ -189,7 +191,7 @@ def once(letters: Iterable[Letter]) -> Iterable[Letter]:
 
 
 def printable(data: bytes) -> str:
-    """Text with everything else escaped: a poisoned record must not reach a terminal as control sequences."""
+    """Text with everything else escaped, so that no record reaches a terminal as control sequences."""
     text = data.decode("utf-8", errors="backslashreplace")
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
@@ -198,7 +200,7 @@ def printable(data: bytes) -> str:
 
 
 def hexdump(data: bytes) -> str:
-    """Offset, 16 bytes, and what of them is ASCII, per line."""
+    """One line per 16 bytes: offset, hex digits, ASCII."""
     lines: list[str] = []
     for at in range(0, len(data), 16):
         part = data[at : at + 16]

@@ -1,10 +1,10 @@
-"""Reading dead letters, and dealing with them: sent again to where they came from, or dropped.
+"""Reading dead letters, and resolving them: sent again to where they came from, or dropped.
 
-A replay is one transaction per chunk: the original records and the marks that say so. All runs share one
-transactional id, so that a run that begins ends what another has open (killed, or still at work) before it
-reads the marks. What a run sees as not dealt with has therefore never been sent, whoever was killed when:
-each letter is sent once for read_committed readers, which all of driftloop's are. Another run that was at
-work ends with an error.
+A replay is one transaction per chunk: the original records and the resolutions that say so. All runs share
+one transactional id, so a run first ends any transaction that another one left open (killed, or still at
+work), then reads the resolutions. Whatever it sees as open has therefore never been sent, whoever was killed
+when: each dead letter is sent once for read_committed readers, which all of driftloop's are. Another run that
+was still at work ends with an error.
 
 On failure: nothing of the open transaction is visible, and the next run goes on from there.
 """
@@ -17,34 +17,42 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from confluent_kafka import KafkaException, Message, Producer
 
 from ...schemas.errors import BrokerError, DecodeError
-from ...schemas.events import DeadLetterMark
-from ...schemas.topics import DEAD_LETTER_MARKS, DEAD_LETTERS, Topic
+from ...schemas.events import DeadLetterAction, DeadLetterResolution
+from ...schemas.topics import DEAD_LETTER_RESOLUTIONS, DEAD_LETTERS, Topic
 from ...streams.join.reading.placement import ORIGIN_HEADER
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.ranges import LogOffsets, LogRanges
-from .model import REPLAYABLE, Header, Letter, LetterError, Marks, Wanted, once, read_letter, read_mark
+from .model import (
+    REPLAYABLE,
+    DeadLetterError,
+    DeadLetterFilter,
+    DeadLetterRecord,
+    Header,
+    Resolutions,
+    once,
+    read_dead_letter,
+    read_resolution,
+)
 
 log = logging.getLogger(__name__)
 
 REPLAY_HEADER = "driftloop-replay"
-EVERY = Wanted()
+ALL = DeadLetterFilter()
 _TRANSACTIONAL_ID = "dlq"
 _CHUNK = 500
 _CHUNK_BYTES = 8_000_000
 _CALL_S = 30.0
 _MAX_MESSAGE_BYTES = 4_194_304
 
-Action = Literal["replayed", "dropped"]
-
 
 @dataclass(slots=True)
-class Dealt:
-    """What a run did, or would have done. ``not_possible``: reason → letters left as they are."""
+class ResolveResult:
+    """What a run did, or would have done. ``not_possible``: reason → dead letters left as they are."""
 
     done: int = 0
     already: int = 0
@@ -53,12 +61,12 @@ class Dealt:
 
 
 class DeadLetterLog:
-    """The letters and marks on a cluster. A context manager."""
+    """The dead letters and resolutions on a cluster. A context manager."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.unreadable = 0
-        self._begun: list[Generator[Letter]] = []
+        self._begun: list[Generator[DeadLetterRecord]] = []
         self._offsets = LogOffsets(connection)
         self._ranges = LogRanges(connection, name="dlq")
         self._originals = LogRanges(connection, name="dlq-originals")
@@ -73,37 +81,37 @@ class DeadLetterLog:
         self._ranges.close()
         self._originals.close()
 
-    def marks(self) -> dict[str, DeadLetterMark]:
-        """By letter id; the newest of each."""
-        found: dict[str, DeadLetterMark] = {}
-        for message in self._whole(DEAD_LETTER_MARKS):
-            mark = read_mark(message.value())
-            if mark is not None:
-                found[mark.letter_id] = mark
+    def resolutions(self) -> dict[str, DeadLetterResolution]:
+        """By dead letter id; the newest of each."""
+        found: dict[str, DeadLetterResolution] = {}
+        for message in self._whole(DEAD_LETTER_RESOLUTIONS):
+            resolution = read_resolution(message.value())
+            if resolution is not None:
+                found[resolution.dead_letter_id] = resolution
         return found
 
-    def letters(self, wanted: Wanted = EVERY) -> Iterator[Letter]:
-        """Those on the log now, each id once, in order per partition. ``unreadable`` counts what is none."""
+    def letters(self, wanted: DeadLetterFilter = ALL) -> Iterator[DeadLetterRecord]:
+        """Those on the log now, each id once, in order per partition. ``unreadable`` counts other records."""
         found = (one for one in once(self._all()) if wanted.fits(one, self.connection.prefix))
         self._begun.append(found)
         return found
 
-    def one(self, letter_id: str) -> Letter:
-        """The letter whose id begins so. Raises LetterError where there is none, or more than one."""
-        found = list(self.letters(Wanted(ids=(letter_id,))))
+    def one(self, dead_letter_id: str) -> DeadLetterRecord:
+        """The dead letter whose id begins so. Raises DeadLetterError if there is none, or more than one."""
+        found = list(self.letters(DeadLetterFilter(ids=(dead_letter_id,))))
         if len(found) == 1:
             return found[0]
         if not found:
-            raise LetterError(
-                f"no dead letter's id begins with {letter_id!r}; list them with `driftloop dlq ls --each`"
-            )
-        raise LetterError(f"{len(found)} dead letters' ids begin with {letter_id!r}; give more of it")
+            raise no_such_dead_letter(dead_letter_id)
+        raise DeadLetterError(
+            f"{len(found)} dead letters' ids begin with {dead_letter_id!r}; give more of it"
+        )
 
-    def _all(self) -> Iterator[Letter]:
+    def _all(self) -> Iterator[DeadLetterRecord]:
         for message in self._whole(DEAD_LETTERS):
             partition, offset = message.partition() or 0, message.offset() or 0
             try:
-                yield read_letter(
+                yield read_dead_letter(
                     message.value(), partition=partition, offset=offset, at_ms=message.timestamp()[1]
                 )
             except DecodeError as error:
@@ -115,10 +123,10 @@ class DeadLetterLog:
         begins, ends = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
         return self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions})
 
-    def original(self, letter: Letter) -> tuple[bytes | None, bytes | None, tuple[Header, ...]]:
-        """Key, value and headers as they were, from the log where the letter was cut.
+    def original(self, letter: DeadLetterRecord) -> tuple[bytes | None, bytes | None, tuple[Header, ...]]:
+        """Key, value and headers as they were, from the log if the dead letter was cut.
 
-        Raises LetterError where they are in neither.
+        Raises DeadLetterError if neither has them.
         """
         if not letter.event.cut:
             return letter.key, letter.value, letter.headers
@@ -132,51 +140,53 @@ class DeadLetterLog:
                     found = message.headers() or []
                     headers = found.items() if isinstance(found, dict) else found
                     return message.key(), message.value(), tuple((n, _bytes(c)) for n, c in headers)
-        raise LetterError("its bytes were too many for a letter, and the log no longer has them")
+        raise DeadLetterError("its bytes were too many for a dead letter, and the log no longer has them")
 
 
-def no_letter(letter_id: str) -> LetterError:
-    return LetterError(f"no dead letter's id begins with {letter_id!r}; see `driftloop dlq ls --each`")
+def no_such_dead_letter(dead_letter_id: str) -> DeadLetterError:
+    return DeadLetterError(
+        f"no dead letter's id begins with {dead_letter_id!r}; list them with `driftloop dlq ls --each`"
+    )
 
 
 def _bytes(content: str | bytes | None) -> bytes | None:
     return content.encode() if isinstance(content, str) else content
 
 
-def deal_with(
+def resolve(
     connection: Connection,
-    action: Action,
-    wanted: Wanted,
+    action: DeadLetterAction,
+    wanted: DeadLetterFilter,
     *,
     by: str,
     why: str = "",
     dry_run: bool = False,
     again: bool = False,
     observe: Callable[[str], None] = lambda _step: None,
-) -> Dealt:
-    """Replays or drops the letters wanted that nobody has dealt with; ``again``: dropped ones too.
+) -> ResolveResult:
+    """Replay or drop the open dead letters that ``wanted`` selects; ``again``: dropped ones too.
 
-    ``observe`` is told each step of a chunk as it is done. Raises BrokerError where Kafka cannot be reached
+    ``observe`` is called after each step of a chunk. Raises BrokerError where Kafka cannot be reached
     or another run of this command took over.
     """
-    dealt = Dealt()
+    result = ResolveResult()
     with DeadLetterLog(connection) as letters:
         producer = None if dry_run else _producer(connection)
-        marks = letters.marks()
-        waiting = (one for one in letters.letters(wanted) if not _is_done(one, marks, again, dealt))
+        resolutions = letters.resolutions()
+        waiting = (one for one in letters.letters(wanted) if not _is_done(one, resolutions, again, result))
         for chunk in _chunks(waiting):
-            records = [record for letter in chunk if (record := _record(letters, letter, action, dealt))]
+            records = [record for letter in chunk if (record := _record(letters, letter, action, result))]
             if producer is not None and records:
-                marked = [_mark(letter, action, by, why) for letter, _ in records]
+                marked = [_resolution(letter.id, action, by, why) for letter, _ in records]
                 _send(producer, connection, records, marked, observe)
             for letter, _ in records:
-                dealt.done += 1
-                dealt.by_topic[letter.event.topic.removeprefix(connection.prefix)] += 1
-    return dealt
+                result.done += 1
+                result.by_topic[letter.event.topic.removeprefix(connection.prefix)] += 1
+    return result
 
 
-def _chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
-    chunk: list[Letter] = []
+def _chunks(letters: Iterable[DeadLetterRecord]) -> Iterator[list[DeadLetterRecord]]:
+    chunk: list[DeadLetterRecord] = []
     size = 0
     for letter in letters:
         chunk.append(letter)
@@ -199,30 +209,30 @@ class _Again:
     headers: list[tuple[str, str | bytes | None]]
 
 
-def _is_done(letter: Letter, marks: Marks, again: bool, dealt: Dealt) -> bool:
-    mark = marks.get(letter.id)
-    done = mark is not None and not (again and mark.action == "dropped")
-    dealt.already += done
+def _is_done(letter: DeadLetterRecord, resolutions: Resolutions, again: bool, result: ResolveResult) -> bool:
+    resolution = resolutions.get(letter.id)
+    done = resolution is not None and not (again and resolution.action == "dropped")
+    result.already += done
     return done
 
 
 def _record(
-    letters: DeadLetterLog, letter: Letter, action: Action, dealt: Dealt
-) -> tuple[Letter, _Again | None] | None:
-    """None where it cannot be done, which ``dealt`` then says."""
+    letters: DeadLetterLog, letter: DeadLetterRecord, action: DeadLetterAction, result: ResolveResult
+) -> tuple[DeadLetterRecord, _Again | None] | None:
+    """None if it cannot be done; ``result`` then counts it with the reason."""
     if action == "dropped":
         return letter, None
     topic = letter.origin(letters.connection.prefix)
     if topic not in REPLAYABLE:
-        where = "no topic of driftloop's" if topic is None else "written by one role alone"
-        dealt.not_possible[f"{letter.event.topic} is {where}: nothing but dropping them can be done"] += 1
+        where = "not a topic of driftloop" if topic is None else "written by one role alone"
+        result.not_possible[f"{letter.event.topic} is {where}: they can only be dropped"] += 1
         return None
     try:
         key, value, headers = letters.original(letter)
-    except LetterError as error:
-        dealt.not_possible[str(error)] += 1
+    except DeadLetterError as error:
+        result.not_possible[str(error)] += 1
         return None
-    # Without its old origin a misplaced one may be sent on once more.
+    # Without its old origin header a misrouted record may be sent on once more.
     kept = [(name, content) for name, content in headers if name not in (ORIGIN_HEADER, REPLAY_HEADER)]
     partition = letter.event.partition if 0 <= letter.event.partition < letters.partitions[topic] else -1
     return letter, _Again(
@@ -230,8 +240,9 @@ def _record(
     )
 
 
-def _mark(letter: Letter, action: Action, by: str, why: str) -> DeadLetterMark:
-    return DeadLetterMark(letter_id=letter.id, action=action, ts=time.time_ns() // 1_000_000, by=by, why=why)
+def _resolution(known_id: str, action: DeadLetterAction, by: str, why: str) -> DeadLetterResolution:
+    now_ms = time.time_ns() // 1_000_000
+    return DeadLetterResolution(dead_letter_id=known_id, action=action, ts=now_ms, by=by, why=why)
 
 
 def _producer(connection: Connection) -> Producer:
@@ -246,8 +257,8 @@ def _producer(connection: Connection) -> Producer:
 def _send(
     producer: Producer,
     connection: Connection,
-    records: list[tuple[Letter, _Again | None]],
-    marks: list[DeadLetterMark],
+    records: list[tuple[DeadLetterRecord, _Again | None]],
+    resolutions: list[DeadLetterResolution],
     observe: Callable[[str], None],
 ) -> None:
     try:
@@ -257,8 +268,10 @@ def _send(
                 producer.produce(
                     record.topic, record.value, record.key, record.partition, headers=record.headers
                 )
-        for mark in marks:
-            producer.produce(connection.topic(DEAD_LETTER_MARKS), mark.encode(), mark.letter_id)
+        for resolution in resolutions:
+            producer.produce(
+                connection.topic(DEAD_LETTER_RESOLUTIONS), resolution.encode(), resolution.dead_letter_id
+            )
         producer.flush(_CALL_S)
         observe("produced")
         producer.commit_transaction(_CALL_S)

@@ -27,7 +27,7 @@ from ...schemas.spec.model import JOIN_KEY, Join, SpecRecord
 from ...schemas.topics import (
     CATALOGUE,
     CO_PARTITIONED,
-    DEAD_LETTER_MARKS,
+    DEAD_LETTER_RESOLUTIONS,
     LABELS,
     MODEL_UPDATES,
     PREDICTIONS,
@@ -180,7 +180,7 @@ def _set(name: str, setting: str) -> str:
 
 def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock) -> Iterator[Finding]:
     """Asks each broker that leads a partition to append a record in a transaction that is then aborted."""
-    name = connection.topic(DEAD_LETTER_MARKS)
+    name = connection.topic(DEAD_LETTER_RESOLUTIONS)
     if name not in metadata.topics:
         return
     leaders = {one.leader: number for number, one in metadata.topics[name].partitions.items()}

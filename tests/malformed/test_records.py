@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from driftloop.infra.dead_letters.model import Wanted, read_letter
+from driftloop.infra.dead_letters.model import DeadLetterFilter, read_dead_letter
 from driftloop.infra.status.overview import LATEST_TOPICS, RECENT_TOPICS, Overview
 from driftloop.models.registry.signing import Signer
 from driftloop.models.rows import rows_from_outcomes
@@ -255,13 +255,13 @@ def test_a_spec_that_cannot_be_is_refused_as_one(table: dict[str, object]) -> No
 @given(anything("DeadLetter"))
 def test_any_dead_letter_can_be_listed_and_chosen(value: bytes) -> None:
     try:
-        letter = read_letter(value, partition=0, offset=1, at_ms=5)
+        letter = read_dead_letter(value, partition=0, offset=1, at_ms=5)
     except DecodeError:
         return
     assert isinstance(letter.kind, str)
     assert letter.model is None or isinstance(letter.model, str)
     assert isinstance(letter.headers, tuple)
-    Wanted(model="late", topic="labels", reason="x", since_ms=0).fits(letter, "p.")
+    DeadLetterFilter(model="late", topic="labels", reason="x", since_ms=0).fits(letter, "p.")
     letter.origin("p.")
 
 

@@ -17,8 +17,8 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from driftloop.infra.control.specs import apply_deployment
-from driftloop.infra.dead_letters.model import LetterError, Wanted, hexdump, printable
-from driftloop.infra.dead_letters.replay import REPLAY_HEADER, DeadLetterLog, deal_with
+from driftloop.infra.dead_letters.model import DeadLetterError, DeadLetterFilter, hexdump, printable
+from driftloop.infra.dead_letters.replay import REPLAY_HEADER, DeadLetterLog, resolve
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.events import DeadLetter
@@ -97,7 +97,7 @@ def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, *
 
 
 def sent_again(connection: Connection, topic: Topic) -> list[Message]:
-    """Committed records of the topic that carry the mark of a replay."""
+    """Committed records of the topic that carry the resolution of a replay."""
     consumer = Consumer(connection.consumer("test-sent-again"))
     name = connection.topic(topic)
     consumer.assign([TopicPartition(name, partition, 0) for partition in range(2)])
@@ -130,8 +130,8 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     unknown = refused["unknown model 'new'"]
 
     listed = driftloop("dlq", "ls", "--json", settings=settings)
-    heaps = [orjson.loads(line) for line in listed.stdout.splitlines()]
-    assert {(heap["stage"], heap["topic"], heap["model"], heap["count"]) for heap in heaps} == {
+    groups = [orjson.loads(line) for line in listed.stdout.splitlines()]
+    assert {(group["stage"], group["topic"], group["model"], group["count"]) for group in groups} == {
         ("join", "predictions", "new", 1),
         ("join", "predictions", None, 1),
         ("join", "labels", None, 1),
@@ -156,7 +156,7 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     assert (again.key(), again.value()) == keyed(late)
     assert again.headers() == [("trace", b"t-1"), ("empty", None), (REPLAY_HEADER, unknown.id.encode())]
     assert "open" in driftloop("dlq", "ls", "--each", settings=settings).stdout
-    all_of_them = driftloop("dlq", "ls", "--each", "--dealt-with", "--json", settings=settings)
+    all_of_them = driftloop("dlq", "ls", "--each", "--resolved", "--json", settings=settings)
     states = Counter(orjson.loads(line)["state"] for line in all_of_them.stdout.splitlines())
     assert states == {"open": 2, "replayed": 1}
 
@@ -165,12 +165,13 @@ def test_a_replay_killed_at_any_step_sends_each_letter_once_when_it_is_run_again
     write_letters(kafka, 1_200)  # three chunks
     program = (
         "import os, signal, sys\n"
-        "from driftloop.infra.dead_letters.model import Wanted\n"
-        "from driftloop.infra.dead_letters.replay import deal_with\n"
+        "from driftloop.infra.dead_letters.model import DeadLetterFilter\n"
+        "from driftloop.infra.dead_letters.replay import resolve\n"
         "from driftloop.streams.kafka.connection import Connection\n"
         "def die(step):\n"
         "    if step == sys.argv[3]: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "deal_with(Connection(sys.argv[1], sys.argv[2]), 'replayed', Wanted(), by='test', observe=die)\n"
+        "kafka = Connection(sys.argv[1], sys.argv[2])\n"
+        "resolve(kafka, 'replayed', DeadLetterFilter(), by='test', observe=die)\n"
     )
     for step in ("produced", "committed", "produced"):
         killed = subprocess.run(
@@ -178,12 +179,12 @@ def test_a_replay_killed_at_any_step_sends_each_letter_once_when_it_is_run_again
             cwd=ROOT, env=dict(os.environ), timeout=60, check=False,
         )  # fmt: skip
         assert killed.returncode == -signal.SIGKILL
-    last = deal_with(kafka, "replayed", Wanted(), by="test")
+    last = resolve(kafka, "replayed", DeadLetterFilter(), by="test")
     assert (last.done, last.already) == (700, 500)  # one chunk had been committed
     found = Counter(mark_of(message) for message in sent_again(kafka, TRIGGERS))
     assert len(found) == 1_200
     assert set(found.values()) == {1}
-    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 0
+    assert resolve(kafka, "replayed", DeadLetterFilter(), by="test").done == 0
 
 
 def test_of_two_replays_at_once_the_older_stops_and_nothing_is_sent_twice(kafka: Connection) -> None:
@@ -191,10 +192,10 @@ def test_of_two_replays_at_once_the_older_stops_and_nothing_is_sent_twice(kafka:
 
     def overtake(step: str) -> None:
         if step == "produced":
-            assert deal_with(kafka, "replayed", Wanted(), by="newer").done == 600
+            assert resolve(kafka, "replayed", DeadLetterFilter(), by="newer").done == 600
 
     with pytest.raises(BrokerError, match="another"):
-        deal_with(kafka, "replayed", Wanted(), by="older", observe=overtake)
+        resolve(kafka, "replayed", DeadLetterFilter(), by="older", observe=overtake)
     assert Counter(mark_of(message) for message in sent_again(kafka, TRIGGERS)).most_common(1)[0][1] == 1
     assert len(sent_again(kafka, TRIGGERS)) == 600
 
@@ -211,14 +212,14 @@ def test_dropped_letters_are_neither_listed_nor_replayed_unless_they_are_asked_f
     assert "no dead letter's id begins with 'dead-none'" in wrong.output
     with DeadLetterLog(kafka) as log:
         first = [letter.id for letter in log.letters()][:2]
-    assert deal_with(kafka, "dropped", Wanted(ids=tuple(first)), by="test", why="of no use").done == 2
+    assert resolve(kafka, "dropped", DeadLetterFilter(ids=tuple(first)), by="test", why="of no use").done == 2
     assert "3" in driftloop("dlq", "ls", settings=settings).stdout
-    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 3
+    assert resolve(kafka, "replayed", DeadLetterFilter(), by="test").done == 3
     assert {mark_of(message) for message in sent_again(kafka, TRIGGERS)}.isdisjoint(first)
-    assert deal_with(kafka, "replayed", Wanted(ids=tuple(first)), by="test", again=True).done == 2
+    assert resolve(kafka, "replayed", DeadLetterFilter(ids=tuple(first)), by="test", again=True).done == 2
     with DeadLetterLog(kafka) as log:
-        marks = log.marks()
-    assert {mark.action for mark in marks.values()} == {"replayed"}
+        resolutions = log.resolutions()
+    assert {resolution.action for resolution in resolutions.values()} == {"replayed"}
 
 
 def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) -> None:
@@ -226,20 +227,20 @@ def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) 
     write_letters(kafka, 2, LABELS, stage="join", reason="expired: nobody came")
     now_ms = time.time_ns() // 1_000_000
 
-    def chosen(wanted: Wanted) -> int:
-        return deal_with(kafka, "replayed", wanted, by="test", dry_run=True).done
+    def chosen(wanted: DeadLetterFilter) -> int:
+        return resolve(kafka, "replayed", wanted, by="test", dry_run=True).done
 
-    assert chosen(Wanted()) == 5
+    assert chosen(DeadLetterFilter()) == 5
     assert (
-        chosen(Wanted(stage="join"))
-        == chosen(Wanted(topic="labels"))
-        == chosen(Wanted(reason="EXPIRED"))
+        chosen(DeadLetterFilter(stage="join"))
+        == chosen(DeadLetterFilter(topic="labels"))
+        == chosen(DeadLetterFilter(reason="EXPIRED"))
         == 2
     )
-    assert chosen(Wanted(model="m")) == 5
-    assert chosen(Wanted(model="other")) == 0
-    assert chosen(Wanted(since_ms=now_ms - 60_000)) == 5
-    assert chosen(Wanted(until_ms=now_ms - 60_000)) == 0
+    assert chosen(DeadLetterFilter(model="m")) == 5
+    assert chosen(DeadLetterFilter(model="other")) == 0
+    assert chosen(DeadLetterFilter(since_ms=now_ms - 60_000)) == 5
+    assert chosen(DeadLetterFilter(until_ms=now_ms - 60_000)) == 0
 
 
 def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
@@ -250,7 +251,7 @@ def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection,
     (letter,) = letters_of(kafka, 1)
     assert letter.cut
     assert "value cut" in letter.reason
-    assert deal_with(kafka, "replayed", Wanted(), by="test").done == 1
+    assert resolve(kafka, "replayed", DeadLetterFilter(), by="test").done == 1
     (again,) = sent_again(kafka, PREDICTIONS)
     assert again.value() == large
     assert again.headers() == [("trace", b"t-2"), (REPLAY_HEADER, letter.id.encode())]
@@ -259,28 +260,28 @@ def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection,
 def test_what_cannot_be_sent_again_is_named_and_left_open(kafka: Connection) -> None:
     write_letters(kafka, 1, MODEL_UPDATES)
     write_letters(kafka, 1, PREDICTIONS, cut=True, value_b64=None)
-    dealt = deal_with(kafka, "replayed", Wanted(), by="test")
-    assert dealt.done == 0
-    assert {reason.rpartition(": ")[2] for reason in dealt.not_possible} == {
-        "nothing but dropping them can be done",
-        "its bytes were too many for a letter, and the log no longer has them",
+    result = resolve(kafka, "replayed", DeadLetterFilter(), by="test")
+    assert result.done == 0
+    assert {reason.rpartition(": ")[2] for reason in result.not_possible} == {
+        "they can only be dropped",
+        "its bytes were too many for a dead letter, and the log no longer has them",
     }
-    assert deal_with(kafka, "dropped", Wanted(), by="test").done == 2
+    assert resolve(kafka, "dropped", DeadLetterFilter(), by="test").done == 2
 
 
 def test_rubbish_on_dead_letters_and_its_marks_stops_nobody(kafka: Connection) -> None:
     producer = Producer(kafka.producer())
     for value in (b"", None, b"\xff", b"[]", b'{"id":1}'):
         producer.produce(kafka.topic(DEAD_LETTERS), value, b"k")
-        producer.produce(f"{kafka.prefix}dead-letter-marks", value, b"k")
+        producer.produce(f"{kafka.prefix}dead-letter-resolutions", value, b"k")
     assert producer.flush(20) == 0
     write_letters(kafka, 1, value_b64="no base64!", key_b64="\u00e9", append_ms=2**60)
     with DeadLetterLog(kafka) as log:
         (letter,) = log.letters()
         assert log.unreadable == 5
-        assert log.marks() == {}
+        assert log.resolutions() == {}
         assert letter.value == b"no base64!"
-        with pytest.raises(LetterError, match="begins with"):
+        with pytest.raises(DeadLetterError, match="begins with"):
             log.one("dead-nothing")
 
 
