@@ -143,8 +143,9 @@ labels. Brokers are not counted.
 - *From an empty disk* is the time to replay everything pending; a checkpoint shortens it to what came since.
 - Memory is the same in every row: pending predictions are in RocksDB, whose cache is bounded, and so is what the
   joiner keeps in memory beside it.
-- All outcomes of one model pass one monitor, which limits a model to {one_model:,.0f} outcomes/s. With many models
-  the limit is how many have outcomes in each batch: a monitor handles {batches:,.0f} such entries a second.
+- All outcomes of one model pass one monitor, which limits a model to {one_model:,.0f} outcomes/s. With
+  many models the limit is how many have outcomes in each batch: a monitor handles {batches:,.0f} such
+  entries a second.
 - The table is for predictions with five features; add {feature:.2f} µs per event for each further one.
 """
 
