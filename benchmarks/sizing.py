@@ -105,8 +105,9 @@ def _feature_us(points: Sequence[dict[str, float]]) -> float:
 
 _PAGE = """# Sizing
 
-How many joiners, partitions and monitors a deployment needs. `python -m benchmarks.sizing` wrote this page from what
-`make bench-scale`, `bench-monitor` and `bench-restore` measured. Run them on your own hardware to get its page.
+How many joiners, partitions and monitors a deployment needs. `python -m benchmarks.sizing` wrote this page
+from what `make bench-scale`, `bench-monitor` and `bench-restore` measured. Run them on your own hardware to
+get its page.
 
 ## What was measured
 
@@ -132,17 +133,18 @@ pending in one process, an event costs
 
     us(p) = {base:.2f} + {slope:.2f} · log10(p)        (p ≥ 100,000)
 
-and no process is planned for more than {beyond} times the {measured:,} that were measured. There are {each} partitions
-per joiner, because their number is hard to change later ([operations.md](operations.md)). Half of the events are
-labels. Brokers are not counted.
+and no process is planned for more than {beyond} times the {measured:,} that were measured. There are
+{each} partitions per joiner, because their number is hard to change later ([operations.md](operations.md)).
+Half of the events are labels. Brokers are not counted.
 
 | events/s | pending | joiners | partitions | µs per event | disk per joiner | from an empty disk | monitors |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-- *From an empty disk* is the time to replay everything pending; a checkpoint shortens it to what came since.
-- Memory is the same in every row: pending predictions are in RocksDB, whose cache is bounded, and so is what the
-  joiner keeps in memory beside it.
+- *From an empty disk* is the time to replay everything pending; a checkpoint shortens it to what came
+  since.
+- Memory is the same in every row: pending predictions are in RocksDB, whose cache is bounded, and so is
+  what the joiner keeps in memory beside it.
 - All outcomes of one model pass one monitor, which limits a model to {one_model:,.0f} outcomes/s. With
   many models the limit is how many have outcomes in each batch: a monitor handles {batches:,.0f} such
   entries a second.
