@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from driftloop.streams.join import shell as join_shell
+from driftloop.streams.join.batch_writer import BatchWriter
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.partition import AssignedPartition
-from driftloop.streams.join.transactions import Transactions
 from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh
@@ -38,7 +38,7 @@ STEPS: tuple[tuple[str, type, str], ...] = (
     ("fetch: librdkafka's messages become objects", join_shell._JoinShell, "_fetch"),  # pyright: ignore[reportPrivateUsage]
     ("read: parse, validate, place, cut outcomes' heads", AssignedPartition, "read"),
     ("match: state, outcomes, vitals", AssignedPartition, "process"),
-    ("produce: outcomes and vitals into librdkafka", Transactions, "_produce"),
+    ("produce: outcomes and vitals into librdkafka", BatchWriter, "_send"),
     ("commit: what was staged is kept", Joiner, "commit"),
     ("write behind: encode, RocksDB", AssignedPartition, "flush"),
 )

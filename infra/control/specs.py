@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 
 import orjson
-from confluent_kafka import Producer
 from pydantic import ValidationError
 
 from ...schemas.base import first_reason
@@ -18,10 +17,12 @@ from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, T
 from ...schemas.topics import SPECS, VITALS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader
+from ...streams.kafka.transactions import Transactions
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
+_RIVAL = "another `driftloop apply` took over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,17 @@ def _record(key: str, spec: dict[str, object], digest: str) -> SpecRecord:
 
 
 def _publish(connection: Connection, records: list[SpecRecord]) -> None:
-    producer = Producer(connection.transactional("apply"))
-    producer.init_transactions(_TIMEOUT_S)
+    transactions = Transactions(connection, "apply", call_s=_TIMEOUT_S, timeout_s=_TIMEOUT_S, rival=_RIVAL)
+    transactions.start()
     vitals = connection.topic(VITALS)
-    partitions = len(producer.list_topics(vitals, timeout=_TIMEOUT_S).topics[vitals].partitions)
-    producer.begin_transaction()
-    for record in records:
-        producer.produce(connection.topic(SPECS), key=record.model, value=record.encode())
-        if record.model != JOIN_KEY:
-            control = SpecControl(model=record.model, digest=record.digest, spec=record.spec, ts=record.ts)
-            producer.produce(vitals, value=control.encode(), partition=partition_of(record.model, partitions))
-    producer.commit_transaction(_TIMEOUT_S)
+    partitions = transactions.partitions(vitals)
+
+    def send() -> None:
+        for record in records:
+            model = record.model
+            transactions.send(connection.topic(SPECS), record.encode(), model)
+            if model != JOIN_KEY:
+                control = SpecControl(model=model, digest=record.digest, spec=record.spec, ts=record.ts)
+                transactions.send(vitals, control.encode(), partition=partition_of(model, partitions))
+
+    transactions.run(send)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import Message
 
 from ...schemas.errors import BrokerError, DecodeError
 from ...schemas.events import DeadLetterAction, DeadLetterResolution
@@ -27,6 +27,7 @@ from ...schemas.topics import DEAD_LETTER_RESOLUTIONS, DEAD_LETTERS, Topic
 from ...streams.join.reading.placement import ORIGIN_HEADER
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.ranges import LogOffsets, LogRanges
+from ...streams.kafka.transactions import MAX_MESSAGE_BYTES, Aborted, Transactions
 from .model import (
     REPLAYABLE,
     DeadLetterError,
@@ -47,7 +48,7 @@ _TRANSACTIONAL_ID = "dlq"
 _CHUNK = 500
 _CHUNK_BYTES = 8_000_000
 _CALL_S = 30.0
-_MAX_MESSAGE_BYTES = 4_194_304
+_RIVAL = "another `driftloop dlq` took over"
 
 
 @dataclass(slots=True)
@@ -171,14 +172,14 @@ def resolve(
     """
     result = ResolveResult()
     with DeadLetterLog(connection) as letters:
-        producer = None if dry_run else _producer(connection)
+        transactions = None if dry_run else _started(connection)
         resolutions = letters.resolutions()
         waiting = (one for one in letters.letters(wanted) if not _is_done(one, resolutions, again, result))
         for chunk in _chunks(waiting):
             records = [record for letter in chunk if (record := _record(letters, letter, action, result))]
-            if producer is not None and records:
+            if transactions is not None and records:
                 marked = [_resolution(letter.id, action, by, why) for letter, _ in records]
-                _send(producer, connection, records, marked, observe)
+                _send(transactions, connection, records, marked, observe)
             for letter, _ in records:
                 result.done += 1
                 result.by_topic[letter.event.topic.removeprefix(connection.prefix)] += 1
@@ -190,7 +191,7 @@ def _chunks(letters: Iterable[DeadLetterRecord]) -> Iterator[list[DeadLetterReco
     size = 0
     for letter in letters:
         chunk.append(letter)
-        size += _MAX_MESSAGE_BYTES if letter.event.cut else len(letter.event.value_b64 or "")
+        size += MAX_MESSAGE_BYTES if letter.event.cut else len(letter.event.value_b64 or "")
         if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -245,39 +246,35 @@ def _resolution(known_id: str, action: DeadLetterAction, by: str, why: str) -> D
     return DeadLetterResolution(dead_letter_id=known_id, action=action, ts=now_ms, by=by, why=why)
 
 
-def _producer(connection: Connection) -> Producer:
-    producer = Producer(connection.transactional(_TRANSACTIONAL_ID, message_max_bytes=_MAX_MESSAGE_BYTES))
-    try:
-        producer.init_transactions(_CALL_S)
-    except KafkaException as error:
-        raise BrokerError(f"cannot begin: {error.args[0]}") from error
-    return producer
+def _started(connection: Connection) -> Transactions:
+    transactions = Transactions(
+        connection, _TRANSACTIONAL_ID, call_s=_CALL_S, timeout_s=_CALL_S, rival=_RIVAL
+    )
+    transactions.start()
+    return transactions
 
 
 def _send(
-    producer: Producer,
+    transactions: Transactions,
     connection: Connection,
     records: list[tuple[DeadLetterRecord, _Again | None]],
     resolutions: list[DeadLetterResolution],
     observe: Callable[[str], None],
 ) -> None:
-    try:
-        producer.begin_transaction()
+    def send() -> None:
         for _, record in records:
             if record is not None:
-                producer.produce(
-                    record.topic, record.value, record.key, record.partition, headers=record.headers
-                )
+                transactions.send(record.topic, record.value, record.key, record.partition, record.headers)
+        topic = connection.topic(DEAD_LETTER_RESOLUTIONS)
         for resolution in resolutions:
-            producer.produce(
-                connection.topic(DEAD_LETTER_RESOLUTIONS), resolution.encode(), resolution.dead_letter_id
-            )
-        producer.flush(_CALL_S)
-        observe("produced")
-        producer.commit_transaction(_CALL_S)
-        observe("committed")
-    except KafkaException as error:
+            transactions.send(topic, resolution.encode(), resolution.dead_letter_id)
+        transactions.flush()
+
+    try:
+        transactions.run(send, observe=observe)
+    except (Aborted, BrokerError) as error:
         raise BrokerError(
-            f"stopped at a chunk of {len(records)}, which did not happen: {error.args[0]}. Is another "
-            "`driftloop dlq` at work? Run it again: it goes on where this one stopped"
+            f"stopped at a chunk of {len(records)}, which did not happen: {error}. Run it again: it goes on "
+            "where this one stopped"
         ) from error
+    observe("committed")

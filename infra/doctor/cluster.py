@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import cast
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import (
     AdminClient,
     ClusterMetadata,
@@ -35,6 +35,7 @@ from ...schemas.topics import (
 )
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader
+from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
 from ..cluster.topics import inspect_topics
 from ..settings import Settings
@@ -44,6 +45,7 @@ MAX_SKEW_MS = 5_000
 MAX_LAG = 100_000  # offsets: about a minute of what one joiner takes
 _AT_REST = 2  # offsets per partition that transaction markers leave
 _TIMEOUT_S = 10.0
+_RIVAL = "another `driftloop doctor` took over"
 _APPLY = "driftloop topics apply"
 
 Clock = Callable[[], int]
@@ -179,36 +181,21 @@ def _set(name: str, setting: str) -> str:
 
 
 def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock) -> Iterator[Finding]:
-    """Asks each broker that leads a partition to append a record in a transaction that is then aborted."""
+    """Ask each broker that leads a partition to append a record in a transaction that is then aborted."""
     name = connection.topic(DEAD_LETTER_RESOLUTIONS)
     if name not in metadata.topics:
         return
     leaders = {one.leader: number for number, one in metadata.topics[name].partitions.items()}
-    producer = Producer(connection.transactional("doctor"))
-    producer.init_transactions(_TIMEOUT_S)
+    transactions = Transactions(connection, "doctor", call_s=_TIMEOUT_S, timeout_s=_TIMEOUT_S, rival=_RIVAL)
+    transactions.start()
     wrong = False
     for leader, partition in sorted(leaders.items()):
-        answers: list[int | KafkaError] = []  # when it was appended, or why it was not
-
-        def on_delivery(
-            error: KafkaError | None, message: Message, into: list[int | KafkaError] = answers
-        ) -> None:
-            into.append(message.timestamp()[1] if error is None else error)
-
-        producer.begin_transaction()
-        before = clock()
-        producer.produce(name, b"{}", partition=partition, on_delivery=on_delivery)
-        producer.flush(_TIMEOUT_S)
-        after = clock()
-        producer.abort_transaction(_TIMEOUT_S)
-        appended_ms = answers[0] if answers else "no answer"
-        if not isinstance(appended_ms, int):
+        skew = _skew_ms(transactions, name, partition, clock)
+        if not isinstance(skew, int):
             wrong = True
-            what = f"broker {leader} takes no records: {appended_ms}"
+            what = f"broker {leader} takes no records: {skew or 'no answer'}"
             yield Finding("clock", "fault", what, "see its log, and what doctor may write: docs/doctor.md")
-            continue
-        skew = max(before - appended_ms, appended_ms - after, 0)
-        if skew > MAX_SKEW_MS:
+        elif skew > MAX_SKEW_MS:
             wrong = True
             what = f"broker {leader}'s clock and this machine's are {skew / 1000:.1f} s apart"
             yield Finding("clock", "fault", what, "run NTP on both")
@@ -216,6 +203,25 @@ def check_clock(connection: Connection, metadata: ClusterMetadata, clock: Clock)
         yield Finding(
             "clock", "ok", f"within {MAX_SKEW_MS / 1000:g} s of the clocks of {len(leaders)} brokers"
         )
+
+
+def _skew_ms(transactions: Transactions, topic: str, partition: int, clock: Clock) -> int | KafkaError | None:
+    """How far apart the leader's clock and ours are, or why it took no record; None without an answer."""
+    skew: int | KafkaError | None = None
+
+    def append() -> None:
+        before = clock()
+
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
+            nonlocal skew
+            appended_ms = message.timestamp()[1]
+            skew = max(before - appended_ms, appended_ms - clock(), 0) if error is None else error
+
+        transactions.send(topic, b"{}", partition=partition, on_delivery=on_delivery)
+        transactions.flush()
+
+    transactions.rehearse(append)
+    return skew
 
 
 def check_specs(connection: Connection) -> Iterator[Finding]:

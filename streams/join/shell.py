@@ -42,6 +42,8 @@ from ..kafka.connection import Connection
 from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
 from ..kafka.stop_deadline import stopping_within
+from ..kafka.transactions import Aborted, Consumed
+from .batch_writer import BatchWriter
 from .config import JoinStats, JoinTuning, RestoreStats
 from .flow_control import FlowControl
 from .partition import AssignedPartition, offsets_of, position_of
@@ -52,7 +54,6 @@ from .recovery.loading import PartitionOpener
 from .recovery.progress import JoinReports
 from .specs import SpecFollower
 from .state.position import INPUTS
-from .transactions import Transactions
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class _JoinShell:
         self._epoch = 0
         self._aborts_in_a_row = 0
         self._watched_at = 0.0
-        self._transactions = Transactions(connection, instance_id)
+        self._writer = BatchWriter(connection, instance_id)
         self._reports = JoinReports(connection, instance_id)
         offsets = LogOffsets(connection)
         self._gaps = GapCheck(connection, GROUP, offsets, self._reports, stats)
@@ -241,9 +242,10 @@ class _JoinShell:
                 for number in batches
                 for offset in offsets_of(self._names, number, self._owned[number].joiner.staged_position)
             ]
-            aborted = self._transactions.run(effects, offsets, group_metadata, self._observe)
-            if aborted is not None:
-                return self._rewind(batches, aborted)
+            try:
+                self._writer.write(effects, Consumed(offsets, group_metadata), self._observe)
+            except Aborted as aborted:
+                return self._rewind(batches, str(aborted))
         self._observe("committed")
         self._aborts_in_a_row = 0
         for number in batches:
@@ -374,4 +376,4 @@ class _JoinShell:
         self._consumer.close()
         self._specs.close()
         self._reports.close()
-        self._transactions.close()
+        self._writer.close()

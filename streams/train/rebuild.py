@@ -1,4 +1,4 @@
-"""The trainer's hold on the log: transactions that carry offsets, and the state that is rebuilt from it.
+"""The trainer's state, rebuilt from the log.
 
 Rebuilding reads each topic to the end that it had, transactions that were open then included: what a
 predecessor committed in its last moment is seen, and what it left open has been aborted before we go on.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
 
 from ...models.registry.signing import Signer, Verifier
@@ -20,79 +18,16 @@ from ...schemas.partition import partition_of
 from ...schemas.runs import TrainingRun
 from ...schemas.serving import ModelUpdate
 from ...schemas.spec.model import JOIN_KEY, ModelSpec, SpecRecord
-from ...schemas.topics import COMMAND_RESULTS, DEAD_LETTERS, MODEL_UPDATES, SPECS, TRAINING_RUNS
+from ...schemas.topics import COMMAND_RESULTS, MODEL_UPDATES, SPECS, TRAINING_RUNS
 from ..kafka.connection import Connection
-from ..kafka.fencing import producer_finished
 from ..kafka.ranges import LogOffsets, LogRanges
 from ..kafka.reader import LogReader, Record, as_record
 from .core import TrainerCore
-from .step import Output
 from .window.window import Clock
 
 log = logging.getLogger(__name__)
 
-TRANSACTION_S = 30.0
-CALL_S = 2.0  # one call into librdkafka: until it returns, a stop waits
-RETRY_PAUSE_S = 0.05
 _REFRESH_S = 2.0
-GroupMetadata = object  # librdkafka's, opaque
-
-
-class Aborted(Exception):
-    """A transaction was aborted: nothing of it is on the log, and memory is ahead of the log."""
-
-
-class Transactions:
-    """Writes steps, each batch with the offsets of what caused it: all or nothing."""
-
-    def __init__(self, connection: Connection, instance_id: str, partitions: int) -> None:
-        self._connection = connection
-        self._partitions = partitions
-        self._producer = Producer(
-            connection.transactional(f"trainer-{instance_id}", message_max_bytes=4_194_304, linger_ms=0)
-        )
-
-    def init(self) -> None:
-        """Fences a predecessor of the same name, and waits until what it began has ended."""
-        self._patiently(lambda: self._producer.init_transactions(CALL_S))
-
-    def write(self, outputs: Iterable[Output], offsets: list[TopicPartition], group: GroupMetadata) -> None:
-        """Raises Aborted when the transaction was aborted, BrokerError when this producer is finished."""
-        self._producer.begin_transaction()
-        try:
-            for output in outputs:
-                self._produce(output)
-            self._patiently(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S)  # pyright: ignore[reportArgumentType]
-            )
-            self._patiently(lambda: self._producer.commit_transaction(CALL_S))
-        except KafkaException as error:
-            if not error.args[0].txn_requires_abort():
-                raise producer_finished("the trainer's transaction failed", error.args[0]) from error
-            self._patiently(lambda: self._producer.abort_transaction(CALL_S))
-            raise Aborted(str(error.args[0])) from error
-
-    def _produce(self, output: Output) -> None:
-        # Everything of a model lies on the model's partition; only dead letters keep their own keys.
-        place = (output.key or "") if output.topic is DEAD_LETTERS else output.model
-        self._producer.produce(
-            self._connection.topic(output.topic),
-            output.event.encode(),
-            key=output.key,
-            partition=partition_of(place, self._partitions) if place else 0,
-        )
-
-    def _patiently(self, call: Callable[[], object]) -> None:
-        """Retriable errors retry the same call."""
-        deadline = time.monotonic() + TRANSACTION_S
-        while True:
-            try:
-                call()
-                return
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_PAUSE_S)
 
 
 class Specs:

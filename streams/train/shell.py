@@ -42,12 +42,14 @@ from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
 from ..kafka.reader import Record, as_record
 from ..kafka.stop_deadline import stopping_within
+from ..kafka.transactions import Aborted, Consumed, GroupMetadata
 from .child.process import ChildPool, physical_bytes
 from .core import TrainerCore
 from .manifests import ManifestCheck
 from .model_runs import ModelRuns
-from .rebuild import Aborted, GroupMetadata, Rebuilder, Specs, Transactions
+from .rebuild import Rebuilder, Specs
 from .step import NOTHING, Step
+from .step_writer import StepWriter
 from .supervision import RunSupervision
 from .window.cache import OutcomeCache
 from .window.watch import OutcomeWatch
@@ -151,7 +153,7 @@ class TrainerShell:
         self._offsets = LogOffsets(connection)
         partitions = len(self._offsets.partitions(TRIGGERS))
         self._partitions = partitions
-        self._transactions = Transactions(connection, instance_id, partitions)
+        self._writer = StepWriter(connection, instance_id, partitions)
         self._consumer = Consumer(
             connection.consumer("trainer", group_instance_id=instance_id, auto_offset_reset="error")
         )
@@ -179,7 +181,7 @@ class TrainerShell:
         self._runs = RunSupervision(watch, workers, progress_s=tuning.progress_s)
 
     def start(self) -> None:
-        self._transactions.init()
+        self._writer.start()
         self._consumer.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
@@ -250,7 +252,7 @@ class TrainerShell:
             for partition in sorted(partitions)
             for name in self._topics
         ]
-        self._transactions.write(step.outputs, offsets, self._group)
+        self._writer.write(step.outputs, Consumed(offsets, self._group))
 
     def _put(self, manifest: Manifest) -> None:
         """Into the store, which may be away for a while; after that the step is decided again."""

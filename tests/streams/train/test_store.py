@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from driftloop.schemas.serving import Manifest
+from driftloop.streams.kafka.transactions import Aborted
 from driftloop.streams.train import shell
-from driftloop.streams.train.rebuild import Aborted
 
 from tests.support.models.worlds import manifest
 

@@ -11,16 +11,17 @@ import argparse
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from driftloop.infra.cli.roles import stop_on_signals
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.train import rebuild as trainer_log
+from driftloop.streams.kafka.transactions import Aborted, Consumed
 from driftloop.streams.train.shell import TrainerTuning, run_trainer
 from driftloop.streams.train.step import Output
+from driftloop.streams.train.step_writer import StepWriter
 
 
 def main() -> None:
@@ -49,49 +50,41 @@ def main() -> None:
 
 
 def _die(when: str, at: str) -> None:
-    """Replaces the commit by one that is the last thing this process does."""
-    write = trainer_log.Transactions.write
+    """Dies in the transaction that it concerns: once the offsets are sent, at the commit, or after it."""
+    write = StepWriter.write
 
-    def dying(self: trainer_log.Transactions, outputs: Iterable[Output], *rest: object) -> None:
+    def die(step: str = "offsets sent") -> None:
+        if step == "offsets sent":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(self: StepWriter, outputs: Iterable[Output], consumed: Consumed) -> None:
         written = tuple(outputs)
-        if not any(_concerns(output, at) for output in written):
-            write(self, written, *rest)  # type: ignore[arg-type]
-            return
-        if when == "after":
-            write(self, written, *rest)  # type: ignore[arg-type]
-        else:
-            patiently = self._patiently
-            calls = iter((patiently, lambda _call: os.kill(os.getpid(), signal.SIGKILL)))
+        met = any(_concerns(output, at) for output in written)
+        if met and when == "before":
+            self._transactions.run(lambda: self._send(written), consumed, observe=die)
+        write(self, written, consumed)
+        if met:
+            die()
 
-            def until_commit(call: Callable[[], object]) -> None:
-                next(calls)(call)  # the offsets are sent; at the commit all ends
-
-            self._patiently = until_commit  # type: ignore[method-assign]
-            write(self, written, *rest)  # type: ignore[arg-type]
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    trainer_log.Transactions.write = dying  # type: ignore[method-assign]
+    StepWriter.write = dying  # type: ignore[method-assign]
 
 
 def _abort_each_once() -> None:
     """As if the broker had aborted them: written, and nothing of it is there."""
-    write = trainer_log.Transactions.write
+    write = StepWriter.write
     due = {"waiting", "training", "evaluating", "update"}
 
-    def aborting(self: trainer_log.Transactions, outputs: Iterable[Output], *rest: object) -> None:
+    def aborting(self: StepWriter, outputs: Iterable[Output], consumed: Consumed) -> None:
         written = tuple(outputs)
         met = {at for at in due if any(_concerns(output, at) for output in written)}
         if not met:
-            write(self, written, *rest)  # type: ignore[arg-type]
+            write(self, written, consumed)
             return
         due.difference_update(met)
-        self._producer.begin_transaction()
-        for output in written:
-            self._produce(output)
-        self._producer.abort_transaction()
-        raise trainer_log.Aborted(f"on cue: {met}")
+        self._transactions.rehearse(lambda: self._send(written))
+        raise Aborted(f"on cue: {met}")
 
-    trainer_log.Transactions.write = aborting  # type: ignore[method-assign]
+    StepWriter.write = aborting  # type: ignore[method-assign]
 
 
 def _concerns(output: Output, at: str) -> bool:

@@ -1,0 +1,208 @@
+"""The one transactional producer of a process: what it writes, and the offsets of what it read, or neither.
+
+A transaction, step by step, and what happens if the process is killed after each:
+
+1. ``start`` has fenced a predecessor with the same transactional id and ended what it left open. Nothing of
+   ours is on the log.
+2. Records are sent. They are on the log, and no read_committed reader sees them. The successor's ``start``,
+   or the broker after ``transaction.timeout.ms``, aborts them; the successor reads the same input again.
+3. The offsets are sent. They are part of the transaction, so as 2. Until it has ended, whoever asks for the
+   group's stable offsets waits.
+4. The commit is sent. If the coordinator received it, all is visible, and the successor goes on after it;
+   if not, as 2. Nothing in between is possible.
+5. The commit is answered. What the caller keeps in memory and on disk may be behind the log, never ahead.
+
+On failure, as librdkafka classes errors: after a retriable one the same call is repeated; after one that
+requires an abort the transaction is aborted, and ``Aborted`` tells the caller to read its input again; after
+any other one (most often another process has the same id) the producer is finished, and BrokerError says why
+the process must end. Nothing of a transaction that failed is visible to read_committed readers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from ...schemas.errors import BrokerError
+from .connection import ConfigValue, Connection
+from .retry import retry
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 4_194_304  # max.message.bytes of every topic
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # pyright: ignore[reportPrivateUsage]
+_FATAL = KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]  # an earlier error, which is not repeated
+_RIVAL = "another process runs under this instance id (DRIFTLOOP_INSTANCE_ID); each needs its own"
+_PAUSE_S = 0.05
+
+GroupMetadata = Any  # librdkafka's, opaque
+
+
+class Aborted(Exception):
+    """The transaction was aborted: nothing of it is on the log, and memory is ahead of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a transaction has read: the next offsets of its inputs.
+
+    ``group``: the group's metadata as of the fetch (or assignment), so that a member that lost the partitions
+    since cannot commit.
+    """
+
+    offsets: list[TopicPartition]
+    group: GroupMetadata
+
+
+def _unobserved(_step: str) -> None:
+    pass
+
+
+class Transactions:
+    """A transactional producer, for one thread. The id is the instance's, so a predecessor is fenced."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        transactional_id: str,
+        *,
+        call_s: float = 10.0,
+        timeout_s: float = 60.0,
+        rival: str = _RIVAL,
+        **settings: ConfigValue,
+    ) -> None:
+        """``call_s``: for one call, which nothing interrupts; ``timeout_s``: for all its retries.
+
+        ``rival``: who else may have taken the id, for error messages.
+        """
+        self._call_s, self._timeout_s, self._rival = call_s, timeout_s, rival
+        config = connection.transactional(transactional_id, message_max_bytes=MAX_MESSAGE_BYTES, **settings)
+        self._producer = Producer(config)
+
+    def start(self) -> None:
+        """Fence a predecessor and wait until what it left open has ended. Raises BrokerError."""
+        try:
+            self._retry("init_transactions", lambda: self._producer.init_transactions(self._call_s))
+        except KafkaException as error:
+            raise self._finished("transactions cannot begin", error.args[0]) from error
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Raises BrokerError when it has none or nobody answers."""
+        try:
+            found = self._producer.list_topics(topic, timeout=self._call_s).topics[topic]
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to look at {topic}: {error.args[0]}") from error
+        if found.error is not None:
+            raise BrokerError(f"topic {topic}: {found.error}; create it with `driftloop topics apply`")
+        return len(found.partitions)
+
+    def run(
+        self,
+        write: Callable[[], None],
+        consumed: Consumed | None = None,
+        *,
+        observe: Callable[[str], None] = _unobserved,
+    ) -> None:
+        """Commit what ``write`` sends together with what was consumed.
+
+        ``observe`` receives the name of each step once it is done. Raises Aborted when all must be done
+        again, BrokerError when the process must end.
+        """
+        producer = self._producer
+        try:
+            producer.begin_transaction()
+            write()
+            observe("produced")
+            if consumed is not None:
+                offsets, group = consumed.offsets, consumed.group
+                self._retry(
+                    "send_offsets_to_transaction",
+                    lambda: producer.send_offsets_to_transaction(offsets, group, self._call_s),
+                )
+                observe("offsets sent")
+            self._retry("commit_transaction", self._commit)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.fatal() or not reason.txn_requires_abort():
+                raise self._finished("the transaction failed", reason) from error
+            self._abort()
+            raise Aborted(str(reason)) from error
+
+    def rehearse(self, write: Callable[[], None]) -> None:
+        """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
+        try:
+            self._producer.begin_transaction()
+            write()
+            self.flush()
+        except KafkaException as error:
+            raise self._finished("the transaction failed", error.args[0]) from error
+        self._abort()
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: str | bytes | None = None,
+        partition: int = -1,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+        on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+    ) -> None:
+        """Send one record; within ``write`` only. ``partition`` -1: the one of its key."""
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition, headers=headers, on_delivery=on_delivery)
+                return
+            except BufferError:
+                self._producer.poll(0.1)  # the queue is full: wait until some of it was delivered
+
+    def send_all(self, topic: str, partition: int, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send many records, each its key and value, to one partition; within ``write`` only."""
+        produce = self._producer.produce
+        for key, value in records:
+            try:
+                produce(topic, value, key, partition)
+            except BufferError:
+                self.send(topic, value, key, partition)
+
+    def flush(self) -> None:
+        """Wait until everything sent was delivered, or has failed."""
+        self._producer.flush(self._call_s)
+
+    def close(self) -> None:
+        """End what is open; nothing of it is visible."""
+        self._producer.purge()
+        try:
+            self._producer.close()
+        except KafkaException as error:  # after a fatal error, which must not be hidden by this one
+            log.warning("the producer could not be closed in order: %s", error.args[0])
+
+    def _commit(self) -> None:
+        self.flush()
+        self._producer.commit_transaction(self._call_s)
+
+    def _abort(self) -> None:
+        try:
+            self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
+        except KafkaException as error:
+            raise self._finished("the transaction could not be aborted", error.args[0]) from error
+
+    def _retry(self, name: str, call: Callable[[], None]) -> None:
+        def retriable(reason: KafkaError) -> bool:
+            if reason.retriable():
+                log.warning("%s is tried again: %s", name, reason)
+            return reason.retriable()
+
+        retry(call, timeout_s=self._timeout_s, pause_s=_PAUSE_S, retriable=retriable)
+
+    def _finished(self, what: str, reason: KafkaError) -> BrokerError:
+        if reason.code() in _FENCED:
+            return BrokerError(f"{what}: {self._rival}")
+        if reason.code() == _FATAL:
+            return BrokerError(
+                f"{what}: the producer was ended by an earlier error; most often {self._rival}"
+            )
+        return BrokerError(f"{what}: {reason}")
