@@ -20,7 +20,6 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 from confluent_kafka.admin import AdminClient  # noqa: E402
-from driftloop.infra.broker.embedded import EmbeddedBroker  # noqa: E402
 from driftloop.infra.cluster.topics import apply_topics  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
@@ -28,6 +27,7 @@ from driftloop.streams.kafka.connection import Connection  # noqa: E402
 from driftloop.streams.monitor.progress import MonitorProgress  # noqa: E402
 from driftloop.streams.serve.client import Client  # noqa: E402
 
+from tests.support.kafka.broker import embedded  # noqa: E402
 from tests.support.serve.bench import Bench  # noqa: E402
 
 
@@ -43,7 +43,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if TEST_BOOTSTRAP:
         yield TEST_BOOTSTRAP
         return
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), heap_mb=384) as started:
+    with embedded(tmp_path_factory.mktemp("broker")) as started:
         yield started.bootstrap_servers
 
 

@@ -102,6 +102,7 @@ def _serve(shell: _JoinShell, stop: threading.Event) -> None:
         shell.run(stop)
     finally:
         shell.close()
+        gc.unfreeze()  # what the process still has besides the joiner can be collected again
         if collecting:
             gc.enable()
 

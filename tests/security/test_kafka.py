@@ -22,7 +22,6 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.cluster.acls import ROLES, acls_of
 from driftloop.infra.cluster.lag import read_lag
 from driftloop.infra.supervisor import Role, Supervisor
@@ -34,6 +33,7 @@ from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.serve.client import Client
 from driftloop.streams.serve.privacy import Hasher
 
+from tests.support.kafka.broker import embedded
 from tests.support.kafka.locked_deployment import HASH_KEY, HTTP, LOOP, PREFIX, TELL_ALL, TOML, Locked
 from tests.support.kafka.secured import MARK, SecuredKafka, make_security, refused_to_read, refused_to_write
 from tests.support.waiting import wait_until
@@ -47,7 +47,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
     folder = tmp_path_factory.mktemp("locked")
     security = make_security(folder / "tls")
     with ExitStack() as stack:
-        broker = stack.enter_context(EmbeddedBroker(folder / "broker", heap_mb=384, security=security))
+        broker = stack.enter_context(embedded(folder / "broker", security))
         kafka = SecuredKafka(broker, security)
         kafka.add_users(*ROLES, "nobody")
         (folder / "driftloop.toml").write_text(TOML)

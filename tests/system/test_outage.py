@@ -25,6 +25,7 @@ from driftloop.streams.monitor.progress import MonitorProgress
 from tests.soak.monitor.run import PARTITIONS, Report, VitalsWriter, Worker, compare
 from tests.soak.monitor.subjects import SUBJECTS
 from tests.support.join.world import label, prediction
+from tests.support.kafka.broker import embedded
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -44,7 +45,7 @@ def joiner_of(connection: Connection, state: Path) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(tmp_path / "broker", heap_mb=384) as broker:
+    with embedded(tmp_path / "broker") as broker:
         yield broker
 
 

@@ -98,6 +98,7 @@ class Outbox:
         self._replacing = False
         self._retired: Producer | None = None
         self._placed: set[str] = set()
+        self._abandoned = False  # closed: what the producer still held is counted
         self._queued_before = 0
         self._moved_at = self._written_at = self._disk_after = self._retired_at = 0.0
         self._log_after = self._retry_after = self._renew_after = 0.0
@@ -172,6 +173,9 @@ class Outbox:
             self._producer.poll(0)  # its own reports would count as events
             with self._counting:
                 self._dropped += len(self._producer)
+            self._abandoned = True
+            self._producer.purge()  # dropped is dropped; and a producer with events in it is never destroyed
+            self._producer.poll(0)
         self._report_drops(final=True)
 
     def _new_producer(self) -> Producer:
@@ -191,7 +195,7 @@ class Outbox:
 
     def _on_failed_delivery(self, error: KafkaError | None, message: Message) -> None:
         topic, key, value = message.topic(), message.key(), message.value()
-        if error is None or topic is None or key is None or value is None:
+        if self._abandoned or error is None or topic is None or key is None or value is None:
             return
         if topic in self._placed:
             return  # acknowledgements: their sender repeats them, and alone knows their partition

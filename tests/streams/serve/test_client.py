@@ -223,6 +223,7 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
     assert "Kafka is slow or away" in drops[0].reason
     client.close(timeout_s=0.1)
     assert client.stats.dropped == 200
+    assert len(client.outbox._producer) == 0, "what was counted as dropped is not sent after all"
 
 
 def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
