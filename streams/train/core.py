@@ -1,10 +1,10 @@
 """The trainer's and the registrar's core for one partition of models: records in, what to write out.
 
-No Kafka, no clock, no I/O. Every method that takes an event gives a Step; its outputs belong into one
-transaction with the offset of the record that caused them. After a transaction that failed, the core is
-thrown away and made anew from training-runs, model-updates, command-results and specs.
+No Kafka, no clock, no I/O. Every method that takes an event returns a Step; its outputs belong in one
+transaction with the offset of the record that caused them. After a failed transaction the core is dropped
+and rebuilt from training-runs, model-updates, command-results and specs.
 
-On failure: what a record gets wrong gives a dead letter or a refused command; exceptions are defects.
+On failure: an invalid record becomes a dead letter or a refused command; exceptions are defects.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ...schemas.spec.model import ModelSpec
 from ...schemas.topics import COMMAND_RESULTS
 from ..kafka.reader import Record
 from .model_runs import ModelRuns
-from .registrar import SERVING_ACTIONS, CommandRefused
+from .registrar import SERVING_ACTIONS, IllegalCommand
 from .step import NOTHING, Step, check_change, control, dead_letter, keyed_by_model
 from .window.window import Clock
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestWanted:
-    """A command's manifest is to be fetched. ``draft``: unsigned, its artifact to be tested as well."""
+class ManifestRequest:
+    """A command's manifest, to be fetched. ``draft``: it is unsigned, and its artifact must be tested."""
 
     model: str
     sha256: str
@@ -55,7 +55,7 @@ class TrainerCore:
         self.model(run.model).restore(run)
 
     def restore_update(self, update: ModelUpdate) -> None:
-        """The caller has verified its signature."""
+        """Apply an update whose signature the caller has verified."""
         self._known.add(update.model)
         self.model(update.model).registrar.restore(update)
 
@@ -63,14 +63,14 @@ class TrainerCore:
         self._commands.add(result.command_id)
 
     def on_spec(self, model: str, spec: ModelSpec) -> None:
-        """A model's newest spec; runs that start from now on use it."""
+        """Take a model's newest spec; runs that start from now on use it."""
         self._known.add(model)
         self.model(model).spec = spec
 
     # --- what the shell asks ----------------------------------------------------------------------------
 
     def models(self) -> Iterator[ModelRuns]:
-        """Those with open runs."""
+        """The models with open runs."""
         return (model for model in self._models.values() if model.busy)
 
     def owns(self, model: str) -> bool:
@@ -89,7 +89,7 @@ class TrainerCore:
 
     # --- commands ---------------------------------------------------------------------------------------
 
-    def manifest_wanted(self, record: Record) -> ManifestWanted | None:
+    def manifest_request(self, record: Record) -> ManifestRequest | None:
         """The manifest that ``on_command`` will need for this record, if any."""
         try:
             command = self._decode_command(record)
@@ -98,18 +98,18 @@ class TrainerCore:
             if command.action == "register" and command.manifest_sha256 is not None:
                 self._check_known(command)
                 self.model(command.model).registrar.check_generation(command)
-                return ManifestWanted(command.model, command.manifest_sha256, draft=True)
+                return ManifestRequest(command.model, command.manifest_sha256, draft=True)
             if command.action in SERVING_ACTIONS:
                 self._check_known(command)
                 registrar = self.model(command.model).registrar
                 sha256 = registrar.manifest_needed(registrar.intended(command))
-                return None if sha256 is None else ManifestWanted(command.model, sha256, draft=False)
-        except (DecodeError, CommandRefused):
-            return None  # on_command will say why
+                return None if sha256 is None else ManifestRequest(command.model, sha256, draft=False)
+        except (DecodeError, IllegalCommand):
+            return None  # on_command reports why
         return None
 
     def on_command(self, record: Record, manifest: Manifest | None = None, problem: str = "") -> Step:
-        """``manifest``: the one wanted, checked; ``problem``: why there is none. Repeats give nothing."""
+        """``manifest``: the requested one, checked; ``problem``: why there is none. Repeats do nothing."""
         try:
             command = self._decode_command(record)
         except DecodeError as error:
@@ -121,14 +121,14 @@ class TrainerCore:
         try:
             self._check_known(command)
             if problem:
-                raise CommandRefused(problem)
+                raise IllegalCommand(problem)
             step = self._carry_out(command, manifest, ts)
-        except CommandRefused as refusal:
-            return self._answered(command, "refused", str(refusal), record.append_ms)
-        return step + self._answered(command, "done", "", record.append_ms)
+        except IllegalCommand as error:
+            return self._result(command, "refused", str(error), record.append_ms)
+        return step + self._result(command, "done", "", record.append_ms)
 
     def _carry_out(self, command: Command, manifest: Manifest | None, ts: int) -> Step:
-        """Raises CommandRefused before anything has changed."""
+        """Raises IllegalCommand before anything has changed."""
         model = self.model(command.model)
         if command.action == "trigger":
             return self._relay_request(command, ts)
@@ -137,7 +137,7 @@ class TrainerCore:
         if command.action == "register":
             model.registrar.check_generation(command)
             if manifest is None:
-                raise CommandRefused("register needs the digest of a stored manifest")
+                raise IllegalCommand("register needs the digest of a stored manifest")
             why = f"registered by {command.by}: {command.why}".removesuffix(": ")
             return model.register(manifest, command_id=command.command_id, why=why, ts=ts)
         before = model.registrar.serving.champion
@@ -147,15 +147,15 @@ class TrainerCore:
         return step + model.champion_changed() if intended.champion != before else step
 
     def _relay_request(self, command: Command, ts: int) -> Step:
-        asked = RequestControl(
+        request = RequestControl(
             model=command.model, command_id=command.command_id, by=command.by, why=command.why, ts=ts
         )
-        return Step((control(command.model, asked),))
+        return Step((control(command.model, request),))
 
     def _relay_approval(self, command: Command, ts: int) -> Step:
         if command.trigger_id is None or not self.model(command.model).awaits_approval(command.trigger_id):
-            raise CommandRefused(f"no trigger {command.trigger_id} of {command.model} awaits approval")
-        said = ApprovalControl(
+            raise IllegalCommand(f"no trigger {command.trigger_id} of {command.model} awaits approval")
+        approval = ApprovalControl(
             model=command.model,
             command_id=command.command_id,
             trigger_id=command.trigger_id,
@@ -164,9 +164,9 @@ class TrainerCore:
             why=command.why,
             ts=ts,
         )
-        return Step((control(command.model, said),))
+        return Step((control(command.model, approval),))
 
-    def _answered(self, command: Command, status: str, reason: str, append_ms: int) -> Step:
+    def _result(self, command: Command, status: str, reason: str, append_ms: int) -> Step:
         result = CommandResult.model_validate(
             {
                 "command_id": command.command_id,
@@ -188,7 +188,7 @@ class TrainerCore:
         return command
 
     def _check_place(self, model: str) -> None:
-        """One trainer owns a model. A record on another partition than its model's has none that may act."""
+        """Refuse a record on another partition than its model's: only that partition's trainer may act."""
         if not self.owns(model):
             place = partition_of(model, self._partitions)
             raise DecodeError(
@@ -198,12 +198,12 @@ class TrainerCore:
 
     def _check_known(self, command: Command) -> None:
         if command.model not in self._known:
-            raise CommandRefused(
+            raise IllegalCommand(
                 f"there is no model {command.model}: publish its spec with `driftloop apply`"
             )
 
     def model(self, model: str) -> ModelRuns:
-        """Made when first heard of."""
+        """The model's runs, created on first use."""
         found = self._models.get(model)
         if found is None:
             found = self._models[model] = ModelRuns(model, self._signer, self._clock)

@@ -1,7 +1,7 @@
-"""Fetching the manifests that commands name: signed ones of known versions, drafts of models people bring.
+"""Fetch the manifests that commands name: signed ones of known versions, drafts of imported models.
 
-A draft is not signed, so nothing in it is believed: digests are checked, and a child loads its artifact and
-asks it the draft's own self-test rows before it may become a version.
+A draft is not signed, so nothing in it is trusted: digests are checked, and a child loads its artifact and
+runs the draft's self-test rows before it may become a version.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ...schemas.errors import ArtifactError, Error
 from ...schemas.serving import Manifest
 from .child.job import ARTIFACT, JOB, RESULT, TrainingJob, TrainingResult
 from .child.process import ChildPool
-from .core import ManifestWanted
+from .core import ManifestRequest
 
 TEST_LIMIT_S = 30.0
 
 
 class ManifestCheck:
-    """Blocks the caller for as long as store and child take, at most about half a minute."""
+    """Fetches and checks manifests. Blocks while the store and a child work, at most about half a minute."""
 
     def __init__(self, store: ArtifactStore, verifier: Verifier, children: ChildPool, folder: Path) -> None:
         self._store = store
@@ -29,11 +29,11 @@ class ManifestCheck:
         self._children = children
         self._folder = folder
 
-    def fetch(self, wanted: ManifestWanted) -> tuple[Manifest | None, str]:
+    def fetch(self, request: ManifestRequest) -> tuple[Manifest | None, str]:
         """The manifest, or why it cannot be used."""
         try:
-            manifest = self._store.get_manifest(wanted.model, wanted.sha256)
-            if wanted.draft:
+            manifest = self._store.get_manifest(request.model, request.sha256)
+            if request.draft:
                 self._test(manifest)
             else:
                 self._verifier.verify(manifest)

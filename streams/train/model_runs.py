@@ -1,11 +1,11 @@
-"""The runs of one model: triggers become runs, runs end in verdicts, verdicts in versions.
+"""The runs of one model: triggers become runs, and runs that pass their gates become versions.
 
-- A trigger is accepted once; a newer one supersedes runs of older ones that still wait. A model's runs go one
-  after the other, and which one goes first depends on the records alone.
-- A run of a drift whose version is no longer the champion is superseded as it comes.
-- Follow-ups, with more labels after the change, come when a stage has ended, promoted or not; stages whose
-  labels the last one had already are skipped, and a newer trigger's run takes their place.
-- When a person changes the champion, what is being trained or judged against the old one is superseded.
+- A trigger is accepted once; a newer one supersedes runs of older ones that still wait. A model's runs are
+  carried out one after the other, in an order that depends on the records alone.
+- A run of a drift whose version is no longer the champion is superseded at once.
+- Follow-ups, with more labels after the change, begin when a stage has ended, promoted or not. Stages whose
+  labels the last one already had are skipped; a newer trigger's run replaces them.
+- When a person changes the champion, runs that train or evaluate against the old one are superseded.
 
 On failure: an exception means a defect of driftloop or an illegal move; the shell then aborts its transaction
 and rebuilds everything from the log.
@@ -35,25 +35,25 @@ from .run_records import (
     with_evidence,
 )
 from .step import NOTHING, Output, Step, control
-from .window.window import MIN_LABELS, Clock, Cut, Start, WaitRequest, WindowPlan
+from .window.window import MIN_LABELS, Clock, FrozenWindow, WaitRequest, WindowPlan, WindowStart
 
-MAX_ATTEMPTS = 10  # a run that takes the trainer down with it each time must end some day
+MAX_ATTEMPTS = 10  # a run that crashes the trainer each time must not be tried forever
 
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a run needs to be trained: all of it recorded, but for the spec."""
+    """What a run needs to be trained. All but the spec is recorded."""
 
     run: TrainingRun
     spec: ModelSpec
     window: WindowPlan
     champion: VersionRef | None
-    taught: dict[int, int]
-    starts: Mapping[int, Start] | None
+    used_seqs: dict[int, int]
+    starts: Mapping[int, WindowStart] | None
 
 
 class ModelRuns:
-    """All runs of one model that are open, its spec and its registrar."""
+    """The open runs of one model, its spec and its registrar."""
 
     def __init__(self, model: str, signer: Signer, clock: Clock) -> None:
         self.model = model
@@ -62,12 +62,12 @@ class ModelRuns:
         self._clock: Clock = clock
         self._runs: dict[str, TrainingRun] = {}
         self._ended: set[str] = set()
-        self._cuts: dict[str, Cut] = {}
-        self._starts: dict[str, Mapping[int, Start] | None] = {}
+        self._frozen: dict[str, FrozenWindow] = {}
+        self._starts: dict[str, Mapping[int, WindowStart] | None] = {}
         self._now_ms = 0
 
     def restore(self, run: TrainingRun) -> None:
-        """A record of training-runs, in the log's order."""
+        """Apply a record of training-runs; call in the log's order."""
         self._keep(run)
 
     # --- what the shell asks ----------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class ModelRuns:
         return list(self._runs.values())
 
     def waits(self) -> list[WaitRequest]:
-        """What outcomes must be watched for."""
+        """The windows that are to be found in outcomes."""
         champion = self.registrar.serving.plan.champion
         return [
             WaitRequest(
@@ -98,15 +98,15 @@ class ModelRuns:
                 manifest_sha256=champion.manifest_sha256 if champion is not None else None,
             )
             for run in self._runs.values()
-            if run.status == "waiting" and run.approval != "pending" and run.run_id not in self._cuts
+            if run.status == "waiting" and run.approval != "pending" and run.run_id not in self._frozen
         ]
 
     def startable(self, executing: Iterable[str]) -> TrainingRun | None:
-        """The run to start next: one that a restart cut off, else the oldest whose labels are there."""
+        """The run to start next: one that a restart interrupted, else the oldest whose labels are there."""
         if not self._runs.keys().isdisjoint(executing):
             return None
         active = [run for run in self._runs.values() if run.status in ACTIVE]
-        ready = [self._runs[run_id] for run_id in self._cuts]
+        ready = [self._runs[run_id] for run_id in self._frozen]
         return min(active or ready, key=_age, default=None)
 
     def job(self, run_id: str) -> JobPlan:
@@ -117,7 +117,7 @@ class ModelRuns:
             self.spec,
             self._window(run),
             self.registrar.serving.plan.champion,
-            dict(champion.taught) if champion is not None else {},
+            dict(champion.used_seqs) if champion is not None else {},
             self._starts.get(run_id),
         )
 
@@ -125,7 +125,7 @@ class ModelRuns:
         return self._pending(run_id_of(trigger_id)) is not None
 
     def now_ms(self, append_ms: int) -> int:
-        """The time of what a record causes; in the event clock, the newest event time this model has seen."""
+        """The time of what a record causes; in the event clock, the newest event time of this model."""
         return (self._now_ms or append_ms) if self._clock == "event" else append_ms
 
     # --- triggers ---------------------------------------------------------------------------------------
@@ -134,14 +134,14 @@ class ModelRuns:
         run_id = run_id_of(trigger.trigger_id)
         pending = self._pending(run_id)
         if run_id in self._ended:
-            return self._told_again(trigger)
+            return self._end_again(trigger)
         if pending is None and (run_id in self._runs or trigger.approval == "denied"):
             return NOTHING
         if pending is not None and trigger.approval == "pending":
             return NOTHING
         if pending is not None and trigger.approval == "denied":
             why = f"denied by {trigger.by}: {trigger.why}"
-            return self._end(pending, "supersede", why=why, told=False)
+            return self._end(pending, "supersede", why=why, report=False)
         champion = self.registrar.serving.champion
         ts = append_ms if self._clock == "append" else trigger.ts
         run = first_stage(trigger, self.spec, champion=champion, append_ms=append_ms, ts=ts)
@@ -154,7 +154,7 @@ class ModelRuns:
             return self._record(run)
         return self._supersede_waiting(trigger) + self._record(run)
 
-    # --- the run's way ----------------------------------------------------------------------------------
+    # --- a run's progress ----------------------------------------------------------------------------------
 
     def progressed(self, run_id: str, labels: int, offsets: dict[str, int]) -> Step:
         run = self._runs[run_id]
@@ -163,27 +163,26 @@ class ModelRuns:
             NOTHING if progress == run.progress else self._record(moved(run, "progress", progress=progress))
         )
 
-    def ready(self, run_id: str, cut: Cut) -> Step:
-        """The window's end was found. Too few labels end the run; else it may be started."""
+    def ready(self, run_id: str, frozen: FrozenWindow) -> Step:
+        """Take the run's window. With too few labels the run ends; else it may be started."""
         run = self._runs[run_id]
-        if cut.labels >= min(MIN_LABELS, _needed(run)):
-            self._cuts[run_id] = cut
+        if frozen.labels >= min(MIN_LABELS, _needed(run)):
+            self._frozen[run_id] = frozen
             return NOTHING
-        why = (
-            f"not enough labels: {cut.labels} of {_needed(run)} came in time, and {MIN_LABELS} are the least"
-        )
-        return self._end(run, "fail", why=why, ts=cut.now_ms)
+        found = f"{frozen.labels} of {_needed(run)}"
+        why = f"not enough labels: {found} came in time, and {MIN_LABELS} are the least"
+        return self._end(run, "fail", why=why, ts=frozen.now_ms)
 
     def start(self, run_id: str) -> Step:
-        """Into training, or into it again. A run that was cut off too often fails instead."""
+        """Move to training, or to it again. A run that was interrupted too often fails instead."""
         run = self._runs[run_id]
         champion = self.registrar.serving.champion
         if run.status == "waiting":
-            cut = self._cuts[run_id]
-            self._starts[run_id] = cut.starts
-            offsets = {str(partition): end for partition, end in sorted(cut.ends.items())}
-            progress = Progress(labels=cut.labels, needed=_needed(run), outcome_offsets=offsets)
-            started = moved(run, "start", champion=champion, progress=progress, ts=cut.now_ms)
+            frozen = self._frozen[run_id]
+            self._starts[run_id] = frozen.starts
+            offsets = {str(partition): end for partition, end in sorted(frozen.ends.items())}
+            progress = Progress(labels=frozen.labels, needed=_needed(run), outcome_offsets=offsets)
+            started = moved(run, "start", champion=champion, progress=progress, ts=frozen.now_ms)
             return self._record(started)
         if run.attempt >= MAX_ATTEMPTS:
             return self._end(run, "fail", why=f"the trainer ended {run.attempt} times while it ran")
@@ -196,7 +195,7 @@ class ModelRuns:
         return self._end(self._runs[run_id], "fail", why=why, timings_ms=timings_ms, follow=True)
 
     def finished(self, run_id: str, trained: Trained) -> Step:
-        """The verdict. Promoted only if better, unpinned, and judged against who is still the champion."""
+        """End the run. Promote only if better, not pinned, and compared with the present champion."""
         result, serving = trained.result, self.registrar.serving
         if not result.learned:
             return self.failed(run_id, result.why, trained.timings_ms)
@@ -212,41 +211,41 @@ class ModelRuns:
         draft = draft_manifest(run, trained, self.spec)
         if draft is None:
             return step + self._end(run, "fail", why="the result lacks what a manifest needs")
-        return step + self._promote(run, draft, cause=run.run_id, why=result.why, told=True)
+        return step + self._promote(run, draft, cause=run.run_id, why=result.why, report=True)
 
     # --- people -----------------------------------------------------------------------------------------
 
     def register(self, draft: Manifest, *, command_id: str, why: str, ts: int) -> Step:
-        """A version that was made elsewhere becomes the champion."""
+        """Make a version that was trained elsewhere the champion."""
         champion = self.registrar.serving.champion
         run = registered_run(draft, self.spec, command_id=command_id, champion=champion, why=why, ts=ts)
-        return self._promote(run, draft, cause=command_id, why=why, told=False)
+        return self._promote(run, draft, cause=command_id, why=why, report=False)
 
     def champion_changed(self, *, but: str = "") -> Step:
-        """Ends what was about the old champion, everything where there is none now; not the run ``but``.
+        """End runs about the old champion, or all runs if there is none now; not the run ``but``.
 
-        What still waits for labels, whatever the champion, counts anew: some may have taught the new one.
+        A run that still waits for labels counts again: the new champion may be trained on some of them.
         """
         step, champion = NOTHING, self.registrar.serving.champion
         for run in self.open_runs():
             if run.run_id == but:
                 continue
             if run.approval == "pending":  # the policy withdraws its trigger when the champion changes
-                step += self._end(run, "supersede", why=self._champion_changed(), told=False)
+                step += self._end(run, "supersede", why=self._champion_changed(), report=False)
             elif run.status in ACTIVE or champion == 0 or run.reason == "drift":
                 step += self._end(run, "supersede", why=self._champion_changed())
             else:
-                self._cuts.pop(run.run_id, None)
+                self._frozen.pop(run.run_id, None)
         return step
 
     # --- parts ------------------------------------------------------------------------------------------
 
     def _is_stale(self, trigger: Trigger) -> bool:
-        """Drifts are of a version; a volume without one asks for the first, which may be there by now."""
+        """Drifts concern a version; a volume trigger without one asks for the first, which may exist."""
         first = trigger.reason == "volume" and trigger.version == 0
         return (trigger.reason == "drift" or first) and trigger.version != self.registrar.serving.champion
 
-    def _told_again(self, trigger: Trigger) -> Step:
+    def _end_again(self, trigger: Trigger) -> Step:
         """A person approved what was withdrawn a moment before: the policy must not wait for it."""
         if trigger.approval != "approved":
             return NOTHING
@@ -265,7 +264,7 @@ class ModelRuns:
         return WindowPlan(
             model=self.model,
             change=run.change,
-            taught_ends=champion.taught_ends or None if champion is not None else None,
+            used_ends=champion.used_ends or None if champion is not None else None,
             trigger_append_ms=run.trigger_append_ms or 0,
             max_rows=self.spec.window.max_rows,
             old_rows=self.spec.window.old_rows,
@@ -279,9 +278,9 @@ class ModelRuns:
         run = self._runs.get(run_id)
         return run if run is not None and run.approval == "pending" else None
 
-    def _promote(self, run: TrainingRun, draft: Manifest, *, cause: str, why: str, told: bool) -> Step:
+    def _promote(self, run: TrainingRun, draft: Manifest, *, cause: str, why: str, report: bool) -> Step:
         made = self.registrar.promote(draft, run_id=run.run_id, cause=cause, why=why, ts=run.ts)
-        moot = self.champion_changed(but=run.run_id)
+        superseded = self.champion_changed(but=run.run_id)
         ended = self._end(
             run,
             "promote",
@@ -290,18 +289,24 @@ class ModelRuns:
             artifact_sha256=draft.artifact_sha256,
             manifest_sha256=made.manifest_sha256,
             follow=True,
-            told=told,
+            report=report,
         )
-        return Step(made.outputs, (made.manifest,)) + moot + ended
+        return Step(made.outputs, (made.manifest,)) + superseded + ended
 
     def _end(
-        self, run: TrainingRun, cause: RunInput, *, follow: bool = False, told: bool = True, **changes: object
+        self,
+        run: TrainingRun,
+        cause: RunInput,
+        *,
+        follow: bool = False,
+        report: bool = True,
+        **changes: object,
     ) -> Step:
-        """``follow``: a stage with more labels comes next, if there is one. ``told``: so is the policy."""
+        """``follow``: begin a stage with more labels, if there is one. ``report``: tell the policy."""
         ended = moved(run, cause, **changes)
         outputs = [self._keep(ended)]
         following = self._follow_up(ended) if follow else None
-        if told:
+        if report:
             outputs.append(control(self.model, end_of_run(ended, last_stage=following is None)))
         if following is not None:
             outputs.append(self._keep(following))
@@ -316,7 +321,7 @@ class ModelRuns:
         return Step((self._keep(run),))
 
     def _keep(self, run: TrainingRun) -> Output:
-        """Takes the run's new state over and gives its record."""
+        """Take over the run's new state and return its record."""
         self._now_ms = max(self._now_ms, run.ts)
         if run.status in OPEN:
             self._runs[run.run_id] = run
@@ -326,7 +331,7 @@ class ModelRuns:
             self._ended.add(run.run_id)
             self.registrar.know(run)
         if run.status != "waiting":
-            self._cuts.pop(run.run_id, None)
+            self._frozen.pop(run.run_id, None)
         return Output(TRAINING_RUNS, self.model, run, run.run_id)
 
 

@@ -1,8 +1,8 @@
-"""The registrar of one model: its serving state, and the only hand that moves it.
+"""The registrar of one model: its serving state, which nothing else changes.
 
-It allocates versions and generations, signs manifests and updates, and refuses with a reason what a person
-must not do, or asked for with an old picture in mind. Its state is rebuilt from the newest model update and
-the runs that made a version; a version is never given twice, whatever compaction kept.
+It allocates versions and generations, signs manifests and updates, and refuses, with a reason, commands that
+are not allowed or that were made from an outdated view. Its state is rebuilt from the newest model update and
+the runs that made a version; a version number is never used twice, whatever compaction kept.
 
 On failure: an exception leaves the state as it was; the shell then rebuilds it from the log anyway.
 """
@@ -23,24 +23,24 @@ from ...schemas.topics import MODEL_UPDATES
 from .step import Output, control, keyed_by_model
 
 
-class CommandRefused(Error):
+class IllegalCommand(Error):
     """A command that cannot be carried out; the message is for the person who sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """A version that exists. ``taught``: last seq per outcomes partition that taught or judged it, and
-    ``taught_ends``: the first offset past its window; empty where it was trained elsewhere."""
+    """A version that exists. ``used_seqs``: per outcomes partition, the last seq that it was trained or
+    evaluated on; ``used_ends``: the first offset past its window. Empty if it was trained elsewhere."""
 
     version: int
     manifest_sha256: str
     parent: int
-    taught: Mapping[int, int] = field(default_factory=dict[int, int])
-    taught_ends: Mapping[int, int] = field(default_factory=dict[int, int])
+    used_seqs: Mapping[int, int] = field(default_factory=dict[int, int])
+    used_ends: Mapping[int, int] = field(default_factory=dict[int, int])
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingState:
     """What is, or will be, served."""
 
     generation: int = 0
@@ -51,13 +51,13 @@ class Serving:
 
     @property
     def champion(self) -> int:
-        """0: there is none."""
+        """Its version; 0 without one."""
         return self.plan.champion.version if self.plan.champion is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A version that was allocated: its signed manifest, to be stored first, and what to write."""
+    """A version that was allocated: its signed manifest, to be stored first, and the records to write."""
 
     manifest: Manifest
     manifest_sha256: str
@@ -65,20 +65,20 @@ class Promotion:
 
 
 class Registrar:
-    """Serving state of one model."""
+    """The serving state of one model and its moves."""
 
     def __init__(self, model: str, signer: Signer) -> None:
         self.model = model
-        self.serving = Serving()
+        self.serving = ServingState()
         self._signer = signer
         self._versions: dict[int, KnownVersion] = {}
 
     # --- from the log -----------------------------------------------------------------------------------
 
     def restore(self, update: ModelUpdate) -> None:
-        """An update of ours, its signature verified. Older ones than the newest are passed over."""
+        """Apply an update whose signature was verified. Updates older than the newest are skipped."""
         if update.generation > self.serving.generation:
-            self.serving = Serving(
+            self.serving = ServingState(
                 update.generation,
                 update.plan,
                 max(update.last_version, self.serving.last_version),
@@ -87,7 +87,7 @@ class Registrar:
             )
 
     def know(self, run: TrainingRun) -> None:
-        """A run that ended with a version."""
+        """Note a run that ended; one with a version makes that version known."""
         if run.version is None or run.manifest_sha256 is None:
             return
         spans = run.lineage.partitions if run.lineage is not None else {}
@@ -117,7 +117,7 @@ class Registrar:
     # --- a new version ------------------------------------------------------------------------------------
 
     def promote(self, draft: Manifest, *, run_id: str, cause: str, why: str, ts: int) -> Promotion:
-        """Gives ``draft`` the next version, signs it and makes it the champion."""
+        """Give ``draft`` the next version, sign it and make it the champion."""
         version = self.serving.last_version + 1
         manifest = self._signer.sign(
             draft.model_copy(
@@ -140,15 +140,15 @@ class Registrar:
     # --- people -------------------------------------------------------------------------------------------
 
     def check_generation(self, command: Command) -> None:
-        """Raises CommandRefused when the person looked at another generation than the present one."""
+        """Raises IllegalCommand if the person looked at another generation than the present one."""
         if command.generation is not None and command.generation != self.serving.generation:
-            raise CommandRefused(
+            raise IllegalCommand(
                 f"generation is {self.serving.generation} by now, and {command.generation} was looked at: "
                 "look again"
             )
 
-    def intended(self, command: Command) -> Serving:
-        """What the command would make of the serving state. Raises CommandRefused, and changes nothing."""
+    def intended(self, command: Command) -> ServingState:
+        """The serving state after the command. Changes nothing yet; raises IllegalCommand."""
         self.check_generation(command)
         now = self.serving
         if command.action == "promote":
@@ -159,30 +159,30 @@ class Registrar:
             return self._pin(command.version)
         if command.action == "unpin":
             if not now.pinned:
-                raise CommandRefused("nothing is pinned")
+                raise IllegalCommand("nothing is pinned")
             return replace(now, pinned=False)
         if command.action == "block":
             return self._block(_named(command))
         if command.action == "retire":
             if now.champion == 0:
-                raise CommandRefused("no version is served: there is nothing to retire")
+                raise IllegalCommand("no version is served: there is nothing to retire")
             return replace(now, plan=Plan(), pinned=False)
-        raise CommandRefused(f"{command.action} is not a move of the serving state")
+        raise IllegalCommand(f"{command.action} is not a move of the serving state")
 
-    def manifest_needed(self, intended: Serving) -> str | None:
-        """The digest of the manifest whose reference the monitor must be told; None: it stays as it is."""
+    def manifest_needed(self, intended: ServingState) -> str | None:
+        """The digest of the manifest whose reference the monitor needs; None: the reference stays."""
         ref = intended.plan.champion
         return None if ref is None or ref == self.serving.plan.champion else ref.manifest_sha256
 
     def carry_out(
-        self, command: Command, intended: Serving, reference: Reference | None, ts: int
+        self, command: Command, intended: ServingState, reference: Reference | None, ts: int
     ) -> tuple[Output, ...]:
         """``reference``: of the manifest that ``manifest_needed`` named."""
         why = f"{command.action} by {command.by}: {command.why}".removesuffix(": ")
         return self._publish(intended, reference, cause=command.command_id, why=why, ts=ts)
 
     def _publish(
-        self, serving: Serving, reference: Reference | None, *, cause: str, why: str, ts: int
+        self, serving: ServingState, reference: Reference | None, *, cause: str, why: str, ts: int
     ) -> tuple[Output, ...]:
         self.serving = replace(serving, generation=self.serving.generation + 1)
         update = ModelUpdate(
@@ -196,7 +196,7 @@ class Registrar:
             cause=cause,
             why=why,
         )
-        told = UpdateControl(
+        report = UpdateControl(
             model=self.model,
             generation=self.serving.generation,
             version=serving.champion,
@@ -205,37 +205,37 @@ class Registrar:
         )
         return (
             keyed_by_model(MODEL_UPDATES, self.model, self._signer.sign(update)),
-            control(self.model, told),
+            control(self.model, report),
         )
 
-    def _serve(self, version: int) -> Serving:
+    def _serve(self, version: int) -> ServingState:
         now = self.serving
         known = self._versions.get(version)
         if known is None:
-            raise CommandRefused(f"there is no version {version}; known: {_listed(self._versions)}")
+            raise IllegalCommand(f"there is no version {version}; known: {_listed(self._versions)}")
         if version in now.blocked:
-            raise CommandRefused(f"version {version} is blocked")
+            raise IllegalCommand(f"version {version} is blocked")
         if version == now.champion:
-            raise CommandRefused(f"version {version} is the champion already")
+            raise IllegalCommand(f"version {version} is the champion already")
         ref = VersionRef(version=version, manifest_sha256=known.manifest_sha256)
         return replace(now, plan=Plan(champion=ref))
 
-    def _pin(self, version: int | None) -> Serving:
+    def _pin(self, version: int | None) -> ServingState:
         now = self.serving
         if version is not None and version != now.champion:
             return replace(self._serve(version), pinned=True)
         if now.champion == 0:
-            raise CommandRefused("no version is served: there is nothing to pin")
+            raise IllegalCommand("no version is served: there is nothing to pin")
         if now.pinned:
-            raise CommandRefused(f"version {now.champion} is pinned already")
+            raise IllegalCommand(f"version {now.champion} is pinned already")
         return replace(now, pinned=True)
 
-    def _block(self, version: int) -> Serving:
+    def _block(self, version: int) -> ServingState:
         now = self.serving
         if version not in self._versions:
-            raise CommandRefused(f"there is no version {version}; known: {_listed(self._versions)}")
+            raise IllegalCommand(f"there is no version {version}; known: {_listed(self._versions)}")
         if version in now.blocked:
-            raise CommandRefused(f"version {version} is blocked already")
+            raise IllegalCommand(f"version {version} is blocked already")
         blocked = tuple(sorted({*now.blocked, version}))
         if version != now.champion:
             return replace(now, blocked=blocked)
@@ -244,13 +244,13 @@ class Registrar:
     def _parent(self, version: int) -> int:
         """The nearest ancestor that may serve."""
         if version == 0:
-            raise CommandRefused("no version is served: promote one by its number")
+            raise IllegalCommand("no version is served: promote one by its number")
         known = self._versions.get(version)
         while known is not None and known.parent:
             if known.parent in self._versions and known.parent not in self.serving.blocked:
                 return known.parent
             known = self._versions.get(known.parent)
-        raise CommandRefused(
+        raise IllegalCommand(
             f"version {version} has no ancestor to fall back to: promote another version first, or retire "
             "the model"
         )
@@ -258,7 +258,7 @@ class Registrar:
 
 def _named(command: Command) -> int:
     if command.version is None:
-        raise CommandRefused(f"{command.action} needs a version")
+        raise IllegalCommand(f"{command.action} needs a version")
     return command.version
 
 

@@ -1,4 +1,4 @@
-"""How runs, their follow-ups, their evidence and their drafts of manifests are made from what caused them."""
+"""Make the records of runs: their first stage, follow-ups, evidence, draft manifests and ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_id_of(trigger_id: str, stage: int = STAGE_0) -> str:
 
 
 def first_stage(trigger: Trigger, spec: ModelSpec, *, champion: int, append_ms: int, ts: int) -> TrainingRun:
-    """A run that waits: for a person, where the trigger needs approval, and then for labels."""
+    """A run that waits: for a person if the trigger needs approval, and then for labels."""
     needed = spec.window.labels_after_change if champion else spec.triggers.first_labels
     return TrainingRun(
         run_id=run_id_of(trigger.trigger_id),
@@ -64,7 +64,7 @@ def follow_up(run: TrainingRun, spec: ModelSpec, *, champion: int) -> TrainingRu
 
 
 def with_evidence(run: TrainingRun, trained: Trained, seed: int) -> TrainingRun:
-    """The run with all that was found, promoted or not."""
+    """The run with everything that training and evaluation found, promoted or not."""
     result = trained.result
     return run.model_copy(
         update={
@@ -81,7 +81,7 @@ def with_evidence(run: TrainingRun, trained: Trained, seed: int) -> TrainingRun:
 
 
 def draft_manifest(run: TrainingRun, trained: Trained, spec: ModelSpec) -> Manifest | None:
-    """Without version and signature, which are the registrar's; None where the result lacks a part."""
+    """A manifest without version and signature, which the registrar adds; None if the result lacks a part."""
     result = trained.result
     if result.format is None or result.reference is None or trained.artifact_sha256 is None:
         return None
@@ -105,7 +105,7 @@ def draft_manifest(run: TrainingRun, trained: Trained, spec: ModelSpec) -> Manif
 def registered_run(
     draft: Manifest, spec: ModelSpec, *, command_id: str, champion: int, why: str, ts: int
 ) -> TrainingRun:
-    """A version that was made elsewhere is on record too: as a run that is about to be promoted."""
+    """The run that records a version made elsewhere; it is about to be promoted."""
     return TrainingRun(
         run_id=run_id_of(command_id),
         trigger_id=command_id,
@@ -123,7 +123,7 @@ def registered_run(
 
 
 def end_of_run(run: TrainingRun, *, last_stage: bool) -> RunControl:
-    """What the policy is told of a run that ended."""
+    """The record that reports the end of a run to the policy."""
     return RunControl(
         model=run.model,
         run_id=run.run_id,

@@ -238,7 +238,7 @@ class TrainerShell:
     def _apply(self, core: TrainerCore, record: Record) -> Step:
         if self._topics[record.topic] is TRIGGERS:
             return core.on_trigger(record)
-        wanted = core.manifest_wanted(record)
+        wanted = core.manifest_request(record)
         if wanted is None:
             return core.on_command(record)
         manifest, problem = self._manifests.fetch(wanted)

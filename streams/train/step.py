@@ -1,4 +1,4 @@
-"""What the trainer's cores answer with: what to store first, then what to write together."""
+"""What the trainer's cores return: what to store first, then what to write together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIMIT = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One record for the partition of ``model``. ``key`` None: it has none."""
+    """One record for the partition of ``model``; ``key`` may be absent."""
 
     topic: Topic
     model: str

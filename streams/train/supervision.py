@@ -1,7 +1,7 @@
-"""What goes on outside the cores for open runs: counts of labels, and executions.
+"""Supervise what happens outside the cores for open runs: label counts and executions.
 
-Everything is looked at anew each turn (which runs wait, which are trained, what was found for them), so a
-turn whose transaction was aborted loses nothing: the next one finds the same.
+Each turn looks at everything again (which runs wait, which are trained, what was found for them), so a turn
+whose transaction was aborted loses nothing: the next one finds the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .window.watch import OutcomeWatch
 from .worker import Execution, TrainingWorker
 
 LONGEST_PROGRESS_S = 10.0
-PROGRESS_SHARE = 1000  # a run that has waited long publishes as often as a thousandth of that time passes
+PROGRESS_SHARE = 1000  # a run that has waited long publishes once per thousandth of that time
 
 
 @dataclass(slots=True)
@@ -53,14 +53,14 @@ class RunSupervision:
         return bool(self._executions or self._waiting)
 
     def collect(self, core: TrainerCore) -> Step:
-        """What became of the core's runs since the last turn."""
+        """Collect what happened to the core's runs since the last turn."""
         step = NOTHING
         for model in core.models():
             step += self._counted(model) + self._executed(model) + self._started(model)
         return step
 
     def reconcile(self, models: list[ModelRuns]) -> None:
-        """After the commit: begin what was started in it; and see to the rest as ``adopt`` does."""
+        """After the commit: begin what it started, and do what ``adopt`` does."""
         starting, self._starting = self._starting, []
         self.adopt(models)
         for run_id in starting:
@@ -72,7 +72,7 @@ class RunSupervision:
             worker.check()
 
     def adopt(self, models: list[ModelRuns]) -> None:
-        """Keep the executions that the records still speak of, call off the others; watch for what waits."""
+        """Keep the executions of active runs, cancel the others, and watch outcomes for waiting runs."""
         self._starting.clear()
         open_runs = {run.run_id: run for model in models for run in model.open_runs()}
         for run_id, execution in list(self._executions.items()):
@@ -98,19 +98,19 @@ class RunSupervision:
         for request in model.waits():
             now = self._monotonic()
             waiting = self._waiting.setdefault(request.run_id, _Waiting(since=now))
-            seen = self._watch.seen(request.run_id)
-            if seen is None:
+            found = self._watch.progress(request.run_id)
+            if found is None:
                 continue
-            if seen.cut is not None:
-                step += model.ready(request.run_id, seen.cut)
-            elif now - waiting.published >= self._pace(now - waiting.since):
-                progressed = model.progressed(request.run_id, seen.labels, seen.offsets)
+            if found.frozen is not None:
+                step += model.ready(request.run_id, found.frozen)
+            elif now - waiting.published >= self._interval_s(now - waiting.since):
+                progressed = model.progressed(request.run_id, found.labels, found.offsets)
                 if progressed:
                     waiting.published = now
                 step += progressed
         return step
 
-    def _pace(self, waited_s: float) -> float:
+    def _interval_s(self, waited_s: float) -> float:
         return min(LONGEST_PROGRESS_S, max(self._progress_s, waited_s / PROGRESS_SHARE))
 
     def _executed(self, model: ModelRuns) -> Step:
@@ -124,7 +124,7 @@ class RunSupervision:
                 step += model.failed(run.run_id, execution.failure, execution.timings_ms)
             elif execution.trained is not None:
                 step += Step(execution.dead_letters) + model.finished(run.run_id, execution.trained)
-            elif execution.judging and run.status == "training":
+            elif execution.evaluating and run.status == "training":
                 step += model.evaluating(run.run_id)
         return step
 

@@ -1,11 +1,11 @@
-"""Carrying out one run at a time: read its window, train and judge in a child, store the artifact.
+"""Carry out one run at a time: read its window, train and evaluate in a child, store the artifact.
 
-A thread with a consumer of its own. What it does can be done again: it writes only into the run's own folder
-and, by digest, into the artifact store; nothing it does is visible before the shell's transaction.
+This is a thread with a consumer of its own. Its work can be repeated: it writes only into the run's own
+folder and, by digest, into the artifact store; nothing is visible before the shell's transaction.
 
-On failure: what concerns the run (a child that crashed, a time limit, an artifact that is not what its digest
-says) is the run's failure, with the reason. Where Kafka cannot be read it tries again for as long as the run
-may take. A defect is raised in the shell by ``check``.
+On failure: what concerns the run (a child that crashed, a time limit, an artifact that does not match its
+digest) fails the run, with the reason. If Kafka cannot be read, it tries again for as long as the run may
+take. A defect is raised in the shell by ``check``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .child.process import ChildPool, TrainingProcess
 from .model_runs import JobPlan
 from .step import Output
 from .window.cache import OutcomeCache
-from .window.reader import OutcomeReader, Window
+from .window.reader import OutcomeReader, RunWindow
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,13 @@ _BUFFER_BYTES = 2**20  # half the CPU of the default for 60,000 rows
 
 
 class Execution:
-    """One attempt at one run. The shell looks at it; the worker fills it in; ``cancel`` calls it off."""
+    """One attempt at one run. The worker fills it in, the shell reads it and may cancel it."""
 
     def __init__(self, plan: JobPlan, waited_ms: float) -> None:
         self.plan = plan
         self.run_id = plan.run.run_id
         self.attempt = plan.run.attempt
-        self.judging = False
+        self.evaluating = False
         self.trained: Trained | None = None
         self.failure: str | None = None
         self.dead_letters: tuple[Output, ...] = ()
@@ -77,7 +77,7 @@ class Execution:
                 self._child.kill()
 
     def use(self, child: TrainingProcess | None) -> None:
-        """The child that ``cancel`` must kill. Raises Cancelled when it is too late for one."""
+        """Set the child that ``cancel`` must kill. Raises Cancelled if that was called before."""
         with self._lock:
             self._child = child
             if child is not None and self.cancelled.is_set():
@@ -85,7 +85,7 @@ class Execution:
 
 
 class TrainingWorker:
-    """A thread that carries out executions, one after the other."""
+    """A thread that carries out executions one after the other."""
 
     def __init__(
         self,
@@ -121,17 +121,17 @@ class TrainingWorker:
         return not self._working.is_set()
 
     def begin(self, execution: Execution) -> None:
-        """Only while idle."""
+        """Start an execution; call only while idle."""
         self._working.set()
         self._queue.put(execution)
 
     def check(self) -> None:
-        """Raises what ended the thread."""
+        """Raise what ended the thread, if anything did."""
         if self._failure is not None:
             raise self._failure
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """After what it works on was cancelled."""
+        """End the thread; cancel what it works on first."""
         self._queue.put(None)
         self._thread.join(timeout_s)
 
@@ -155,10 +155,10 @@ class TrainingWorker:
             self._prepare(execution, folder, ranges)
             execution.trained = self._train(execution, folder)
         except Cancelled:
-            log.info("run %s was called off", execution.run_id)
+            log.info("run %s was cancelled", execution.run_id)
         except (Error, OSError) as error:
             if execution.cancelled.is_set():
-                log.info("run %s was called off", execution.run_id)
+                log.info("run %s was cancelled", execution.run_id)
             else:
                 execution.failure = str(error)
         finally:
@@ -178,7 +178,7 @@ class TrainingWorker:
             spec=plan.spec.model_dump(mode="json"),
             seed=plan.spec.seed,
             manifest=champion,
-            taught={str(partition): last for partition, last in plan.taught.items()},
+            used_seqs={str(partition): last for partition, last in plan.used_seqs.items()},
             memory_bytes=self._memory_bytes,
         )
         (folder / JOB).write_bytes(job.encode())
@@ -193,7 +193,7 @@ class TrainingWorker:
         (folder / CHAMPION).write_bytes(data)
         return manifest
 
-    def _read_window(self, execution: Execution, ranges: LogRanges) -> Window:
+    def _read_window(self, execution: Execution, ranges: LogRanges) -> RunWindow:
         plan = execution.plan
         progress = plan.run.progress
         ends = {int(p): end for p, end in progress.outcome_offsets.items()} if progress is not None else {}
@@ -222,8 +222,8 @@ class TrainingWorker:
                     if line == EVALUATING:
                         times["train"] = (time.monotonic() - started) * 1000
                         started = time.monotonic()
-                        execution.judging = True
-                times["evaluate" if execution.judging else "train"] = (time.monotonic() - started) * 1000
+                        execution.evaluating = True
+                times["evaluate" if execution.evaluating else "train"] = (time.monotonic() - started) * 1000
             finally:
                 execution.use(None)
         result = TrainingResult.decode((folder / RESULT).read_bytes())
@@ -242,7 +242,7 @@ class TrainingWorker:
 
 
 def verified_manifest(store: ArtifactStore, verifier: Verifier, model: str, ref: VersionRef) -> Manifest:
-    """Raises ArtifactError when it is missing, altered or not ours."""
+    """Fetch a version's manifest. Raises ArtifactError if it is missing, altered or not ours."""
     manifest = store.get_manifest(model, ref.manifest_sha256)
     verifier.verify(manifest)
     return manifest

@@ -18,7 +18,7 @@ from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.streams.join.reading.batch import Reader
 from driftloop.streams.join.reading.events import read_label, read_prediction
 from driftloop.streams.monitor.observations import decode_record
-from driftloop.streams.train.window.prefix import head_of, model_prefix
+from driftloop.streams.train.window.prefix import model_prefix, outcome_key
 from pydantic import create_model
 
 from tests.golden.make import FOLDER, shape
@@ -189,7 +189,7 @@ def test_unknown_fields_travel_from_prediction_and_label_to_the_outcome_and_its_
     outcome = Outcome.decode(value)
     assert outcome.model_extra == {name: said[name] for name in
                                    ("tenant", "trace", "nothing", "label_ticket", "label_proof")}  # fmt: skip
-    assert head_of(value, len(model_prefix("m"))).prediction_id == "id-1"
+    assert outcome_key(value, len(model_prefix("m"))).prediction_id == "id-1"
     (row,) = rows_from_outcomes((value,), ModelSpec(), classes=None)
     assert row.label == "late"
     assert row.features == {"hour": 5, "carrier": "UA"}

@@ -24,7 +24,7 @@ from driftloop.streams.kafka.reader import Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.step import Step, dead_letter
-from driftloop.streams.train.window.prefix import Labels, head_of, model_prefix
+from driftloop.streams.train.window.prefix import Labels, model_prefix, outcome_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -116,7 +116,7 @@ def test_the_trainer_and_registrar_go_on_after_any_triggers_and_commands(
         if topic is TRIGGERS:
             check_written(core.on_trigger(record))
         else:
-            core.manifest_wanted(record)
+            core.manifest_request(record)
             check_written(core.on_command(record))
     assert isinstance(list(core.models()), list)
 
@@ -183,7 +183,7 @@ def test_the_joiner_goes_on_after_any_records_and_accounts_for_each(
         assert base64.b64decode(letter.value_b64 or "") == sent[letter.offset]
         assert letter.reason
     for _, value in effects.outcomes:
-        head_of(value, len(model_prefix("late")))
+        outcome_key(value, len(model_prefix("late")))
     world.log(effects)
     world.joiner.commit()
 
@@ -219,7 +219,7 @@ def test_what_teaches_is_an_outcome_or_refused_never_a_crash(value: bytes) -> No
     prefix = model_prefix("late")
     for spec in (ModelSpec(classes=("late", "on_time")), ModelSpec(task="regression")):
         if value.startswith(prefix):
-            attempt(lambda: head_of(value, len(prefix)))
+            attempt(lambda: outcome_key(value, len(prefix)))
             attempt(lambda spec=spec: Labels(spec, None).event_ms(value))
         attempt(lambda spec=spec: rows_from_outcomes((value,), spec, classes=None))
 

@@ -17,7 +17,7 @@ from driftloop.schemas.topics import COMMANDS, TRIGGERS
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.run_lifecycle import ACTIVE, TRANSITIONS
 from driftloop.streams.train.step import Step
-from driftloop.streams.train.window.window import Cut
+from driftloop.streams.train.window.window import FrozenWindow
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -35,7 +35,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Expected:
-    """What is served, as simply as it can be said."""
+    """What is served, as simply as it can be."""
 
     champion: int = 0
     generation: int = 0
@@ -160,8 +160,8 @@ class TrainerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), verdict=st.sampled_from(["approved", "denied"]), commits=st.booleans())
     def somebody_decides(self, data: st.DataObject, verdict: str, commits: bool) -> None:
         asked = data.draw(st.sampled_from([t for t in self.sent if t.approval == "pending"]))
-        said = asked.model_copy(update={"approval": verdict, "by": "ada", "why": "so"})
-        step = self.bench.core.on_trigger(self.bench.record(TRIGGERS, said.encode()))
+        approval = asked.model_copy(update={"approval": verdict, "by": "ada", "why": "so"})
+        step = self.bench.core.on_trigger(self.bench.record(TRIGGERS, approval.encode()))
         self.write(step, commits=commits)
 
     @rule(garbage=st.binary(max_size=40), commits=st.booleans())
@@ -179,8 +179,8 @@ class TrainerMachine(RuleBasedStateMachine):
     def labels_are_there(self, data: st.DataObject, share: float, commits: bool) -> None:
         wait = data.draw(st.sampled_from(self.bench.runs.waits()))
         self.bench.now_ms += 10
-        cut = Cut(ends={0: 100}, labels=int(wait.needed * share), now_ms=self.bench.now_ms)
-        self.write(self.bench.runs.ready(wait.run_id, cut), commits=commits)
+        frozen = FrozenWindow(ends={0: 100}, labels=int(wait.needed * share), now_ms=self.bench.now_ms)
+        self.write(self.bench.runs.ready(wait.run_id, frozen), commits=commits)
 
     @precondition(lambda self: self.bench.runs.startable(()))
     @rule(commits=st.booleans() | st.just(True))
@@ -191,7 +191,7 @@ class TrainerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(run.status == "training" for run in self.open_runs))
     @rule()
-    def it_is_judged(self) -> None:
+    def it_is_evaluated(self) -> None:
         (run,) = self.active()
         self.bench.commit(self.bench.runs.evaluating(run.run_id))
 
@@ -218,7 +218,7 @@ class TrainerMachine(RuleBasedStateMachine):
         """So that there are versions to quarrel about."""
         self.a_trigger_comes("manual", "automatic", 0, False, True)
         run = self.bench.run_of(self.sent[-1])
-        self.bench.cut(run)
+        self.bench.freeze(run)
         while not self.active():
             self.the_next_starts(True)
         self.it_ends("better", True)
@@ -237,7 +237,7 @@ class TrainerMachine(RuleBasedStateMachine):
         looked_at = None if behind is None else max(0, self.expected.generation - behind)
         command = self.bench.make_command(action, version=version, generation=looked_at)
         record = self.bench.record(COMMANDS, command.encode())
-        wanted = self.bench.core.manifest_wanted(record)
+        wanted = self.bench.core.manifest_request(record)
         manifest = None
         if wanted is not None:
             manifest = next(m for m in self.bench.manifests.values() if sha_of(m) == wanted.sha256)

@@ -1,6 +1,6 @@
-"""What a training child is given and gives back: two JSON files, the rows and the artifact, in one folder.
+"""What a training child receives and returns: two JSON files, the rows and the artifact, in one folder.
 
-The child gets no connection and no key; what it writes is checked like anything foreign.
+The child gets no connection and no key; what it writes is checked like any foreign input.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _BLOCK = struct.Struct("=BQ")
 
 
 class TrainingJob(Event):
-    """``experiment``: teach and judge. ``self-test``: load ``manifest``'s artifact and ask it its own rows.
+    """``experiment``: train and evaluate. ``self-test``: load ``manifest``'s artifact and run its own rows.
 
     ``manifest`` is the champion's (with its artifact in CHAMPION), or the one to test (in ARTIFACT).
-    ``taught``: last seq per outcomes partition that the champion was taught or judged by.
-    ``memory_bytes``: what the job may allocate beside what the process has; it fails instead of the machine.
+    ``used_seqs``: last seq per outcomes partition that the champion was trained or evaluated on.
+    ``memory_bytes``: what the job may allocate on top of what the process has; beyond it the job fails.
     """
 
     kind: Literal["experiment", "self-test"]
     spec: dict[str, Any] | None = None
     seed: int = 0
     manifest: Manifest | None = None
-    taught: dict[str, int] = Field(default_factory=dict[str, int])
+    used_seqs: dict[str, int] = Field(default_factory=dict[str, int])
     memory_bytes: int | None = None
 
 
@@ -87,8 +87,8 @@ def write_rows(file: IO[bytes], side: Side, values: Iterable[tuple[int, bytes]])
 def read_rows(path: Path) -> Iterator[tuple[Side, int, bytes]]:
     """(side, outcomes partition, outcome), as written."""
     with path.open("rb") as file:
-        while head := file.read(_BLOCK.size):
-            number, count = _BLOCK.unpack(head)
+        while header := file.read(_BLOCK.size):
+            number, count = _BLOCK.unpack(header)
             partitions, lengths = array("I"), array("I")
             partitions.fromfile(file, count)
             lengths.fromfile(file, count)

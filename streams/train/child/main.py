@@ -1,15 +1,14 @@
 """The process that trains: ``python -m driftloop.streams.train.child.main``.
 
-It imports the learning libraries once (2 s of CPU), says that it is ready, and waits for jobs: each the
-path of a folder, a line on stdin. A job is done by a fork, so a run waits for no import, starts from the
-same state as every other, and takes down nobody but itself. Process and fork end when stdin closes, so they
-never outlive the trainer, however that ended. Whatever a learner prints goes to the job's stderr file:
-nothing but this file writes to the protocol's pipe.
+It imports the learning libraries once (2 s of CPU), reports that it is ready, and waits for jobs: lines on
+stdin, each the path of a folder. A fork does the job, so a run waits for no import, starts from the same
+state as every other, and can crash only itself. Process and fork end when stdin closes, so they never outlive
+the trainer. What a learner prints goes to the job's stderr file: only this module writes to the pipe.
 
-Where forking a process that has loaded native libraries is not safe (anywhere but on Linux), the job is done
-without a fork, and the process ends with it.
+Forking a process that has loaded native libraries is safe on Linux only; elsewhere the job is done without a
+fork, and the process ends with it.
 
-On failure: the job is reported as ended with its exit code; of what it left, only its stderr is looked at.
+On failure: the job is reported as ended with its exit code; of what it left, only its stderr is read.
 """
 
 from __future__ import annotations
@@ -53,33 +52,33 @@ from .job import (
     read_rows,
 )
 
-Say = Callable[[bytes], None]
+Report = Callable[[bytes], None]
 
 
 def main() -> None:
-    say = _protocol()
+    report = _protocol()
     _import_learners()
     gc.freeze()  # what was imported stays shared between the forks
-    say(READY)
+    report(READY)
     with open(
         0, "rb", buffering=0, closefd=False
     ) as stdin:  # unbuffered: a fork must find nothing read ahead
         while line := stdin.readline().strip():
             folder = Path(os.fsdecode(line))
             if sys.platform != "linux":
-                _do(folder, say)
+                _do(folder, report)
                 return
             pid = os.fork()
             if pid == 0:
-                _do_as_fork(folder, say)
+                _do_as_fork(folder, report)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            say(DONE if code == 0 else ENDED + str(code).encode())
+            report(DONE if code == 0 else ENDED + str(code).encode())
 
 
-def _do_as_fork(folder: Path, say: Say) -> NoReturn:
+def _do_as_fork(folder: Path, report: Report) -> NoReturn:
     code = 1
     try:
-        _do(folder, lambda line: say(line) if line != DONE else None)
+        _do(folder, lambda line: report(line) if line != DONE else None)
         code = 0
     except BaseException:  # noqa: BLE001  # this process has nobody else to report to
         traceback.print_exc()
@@ -88,30 +87,32 @@ def _do_as_fork(folder: Path, say: Say) -> NoReturn:
         os._exit(code)
 
 
-def _do(folder: Path, say: Say) -> None:
+def _do(folder: Path, report: Report) -> None:
     errors = os.open(folder / ERRORS, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(errors, stream)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    run_job(folder, say)
-    say(DONE)
+    run_job(folder, report)
+    report(DONE)
 
 
-def run_job(folder: Path, say: Say) -> None:
-    """Does the job in ``folder`` and writes its result there."""
+def run_job(folder: Path, report: Report) -> None:
+    """Do the job in ``folder`` and write its result there."""
     job = TrainingJob.decode((folder / JOB).read_bytes())
     if job.memory_bytes is not None and sys.platform == "linux":
         _limit_memory(job.memory_bytes)
     try:
-        result = _self_test(folder, job) if job.kind == "self-test" else _experiment(folder, job, say)
+        result = _self_test(folder, job) if job.kind == "self-test" else _experiment(folder, job, report)
     except Error as error:
         result = TrainingResult(passed=False, why=str(error))
     (folder / RESULT).write_bytes(result.encode())
 
 
 def _limit_memory(more: int) -> None:
-    """``more`` bytes than it has already; whatever asks for more than that gets a MemoryError. Should the
-    machine run out before, the kernel ends this process and not the trainer or the broker."""
+    """Allow ``more`` bytes than it has already; beyond that, allocations raise MemoryError.
+
+    If the machine runs out before, the kernel ends this process and not the trainer or the broker.
+    """
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     with open("/proc/self/status", encoding="ascii") as status:
@@ -121,24 +122,22 @@ def _limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
-def _experiment(folder: Path, job: TrainingJob, say: Say) -> TrainingResult:
+def _experiment(folder: Path, job: TrainingJob, report: Report) -> TrainingResult:
     spec = ModelSpec.model_validate(job.spec)
     gc.disable()  # the collector would look through all rows again and again while they are made
     before, after = _rows(folder, spec, job)
     gc.freeze()
     gc.enable()
-    taught = {int(partition): last for partition, last in job.taught.items()}
+    used = {int(partition): last for partition, last in job.used_seqs.items()}
     given = ExperimentInput(
         spec=spec,
         rows_before_change=tuple(before),
         rows_after_change=tuple(after),
         champion=None if job.manifest is None else (job.manifest, (folder / CHAMPION).read_bytes()),
         seed=job.seed,
-        champion_saw=frozenset(
-            row.prediction_id for row in after if row.seq <= taught.get(row.partition, -1)
-        ),
+        champion_saw=frozenset(row.prediction_id for row in after if row.seq <= used.get(row.partition, -1)),
     )
-    found = run_experiment(given, on_trained=lambda: say(EVALUATING))
+    found = run_experiment(given, on_trained=lambda: report(EVALUATING))
     if found.passed and found.candidate is not None:
         (folder / ARTIFACT).write_bytes(found.candidate.data)
     return _result(found)
@@ -155,9 +154,11 @@ def _rows(folder: Path, spec: ModelSpec, job: TrainingJob) -> tuple[list[Labelle
         try:
             rows[side] += rows_from_outcomes(of_partition, spec, partition=partition, classes=classes)
         except DecodeError:
-            # Not the joiner's: whoever wrote it must not keep a model from being retrained.
+            # Not written by the joiner: such a record must not keep a model from being retrained.
             good = [value for value in of_partition if _is_outcome(value)]
-            print(f"{len(of_partition) - len(good)} outcomes are none and were left out", file=sys.stderr)
+            print(
+                f"{len(of_partition) - len(good)} records are not outcomes and were left out", file=sys.stderr
+            )
             rows[side] += rows_from_outcomes(good, spec, partition=partition, classes=classes)
     return rows["before"], rows["after"]
 
@@ -198,19 +199,19 @@ def _self_test(folder: Path, job: TrainingJob) -> TrainingResult:
     return TrainingResult(passed=True, why="")
 
 
-def _protocol() -> Say:
-    """The pipe that was stdout; from here on fd 1 is where stderr is, also for libraries written in C."""
+def _protocol() -> Report:
+    """Return a writer to the pipe that was stdout; fd 1 becomes stderr, also for libraries written in C."""
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
 
-    def say(line: bytes) -> None:
+    def report(line: bytes) -> None:
         pipe.write(line + b"\n")
 
-    return say
+    return report
 
 
 def _import_learners() -> None:
-    """What the learners import when first used takes longer than many a training."""
+    """Import what learners need now: on first use it would take longer than many a training."""
     from ....models.formats import hgb, onnx_model, river_learner  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 

@@ -1,4 +1,4 @@
-"""The training process from the trainer's side: kept warm, given one job at a time, killed in time."""
+"""The training process as its trainer sees it: kept warm, given one job at a time, killed when due."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ChildFailed(Error):
-    """The job crashed, took too long or was called off; the message says which."""
+    """The job crashed, took too long or was cancelled; the message says which."""
 
 
 class TrainingProcess:
     """A process with the learning libraries loaded; each job is a fork of it."""
 
     def __init__(self, errors: Path) -> None:
-        """``errors``: where its own stderr goes; the file is removed with it."""
+        """``errors``: the file for its stderr, removed by ``close``."""
         self._errors = errors
         errors.parent.mkdir(parents=True, exist_ok=True)
         with errors.open("wb") as stderr:
@@ -43,7 +43,7 @@ class TrainingProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=_environment(),
-                start_new_session=True,  # a group of its own, to be killed with its fork and all its helpers
+                start_new_session=True,  # a group of its own, killed as a whole
             )
         self._unread = b""
         self._ready = False
@@ -57,7 +57,7 @@ class TrainingProcess:
         return self._process.poll() is None
 
     def await_ready(self) -> None:
-        """Raises ChildFailed when it does not get there."""
+        """Wait until it is ready. Raises ChildFailed if it does not get there."""
         if not self._ready:
             deadline = time.monotonic() + READY_TIMEOUT_S
             if self._line(deadline, "starting", self._errors) != READY:
@@ -65,7 +65,7 @@ class TrainingProcess:
             self._ready = True
 
     def work(self, folder: Path, time_limit_s: float) -> Iterator[bytes]:
-        """Gives it a job and yields what it reports, up to the end of its work. Raises ChildFailed."""
+        """Run a job and yield what it reports until it is done. Raises ChildFailed."""
         self.await_ready()
         deadline = time.monotonic() + time_limit_s
         self._send(os.fsencode(folder) + b"\n")
@@ -74,16 +74,16 @@ class TrainingProcess:
             if line == DONE:
                 return
             if line.startswith(ENDED):
-                raise ChildFailed(_how_it_ended(int(line.removeprefix(ENDED)), folder / ERRORS))
+                raise ChildFailed(_end_message(int(line.removeprefix(ENDED)), folder / ERRORS))
             yield line
 
     def kill(self) -> None:
-        """From any thread; whoever waits for it then gets ChildFailed."""
+        """Kill it, from any thread; waiting for it then raises ChildFailed."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends it and removes what it left."""
+        """End it and remove what it left."""
         if self.alive:
             self.kill()
         self._process.wait()
@@ -99,7 +99,7 @@ class TrainingProcess:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise ChildFailed(_how_it_ended(self._process.wait(), self._errors)) from None
+            raise ChildFailed(_end_message(self._process.wait(), self._errors)) from None
 
     def _line(self, deadline: float, doing: str, errors: Path) -> bytes:
         assert self._process.stdout is not None
@@ -111,14 +111,14 @@ class TrainingProcess:
                 raise ChildFailed(f"{doing} exceeded")
             data = os.read(stdout, 4096)
             if not data:
-                raise ChildFailed(_how_it_ended(self._process.wait(), errors))
+                raise ChildFailed(_end_message(self._process.wait(), errors))
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
 
 class ChildPool:
-    """Keeps training processes warm: a job takes one and gives it back while it lives."""
+    """A pool of warm training processes: a job takes one and returns it if it is still alive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -128,14 +128,14 @@ class ChildPool:
         self._closed = False
 
     def warm(self) -> None:
-        """Makes sure that one is ready, or about to be."""
+        """Start one if none is idle."""
         with self._lock:
             if not self._idle and not self._closed:
                 self._idle.append(self._spawn())
 
     @contextmanager
     def one(self) -> Generator[TrainingProcess]:
-        """A process for one job."""
+        """Lend a process for one job."""
         with self._lock:
             living = [child for child in self._idle if child.alive]
             for child in self._idle:
@@ -159,7 +159,7 @@ class ChildPool:
             self._idle = []
 
     def _give_back(self, child: TrainingProcess, *, keep: bool) -> None:
-        """One that was killed, or may be in the middle of something, is replaced."""
+        """Take a process back; one that was killed or may still be busy is replaced."""
         with self._lock:
             if keep and child.alive and not self._closed:
                 self._idle.append(child)
@@ -182,7 +182,7 @@ def physical_bytes() -> int:
     return min(physical, int(allowed)) if allowed.isdigit() else physical
 
 
-def _how_it_ended(code: int, errors: Path) -> str:
+def _end_message(code: int, errors: Path) -> str:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"the training process ended with {how}: {_tail(errors)}".removesuffix(": ")
 
@@ -197,6 +197,6 @@ def _tail(errors: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what says how to reach Kafka: a learner has no business there."""
+    """Our environment without the settings of Kafka: a learner must not reach it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLOOP_")}
     return {name: "1" for name in _SINGLE_THREADED} | kept

@@ -1,11 +1,11 @@
-"""Outcomes kept at hand: each model's newest ones, so that a window need not be read from the log.
+"""A cache of each model's newest outcomes, so that a window need not be read from the log.
 
-The thread that follows outcomes adds what it reads. For each model and partition a stretch of the log without
-a hole is kept, from ``low`` to where that thread is, so that what is taken from here is what reading those
-offsets would give. Memory is bounded by bytes: where they do not suffice, the model that has most of them
-loses its oldest rows, and its windows are read from the log again, in that part.
+The thread that follows outcomes adds what it reads. Per model and partition the cache holds one segment of
+the log without a hole, from ``low`` to that thread's position, so it holds exactly what reading those offsets
+would return. Memory is bounded by bytes: beyond the limit, the largest model loses its oldest rows, and that
+part of its windows is read from the log again.
 
-No Kafka, no clock. Thread safe. On failure: ``forget``; everything here can be read again.
+No Kafka, no clock. Thread safe. On failure: call ``forget``; everything here can be read again.
 """
 
 from __future__ import annotations
@@ -14,116 +14,136 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from ...kafka.reader import Record
-from .prefix import Head, model_prefix
+from .prefix import OutcomeKey, model_prefix
 
-# Append time, offset, prediction_id, seq, whether it is a row (else a correction), value. A plain tuple: the
-# garbage collector lets go of those that hold only atoms, and there are a hundred thousand of them.
-Kept = tuple[int, int, str, int, bool, bytes]
+# A plain tuple and not a NamedTuple: the garbage collector stops tracking plain tuples of atoms, and there
+# are a hundred thousand of them. What is not a row is a correction.
+CachedOutcome = tuple[int, int, str, int, bool, bytes]
+APPEND_MS: Final = 0
+OFFSET: Final = 1
+PREDICTION_ID: Final = 2
+SEQ: Final = 3
+IS_ROW: Final = 4
+VALUE: Final = 5
 
-Broken = tuple[Record, str]
-
-ROW_BYTES = 400  # what a kept outcome takes beside its value's bytes
+ROW_BYTES = 400  # what a cached outcome takes beside its value's bytes
 SLACK = 1.25  # rows are dropped a quarter of a window at a time
 NOWHERE = 2**62  # past every offset
 EXPECTED_BYTES = 512  # of an outcome, to guess how far back to begin
 
 
-class Followed(NamedTuple):
-    """One outcome as it was read. ``head`` None: it is none, and ``broken`` has it whole, and why."""
+class UnreadableOutcome(NamedTuple):
+    """A record that is not an outcome, and why."""
+
+    record: Record
+    reason: str
+
+
+class FollowedOutcome(NamedTuple):
+    """One outcome as it was read. Without a ``key`` it is not an outcome: see ``broken``."""
 
     prefix: bytes
     partition: int
     offset: int
     append_ms: int
-    head: Head | None
+    key: OutcomeKey | None
     value: bytes
-    broken: Broken | None = None
+    broken: UnreadableOutcome | None = None
 
 
 @dataclass(slots=True)
-class Stretch:
+class LogSegment:
     """A model's outcomes of one partition. Those below ``low`` were appended at or before ``since_ms``;
-    None: nobody knows."""
+    None: unknown."""
 
     low: int
     high: int
     since_ms: int | None
-    rows: list[Kept] = field(default_factory=list[Kept])
-    unreadable: list[Broken] = field(default_factory=list[Broken])
+    rows: list[CachedOutcome] = field(default_factory=list[CachedOutcome])
+    unreadable: list[UnreadableOutcome] = field(default_factory=list[UnreadableOutcome])
 
     def place(self, offset: int) -> int:
-        """Where in ``rows`` that offset is, or would be."""
-        return bisect_left(self.rows, offset, key=lambda kept: kept[1])
+        """The index in ``rows`` where that offset is, or would be."""
+        return bisect_left(self.rows, offset, key=lambda row: row[OFFSET])
+
+
+class OffsetSpan(NamedTuple):
+    """Offsets from ``low`` to before ``high``."""
+
+    low: int
+    high: int
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
-    """What was kept of one model at one moment."""
+class CacheSnapshot:
+    """The cached outcomes of one model at one moment."""
 
-    stretches: Mapping[int, Stretch]
+    segments: Mapping[int, LogSegment]
 
-    def span(self, partition: int) -> tuple[int, int]:
-        """From where to where a partition is here."""
-        stretch = self.stretches.get(partition)
-        return (NOWHERE, NOWHERE) if stretch is None else (stretch.low, stretch.high)
+    def span(self, partition: int) -> OffsetSpan:
+        """The offsets of a partition that are cached."""
+        segment = self.segments.get(partition)
+        return OffsetSpan(NOWHERE, NOWHERE) if segment is None else OffsetSpan(segment.low, segment.high)
 
-    def between(self, partition: int, start: int, end: int) -> list[Kept]:
-        """What is here of a range, in order."""
-        stretch = self.stretches.get(partition)
-        return [] if stretch is None else stretch.rows[stretch.place(start) : stretch.place(end)]
+    def between(self, partition: int, start: int, end: int) -> list[CachedOutcome]:
+        """The cached outcomes of a range, in order."""
+        segment = self.segments.get(partition)
+        return [] if segment is None else segment.rows[segment.place(start) : segment.place(end)]
 
-    def unreadable(self, partition: int, start: int, end: int) -> list[Broken]:
-        """What is none, of a range."""
-        stretch = self.stretches.get(partition)
-        broken = [] if stretch is None else stretch.unreadable
-        return [(record, reason) for record, reason in broken if start <= record.offset < end]
+    def unreadable(self, partition: int, start: int, end: int) -> list[UnreadableOutcome]:
+        """The cached records of a range that are not outcomes."""
+        segment = self.segments.get(partition)
+        broken = [] if segment is None else segment.unreadable
+        return [one for one in broken if start <= one.record.offset < end]
 
     def reach_back(
         self, until: Mapping[int, int], floor: Mapping[int, int], wanted: int
     ) -> dict[int, int] | None:
-        """Offsets with the newest ``wanted`` rows between them and ``until``, all of one moment and later;
-        the ``floor`` where there are fewer. None where what is here does not say."""
+        """Find offsets with the newest ``wanted`` rows between them and ``until``, ``floor`` where there are
+        fewer. All rows of the oldest one's millisecond are included. None if the cache cannot tell."""
         if wanted <= 0:
             return {p: max(end, floor[p]) for p, end in until.items()}
-        rows: dict[int, list[Kept]] = {}
+        rows: dict[int, list[CachedOutcome]] = {}
         for p, end in until.items():
-            stretch = self.stretches.get(p)
+            segment = self.segments.get(p)
             if end <= floor[p]:
                 rows[p] = []
-            elif stretch is None or end > stretch.high or end < stretch.low:
+            elif segment is None or end > segment.high or end < segment.low:
                 return None
             else:
-                rows[p] = stretch.rows[stretch.place(floor[p]) : stretch.place(end)]
-        open_below = [self.stretches[p] for p, end in until.items() if end > floor[p] < self.stretches[p].low]
-        times = np.fromiter((kept[0] for of in rows.values() for kept in of if kept[4]), dtype=np.int64)
+                rows[p] = segment.rows[segment.place(floor[p]) : segment.place(end)]
+        open_below = [self.segments[p] for p, end in until.items() if end > floor[p] < self.segments[p].low]
+        times = np.fromiter(
+            (row[APPEND_MS] for of in rows.values() for row in of if row[IS_ROW]), dtype=np.int64
+        )
         if len(times) < wanted:
             return None if open_below else dict(floor)
         moment = int(np.partition(times, len(times) - wanted)[len(times) - wanted])
-        if any(stretch.since_ms is None or stretch.since_ms >= moment for stretch in open_below):
-            return None  # some of that moment may lie below what is here
+        if any(segment.since_ms is None or segment.since_ms >= moment for segment in open_below):
+            return None  # some rows of that moment may lie below what is cached
         return {
-            p: next((kept[1] for kept in of if kept[0] >= moment), max(until[p], floor[p]))
+            p: next((row[OFFSET] for row in of if row[APPEND_MS] >= moment), max(until[p], floor[p]))
             for p, of in rows.items()
         }
 
 
 @dataclass(slots=True)
 class _Model:
-    """What is kept of one model."""
+    """The cached outcomes of one model; ``keep``: how many rows it should hold."""
 
     keep: int
-    stretches: dict[int, Stretch]
+    segments: dict[int, LogSegment]
     rows: int = 0
     size: int = 0
 
 
 class OutcomeCache:
-    """Each model's newest outcomes, within ``max_bytes`` for all; 0: nothing is kept."""
+    """Each model's newest outcomes, within ``max_bytes`` for all; 0: nothing is cached."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -132,12 +152,12 @@ class OutcomeCache:
         self._at: dict[int, int] = {}
         self._first_ms: dict[int, int] = {}
         self._last_ms: dict[int, int] = {}
-        self._news = False
+        self._begin_needed = False
 
-    # --- who wants what ---------------------------------------------------------------------------------
+    # --- which models ----------------------------------------------------------------------------------
 
     def keep(self, rows: Mapping[str, int]) -> None:
-        """The models to keep, and how many rows of each: others are forgotten."""
+        """Set the models to keep and how many rows of each; others are dropped."""
         if not self._max_bytes:
             return
         with self._lock:
@@ -150,44 +170,48 @@ class OutcomeCache:
                     known.keep = count
                 else:
                     self._models[prefix] = _Model(count, self._from_here())
-                    self._news = True
+                    self._begin_needed = True
 
     @property
-    def news(self) -> bool:
-        """Whether there are models whose older rows were never read: ``begin`` anew, further back."""
-        return self._news
+    def begin_needed(self) -> bool:
+        """Whether there are models whose older rows were never read: ``begin`` again, further back."""
+        return self._begin_needed
 
     @property
     def followed(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether any model's outcomes are to be cached."""
         return bool(self._models)
 
     def keeps(self, prefix: bytes) -> bool:
         return prefix in self._models
 
     def expected(self) -> int:
-        """How many records hold what is wanted, if all outcomes were of these models."""
+        """How many records the wanted rows take up, if all outcomes were of these models."""
         with self._lock:
             rows = sum(model.keep for model in self._models.values()) * SLACK
         return int(min(rows, self._max_bytes / (EXPECTED_BYTES + ROW_BYTES)))
 
-    # --- who follows ------------------------------------------------------------------------------------
+    # --- the thread that follows outcomes --------------------------------------------------------------
 
     def begin(self, at: Mapping[int, int]) -> None:
-        """All is forgotten; what is added next begins at these offsets."""
+        """Drop everything; what is added next begins at these offsets."""
         with self._lock:
             self._at, self._first_ms, self._last_ms = dict(at), {}, {}
-            self._news = False
+            self._begin_needed = False
             for prefix, model in self._models.items():
                 self._models[prefix] = _Model(model.keep, self._from_here())
 
     def forget(self) -> None:
         self.begin({})
-        self._news = bool(self._models)
+        self._begin_needed = bool(self._models)
 
-    def add(self, outcomes: Iterable[Followed], seen_ms: Mapping[int, int], at: Mapping[int, int]) -> None:
-        """What was read next, in order per partition. ``seen_ms``: the append time of the last record of each
-        partition; ``at``: where the reader is. What is here already is passed over."""
+    def add(
+        self, outcomes: Iterable[FollowedOutcome], seen_ms: Mapping[int, int], at: Mapping[int, int]
+    ) -> None:
+        """Add what was read next, in order per partition; what is cached already is skipped.
+
+        ``seen_ms``: the append time of each partition's last record; ``at``: the reader's positions.
+        """
         with self._lock:
             for found in outcomes:
                 model = self._models.get(found.prefix)
@@ -202,40 +226,40 @@ class OutcomeCache:
                         self._last_ms[partition] = seen_ms[partition]
             self._shrink()
 
-    def of(self, model: str) -> Warm:
-        """What is kept of a model now."""
+    def of(self, model: str) -> CacheSnapshot:
+        """The cached outcomes of a model, as of now."""
         with self._lock:
             known = self._models.get(model_prefix(model))
             if known is None:
-                return Warm({})
-            return Warm(
+                return CacheSnapshot({})
+            return CacheSnapshot(
                 {
-                    p: Stretch(s.low, self._at[p], self._since(p, s), s.rows.copy(), s.unreadable.copy())
-                    for p, s in known.stretches.items()
+                    p: LogSegment(s.low, self._at[p], self._since(p, s), s.rows.copy(), s.unreadable.copy())
+                    for p, s in known.segments.items()
                     if p in self._at
                 }
             )
 
     # --- parts ------------------------------------------------------------------------------------------
 
-    def _from_here(self) -> dict[int, Stretch]:
-        return {p: Stretch(offset, offset, self._last_ms.get(p)) for p, offset in self._at.items()}
+    def _from_here(self) -> dict[int, LogSegment]:
+        return {p: LogSegment(offset, offset, self._last_ms.get(p)) for p, offset in self._at.items()}
 
-    def _since(self, partition: int, stretch: Stretch) -> int | None:
-        return stretch.since_ms if stretch.since_ms is not None else self._first_ms.get(partition)
+    def _since(self, partition: int, segment: LogSegment) -> int | None:
+        return segment.since_ms if segment.since_ms is not None else self._first_ms.get(partition)
 
-    def _add(self, model: _Model, found: Followed) -> None:
-        stretch = model.stretches[found.partition]
-        head = found.head
-        if head is None:
+    def _add(self, model: _Model, found: FollowedOutcome) -> None:
+        segment = model.segments[found.partition]
+        key = found.key
+        if key is None:
             if found.broken is not None:
-                stretch.unreadable.append(found.broken)
+                segment.unreadable.append(found.broken)
                 model.size += len(found.value) + ROW_BYTES
             return
-        if head.is_shadow:
+        if key.is_shadow:
             return
-        stretch.rows.append(
-            (found.append_ms, found.offset, head.prediction_id, head.seq, head.is_row, found.value)
+        segment.rows.append(
+            (found.append_ms, found.offset, key.prediction_id, key.seq, key.is_row, found.value)
         )
         model.rows += 1
         model.size += len(found.value) + ROW_BYTES
@@ -249,22 +273,24 @@ class OutcomeCache:
             self._trim(largest, largest.rows * 3 // 4)
 
     def _trim(self, model: _Model, keep: int) -> None:
-        """Drops what is older than the newest ``keep``; all of it where one moment holds more than that."""
-        times = np.fromiter((kept[0] for s in model.stretches.values() for kept in s.rows), dtype=np.int64)
+        """Drop what is older than the newest ``keep``; all of it if one millisecond holds more than that."""
+        times = np.fromiter(
+            (row[APPEND_MS] for s in model.segments.values() for row in s.rows), dtype=np.int64
+        )
         moment = (
             int(np.partition(times, len(times) - keep)[len(times) - keep]) if 0 < keep < len(times) else 0
         )
         if not (times < moment).any():
-            model.stretches, model.rows, model.size = self._from_here(), 0, 0
+            model.segments, model.rows, model.size = self._from_here(), 0, 0
             return
         model.rows = model.size = 0
-        for stretch in model.stretches.values():
-            dropped = bisect_left(stretch.rows, moment, key=lambda kept: kept[0])
+        for segment in model.segments.values():
+            dropped = bisect_left(segment.rows, moment, key=lambda row: row[APPEND_MS])
             if dropped:
-                stretch.low = stretch.rows[dropped - 1][1] + 1
-                stretch.since_ms = max(kept[0] for kept in stretch.rows[:dropped])
-                del stretch.rows[:dropped]
-            stretch.unreadable = [one for one in stretch.unreadable if one[0].offset >= stretch.low]
-            model.rows += len(stretch.rows)
-            model.size += sum(len(kept[5]) for kept in stretch.rows) + ROW_BYTES * len(stretch.rows)
-            model.size += sum(len(one[0].value or b"") + ROW_BYTES for one in stretch.unreadable)
+                segment.low = segment.rows[dropped - 1][OFFSET] + 1
+                segment.since_ms = max(row[APPEND_MS] for row in segment.rows[:dropped])
+                del segment.rows[:dropped]
+            segment.unreadable = [one for one in segment.unreadable if one.record.offset >= segment.low]
+            model.rows += len(segment.rows)
+            model.size += sum(len(row[VALUE]) for row in segment.rows) + ROW_BYTES * len(segment.rows)
+            model.size += sum(len(one.record.value or b"") + ROW_BYTES for one in segment.unreadable)

@@ -1,7 +1,7 @@
-"""What the trainer must know of an outcome to place and to count it, without decoding it whole.
+"""Read what places and counts an outcome from its first and last bytes, without decoding it whole.
 
-A window holds tens of thousands of rows and most are looked at twice, so the way the joiner writes outcomes
-is recognised by its ends; anything that looks different is parsed. Tests hold both ways to the same answer,
+A window holds tens of thousands of rows and most are read twice, so outcomes as the joiner writes them are
+recognised by their ends; anything that looks different is parsed. Tests hold both ways to the same answer,
 and what counts as a label to what models.rows makes a row of.
 """
 
@@ -24,8 +24,8 @@ _ROLE = b'"role"'
 _CHAMPION = b'"role":"champion"'
 
 
-class Head(NamedTuple):
-    """Which row, which revision of it, and where in its partition's error stream."""
+class OutcomeKey(NamedTuple):
+    """Which row, which revision of it, and its place in its partition's error stream."""
 
     prediction_id: str
     revision: int
@@ -38,36 +38,39 @@ class Head(NamedTuple):
 
 
 def model_prefix(model: str) -> bytes:
-    """What every outcome of a model begins with: ``model`` is the value's first field."""
+    """The bytes that every outcome of a model begins with: ``model`` is the value's first field."""
     return b'{"model":"' + model.encode() + b'",'
 
 
-def head_of(value: bytes, prefix_length: int) -> Head:
-    """``prefix_length``: of ``model_prefix``. Raises DecodeError for bytes that are no outcome."""
+def outcome_key(value: bytes, prefix_length: int) -> OutcomeKey:
+    """``prefix_length``: of ``model_prefix``. Raises DecodeError for bytes that are not an outcome."""
     tail = _TAIL.search(value[-_TAIL_BYTES:])
     start = prefix_length + len(_ID)
     if tail is None or value[prefix_length:start] != _ID or b"\\" in value:
         return _parsed(value)
-    roles = value.count(_ROLE)  # a feature may be called so too
+    roles = value.count(_ROLE)  # a feature may be called "role" too
     if roles and (roles > 1 or _CHAMPION not in value):
         return _parsed(value)
     try:
-        return Head(value[start : value.index(b'"', start)].decode(), int(tail[1]), False, int(tail[2]))
+        return OutcomeKey(value[start : value.index(b'"', start)].decode(), int(tail[1]), False, int(tail[2]))
     except ValueError as error:
         raise DecodeError(f"Outcome: {error}") from error
 
 
-def _parsed(value: bytes) -> Head:
+def _parsed(value: bytes) -> OutcomeKey:
     fields = _fields(value)
     prediction_id, role = fields.get("prediction_id"), fields.get("role") or "champion"
     revision, seq = fields.get("revision", 0), fields.get("seq")
     if isinstance(prediction_id, str) and _is_whole(revision) and _is_whole(seq):
-        return Head(prediction_id, cast("int", revision), role == "shadow", cast("int", seq))
+        return OutcomeKey(prediction_id, cast("int", revision), role == "shadow", cast("int", seq))
     raise DecodeError("Outcome: needs prediction_id, and whole numbers as revision and seq")
 
 
 class Labels:
-    """Which outcomes of a model can teach. ``classes``: the champion's, for a spec that declares none."""
+    """Tells which outcomes of a model have a label to train on.
+
+    ``classes``: the champion's, for a spec that declares none.
+    """
 
     def __init__(self, spec: ModelSpec, classes: tuple[str, ...] | None) -> None:
         self._spec = spec
@@ -75,13 +78,14 @@ class Labels:
         self._names = None if spec.classes is None else frozenset(spec.classes)
 
     def event_ms(self, value: bytes) -> int | None:
-        """When the world knew the label of an outcome; None where it teaches nothing."""
+        """The event time of an outcome's label; None where there is nothing to train on."""
         fields = _fields(value)
         ts, label_ts = fields.get("ts"), fields.get("label_ts")
         if not _is_whole(ts) or not _is_whole(label_ts):
             raise DecodeError("Outcome: needs whole numbers as ts and label_ts")
-        teaches = self._is_label(fields["label"]) if fields.get("label") is not None else self._judged(value)
-        return max(cast("int", ts), cast("int", label_ts)) if teaches else None
+        label = fields.get("label")
+        usable = self._is_label(label) if label is not None else self._is_usable_feedback(value)
+        return max(cast("int", ts), cast("int", label_ts)) if usable else None
 
     def _is_label(self, label: object) -> bool:
         if self._spec.task == "regression":
@@ -90,8 +94,8 @@ class Labels:
             return False
         return self._names is None or class_name(label) in self._names
 
-    def _judged(self, value: bytes) -> bool:
-        """A verdict may tell the truth or not: that takes the whole row."""
+    def _is_usable_feedback(self, value: bytes) -> bool:
+        """Feedback may tell the true label or not: deciding that takes the whole row."""
         return bool(rows_from_outcomes((value,), self._spec, classes=self._classes))
 
 

@@ -1,8 +1,8 @@
-"""Watching outcomes for all waiting runs at once: one reader, one pass over the log, a count for each run.
+"""Count labels for all waiting runs at once: one reader, one pass over the log, a count per run.
 
-A thread of its own, so that heavy traffic delays neither triggers nor commands. The shell says which runs
-wait; what was found for each can be looked at any time. A run that joins with an earlier start makes the
-reader go back; the others pass over what they have counted.
+It has its own thread, so that heavy traffic delays neither triggers nor commands. The shell says which runs
+wait and may ask for the progress of each at any time. A run that joins with an earlier start makes the reader
+go back; the other runs skip what they have counted.
 
 On failure: what Kafka refuses is tried again; a defect is raised in the shell by ``check``.
 """
@@ -23,43 +23,53 @@ from ....schemas.topics import OUTCOMES
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
 from ...kafka.reader import as_record
-from .cache import Followed, OutcomeCache, Warm
-from .prefix import Labels, head_of, model_prefix
+from .cache import (
+    APPEND_MS,
+    IS_ROW,
+    OFFSET,
+    SEQ,
+    VALUE,
+    CacheSnapshot,
+    FollowedOutcome,
+    OutcomeCache,
+    UnreadableOutcome,
+)
+from .prefix import Labels, model_prefix, outcome_key
 from .reader import OutcomeReader
-from .window import Clock, Cut, Edge, LabelCount, Start, WaitRequest
+from .window import Clock, FrozenWindow, LabelCount, LogPlace, WaitRequest, WindowStart
 
 log = logging.getLogger(__name__)
 
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 POLL_S = 0.02
-# After this, what is appended has a later time than what we saw before it: times are in milliseconds.
-SETTLE_S = 0.002
+# After this, what is appended has a later time than what was seen before it: times are in milliseconds.
+FINALISE_S = 0.002
 RETRY_S = 1.0
 WALL_GRACE_MS = 10_000  # a broker's clock may be behind; a deadline is noticed late, never early
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """How far a run's count is, and its cut once that is final."""
+class WaitProgress:
+    """How far a run's count is, and its frozen window once that is final."""
 
     labels: int
     offsets: dict[str, int]
-    cut: Cut | None = None
+    frozen: FrozenWindow | None = None
 
 
 @dataclass(slots=True)
 class _Watch:
     request: WaitRequest
-    starts: dict[int, Start]
+    starts: dict[int, WindowStart]
     next: dict[int, int]
     count: LabelCount
     labels: Labels
-    settling_since: float | None = None
-    settle: dict[int, int] | None = None
-    cut: Cut | None = None
+    finalising_since: float | None = None
+    final_ends: dict[int, int] | None = None
+    frozen: FrozenWindow | None = None
 
-    def take(self, place: Edge, seq: int, value: bytes) -> None:
-        """One row of this run's model that was not seen before."""
+    def take(self, place: LogPlace, seq: int, value: bytes) -> None:
+        """Count one row of the run's model that was not seen before."""
         start = self.starts[place.partition]
         if place.offset < start.offset or seq < start.seq:
             return
@@ -70,14 +80,15 @@ class _Watch:
         if event_ms is not None:
             self.count.add(place, event_ms)
 
-    def take_warm(self, warm: Warm) -> None:
-        """What is kept at hand from the start on: it need not be read again."""
+    def take_snapshot(self, snapshot: CacheSnapshot) -> None:
+        """Count what is cached from the start on: it need not be read again."""
         for partition, offset in self.next.items():
-            low, high = warm.span(partition)
+            low, high = snapshot.span(partition)
             if low <= offset < high:
-                for append_ms, at, _, seq, is_row, value in warm.between(partition, offset, high):
-                    if is_row:
-                        self.take(Edge(append_ms, partition, at), seq, value)
+                for row in snapshot.between(partition, offset, high):
+                    if row[IS_ROW]:
+                        place = LogPlace(row[APPEND_MS], partition, row[OFFSET])
+                        self.take(place, row[SEQ], row[VALUE])
                 self.next[partition] = high
 
 
@@ -87,7 +98,7 @@ class _Shared:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     wanted: dict[str, WaitRequest] = field(default_factory=dict[str, WaitRequest])
-    seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    progress: dict[str, WaitProgress] = field(default_factory=dict[str, WaitProgress])
     failure: BaseException | None = None
 
 
@@ -115,36 +126,36 @@ class OutcomeWatch:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._watches: dict[str, _Watch] = {}
-        self._at: dict[int, int] = {}  # the reader's position in each partition it is assigned
+        self._at: dict[int, int] = {}  # the reader's position in each assigned partition
         self._thread = threading.Thread(target=self._run, name="driftloop-outcomes", daemon=True)
         self._thread.start()
 
     # --- the shell's side -------------------------------------------------------------------------------
 
     def want(self, requests: Iterable[WaitRequest]) -> None:
-        """The runs that wait now. One whose question changed is counted anew."""
+        """Set the runs that wait now. One whose request changed is counted from the start again."""
         wanted = {request.run_id: request for request in requests}
         with self._shared.lock:
-            for run_id in [run_id for run_id in self._shared.seen if run_id not in wanted]:
-                del self._shared.seen[run_id]
+            for run_id in [run_id for run_id in self._shared.progress if run_id not in wanted]:
+                del self._shared.progress[run_id]
             for run_id, request in wanted.items():
                 known = self._shared.wanted.get(run_id)
-                if known is not None and _question(known) == _question(request):
+                if known is not None and _count_key(known) == _count_key(request):
                     wanted[run_id] = known
                 else:
-                    self._shared.seen.pop(run_id, None)
-            news = wanted.keys() - self._shared.wanted.keys()
+                    self._shared.progress.pop(run_id, None)
+            is_new = wanted.keys() - self._shared.wanted.keys()
             self._shared.wanted = wanted
-        if news:
+        if is_new:
             self._wake.set()
 
-    def seen(self, run_id: str) -> Seen | None:
-        """None until the run's window was located."""
+    def progress(self, run_id: str) -> WaitProgress | None:
+        """None until the start of the run's window was found."""
         with self._shared.lock:
-            return self._shared.seen.get(run_id)
+            return self._shared.progress.get(run_id)
 
     def check(self) -> None:
-        """Raises what ended the thread."""
+        """Raise what ended the thread, if anything did."""
         if self._shared.failure is not None:
             raise self._shared.failure
 
@@ -180,23 +191,23 @@ class OutcomeWatch:
             consumer.close()
 
     def _turn(self, consumer: Consumer, reader: OutcomeReader) -> None:
-        if self._cache.news:
+        if self._cache.begin_needed:
             self._follow(consumer)
         self._reconcile(consumer, reader)
         if not self._watches and not self._cache.followed:
             self._wake.wait(POLL_S * 5)
             self._wake.clear()
             return
-        settling = any(watch.settling_since and watch.cut is None for watch in self._watches.values())
-        first = consumer.poll(SETTLE_S if settling else POLL_S)
+        finalising = any(watch.finalising_since and watch.frozen is None for watch in self._watches.values())
+        first = consumer.poll(FINALISE_S if finalising else POLL_S)
         if first is not None:
             self._take([first, *consumer.consume(1000, timeout=0)])
         for watch in self._watches.values():
-            self._settle(watch, reader)
-        self._show()
+            self._finalise(watch, reader)
+        self._publish()
 
     def _follow(self, consumer: Consumer) -> None:
-        """Begins where about as many records follow as are to be kept; who waits for more goes back later."""
+        """Begin where about as many records follow as are to be cached, or earlier if a run needs it."""
         partitions = self._offsets.partitions(OUTCOMES)
         begins, ends = self._offsets.begins(OUTCOMES, partitions), self._offsets.ends(OUTCOMES, partitions)
         back = -(-self._cache.expected() // len(partitions))
@@ -210,13 +221,13 @@ class OutcomeWatch:
         for run_id, watch in list(self._watches.items()):
             if wanted.get(run_id) is not watch.request:
                 del self._watches[run_id]
-        news = [request for run_id, request in wanted.items() if run_id not in self._watches]
-        for request in news:
+        added = [request for run_id, request in wanted.items() if run_id not in self._watches]
+        for request in added:
             self._watches[request.run_id] = self._admit(request, reader)
         if not self._watches and self._at and not self._cache.followed:
             consumer.unassign()
             self._at = {}
-        elif news:
+        elif added:
             self._go_back(consumer)
 
     def _admit(self, request: WaitRequest, reader: OutcomeReader) -> _Watch:
@@ -230,21 +241,21 @@ class OutcomeWatch:
         )
         places = {partition: start.offset for partition, start in starts.items()}
         watch = _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
-        watch.take_warm(self._cache.of(request.plan.model))
+        watch.take_snapshot(self._cache.of(request.plan.model))
         return watch
 
     def _classes(self, request: WaitRequest) -> tuple[str, ...] | None:
-        """The champion's, where the spec has none: they give a "wrong" verdict its meaning."""
+        """The champion's classes if the spec has none: of two, a "wrong" says which is right."""
         if request.manifest_sha256 is None or request.spec.classes is not None:
             return None
         try:
             return self._store.get_manifest(request.plan.model, request.manifest_sha256).classes
         except ArtifactError as error:
-            log.warning("verdicts of %s are counted without classes: %s", request.plan.model, error)
+            log.warning("feedback of %s is counted without classes: %s", request.plan.model, error)
             return None
 
     def _needed(self) -> dict[int, int]:
-        """The earliest place in each partition that a watch has still to see."""
+        """The earliest offset in each partition that a watch has not seen yet."""
         places: dict[int, int] = {}
         for watch in self._watches.values():
             for partition, offset in watch.next.items():
@@ -252,7 +263,7 @@ class OutcomeWatch:
         return places
 
     def _go_back(self, consumer: Consumer) -> None:
-        """Reads again from what a watch has still to see, where that was passed."""
+        """Read again from what a watch has not seen yet, if the reader is past it."""
         needed = self._needed()
         if any(self._at.get(partition, offset + 1) > offset for partition, offset in needed.items()):
             self._assign(consumer, {p: min(offset, self._at.get(p, offset)) for p, offset in needed.items()})
@@ -266,7 +277,7 @@ class OutcomeWatch:
         by_prefix: dict[bytes, list[_Watch]] = {}
         for watch in self._watches.values():
             by_prefix.setdefault(model_prefix(watch.request.plan.model), []).append(watch)
-        kept: list[Followed] = []
+        kept: list[FollowedOutcome] = []
         seen_ms: dict[int, int] = {}
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
@@ -286,48 +297,48 @@ class OutcomeWatch:
             watches, is_kept = by_prefix.get(prefix, ()), self._cache.keeps(prefix)
             if not watches and not is_kept:
                 continue
-            head, broken = None, None
+            key, broken = None, None
             try:
-                head = head_of(value, len(prefix))
+                key = outcome_key(value, len(prefix))
             except DecodeError as error:
-                broken = (as_record(message), error.reason)
+                broken = UnreadableOutcome(as_record(message), error.reason)
             if is_kept:
-                kept.append(Followed(prefix, partition, offset, append_ms, head, value, broken))
-            if head is not None and head.is_row:
+                kept.append(FollowedOutcome(prefix, partition, offset, append_ms, key, value, broken))
+            if key is not None and key.is_row:
                 for watch in watches:
                     if offset >= watch.next[partition]:
-                        watch.take(Edge(append_ms, partition, offset), head.seq, value)
+                        watch.take(LogPlace(append_ms, partition, offset), key.seq, value)
         self._cache.add(kept, seen_ms, self._at)
         for watch in self._watches.values():
             for partition, offset in self._at.items():
                 watch.next[partition] = max(watch.next[partition], offset)
 
-    def _settle(self, watch: _Watch, reader: OutcomeReader) -> None:
-        """The edge is final once all that could come before it was read."""
-        if watch.cut is not None:
+    def _finalise(self, watch: _Watch, reader: OutcomeReader) -> None:
+        """Freeze the window once everything that could come before its end was read."""
+        if watch.frozen is not None:
             return
-        edge = watch.count.edge(self._wall_ms() - WALL_GRACE_MS)
-        if edge is None:
-            watch.settling_since = watch.settle = None
+        window_end = watch.count.window_end(self._wall_ms() - WALL_GRACE_MS)
+        if window_end is None:
+            watch.finalising_since = watch.final_ends = None
             return
-        watch.settling_since = watch.settling_since or time.monotonic()
-        if watch.settle is None and time.monotonic() - watch.settling_since > SETTLE_S:
-            watch.settle = reader.known_ends()
-        if watch.settle is not None and all(
-            watch.next[partition] >= end for partition, end in watch.settle.items()
+        watch.finalising_since = watch.finalising_since or time.monotonic()
+        if watch.final_ends is None and time.monotonic() - watch.finalising_since > FINALISE_S:
+            watch.final_ends = reader.known_ends()
+        if watch.final_ends is not None and all(
+            watch.next[partition] >= end for partition, end in watch.final_ends.items()
         ):
-            watch.cut = watch.count.cut_at(edge, reader.ends_after(edge), watch.starts)
+            watch.frozen = watch.count.freeze(window_end, reader.ends_after(window_end), watch.starts)
 
-    def _show(self) -> None:
+    def _publish(self) -> None:
         with self._shared.lock:
             for run_id, watch in self._watches.items():
                 if self._shared.wanted.get(run_id) is watch.request:
                     offsets = {str(partition): offset for partition, offset in sorted(watch.next.items())}
-                    self._shared.seen[run_id] = Seen(watch.count.labels, offsets, watch.cut)
+                    self._shared.progress[run_id] = WaitProgress(watch.count.labels, offsets, watch.frozen)
 
 
-def _question(request: WaitRequest) -> tuple[object, ...]:
-    """What a count depends on; the spec's other parts may change meanwhile."""
+def _count_key(request: WaitRequest) -> tuple[object, ...]:
+    """Everything that a count depends on; other parts of the spec may change meanwhile."""
     spec = request.spec
     return (
         request.plan,

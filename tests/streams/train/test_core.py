@@ -24,8 +24,8 @@ def test_a_promoted_run_gives_update_reference_and_word_in_one_step() -> None:
     assert kinds == [ModelUpdate, UpdateControl, TrainingRun, RunControl]
     bench.commit(step)
     assert [manifest.version for manifest in step.manifests] == [1]
-    (told,) = bench.of(UpdateControl)
-    assert told.reference == step.manifests[0].reference
+    (reported,) = bench.of(UpdateControl)
+    assert reported.reference == step.manifests[0].reference
     ended = bench.newest()[run.run_id]
     assert (ended.version, ended.manifest_sha256) == (1, _champion_sha(bench))
     assert step.manifests[0].created_ms == ended.ts
@@ -76,7 +76,7 @@ def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go
     bench.train(bench.run_of(training))
     newest = bench.trigger("manual")
     assert bench.run_of(training).status == "evaluating"
-    bench.cut(bench.run_of(newest))
+    bench.freeze(bench.run_of(newest))
     assert bench.runs.startable({bench.run_of(training).run_id}) is None
     bench.finish(bench.run_of(training), trained(passed=False))
     assert bench.start().trigger_id == newest.trigger_id
@@ -88,7 +88,7 @@ def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once() -> None:
     bench.version()
     stale = bench.trigger("drift", version=1, estimated_change=CHANGE)
     assert bench.run_of(stale).status == "superseded"
-    assert bench.told()[-1] == ("superseded", True)
+    assert bench.reported()[-1] == ("superseded", True)
     first = bench.trigger("volume", version=0)
     assert bench.run_of(first).status == "superseded"
     assert bench.run_of(bench.trigger("schedule", version=1)).status == "waiting"
@@ -101,17 +101,17 @@ def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already() -> N
     run = bench.run_of(trigger)
     bench.train(run, labels=650)  # more than the 300 asked for, and than stage 1's 600
     bench.finish(run, trained(passed=False))
-    assert bench.told()[-1] == ("rejected", False)
+    assert bench.reported()[-1] == ("rejected", False)
     last = bench.run_of(trigger, stage=2)
     assert (last.status, last.progress.needed if last.progress else 0) == ("waiting", 900)
     assert last.change == CHANGE
     bench.train(last)
     assert bench.finish(last, trained()).status == "promoted"
-    assert bench.told()[-1] == ("promoted", True)
+    assert bench.reported()[-1] == ("promoted", True)
     assert len(bench.newest()) == 3
 
 
-def test_a_follow_up_after_a_promotion_is_judged_against_the_new_champion() -> None:
+def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion() -> None:
     bench = Bench()
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
@@ -119,11 +119,11 @@ def test_a_follow_up_after_a_promotion_is_judged_against_the_new_champion() -> N
     bench.train(run)
     bench.finish(run, trained(last=80))
     follow_up = bench.run_of(trigger, stage=1)
-    bench.cut(follow_up)
+    bench.freeze(follow_up)
     assert bench.start().champion == 2
     job = bench.runs.job(follow_up.run_id)
     assert job.champion is not None
-    assert (job.champion.version, job.taught) == (2, {0: 80})
+    assert (job.champion.version, job.used_seqs) == (2, {0: 80})
 
 
 def test_a_newer_trigger_takes_the_place_of_follow_ups() -> None:
@@ -133,7 +133,7 @@ def test_a_newer_trigger_takes_the_place_of_follow_ups() -> None:
     bench.train(bench.run_of(trigger))
     newer = bench.trigger("manual")
     bench.finish(bench.run_of(trigger), trained(passed=False))
-    assert bench.told()[-1] == ("rejected", True)
+    assert bench.reported()[-1] == ("rejected", True)
     assert [run.trigger_id for run in bench.runs.open_runs()] == [newer.trigger_id]
 
 
@@ -142,7 +142,7 @@ def test_without_a_change_there_are_no_follow_ups() -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     bench.finish(run, trained())
-    assert bench.told() == [("promoted", True)]
+    assert bench.reported() == [("promoted", True)]
     assert bench.runs.open_runs() == []
 
 
@@ -150,13 +150,13 @@ def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do() -
     bench = Bench()
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
-    bench.cut(bench.run_of(trigger), labels=MIN_LABELS - 1)
+    bench.freeze(bench.run_of(trigger), labels=MIN_LABELS - 1)
     ended = bench.run_of(trigger)
     assert ended.status == "failed"
     assert ended.why.startswith(f"not enough labels: {MIN_LABELS - 1} of 300")
-    assert bench.told()[-1] == ("failed", True)
+    assert bench.reported()[-1] == ("failed", True)
     enough = bench.trigger("drift", estimated_change=CHANGE)
-    bench.cut(bench.run_of(enough), labels=MIN_LABELS)
+    bench.freeze(bench.run_of(enough), labels=MIN_LABELS)
     assert bench.start().trigger_id == enough.trigger_id
 
 
@@ -199,15 +199,15 @@ def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels() -> No
     assert bench.send(trigger) == ()
 
 
-def test_a_denied_trigger_ends_its_run_and_is_not_told_to_the_policy_who_knows() -> None:
+def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_knows() -> None:
     bench = Bench()
     bench.version()
-    told = bench.told()
+    reported = bench.reported()
     trigger = bench.trigger("drift", approval="pending")
     assert bench.command("deny", trigger_id=trigger.trigger_id).status == "done"
     bench.send(trigger.model_copy(update={"approval": "denied", "by": "ada", "why": "no"}))
     assert (bench.run_of(trigger).status, bench.run_of(trigger).why) == ("superseded", "denied by ada: no")
-    assert bench.told() == told
+    assert bench.reported() == reported
     assert bench.send(bench.make_trigger("drift", approval="denied")) == ()
 
 
@@ -217,15 +217,19 @@ def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_wa
     trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     bench.version()
     assert bench.run_of(trigger).status == "superseded"
-    (word,) = bench.send(trigger.model_copy(update={"approval": "approved"}))
-    assert isinstance(word, RunControl)
-    assert (word.trigger_id, word.status, word.last_stage) == (trigger.trigger_id, "superseded", True)
+    (end,) = bench.send(trigger.model_copy(update={"approval": "approved"}))
+    assert isinstance(end, RunControl)
+    assert (end.trigger_id, end.status, end.last_stage) == (
+        trigger.trigger_id,
+        "superseded",
+        True,
+    )
 
 
 def test_nothing_learned_is_a_failure_and_not_a_verdict() -> None:
     bench = Bench()
     run = bench.run_of(bench.trigger("volume"))
-    bench.cut(run)
+    bench.freeze(run)
     bench.start()
     ended = bench.finish(run, trained(learned=False))
     assert (ended.status, ended.why) == ("failed", "too few rows")
@@ -248,12 +252,12 @@ def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_
     first = bench.trigger("manual")
     bench.train(bench.run_of(first))
     second = bench.trigger("manual")
-    bench.cut(bench.run_of(second))
+    bench.freeze(bench.run_of(second))
     bench.finish(bench.run_of(first), trained())
     assert bench.runs.startable(()) is None
     (request,) = bench.runs.waits()
     assert request.run_id == bench.run_of(second).run_id
-    assert request.plan.taught_ends == {0: 100}
+    assert request.plan.used_ends == {0: 100}
 
 
 def test_a_new_champion_ends_runs_that_wait_about_the_old_one() -> None:
@@ -280,7 +284,7 @@ def test_in_the_event_clock_times_are_the_world_s() -> None:
     run = bench.run_of(trigger)
     assert (run.ts, run.trigger_append_ms) == (77, bench.now_ms)
     bench.train(run)
-    assert bench.finish(run, trained()).ts == bench.now_ms  # the cut's
+    assert bench.finish(run, trained()).ts == bench.now_ms  # the frozen window's
     assert bench.command("pin").status == "done"
     assert bench.of(ModelUpdate)[-1].ts == bench.now_ms - 10
 

@@ -12,7 +12,7 @@ from driftloop.schemas.decisions import Action, CommandResult, Trigger
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.streams.train.run_lifecycle import ACTIVE, OPEN, TRANSITIONS
-from driftloop.streams.train.window.window import Cut
+from driftloop.streams.train.window.window import FrozenWindow
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -89,8 +89,8 @@ class TrainerHistories(RuleBasedStateMachine):
     def a_window_is_found(self, data: st.DataObject, labels: int, lost: bool) -> None:
         run_id = data.draw(st.sampled_from(self._waiting()))
         self.bench.now_ms += 10
-        cut = Cut(ends={0: labels}, labels=labels, now_ms=self.bench.now_ms)
-        self._step(lambda: self.bench.commit(self.bench.runs.ready(run_id, cut)), lost=lost)
+        frozen = FrozenWindow(ends={0: labels}, labels=labels, now_ms=self.bench.now_ms)
+        self._step(lambda: self.bench.commit(self.bench.runs.ready(run_id, frozen)), lost=lost)
 
     @rule(lost=LOST)
     def the_next_run_starts(self, lost: bool) -> None:
@@ -101,7 +101,7 @@ class TrainerHistories(RuleBasedStateMachine):
                 self.executing.add(run.run_id)
 
     @precondition(lambda self: self.executing)
-    @rule(found=st.sampled_from(["judging", "better", "better", "worse", "nothing", "crashed"]), lost=LOST)
+    @rule(found=st.sampled_from(["evaluating", "better", "better", "worse", "nothing", "crashed"]), lost=LOST)
     def an_execution_reports(self, found: str, lost: bool) -> None:
         (run_id,) = self.executing
         runs = self.bench.runs
@@ -112,7 +112,7 @@ class TrainerHistories(RuleBasedStateMachine):
         def take() -> None:
             if found == "crashed":
                 self.bench.commit(runs.failed(run_id, "signal 9", {}))
-            elif found == "judging":
+            elif found == "evaluating":
                 if run.status == "training":
                     self.bench.commit(runs.evaluating(run_id))
             else:
@@ -202,21 +202,21 @@ class TrainerHistories(RuleBasedStateMachine):
         assert sorted(made) == list(range(1, highest + 1))
 
     @invariant()
-    def every_update_is_told_to_the_monitor(self) -> None:
-        told = [(word.generation, word.version) for word in self.bench.of(UpdateControl)]
+    def every_update_is_reported_to_the_monitor(self) -> None:
+        reported = [(word.generation, word.version) for word in self.bench.of(UpdateControl)]
         written = [
             (update.generation, update.plan.champion.version if update.plan.champion else 0)
             for update in self.bench.of(ModelUpdate)
         ]
-        assert told == written
+        assert reported == written
 
     @invariant()
-    def the_end_of_every_run_that_the_policy_waits_for_is_told(self) -> None:
-        told = {word.run_id for word in self.bench.of(RunControl)}
+    def the_end_of_every_run_that_the_policy_waits_for_is_reported(self) -> None:
+        reported = {word.run_id for word in self.bench.of(RunControl)}
         registered = {event.command_id for event in self.bench.of(CommandResult)}
         for run in self.bench.newest().values():
             if run.status not in OPEN and run.approval != "pending" and run.trigger_id not in registered:
-                assert run.run_id in told
+                assert run.run_id in reported
 
     @invariant()
     def one_run_at_a_time_and_runs_of_one_trigger_wait(self) -> None:

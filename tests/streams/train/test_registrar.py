@@ -52,8 +52,8 @@ def test_a_rollback_goes_to_the_parent_and_tells_the_monitor_its_reference() -> 
     bench = with_versions(3)
     assert bench.command("rollback").status == "done"
     assert bench.champion == 2
-    told = bench.of(UpdateControl)[-1]
-    assert (told.version, told.reference) == (2, bench.manifests[2].reference)
+    reported = bench.of(UpdateControl)[-1]
+    assert (reported.version, reported.reference) == (2, bench.manifests[2].reference)
     assert bench.command("rollback").status == "done"
     assert bench.champion == 1
     refused = bench.command("rollback")
@@ -126,7 +126,7 @@ def test_a_pinned_champion_is_not_replaced_by_a_run_but_by_a_person() -> None:
     bench.train(run)
     ended = bench.finish(run, trained())
     assert (ended.status, ended.why) == ("rejected", "version 2 is pinned; the candidate was better")
-    assert bench.told()[-1] == ("rejected", True)
+    assert bench.reported()[-1] == ("rejected", True)
     assert bench.command("promote", version=1).status == "done"
     assert bench.runs.registrar.serving.pinned
     assert bench.command("unpin").status == "done"
@@ -154,8 +154,8 @@ def test_barring_the_champion_falls_back_to_an_ancestor_that_is_not_barred() -> 
 def test_barring_a_version_that_does_not_serve_leaves_the_reference_as_it_is() -> None:
     bench = with_versions(2)
     bench.command("block", version=1)
-    told = bench.of(UpdateControl)[-1]
-    assert (told.version, told.generation, told.reference) == (2, 3, None)
+    reported = bench.of(UpdateControl)[-1]
+    assert (reported.version, reported.generation, reported.reference) == (2, 3, None)
 
 
 def test_a_retired_model_serves_nothing_and_its_runs_end() -> None:
@@ -169,7 +169,7 @@ def test_a_retired_model_serves_nothing_and_its_runs_end() -> None:
     assert bench.champion == 1
 
 
-def test_what_is_being_judged_when_a_person_changes_the_champion_is_superseded() -> None:
+def test_what_is_being_evaluated_when_a_person_changes_the_champion_is_superseded() -> None:
     bench = with_versions(2)
     run = bench.run_of(bench.trigger("manual"))
     bench.train(run)
@@ -177,7 +177,7 @@ def test_what_is_being_judged_when_a_person_changes_the_champion_is_superseded()
     ended = bench.newest()[run.run_id]
     assert ended.status == "superseded"
     assert ended.why == "the champion changed meanwhile: version 1 since generation 3"
-    assert bench.told()[-1] == ("superseded", True)
+    assert bench.reported()[-1] == ("superseded", True)
 
 
 def test_a_brought_model_becomes_the_next_version_and_is_on_record() -> None:
@@ -202,7 +202,7 @@ def test_a_manifest_that_could_not_be_used_refuses_the_command_with_the_problem(
         bench.make_command("rollback"),
     ):
         record = bench.record(COMMANDS, command.encode())
-        assert bench.core.manifest_wanted(record) is not None
+        assert bench.core.manifest_request(record) is not None
         (result,) = bench.commit(bench.core.on_command(record, None, "it was altered"))
         assert isinstance(result, CommandResult)
         assert (result.status, result.reason) == ("refused", "it was altered")
@@ -215,7 +215,7 @@ def test_a_repeated_command_is_carried_out_once_also_after_a_restart() -> None:
     bench.order(command)
     for _ in range(2):
         record = bench.record(COMMANDS, command.encode())
-        assert bench.core.manifest_wanted(record) is None
+        assert bench.core.manifest_request(record) is None
         assert bench.commit(bench.core.on_command(record)) == ()
         bench.abort()
     assert bench.champion == 2
@@ -225,7 +225,7 @@ def test_bytes_that_are_no_command_become_a_dead_letter() -> None:
     bench = Bench()
     for value in (b"{", b"[1]", b'{"command_id":"c","model":"m","action":"explode","ts":1,"by":"x"}'):
         record = bench.record(COMMANDS, value)
-        assert bench.core.manifest_wanted(record) is None
+        assert bench.core.manifest_request(record) is None
         (letter,) = bench.commit(bench.core.on_command(record))
         assert isinstance(letter, DeadLetter)
         assert letter.stage == "registrar"
@@ -239,11 +239,11 @@ def test_requests_and_approvals_are_relayed_to_the_policy() -> None:
     relayed: list[Event] = [
         event for event in bench.log if isinstance(event, RequestControl | ApprovalControl)
     ]
-    asked, said = relayed
+    asked, approval = relayed
     assert isinstance(asked, RequestControl)
     assert (asked.by, asked.why) == ("ada", "because")
-    assert isinstance(said, ApprovalControl)
-    assert (said.trigger_id, said.approved, said.why) == (trigger.trigger_id, True, "fine")
+    assert isinstance(approval, ApprovalControl)
+    assert (approval.trigger_id, approval.approved, approval.why) == (trigger.trigger_id, True, "fine")
 
 
 def test_rollback_survives_compaction() -> None:

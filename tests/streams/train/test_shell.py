@@ -91,9 +91,9 @@ def test_outcomes_and_a_trigger_give_a_signed_version_and_its_whole_evidence(
     assert {"wait_labels", "read_window", "spawn", "train", "evaluate", "publish"} <= set(
         run.timings_ms or {}
     )
-    told = [control for control in world.controls() if getattr(control, "model", "") == model]
-    assert [c.version for c in told if isinstance(c, UpdateControl)] == [1]
-    assert [(c.status, c.last_stage) for c in told if isinstance(c, RunControl)] == [("promoted", True)]
+    reported = [control for control in world.controls() if getattr(control, "model", "") == model]
+    assert [c.version for c in reported if isinstance(c, UpdateControl)] == [1]
+    assert [(c.status, c.last_stage) for c in reported if isinstance(c, RunControl)] == [("promoted", True)]
     statuses = [record.status for record in world.run_records(model)]
     assert statuses[-3:] == ["training", "evaluating", "promoted"]
     assert set(statuses[:-3]) == {"waiting"}
@@ -135,7 +135,7 @@ def test_a_drift_waits_for_labels_after_the_change_and_its_window_begins_there(
     assert manifest_of(world, model, parent.manifest_sha256).parent == 1
 
 
-def test_a_candidate_that_is_no_better_is_refused_with_the_gates_verdicts(world: World, model: str) -> None:
+def test_a_candidate_that_is_no_better_is_refused_with_the_gates_results(world: World, model: str) -> None:
     first_version(world, model)
     world.outcomes(320, model=model, version=1)
     run = world.ended(world.trigger("manual", model=model, version=1))
@@ -145,7 +145,7 @@ def test_a_candidate_that_is_no_better_is_refused_with_the_gates_verdicts(world:
     assert len(world.updates(model)) == 1
 
 
-def test_a_follow_up_is_judged_on_rows_that_the_new_champion_never_saw(world: World, model: str) -> None:
+def test_a_follow_up_is_evaluated_on_rows_that_the_new_champion_never_saw(world: World, model: str) -> None:
     window = {"labels_after_change": 300, "follow_ups": [600], "max_rows": 2000, "old_rows": 0}
     world.apply(quick_spec(window=window), model)
     first_version(world, model)
@@ -238,9 +238,9 @@ def test_a_stale_command_is_refused_by_event_and_a_fresh_one_is_done(world: Worl
     update = world.updates(model)[-1]
     assert update.plan.champion is not None
     assert (update.plan.champion.version, update.last_version) == (1, 2)
-    told = [c for c in world.controls() if isinstance(c, UpdateControl) and c.model == model][-1]
-    assert told.version == 1
-    assert told.reference is not None
+    reported = [c for c in world.controls() if isinstance(c, UpdateControl) and c.model == model][-1]
+    assert reported.version == 1
+    assert reported.reference is not None
     assert no_version_twice(world.updates(model))
 
 

@@ -21,7 +21,7 @@ from driftloop.streams.train.child.job import Trained, TrainingResult
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.model_runs import ModelRuns
 from driftloop.streams.train.step import Step
-from driftloop.streams.train.window.window import Clock, Cut
+from driftloop.streams.train.window.window import Clock, FrozenWindow
 
 MODEL = "m"
 E = TypeVar("E", bound=Event)
@@ -41,7 +41,7 @@ def sha(number: int) -> str:
 
 
 def trained(*, passed: bool = True, learned: bool = True, artifact: int = 1, last: int = 50) -> Trained:
-    """What an execution found; ``last``: the last seq that taught or judged."""
+    """What an execution found; ``last``: the last seq that was used."""
     if not learned:
         return Trained(result=TrainingResult(passed=False, why="too few rows"))
     result = TrainingResult(
@@ -160,12 +160,12 @@ class Bench:
         ]
         return run
 
-    def told(self) -> list[tuple[str, bool]]:
-        """(status, last stage) of the ends of runs that the policy heard of."""
+    def reported(self) -> list[tuple[str, bool]]:
+        """(status, last stage) of the ends of runs that were reported to the policy."""
         return [(word.status, word.last_stage) for word in self.of(RunControl)]
 
     def live(self) -> list[int]:
-        """Versions that the monitor was told of."""
+        """Versions that were reported to the monitor."""
         return [word.version for word in self.of(UpdateControl)]
 
     # --- events -------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Bench:
     def order(self, command: Command, manifest: Manifest | None = None) -> CommandResult:
         """Carries a command out, its manifest fetched as the shell does."""
         record = self.record(COMMANDS, command.encode())
-        wanted = self.core.manifest_wanted(record)
+        wanted = self.core.manifest_request(record)
         if wanted is not None and not wanted.draft:
             manifest = next(made for made in self.manifests.values() if sha_of(made) == wanted.sha256)
         events = self.commit(self.core.on_command(record, manifest))
@@ -214,11 +214,11 @@ class Bench:
 
     # --- ways of a run ------------------------------------------------------------------------------------
 
-    def cut(self, run: TrainingRun, labels: int | None = None) -> None:
+    def freeze(self, run: TrainingRun, labels: int | None = None) -> None:
         """The run's window was found."""
         needed = run.progress.needed if run.progress is not None else 0
         self.now_ms += 10
-        found = Cut(ends={0: 100}, labels=needed if labels is None else labels, now_ms=self.now_ms)
+        found = FrozenWindow(ends={0: 100}, labels=needed if labels is None else labels, now_ms=self.now_ms)
         self.commit(self.runs.ready(run.run_id, found))
 
     def start(self, executing: tuple[str, ...] = ()) -> TrainingRun:
@@ -229,7 +229,7 @@ class Bench:
 
     def train(self, run: TrainingRun, labels: int | None = None) -> None:
         """Up to where a child reports."""
-        self.cut(run, labels)
+        self.freeze(run, labels)
         assert self.start().run_id == run.run_id
         self.commit(self.runs.evaluating(run.run_id))
 

@@ -56,7 +56,7 @@ class Gated(Behaving):
 
 
 class Endless(Behaving):
-    """Never ends, having said that it has begun."""
+    """Never ends, after it has reported its beginning."""
 
     def __init__(self, begun: str) -> None:
         self._begun = Path(begun)

@@ -168,7 +168,9 @@ def test_an_outcome_that_is_none_is_left_out_and_the_others_teach(pool: ChildPoo
     assert result.lineage.rows == 300
 
 
-def test_the_learner_is_not_told_how_to_reach_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_learner_does_not_learn_how_to_reach_kafka(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DRIFTLOOP_KAFKA__SASL_PASSWORD", "secret")
     pool = ChildPool(tmp_path / "children")
     begun = tmp_path / "begun"

@@ -12,10 +12,10 @@ from driftloop.schemas.decisions import Change, ChangePosition
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.topics import Topic
 from driftloop.streams.kafka.reader import Record
-from driftloop.streams.train.window.cache import Followed, OutcomeCache
-from driftloop.streams.train.window.prefix import head_of, model_prefix
-from driftloop.streams.train.window.reader import OutcomeReader, Window
-from driftloop.streams.train.window.window import Start, WindowPlan
+from driftloop.streams.train.window.cache import FollowedOutcome, OutcomeCache, UnreadableOutcome
+from driftloop.streams.train.window.prefix import model_prefix, outcome_key
+from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
+from driftloop.streams.train.window.window import WindowPlan, WindowStart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,24 +130,24 @@ def world(seed: int, count: int) -> Log:
 
 def follow(cache: OutcomeCache, log: Log, at: dict[int, int], upto: Mapping[int, int]) -> None:
     """Adds what lies between, a batch for each partition."""
-    found: list[Followed] = []
+    found: list[FollowedOutcome] = []
     seen_ms: dict[int, int] = {}
     for p, end in upto.items():
         for offset, ms, value in log.records[p]:
             if at[p] <= offset < end:
                 seen_ms[p] = ms
                 prefix = value[: value.find(b",") + 1]
-                head, broken = None, None
+                key, broken = None, None
                 try:
-                    head = head_of(value, len(prefix))
+                    key = outcome_key(value, len(prefix))
                 except DecodeError as error:
-                    broken = (Record("outcomes", p, offset, ms, b"k", value), error.reason)
-                found.append(Followed(prefix, p, offset, ms, head, value, broken))
+                    broken = UnreadableOutcome(Record("outcomes", p, offset, ms, b"k", value), error.reason)
+                found.append(FollowedOutcome(prefix, p, offset, ms, key, value, broken))
         at[p] = max(at[p], end)
     cache.add(found, seen_ms, at)
 
 
-def content(window: Window) -> tuple[object, ...]:
+def content(window: RunWindow) -> tuple[object, ...]:
     return (
         list(window.rows.before.values()),
         list(window.rows.after.values()),
@@ -165,7 +165,7 @@ def content(window: Window) -> tuple[object, ...]:
     old_rows=st.integers(0, 200),
     begin=st.floats(0, 1),
     change=st.floats(0, 1),
-    cut=st.floats(0, 1),
+    frozen=st.floats(0, 1),
     has_change=st.booleans(),
 )
 def test_windows_from_what_is_kept_are_those_of_the_log(
@@ -176,7 +176,7 @@ def test_windows_from_what_is_kept_are_those_of_the_log(
     old_rows: int,
     begin: float,
     change: float,
-    cut: float,
+    frozen: float,
     has_change: bool,
 ) -> None:
     log = world(seed, 300)
@@ -200,10 +200,10 @@ def test_windows_from_what_is_kept_are_those_of_the_log(
     )
     ends = log.ends(None, list(PARTITIONS))  # type: ignore[arg-type]
     if has_change:  # without one the window reaches to the trigger, which is the last record here
-        ends = {p: places[p] + int((log.end(p) - places[p]) * cut) for p in PARTITIONS}
+        ends = {p: places[p] + int((log.end(p) - places[p]) * frozen) for p in PARTITIONS}
     cold = OutcomeReader(log, log)  # type: ignore[arg-type]
-    warm = OutcomeReader(log, log, cache=cache)  # type: ignore[arg-type]
-    assert content(warm.window(plan, ends)) == content(cold.window(plan, ends))
+    snapshot = OutcomeReader(log, log, cache=cache)  # type: ignore[arg-type]
+    assert content(snapshot.window(plan, ends)) == content(cold.window(plan, ends))
 
 
 def filled(keep: int, max_bytes: int, *, count: int = 2_000) -> tuple[OutcomeCache, Log]:
@@ -219,7 +219,7 @@ def filled(keep: int, max_bytes: int, *, count: int = 2_000) -> tuple[OutcomeCac
 def test_a_window_at_hand_is_not_read_from_the_log() -> None:
     cache, log = filled(600, 2**20)
     ends = log.ends(None, list(PARTITIONS))  # type: ignore[arg-type]
-    starts = {p: Start(end - 20) for p, end in ends.items()}
+    starts = {p: WindowStart(end - 20) for p, end in ends.items()}
     plan = WindowPlan(MODEL, None, {p: 0 for p in PARTITIONS}, 2**40, 500, 300)
     window = OutcomeReader(log, log, cache=cache).window(plan, ends, starts)  # type: ignore[arg-type]
     assert len(window.rows.before) > 280  # second answers are no rows of their own
@@ -229,12 +229,12 @@ def test_a_window_at_hand_is_not_read_from_the_log() -> None:
 @pytest.mark.parametrize("max_bytes", [4_096, 65_536, 2**20])
 def test_memory_is_bounded_and_the_newest_stay(max_bytes: int) -> None:
     cache, _ = filled(10_000, max_bytes)
-    kept = [one for model in (MODEL, OTHER) for s in cache.of(model).stretches.values() for one in s.rows]
+    kept = [one for model in (MODEL, OTHER) for s in cache.of(model).segments.values() for one in s.rows]
     assert sum(len(one[5]) for one in kept) <= max_bytes
-    for stretch in cache.of(MODEL).stretches.values():
-        offsets = [one[1] for one in stretch.rows]
+    for segment in cache.of(MODEL).segments.values():
+        offsets = [one[1] for one in segment.rows]
         assert offsets == sorted(offsets)
-        assert all(stretch.low <= offset < stretch.high for offset in offsets)
+        assert all(segment.low <= offset < segment.high for offset in offsets)
     if max_bytes == 2**20:
         assert len(kept) > 1_500
 
@@ -242,7 +242,7 @@ def test_memory_is_bounded_and_the_newest_stay(max_bytes: int) -> None:
 def test_nothing_is_kept_where_nothing_may_be() -> None:
     cache, _ = filled(100, 0)
     assert not cache.followed
-    assert cache.of(MODEL).stretches == {}
+    assert cache.of(MODEL).segments == {}
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -259,5 +259,5 @@ def test_outcomes_that_retention_took_from_after_the_change_are_announced(lost: 
     log.expire(1, log.records[1][60 if lost else 5][0])
     plan = WindowPlan(MODEL, Change(partitions=known, ts=0), None, 2**40, 500, 0)
     window = OutcomeReader(log, log).window(plan, ends)  # type: ignore[arg-type]
-    told = [one.event for one in window.dead_letters if "no longer in the log" in str(one.event)]
-    assert [letter.partition for letter in told] == ([1] if lost else [])  # type: ignore[attr-defined]
+    reported = [one.event for one in window.dead_letters if "no longer in the log" in str(one.event)]
+    assert [letter.partition for letter in reported] == ([1] if lost else [])  # type: ignore[attr-defined]

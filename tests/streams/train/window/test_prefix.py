@@ -11,7 +11,7 @@ from driftloop.models.rows import rows_from_outcomes
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Outcome
 from driftloop.schemas.spec.model import ModelSpec
-from driftloop.streams.train.window.prefix import Labels, head_of, model_prefix
+from driftloop.streams.train.window.prefix import Labels, model_prefix, outcome_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,8 +64,8 @@ def as_anybody(made: Outcome) -> bytes:
 
 @given(made=outcomes(), write=st.sampled_from([as_joiner, as_anybody, Outcome.encode]))
 def test_the_head_is_what_decoding_gives(made: Outcome, write: Callable[[Outcome], bytes]) -> None:
-    head = head_of(write(made), PREFIX)
-    assert head == (made.prediction_id, made.revision, made.role == "shadow", made.seq)
+    key = outcome_key(write(made), PREFIX)
+    assert key == (made.prediction_id, made.revision, made.role == "shadow", made.seq)
 
 
 @given(
@@ -105,13 +105,13 @@ def test_what_is_no_outcome_is_named(change: Callable[[dict[str, object]], objec
     fields = orjson.loads(outcome("m", 1, 3, version=1, flipped=False).encode())
     change(fields)
     with pytest.raises(DecodeError, match="Outcome"):
-        head_of(orjson.dumps(fields), PREFIX)
+        outcome_key(orjson.dumps(fields), PREFIX)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"1", b"\xff", b'{"model":"m","prediction_id":"\xff'])
 def test_bytes_that_are_no_object_are_no_outcome(data: bytes) -> None:
     with pytest.raises(DecodeError):
-        head_of(data, PREFIX)
+        outcome_key(data, PREFIX)
     with pytest.raises(DecodeError):
         Labels(ModelSpec(), None).event_ms(data)
 
@@ -119,7 +119,7 @@ def test_bytes_that_are_no_object_are_no_outcome(data: bytes) -> None:
 def test_an_identity_that_is_not_text_is_named_however_well_its_ends_look() -> None:
     value = outcome("m", 1, 3, version=1, flipped=False).encode()
     with pytest.raises(DecodeError):
-        head_of(value.replace(b'"m-1"', b'"\xff-1"'), PREFIX)
+        outcome_key(value.replace(b'"m-1"', b'"\xff-1"'), PREFIX)
 
 
 def test_a_model_s_outcomes_begin_with_its_prefix_and_no_other_model_s_do() -> None:

@@ -17,7 +17,7 @@ from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.ranges import Cancelled, LogOffsets, LogRanges
-from driftloop.streams.train.window.reader import OutcomeReader, Window
+from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
 from driftloop.streams.train.window.watch import OutcomeWatch
 from driftloop.streams.train.window.window import NewestRows, WaitRequest, WindowPlan
 
@@ -58,8 +58,8 @@ def plan(
     old_rows: int = 0,
     **fields: object,
 ) -> WindowPlan:
-    taught = fields.get("taught_ends")
-    return WindowPlan(MODEL, change, taught, reach, max_rows, old_rows)  # type: ignore[arg-type]
+    used_ends = fields.get("used_ends")
+    return WindowPlan(MODEL, change, used_ends, reach, max_rows, old_rows)  # type: ignore[arg-type]
 
 
 def request(of: WindowPlan, needed: int, run_id: str = "run-1") -> WaitRequest:
@@ -81,7 +81,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def read(reader: OutcomeReader, of: WindowPlan) -> Window:
+def read(reader: OutcomeReader, of: WindowPlan) -> RunWindow:
     return reader.window(of, reader.known_ends())
 
 
@@ -113,7 +113,7 @@ def test_rows_that_taught_the_champion_are_before_and_the_others_after(
     world.outcomes(50)
     ends = reader.known_ends()
     world.outcomes(10)
-    of = plan(reach=now_ms(), taught_ends=ends, old_rows=15)
+    of = plan(reach=now_ms(), used_ends=ends, old_rows=15)
     window = read(reader, of)
     assert numbers(window.rows.after) == list(range(50, 60))
     assert numbers(window.rows.before) == newest(world, 15, below=50)
@@ -157,13 +157,17 @@ def test_the_cut_is_the_row_that_brings_enough_however_late_it_is_looked_for(
     change = world.here()
     of = plan(change)
     watch.want([request(of, 30)])
-    wait_until(lambda: (seen := watch.seen("run-1")) and seen.labels == 0 and seen.offsets, what="a count")
+    wait_until(
+        lambda: (found := watch.progress("run-1")) and found.labels == 0 and found.offsets, what="a count"
+    )
     for _ in range(8):  # it polls in between
         world.outcomes(5)
-    polled = wait_until(lambda: (seen := watch.seen("run-1")) and seen.cut, what="the cut")
+    polled = wait_until(lambda: (found := watch.progress("run-1")) and found.frozen, what="the frozen window")
     world.outcomes(50)
     watch.want([request(of, 30, "run-2")])
-    late = wait_until(lambda: (seen := watch.seen("run-2")) and seen.cut, what="the cut of a latecomer")
+    late = wait_until(
+        lambda: (found := watch.progress("run-2")) and found.frozen, what="the frozen window of a latecomer"
+    )
     assert polled == late
     assert late.labels == 30
     window = reader.window(of, late.ends)
@@ -180,12 +184,12 @@ def test_what_was_known_at_the_trigger_is_in_the_window_even_if_fewer_labels_wou
     world.outcomes(20)
     of = plan(change, reach=reach)
     watch.want([request(of, 10)])
-    cut = wait_until(lambda: (seen := watch.seen("run-1")) and seen.cut)
-    assert cut.labels == 50
-    assert len(reader.window(of, cut.ends).rows.after) == 50
+    frozen = wait_until(lambda: (found := watch.progress("run-1")) and found.frozen)
+    assert frozen.labels == 50
+    assert len(reader.window(of, frozen.ends).rows.after) == 50
 
 
-def test_an_open_transaction_holds_the_cut_back_until_its_earlier_rows_are_seen(
+def test_an_open_transaction_delays_the_window_until_its_earlier_rows_are_seen(
     world: World, watch: OutcomeWatch, topics: Connection, reader: OutcomeReader
 ) -> None:
     change = world.here()
@@ -198,14 +202,14 @@ def test_an_open_transaction_holds_the_cut_back_until_its_earlier_rows_are_seen(
     producer.flush(10)  # appended, so earlier than what comes now, and not visible yet
     world.outcomes_on(1, 30)
     watch.want([request(plan(change), 20)])
-    wait_until(lambda: (seen := watch.seen("run-1")) and seen.labels == 30, what="the visible rows")
-    seen = watch.seen("run-1")
-    assert seen is not None
-    assert seen.cut is None
+    wait_until(lambda: (found := watch.progress("run-1")) and found.labels == 30, what="the visible rows")
+    found = watch.progress("run-1")
+    assert found is not None
+    assert found.frozen is None
     producer.commit_transaction(10)
-    cut = wait_until(lambda: (seen := watch.seen("run-1")) and seen.cut)
-    assert cut.labels == 20
-    inside = numbers(reader.window(plan(change), cut.ends).rows.after)
+    frozen = wait_until(lambda: (found := watch.progress("run-1")) and found.frozen)
+    assert frozen.labels == 20
+    inside = numbers(reader.window(plan(change), frozen.ends).rows.after)
     assert [number for number in inside if number >= 1000] == list(range(1000, 1010))
 
 
@@ -214,20 +218,20 @@ def test_one_reader_serves_runs_that_start_at_different_places(world: World, wat
     late = world.here()
     world.outcomes(30)
     watch.want([request(plan(late), 1000, "late")])
-    wait_until(lambda: (seen := watch.seen("late")) and seen.labels == 30)
+    wait_until(lambda: (found := watch.progress("late")) and found.labels == 30)
     early = plan(reach=now_ms())
     watch.want([request(plan(late), 1000, "late"), request(early, 1000, "early")])
-    wait_until(lambda: (seen := watch.seen("early")) and seen.labels == 60)
+    wait_until(lambda: (found := watch.progress("early")) and found.labels == 60)
     world.outcomes(10)
     for run_id, labels in (("early", 70), ("late", 40)):
-        seen = wait_until(
+        found = wait_until(
             lambda run_id=run_id, labels=labels: (
-                (seen := watch.seen(run_id)) and seen.labels >= labels and seen
+                (now := watch.progress(run_id)) and now.labels >= labels and now
             )
         )
-        assert seen.labels == labels
+        assert found.labels == labels
     ends = world.ends(OUTCOMES)
-    final = watch.seen("early")
+    final = watch.progress("early")
     assert final is not None
     assert final.offsets == {str(p): end for p, end in ends.items()}
 
@@ -247,9 +251,9 @@ def test_only_labels_that_can_teach_are_counted(world: World, watch: OutcomeWatc
         one = made.model_copy(update={**fields, "prediction_id": f"{MODEL}-{number}", "seq": number})
         world.produce(OUTCOMES, one.encode(), key=one.prediction_id, partition=0)
     watch.want([request(plan(change), 2)])
-    cut = wait_until(lambda: (seen := watch.seen("run-1")) and seen.cut)
-    assert cut.labels == 2
-    assert cut.ends[0] == 3
+    frozen = wait_until(lambda: (found := watch.progress("run-1")) and found.frozen)
+    assert frozen.labels == 2
+    assert frozen.ends[0] == 3
 
 
 @pytest.mark.parametrize("seed", range(3))

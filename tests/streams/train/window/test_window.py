@@ -10,12 +10,12 @@ from driftloop.schemas.decisions import Change, ChangePosition
 from driftloop.streams.train.window.window import (
     LAST,
     Clock,
-    Edge,
     LabelCount,
+    LogPlace,
     NewestRows,
-    Start,
     WindowPlan,
     WindowRows,
+    WindowStart,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ PLAN = WindowPlan("m", None, None, trigger_append_ms=0, max_rows=1000, old_rows=
 class Labelled:
     """A label on the log, as a count sees it."""
 
-    place: Edge
+    place: LogPlace
     event_ms: int
 
 
@@ -43,7 +43,7 @@ def logs(draw: st.DrawFn) -> list[list[Labelled]]:
         for offset, gap in enumerate(gaps):
             append_ms += gap
             event_ms = append_ms + draw(st.integers(-30, 30))
-            labels.append(Labelled(Edge(append_ms, partition, offset), event_ms))
+            labels.append(Labelled(LogPlace(append_ms, partition, offset), event_ms))
         partitions.append(labels)
     return partitions
 
@@ -68,16 +68,16 @@ def counted(labels: list[Labelled], *, needed: int, reach: int, deadline: int, c
 
 def edge_by_sorting(
     log: list[list[Labelled]], *, needed: int, reach: int, deadline: int, clock: Clock, now: int
-) -> Edge | None:
+) -> LogPlace | None:
     """The rule of the module's docstring, in the order of its words."""
     rows = sorted((label for labels in log for label in labels), key=lambda label: label.place)
     enough = rows[needed - 1].place if len(rows) >= needed else None
     if clock == "append":
-        overdue = Edge(deadline) if now > deadline else None
+        overdue = LogPlace(deadline) if now > deadline else None
     else:
         overdue = next((row.place for row in rows if row.event_ms >= deadline), None)
-    first = min((edge for edge in (enough, overdue) if edge is not None), default=None)
-    return None if first is None else max(first, Edge(reach))
+    first = min((window_end for window_end in (enough, overdue) if window_end is not None), default=None)
+    return None if first is None else max(first, LogPlace(reach))
 
 
 @given(
@@ -101,10 +101,10 @@ def test_the_edge_does_not_depend_on_the_order_of_polling(
     cuts = set()
     for seed in seeds:
         count = counted(interleaved(log, seed), needed=needed, reach=reach, deadline=deadline, clock=clock)
-        assert count.edge(now) == expected
+        assert count.window_end(now) == expected
         if expected is not None:
-            cut = count.cut_at(expected, {})
-            cuts.add((cut.labels, cut.now_ms))
+            frozen = count.freeze(expected, {})
+            cuts.add((frozen.labels, frozen.now_ms))
     if expected is not None:
         rows = [row for labels in log for row in labels if row.place <= expected]
         newest = max((row.event_ms for row in rows), default=0) if clock == "event" else expected.append_ms
@@ -116,28 +116,28 @@ def test_an_edge_only_moves_back_while_more_is_read(
     log: list[list[Labelled]], seed: int, needed: int
 ) -> None:
     count = counted([], needed=needed, reach=0, deadline=LAST, clock="append")
-    last: Edge | None = None
+    last: LogPlace | None = None
     for label in interleaved(log, seed):
         count.add(label.place, label.event_ms)
-        edge = count.edge(0)
-        assert last is None or (edge is not None and edge <= last)
-        last = edge
+        window_end = count.window_end(0)
+        assert last is None or (window_end is not None and window_end <= last)
+        last = window_end
 
 
 def test_a_deadline_that_came_before_the_labels_is_the_edge_even_if_it_is_noticed_late() -> None:
-    labels = [Labelled(Edge(100 + i, 0, i), 0) for i in range(10)]
+    labels = [Labelled(LogPlace(100 + i, 0, i), 0) for i in range(10)]
     count = counted(labels[:5], needed=8, reach=0, deadline=104, clock="append")
-    assert count.edge(104) is None
-    assert count.edge(105) == Edge(104)
+    assert count.window_end(104) is None
+    assert count.window_end(105) == LogPlace(104)
     late = counted(labels, needed=8, reach=0, deadline=104, clock="append")
-    assert late.edge(104) == Edge(104)
-    assert late.cut_at(Edge(104), {}).labels == 5
+    assert late.window_end(104) == LogPlace(104)
+    assert late.freeze(LogPlace(104), {}).labels == 5
 
 
 def test_the_first_time_after_an_edge_orders_partitions_of_the_same_millisecond() -> None:
-    edge = Edge(100, 1, 7)
-    assert [edge.first_time_after(p) for p in (0, 2)] == [101, 100]
-    assert Edge(100).first_time_after(5) == 101
+    window_end = LogPlace(100, 1, 7)
+    assert [window_end.first_time_after(p) for p in (0, 2)] == [101, 100]
+    assert LogPlace(100).first_time_after(5) == 101
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
@@ -148,8 +148,10 @@ def value(number: int, seq: int, *, revision: int = 0, role: str = "champion", l
     return made.model_copy(update={"revision": revision, "role": role, "label": label}).encode()
 
 
-def filled(records: list[tuple[Edge, bytes]], plan: WindowPlan = PLAN, **starts: Start) -> WindowRows:
-    rows = WindowRows({0: starts.get("p0", Start(0)), 1: starts.get("p1", Start(0))}, plan)
+def filled(
+    records: list[tuple[LogPlace, bytes]], plan: WindowPlan = PLAN, **starts: WindowStart
+) -> WindowRows:
+    rows = WindowRows({0: starts.get("p0", WindowStart(0)), 1: starts.get("p1", WindowStart(0))}, plan)
     for place, data in records:
         rows.add(place, data)
     rows.finish()
@@ -161,8 +163,8 @@ def ids(rows: NewestRows) -> list[str]:
 
 
 def test_rows_past_both_offset_and_seq_are_after_the_change() -> None:
-    records = [(Edge(i, 0, i), value(i, seq=i)) for i in range(6)]
-    rows = filled(records, p0=Start(offset=2, seq=4))
+    records = [(LogPlace(i, 0, i), value(i, seq=i)) for i in range(6)]
+    rows = filled(records, p0=WindowStart(offset=2, seq=4))
     assert ids(rows.before) == ["m-0", "m-1", "m-2", "m-3"]
     assert ids(rows.after) == ["m-4", "m-5"]
 
@@ -170,13 +172,13 @@ def test_rows_past_both_offset_and_seq_are_after_the_change() -> None:
 def test_corrections_follow_their_row_and_those_of_other_rows_are_left_out() -> None:
     rows = filled(
         [
-            (Edge(0, 0, 0), value(0, seq=0)),
-            (Edge(1, 0, 1), value(1, seq=1)),
-            (Edge(2, 0, 2), value(0, seq=0, revision=1, label="no")),
-            (Edge(3, 0, 3), value(9, seq=0, revision=1)),
-            (Edge(4, 0, 4), value(1, seq=1, role="shadow")),
+            (LogPlace(0, 0, 0), value(0, seq=0)),
+            (LogPlace(1, 0, 1), value(1, seq=1)),
+            (LogPlace(2, 0, 2), value(0, seq=0, revision=1, label="no")),
+            (LogPlace(3, 0, 3), value(9, seq=0, revision=1)),
+            (LogPlace(4, 0, 4), value(1, seq=1, role="shadow")),
         ],
-        p0=Start(offset=1, seq=1),
+        p0=WindowStart(offset=1, seq=1),
     )
     assert [orjson.loads(data)["label"] for _, data in rows.before.values()] == ["yes", "no"]
     assert ids(rows.after) == ["m-1"]
@@ -191,21 +193,21 @@ def test_only_the_newest_rows_are_kept_whatever_the_order_of_partitions(
 ) -> None:
     kept = NewestRows(max_rows)
     for number in order:
-        kept.add_row(Edge(number // 3, number % 3, number), f"m-{number}", b"")
+        kept.add_row(LogPlace(number // 3, number % 3, number), f"m-{number}", b"")
     assert len(kept) == min(max_rows, 12)
     assert [partition for partition, _ in kept.values()] == [n % 3 for n in range(12)][12 - len(kept) :]
 
 
 def test_room_for_more_older_rows_than_are_wanted_is_not_taken() -> None:
     plan = WindowPlan("m", None, None, 0, max_rows=100, old_rows=3)
-    rows = filled([(Edge(i, 0, i), value(i, seq=i)) for i in range(8)], plan, p0=Start(offset=7))
+    rows = filled([(LogPlace(i, 0, i), value(i, seq=i)) for i in range(8)], plan, p0=WindowStart(offset=7))
     assert ids(rows.before) == ["m-4", "m-5", "m-6"]
 
 
 def test_older_rows_get_the_room_that_newer_ones_leave() -> None:
     plan = WindowPlan("m", None, None, 0, max_rows=5, old_rows=4)
-    records = [(Edge(i, 0, i), value(i, seq=i)) for i in range(10)]
-    rows = filled(records, plan, p0=Start(offset=7))
+    records = [(LogPlace(i, 0, i), value(i, seq=i)) for i in range(10)]
+    rows = filled(records, plan, p0=WindowStart(offset=7))
     assert ids(rows.after) == ["m-7", "m-8", "m-9"]
     assert ids(rows.before) == ["m-5", "m-6"]
 
