@@ -32,7 +32,7 @@ from driftloop.models.registry.self_test import build_self_test
 from driftloop.schemas.serving import FeatureSpec, Manifest, Reference
 from driftloop.schemas.spec.model import HistGradientBoosting
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tests.support.models.worlds import update_to
@@ -88,7 +88,7 @@ def measure(connection: Connection, folder: Path, calls: int, rounds: int) -> di
         self_test=build_self_test(predictor, rows[:4]), reference=Reference(rows=len(rows)),
     )  # fmt: skip
     digest = bench.store.put_manifest(bench.signer.sign(manifest))
-    with Client(connection) as client, bench.serve(client) as model:
+    with EventClient(connection) as client, bench.serve(client) as model:
         bench.publish(update_to(bench.signer, 1, (1, digest), model="late"))
         if not model.wait_generation(1, 60):
             raise SystemExit("the model did not go live")

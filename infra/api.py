@@ -8,15 +8,15 @@ from typing import Any
 
 from ..schemas.errors import SettingsError
 from ..schemas.spec.model import Privacy
-from ..streams.serve import client as emitting
-from ..streams.serve.hot import model as following
-from ..streams.serve.hot.swap import Store
+from ..streams.serve.client import Dropped, EventClient
+from ..streams.serve.hot.model import LiveModel, Swapped
+from ..streams.serve.hot.swap import ArtifactSource
 from .hash_key import find_hasher
 from .settings import Settings
 from .wiring import client_parts, follow_parts
 
 
-class Client(emitting.Client):
+class Client(EventClient):
     """Emits predictions and labels to Kafka in microseconds, never waiting for it.
 
     Thread safe; one per process is enough; make it after a fork. Close it, or leave a ``with`` block, to send
@@ -31,7 +31,7 @@ class Client(emitting.Client):
         kafka: Mapping[str, str] | None = None,
         privacy: Mapping[str, Privacy] | None = None,
         hash_key: str | None = None,
-        on_drop: Callable[[emitting.Dropped], None] | None = None,
+        on_drop: Callable[[Dropped], None] | None = None,
         spill_dir: str | Path | None = None,
     ) -> None:
         """``bootstrap_servers``: DRIFTLOOP_BOOTSTRAP_SERVERS by default. ``kafka``: settings of librdkafka.
@@ -48,7 +48,7 @@ class Client(emitting.Client):
         super().__init__(**parts, privacy=privacy, on_drop=on_drop)
 
 
-class HotModel(following.HotModel):
+class HotModel(LiveModel):
     """The live version of a model, in any server: predicts, emits, and swaps as updates come.
 
     Thread safe; make it after a fork.
@@ -61,13 +61,13 @@ class HotModel(following.HotModel):
         *,
         prefix: str | None = None,
         kafka: Mapping[str, str] | None = None,
-        client: emitting.Client | None = None,
-        store: str | Store | None = None,
+        client: EventClient | None = None,
+        store: str | ArtifactSource | None = None,
         trusted_keys: str | Path | None = None,
         state_dir: str | Path | None = None,
         server_id: str | None = None,
         hash_key: str | None = None,
-        on_swap: Callable[[following.Swapped], None] | None = None,
+        on_swap: Callable[[Swapped], None] | None = None,
         spill_dir: str | Path | None = None,
     ) -> None:
         """Begins to follow at once; ``wait_ready`` waits for the first version.
@@ -92,7 +92,7 @@ class HotModel(following.HotModel):
         hasher = find_hasher(settings)
         self._own_client = None
         if client is None:
-            client = self._own_client = emitting.Client(**client_parts(settings, hasher, spill_dir))
+            client = self._own_client = EventClient(**client_parts(settings, hasher, spill_dir))
         elif spill_dir is not None:
             raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
         parts = follow_parts(settings, "serve", hasher, store=None if isinstance(store, str) else store)

@@ -10,9 +10,9 @@ from ..schemas.errors import BrokerError
 from ..schemas.spec.model import Deployment
 from .broker.embedded import EmbeddedBroker
 from .cluster.topics import TopicsReport, apply_topics
-from .control.specs import Applied, apply_deployment
+from .control.specs import ApplyReport, apply_deployment
 from .settings import Settings
-from .supervisor import Role
+from .supervisor import RoleProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Prepared:
 
     settings: Settings
     topics: TopicsReport
-    specs: Applied
+    specs: ApplyReport
     broker: EmbeddedBroker | None
 
     def check_broker(self) -> None:
@@ -65,14 +65,14 @@ def role_environment(settings: Settings, name: str) -> dict[str, str]:
     }
 
 
-def loop_roles(settings: Settings) -> tuple[Role, ...]:
+def loop_roles(settings: Settings) -> tuple[RoleProcess, ...]:
     """The joiner, the monitor and the trainer."""
     return tuple(
-        Role(name, (name,), role_environment(settings, name)) for name in ("join", "monitor", "train")
+        RoleProcess(name, (name,), role_environment(settings, name)) for name in ("join", "monitor", "train")
     )
 
 
-def server_role(settings: Settings, models: tuple[str, ...]) -> Role:
+def server_role(settings: Settings, models: tuple[str, ...]) -> RoleProcess:
     """The reference server, serving ``models``."""
     listen = ("--host", settings.http_host, "--port", str(settings.http_port))
-    return Role("serve", ("serve", *models, *listen), role_environment(settings, "serve"))
+    return RoleProcess("serve", ("serve", *models, *listen), role_environment(settings, "serve"))

@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class RoleProcess:
     """A process of the loop: the words after ``driftloop`` and what its environment adds."""
 
     name: str
@@ -35,7 +35,7 @@ class Role:
 
 @dataclass(slots=True)
 class _Child:
-    role: Role
+    role: RoleProcess
     process: subprocess.Popen[str]
     started: float
     pause_s: float = FIRST_PAUSE_S
@@ -46,7 +46,7 @@ class _Child:
 class Supervisor:
     """Runs roles until told to stop. ``say(role, line)`` gets every line they print."""
 
-    def __init__(self, roles: tuple[Role, ...], say: Callable[[str, str], None]) -> None:
+    def __init__(self, roles: tuple[RoleProcess, ...], say: Callable[[str, str], None]) -> None:
         self._roles = roles
         self._say = say
         self._children: dict[str, _Child] = {}
@@ -103,7 +103,7 @@ class Supervisor:
                 child.reader.join(timeout=1.0)
         self._children.clear()
 
-    def _spawn(self, role: Role) -> _Child:
+    def _spawn(self, role: RoleProcess) -> _Child:
         process = subprocess.Popen(
             [sys.executable, "-m", "driftloop", *role.arguments],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **role.environment},

@@ -13,10 +13,10 @@ from typing import TypedDict
 from ..models.registry.artifacts import ArtifactStore
 from ..models.registry.signing import Verifier, load_verifier
 from ..streams.kafka.connection import Connection
-from ..streams.serve.client import Client
+from ..streams.serve.client import EventClient
 from ..streams.serve.delivery.spill import Spill
-from ..streams.serve.hot.model import HotModel
-from ..streams.serve.hot.swap import Store
+from ..streams.serve.hot.model import LiveModel
+from ..streams.serve.hot.swap import ArtifactSource
 from ..streams.serve.privacy import Hasher
 from .hash_key import find_hasher
 from .settings import Settings
@@ -27,7 +27,7 @@ _LAST_EVENTS_S = 1.5
 
 
 class ClientParts(TypedDict):
-    """What a Client is made from."""
+    """What an EventClient is made from."""
 
     connection: Connection
     hasher: Hasher | None
@@ -35,10 +35,10 @@ class ClientParts(TypedDict):
 
 
 class FollowParts(TypedDict):
-    """What a HotModel is made from, beside its name and its client."""
+    """What a LiveModel is made from, beside its name and its client."""
 
     connection: Connection
-    store: Store
+    store: ArtifactSource
     verifier: Callable[[], Verifier]
     state_dir: Path
     server_id: str
@@ -56,7 +56,7 @@ def client_parts(settings: Settings, hasher: Hasher | None, spill_dir: str | Pat
 
 
 def follow_parts(
-    settings: Settings, role: str, hasher: Hasher | None, *, store: Store | None = None
+    settings: Settings, role: str, hasher: Hasher | None, *, store: ArtifactSource | None = None
 ) -> FollowParts:
     """For this instance of ``role``; ``store``: the settings' own by default. Raises SettingsError."""
     instance, keys_dir = settings.instance(role), settings.keys_path()
@@ -74,8 +74,8 @@ def follow_parts(
 class OpenModels:
     """Models that are followed, and the client that they emit through."""
 
-    models: tuple[HotModel, ...]
-    client: Client
+    models: tuple[LiveModel, ...]
+    client: EventClient
 
 
 @contextmanager
@@ -86,16 +86,16 @@ def open_models(settings: Settings, names: Iterable[str], role: str) -> Generato
     """
     hasher = find_hasher(settings, create=True)
     parts = follow_parts(settings, role, hasher)
-    client = Client(**client_parts(settings, hasher, parts["state_dir"] / "spill"))
-    models: list[HotModel] = []
+    client = EventClient(**client_parts(settings, hasher, parts["state_dir"] / "spill"))
+    models: list[LiveModel] = []
     try:
         for name in names:
-            models.append(HotModel(name, client=client, **parts))
+            models.append(LiveModel(name, client=client, **parts))
         yield OpenModels(tuple(models), client)
     finally:
         if models:
             with ThreadPoolExecutor(len(models)) as closing:  # together: each may wait for its follower
-                list(closing.map(HotModel.close, models))
+                list(closing.map(LiveModel.close, models))
         client.close(_LAST_EVENTS_S)
         if client.stats.dropped:
             log.warning("%d events were dropped since the start", client.stats.dropped)

@@ -25,7 +25,7 @@ from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
 from driftloop.streams.kafka.connection import Connection  # noqa: E402
 from driftloop.streams.monitor.progress import MonitorProgress  # noqa: E402
-from driftloop.streams.serve.client import Client  # noqa: E402
+from driftloop.streams.serve.client import EventClient  # noqa: E402
 
 from tests.support.kafka.broker import embedded  # noqa: E402
 from tests.support.serve.bench import Bench  # noqa: E402
@@ -87,8 +87,8 @@ def bench(topics: Connection, tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-def client(topics: Connection) -> Iterator[Client]:
-    with Client(topics) as made:
+def client(topics: Connection) -> Iterator[EventClient]:
+    with EventClient(topics) as made:
         yield made
 
 

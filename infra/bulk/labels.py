@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...models.registry.csv_values import TRUE_FALSE, number_of
 from ...schemas.errors import Error
-from ...streams.serve.client import Client, InvalidEvent
+from ...streams.serve.client import EventClient, InvalidEvent
 from .requests import BadRow, milliseconds_of, read_cells
 
 LabelType = Literal["auto", "text", "number"]
@@ -64,7 +64,7 @@ def read_labels(lines: Iterable[str], columns: LabelColumns, source: str) -> Ite
 
 def import_labels(
     rows: Iterable[LabelRow | BadRow],
-    client: Client,
+    client: EventClient,
     *,
     source: str,
     annotator: str | None = None,
@@ -89,7 +89,7 @@ def import_labels(
     return Imported(sent, bad)
 
 
-def _arrived(client: Client, sent: int) -> None:
+def _arrived(client: EventClient, sent: int) -> None:
     waiting = client.flush(FLUSH_S)
     lost = client.stats.dropped
     if waiting or lost:

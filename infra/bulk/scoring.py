@@ -1,4 +1,4 @@
-"""``driftloop score``: a file of questions through the same HotModel as any server, live on each new version.
+"""``driftloop score``: a file of requests through a model that follows its live version, like any server.
 
 Answers keep the file's order. Each batch is answered by one version; the next batch by what is live then.
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...schemas.errors import Error
-from ...streams.serve.client import Client
-from ...streams.serve.hot.model import HotModel
+from ...streams.serve.client import EventClient
+from ...streams.serve.hot.model import LiveModel
 from ...streams.serve.hot.requests import Failed
 from .requests import Asked, BadRow
 
@@ -33,7 +33,7 @@ class ScoreReport:
 class Scorer:
     """Answers rows in batches and emits every prediction."""
 
-    def __init__(self, hot: HotModel, client: Client, *, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(self, hot: LiveModel, client: EventClient, *, batch_rows: int = BATCH_ROWS) -> None:
         self._hot = hot
         self._client = client
         self._batch_rows = batch_rows

@@ -46,14 +46,14 @@ def import_file(
     ] = None,
 ) -> None:
     """Import labels from a CSV file. Rows that cannot be used are told, by line, and stop nothing."""
-    from ...streams.serve.client import Client
+    from ...streams.serve.client import EventClient
 
     if bad_rows is not None and bad_rows.exists() and bad_rows.samefile(file):
         raise Error(f"--bad-rows must be another file than {file}")
     columns = LabelColumns(id_column, label_column, ts_column, label_type)
     with ExitStack() as stack:
         told = _Told(stack, bad_rows)
-        client = stack.enter_context(Client(Settings().connection()))
+        client = stack.enter_context(EventClient(Settings().connection()))
         progress = stack.enter_context(
             Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=errors)
         )

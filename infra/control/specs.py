@@ -26,7 +26,7 @@ _RIVAL = "another `driftloop apply` took over"
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class ApplyReport:
     """Which specs were new or changed, and which were already as the file says."""
 
     changed: tuple[str, ...]
@@ -65,7 +65,7 @@ def model_specs(connection: Connection) -> dict[str, ModelSpec]:
     return specs
 
 
-def apply_deployment(connection: Connection, deployment: Deployment) -> Applied:
+def apply_deployment(connection: Connection, deployment: Deployment) -> ApplyReport:
     """Publishes each spec that changed, together with its control record, in one transaction.
 
     A model that is published but no longer in the file is left as it is: retire it with
@@ -80,7 +80,7 @@ def apply_deployment(connection: Connection, deployment: Deployment) -> Applied:
     ]
     if changed:
         _publish(connection, [wanted[key] for key in changed])
-    return Applied(tuple(changed), tuple(key for key in wanted if key not in changed))
+    return ApplyReport(tuple(changed), tuple(key for key in wanted if key not in changed))
 
 
 def _plain(table: Table) -> dict[str, object]:

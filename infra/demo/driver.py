@@ -1,6 +1,6 @@
 """Plays the year in event-time order: asks at scheduled departure, answers at arrival, holds during runs.
 
-A part of the questions goes over HTTP through the reference server, the rest through the same HotModel in
+A part of the questions goes over HTTP through the reference server, the rest through the same LiveModel in
 this process (the batch scorer). Both emit their own predictions; this driver only keeps the ledger.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 
 from ...schemas.errors import Error
-from ...streams.serve.client import Client
-from ...streams.serve.hot.model import Failed, HotModel
+from ...streams.serve.client import EventClient
+from ...streams.serve.hot.model import Failed, LiveModel
 from .barrier import Barrier
 from .flights import DAY_MS, HOUR_MS, Flights
 from .ledger import Ledger
@@ -126,8 +126,8 @@ class Driver:
     def __init__(
         self,
         flights: Flights,
-        scorer: HotModel,
-        client: Client,
+        scorer: LiveModel,
+        client: EventClient,
         share: HttpShare,
         barrier: Barrier,
         picture: Picture,

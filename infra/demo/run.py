@@ -22,8 +22,8 @@ from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import load_verifier
 from ...schemas.errors import Error
 from ...schemas.spec.file import parse_deployment
-from ...streams.serve.client import Client
-from ...streams.serve.hot.model import HotModel
+from ...streams.serve.client import EventClient
+from ...streams.serve.hot.model import LiveModel
 from ..deployment import loop_roles, prepared_cluster, server_role
 from ..settings import Settings
 from ..supervisor import Supervisor
@@ -109,9 +109,9 @@ def _play(
             supervisor.watch()
             screen.draw()
 
-        client = stack.enter_context(Client(connection))
+        client = stack.enter_context(EventClient(connection))
         scorer = stack.enter_context(
-            HotModel(
+            LiveModel(
                 MODEL,
                 connection=connection,
                 client=client,

@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from ...models.formats.features import FeatureError
 from ...schemas.errors import NoModelError
-from ...streams.serve.client import Client, ClientClosed, InvalidEvent
-from ...streams.serve.hot.model import HotModel
+from ...streams.serve.client import ClientClosed, EventClient, InvalidEvent
+from ...streams.serve.hot.model import LiveModel
 from ...streams.serve.hot.requests import Served
 from ..bulk.requests import Body
 from ..metrics import catalogue as metrics
@@ -30,7 +30,7 @@ from .bodies import (
     BatchBody,
     FeedbackBody,
     PredictBody,
-    Refused,
+    RequestRefused,
     answer_body,
     body_schema,
     error_response,
@@ -53,8 +53,8 @@ class Draining:
 
 
 def create_app(
-    models: Sequence[HotModel],
-    client: Client,
+    models: Sequence[LiveModel],
+    client: EventClient,
     *,
     max_behind_s: float = MAX_BEHIND_S,
     draining: Draining | None = None,
@@ -88,7 +88,7 @@ def create_app(
 
 class _Api:
     def __init__(
-        self, models: Sequence[HotModel], client: Client, max_behind_s: float, draining: Draining
+        self, models: Sequence[LiveModel], client: EventClient, max_behind_s: float, draining: Draining
     ) -> None:
         self._models = {model.name: model for model in models}
         self._client = client
@@ -105,7 +105,7 @@ class _Api:
             model = ""
             try:
                 model, response = await handler(request)
-            except Refused as error:
+            except RequestRefused as error:
                 response = error_response(error.status, str(error))
             except (InvalidEvent, FeatureError) as error:
                 response = error_response(422, str(error))
@@ -186,18 +186,18 @@ class _Api:
         """Prometheus' text format; `docs/metrics.md` lists them."""
         return "", Response(self._metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
-    def _named(self, name: str | None) -> HotModel:
+    def _named(self, name: str | None) -> LiveModel:
         names = ", ".join(sorted(self._models))
         if name is None:
             if len(self._models) > 1:
-                raise Refused(422, f"say which model: this server serves {names}")
+                raise RequestRefused(422, f"say which model: this server serves {names}")
             return next(iter(self._models.values()))
         hot = self._models.get(name)
         if hot is None:
-            raise Refused(404, f"no model {name[:100]!r} here: this server serves {names}")
+            raise RequestRefused(404, f"no model {name[:100]!r} here: this server serves {names}")
         return hot
 
-    def _readiness(self, hot: HotModel) -> dict[str, object]:
+    def _readiness(self, hot: LiveModel) -> dict[str, object]:
         status = hot.status
         why = ""
         if not status.following:
@@ -234,7 +234,7 @@ class _Api:
         yield Reading(metrics.EVENTS_DISK_ERRORS, sent.disk_errors)
 
 
-def _described(hot: HotModel) -> dict[str, object]:
+def _described(hot: LiveModel) -> dict[str, object]:
     current, manifest = hot.current, hot.manifest
     body: dict[str, object] = {
         "name": hot.name,

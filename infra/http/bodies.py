@@ -19,7 +19,7 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_BATCH_ROWS = 10_000
 
 
-class Refused(Error):
+class RequestRefused(Error):
     """A request that gets no answer of a model: which status, and why."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -74,9 +74,9 @@ B = TypeVar("B", bound=Body)
 
 
 async def read_body(request: Incoming, kind: type[B], max_bytes: int = MAX_BODY_BYTES) -> B:
-    """Raises Refused: 413 as soon as the body is known to be too large, 422 when it is not as described."""
+    """Raises RequestRefused: 413 once the body is known to be too large, 422 if it is not as described."""
     declared = request.headers.get("content-length", "")
-    # What is no number says nothing: "²" is a digit to Python, and 5,000 digits are too many for it.
+    # Anything but a plain number is ignored: Python takes "²" for a digit, and 5,000 digits are too many.
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes)
     data = bytearray()
@@ -87,7 +87,7 @@ async def read_body(request: Incoming, kind: type[B], max_bytes: int = MAX_BODY_
     try:
         return kind.model_validate_json(bytes(data))
     except ValidationError as error:
-        raise Refused(422, first_reason("body", error)) from error
+        raise RequestRefused(422, first_reason("body", error)) from error
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -137,5 +137,5 @@ def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
     return {key: _inlined(value, definitions) for key, value in table.items()}
 
 
-def _too_large(max_bytes: int) -> Refused:
-    return Refused(413, f"the body is larger than the {max_bytes} bytes allowed")
+def _too_large(max_bytes: int) -> RequestRefused:
+    return RequestRefused(413, f"the body is larger than the {max_bytes} bytes allowed")

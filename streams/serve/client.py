@@ -31,7 +31,7 @@ from .prediction_ids import new_prediction_id
 from .privacy import Hasher, PrivacyRules
 from .spec_rules import SpecRules
 
-__all__ = ["Client", "ClientClosed", "ClientStats", "Dropped", "InvalidEvent"]
+__all__ = ["ClientClosed", "ClientStats", "Dropped", "EventClient", "InvalidEvent"]
 
 CLOSE_TIMEOUT_S = 5.0
 _MAX_HELD = 10_000
@@ -68,12 +68,12 @@ class ClientStats:
     disk_errors: int = 0
 
 
-class _Held(NamedTuple):
+class _Withheld(NamedTuple):
     model: str
     event: EventDict
 
 
-class Client:
+class EventClient:
     """Emits predictions and labels. Thread safe; one per process is enough; make it after a fork."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Client:
         """
         self._fixed_rules = None if privacy is None else PrivacyRules.of(privacy, hasher)
         self._spec_rules = SpecRules(connection, hasher, on_known=self._release_held)
-        self._held: deque[_Held] = deque()
+        self._held: deque[_Withheld] = deque()
         self._counting = threading.Lock()
         self._emitted = 0
         self._predictions, self._labels = connection.topic(PREDICTIONS), connection.topic(LABELS)
@@ -151,7 +151,7 @@ class Client:
             return known_id
         if rules is None:
             self._count()
-            self._hold(_Held(model, event))
+            self._hold(_Withheld(model, event))
             return known_id
         self._send_prediction(self._private(event, rules), known_id)
         return known_id
@@ -253,7 +253,7 @@ class Client:
         with self._counting:
             self._emitted += 1
 
-    def _hold(self, held: _Held) -> None:
+    def _hold(self, held: _Withheld) -> None:
         if len(self._held) >= _MAX_HELD:
             self._drop(held.event, "too many wait for the specs to be read, which say what may leave")
             return

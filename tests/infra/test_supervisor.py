@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from driftloop.infra import supervisor as module
-from driftloop.infra.supervisor import Role, Supervisor
+from driftloop.infra.supervisor import RoleProcess, Supervisor
 
 from tests.support.waiting import wait_until
 
@@ -42,7 +42,7 @@ def fake_driftloop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_role_prints_comes_with_its_name() -> None:
     said: list[tuple[str, str]] = []
     running = Supervisor(
-        (Role("join", ("join", "x"), {"GREETING": "hi"}),), lambda r, line: said.append((r, line))
+        (RoleProcess("join", ("join", "x"), {"GREETING": "hi"}),), lambda r, line: said.append((r, line))
     )
     running.start()
     try:
@@ -54,7 +54,7 @@ def test_what_a_role_prints_comes_with_its_name() -> None:
 @pytest.mark.usefixtures("fake_driftloop")
 def test_a_killed_role_is_restarted_and_said_so() -> None:
     said: list[str] = []
-    running = Supervisor((Role("join", ("join",)),), lambda _, line: said.append(line))
+    running = Supervisor((RoleProcess("join", ("join",)),), lambda _, line: said.append(line))
     running.start()
     try:
         wait_until(lambda: "hello join " in said)
@@ -76,7 +76,8 @@ def test_stopping_leaves_nothing_running_not_even_the_deaf(monkeypatch: pytest.M
     monkeypatch.setattr(module, "STOP_TIMEOUT_S", 0.5)
     said: list[str] = []
     running = Supervisor(
-        (Role("good", ("good",)), Role("stubborn", ("stubborn",))), lambda _, line: said.append(line)
+        (RoleProcess("good", ("good",)), RoleProcess("stubborn", ("stubborn",))),
+        lambda _, line: said.append(line),
     )
     stop = threading.Event()
     running.start()

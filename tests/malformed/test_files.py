@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from driftloop.infra.bulk.labels import LabelColumns, LabelRow, read_labels
 from driftloop.infra.bulk.requests import BadRow, read_json_questions
-from driftloop.infra.http.bodies import BatchBody, FeedbackBody, PredictBody, Refused, read_body
+from driftloop.infra.http.bodies import BatchBody, FeedbackBody, PredictBody, RequestRefused, read_body
 from driftloop.models.registry.artifacts import ArtifactStore
 from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.models.registry.signing import Signer
@@ -171,7 +171,7 @@ def test_a_body_is_read_or_refused_with_a_status_and_a_reason(
 ) -> None:
     for data in (written(BODIES[kind] | fields), written(BODIES[kind]) + tail, tail):
         request = Request(data, {"content-length": length})
-        refused = error_of(lambda request=request: asyncio.run(read_body(request, kind)), Refused)
+        refused = error_of(lambda request=request: asyncio.run(read_body(request, kind)), RequestRefused)
         if refused is not None:
             assert refused.status in (413, 422)
             assert 0 < len(str(refused)) < 1_000

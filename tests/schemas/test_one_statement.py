@@ -13,7 +13,7 @@ import pytest
 from driftloop.schemas.base import MODEL_NAME_PATTERN, Event
 from driftloop.schemas.events import Label, Prediction
 from driftloop.streams.join.reading.events import LabelEvent, PredictionEvent
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.events import label_event, prediction_event
 
 INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
@@ -56,7 +56,7 @@ def test_the_joiners_structs_have_the_fields_types_limits_and_needs_of_the_schem
 
 @pytest.mark.parametrize(
     ("event", "builders"),
-    [(Prediction, (prediction_event, Client.prediction)), (Label, (label_event, Client.label))],
+    [(Prediction, (prediction_event, EventClient.prediction)), (Label, (label_event, EventClient.label))],
 )
 def test_what_a_client_can_say_is_every_field_of_the_schema_and_nothing_else(
     event: type[Event], builders: tuple[Callable[..., object], ...]

@@ -24,13 +24,13 @@ from confluent_kafka.admin import (
 )
 from driftloop.infra.cluster.acls import ROLES, acls_of
 from driftloop.infra.cluster.lag import read_lag
-from driftloop.infra.supervisor import Role, Supervisor
+from driftloop.infra.supervisor import RoleProcess, Supervisor
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.events import Label
 from driftloop.schemas.topics import CATALOGUE, LABEL_REQUESTS, LABELS, MODEL_UPDATES, VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.privacy import Hasher
 
 from tests.support.kafka.broker import embedded
@@ -61,7 +61,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         assert "created" in deployment.run("topics", "apply", user="topics")
         assert "published  model late" in deployment.run("apply", user="apply")
         roles = tuple(
-            Role(
+            RoleProcess(
                 name,
                 (name, *(("late", "--port", "0") if name == "serve" else ())),
                 deployment.environment(kafka.user_config(name)) | {"DRIFTLOOP_INSTANCE_ID": f"{name}-0"},
@@ -82,7 +82,7 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
     where = wait_until(
         lambda: next((line.split()[-1] for line in locked.lines if "serving late on" in line), None), 180
     )
-    with Client(locked.connection("client"), hasher=Hasher(HASH_KEY.encode())) as client:
+    with EventClient(locked.connection("client"), hasher=Hasher(HASH_KEY.encode())) as client:
         for number in range(30):
             name = client.prediction("late", 0, {"hour": number % 24, "tail": "N1"}, "on_time")
             client.label(name, "late" if number % 24 > 12 else "on_time")

@@ -17,7 +17,7 @@ from driftloop.schemas.errors import ArtifactError, Error, SettingsError
 from driftloop.schemas.serving import ModelAck, ModelUpdate
 from driftloop.schemas.topics import MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from driftloop.streams.train.shell import run_trainer
 from typer.testing import CliRunner
 
@@ -121,7 +121,7 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, 
     old = bench.signer
     by_old = bench.update(3, 1)
     bench.publish(by_old)
-    with Client(topics) as client, bench.serve(client) as server:
+    with EventClient(topics) as client, bench.serve(client) as server:
         wait_until(lambda: server.version == 1)
         # 1. A new key, its public half on the server, and the trainer signs with it.
         new = new_key(bench.keys_dir)
@@ -153,7 +153,7 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, 
         assert version_told_by(server.predict({"x": 0.0}).prediction) == 3
     # 6. A restart with what was kept, and one from nothing, come to the same version.
     for state in (bench.state_dir, tmp_path / "fresh"):
-        with Client(topics) as client, bench.serve(client, state_dir=state) as server:
+        with EventClient(topics) as client, bench.serve(client, state_dir=state) as server:
             wait_until(lambda: server.version == 3)
 
 
@@ -164,11 +164,11 @@ def test_a_restarted_server_does_not_serve_what_a_revoked_key_signed(
     bench = Bench(topics, tmp_path)
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
-    with Client(topics) as client, bench.serve(client) as server:
+    with EventClient(topics) as client, bench.serve(client) as server:
         wait_until(lambda: server.version == 1)
     use_key(bench.keys_dir, new_key(bench.keys_dir))
     revoke_key(bench.keys_dir, bench.signer.key_id)
-    with Client(topics) as client, bench.serve(client) as server:
+    with EventClient(topics) as client, bench.serve(client) as server:
         refused = wait_until(lambda: (ack := last_ack(bench, 1)) and ack.status == "refused" and ack)
         assert "which was revoked" in refused.reason
         assert server.version == 0
@@ -227,7 +227,7 @@ def test_the_documented_rotation_step_by_step(
         driftloop("models", "pin", "m")
     new = driftloop("keys", "new").splitlines()[0]
     assert f"{new} signs" in driftloop("keys", "use", new)
-    with Client(topics) as client, bench.serve(client) as server:
+    with EventClient(topics) as client, bench.serve(client) as server:
         with trainer(settings):  # restarted: it signs with the new key, and counts on
             driftloop("models", "unpin", "m")
             assert "version 1 signed anew" in driftloop("keys", "reissue", "m")
@@ -237,7 +237,7 @@ def test_the_documented_rotation_step_by_step(
         assert (
             version_told_by(server.predict({"x": 0.0}).prediction) == 1
         )  # the same model, by another number
-    with Client(topics) as client, bench.serve(client, state_dir=tmp_path / "another") as server:
+    with EventClient(topics) as client, bench.serve(client, state_dir=tmp_path / "another") as server:
         wait_until(lambda: server.version == NEXT)
     with trainer(settings):  # also a trainer that never saw the old key believed
         driftloop("models", "pin", "m")
@@ -262,6 +262,6 @@ def test_a_trainer_counts_on_when_the_key_of_the_last_update_was_revoked(
     with trainer(settings):
         done = CliRunner().invoke(build(), ["keys", "reissue", "m"])
         assert done.exception is None, done.exception
-    with Client(topics) as client, bench.serve(client, state_dir=settings.state_dir / "fresh") as server:
+    with EventClient(topics) as client, bench.serve(client, state_dir=settings.state_dir / "fresh") as server:
         wait_until(lambda: server.version == NEXT)
         assert server.generation == 42

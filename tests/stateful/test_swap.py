@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from driftloop.schemas.errors import NoModelError
-from driftloop.streams.serve.hot.swap import Served
+from driftloop.streams.serve.hot.swap import VersionAnswer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -76,7 +76,7 @@ class SwapMachine(RuleBasedStateMachine):
         assert (swap.current.version, swap.current.generation) == (self.live, self.generation)
         if self.live:
             served = swap.predict([ROW])[0]
-            assert isinstance(served, Served)
+            assert isinstance(served, VersionAnswer)
             assert served.version == self.live
         else:
             with pytest.raises(NoModelError):

@@ -22,8 +22,8 @@ from driftloop.infra.supervisor import Supervisor
 from driftloop.models.registry.artifacts import ArtifactStore
 from driftloop.models.registry.signing import load_verifier
 from driftloop.schemas.spec.file import parse_deployment
-from driftloop.streams.serve.client import Client
-from driftloop.streams.serve.hot.model import HotModel
+from driftloop.streams.serve.client import EventClient
+from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.waiting import wait_until
 
@@ -97,9 +97,9 @@ def test_every_role_may_be_killed_mid_stream_and_the_server_at_rest(
         stack.callback(supervisor.stop)
         supervisor.start()
         killer = Killer(supervisor, view)
-        client = stack.enter_context(Client(connection))
+        client = stack.enter_context(EventClient(connection))
         scorer = stack.enter_context(
-            HotModel(
+            LiveModel(
                 "flights", connection=connection, client=client, store=ArtifactStore(settings.store_url()),
                 verifier=lambda: load_verifier(settings.keys_path()), state_dir=tmp_path / "scorer",
                 server_id="scorer",

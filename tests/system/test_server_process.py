@@ -19,8 +19,8 @@ from driftloop.infra.http.server import run_server
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SpecError
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
-from driftloop.streams.serve.hot.model import HotModel
+from driftloop.streams.serve.client import EventClient
+from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.paths import ROOT
 from tests.support.serve.bench import Bench
@@ -144,8 +144,8 @@ def test_the_readmes_server_serves(bench: Bench, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", late.connection.prefix)
     monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(late.keys_dir.parent))
     example = runpy.run_path(str(ROOT / "examples" / "own_server.py"))
-    hot: HotModel = example["late"]
-    client: Client = example["client"]
+    hot: LiveModel = example["late"]
+    client: EventClient = example["client"]
     try:
         assert hot.wait_ready()
         transport = httpx.ASGITransport(app=example["app"])

@@ -32,7 +32,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ....schemas.errors import SettingsError
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
-from .overflow import MemoryOverflow, Overflow, Waiting
+from .overflow import MemoryOverflow, Overflow, QueuedEvent
 from .producer import SEND_AGAIN, event_producer
 from .spill import Segment, Spill
 
@@ -93,8 +93,8 @@ class Outbox:
         self._spilling = spill is not None and spill.events > 0  # what an earlier process left goes first
         self._replaying: Segment | None = None
         self._failed_again = False  # since that segment was begun
-        self._unsent: deque[Waiting] = deque()  # of the segment that is being sent
-        self._rescued: deque[Waiting] = deque()
+        self._unsent: deque[QueuedEvent] = deque()  # of the segment that is being sent
+        self._rescued: deque[QueuedEvent] = deque()
         self._replacing = False
         self._retired: Producer | None = None
         self._placed: set[str] = set()
@@ -122,15 +122,15 @@ class Outbox:
     def send(self, topic: str, key: str | bytes, value: bytes) -> None:
         """Takes an encoded event over. Never raises for what Kafka does."""
         if self._spilling:
-            self._to_overflow(Waiting(topic, key, value))
+            self._to_overflow(QueuedEvent(topic, key, value))
             return
         try:
             self._producer.produce(topic, value, key)
         except BufferError:
             self._spilling = self._spill is not None
-            self._to_overflow(Waiting(topic, key, value))
+            self._to_overflow(QueuedEvent(topic, key, value))
         except KafkaException as error:
-            self._refused(Waiting(topic, key, value), error.args[0])
+            self._refused(QueuedEvent(topic, key, value), error.args[0])
 
     def drop(self, topic: str, key: str | bytes, reason: str) -> None:
         """Counts and tells that an event will not arrive."""
@@ -181,11 +181,11 @@ class Outbox:
     def _new_producer(self) -> Producer:
         return event_producer(self._connection, self._queue_events, self._on_failed_delivery, self._on_error)
 
-    def _to_overflow(self, event: Waiting) -> None:
+    def _to_overflow(self, event: QueuedEvent) -> None:
         if not self._overflow.offer(event):
             self.drop(event.topic, event.key, "the queue and its overflow are full: Kafka is slow or away")
 
-    def _refused(self, event: Waiting, error: KafkaError) -> None:
+    def _refused(self, event: QueuedEvent, error: KafkaError) -> None:
         if error.fatal() or error.code() in SEND_AGAIN:
             self._retry_after = time.monotonic() + _RETRY_S
             self._failed_again = True
@@ -200,7 +200,7 @@ class Outbox:
         if topic in self._placed:
             return  # acknowledgements: their sender repeats them, and alone knows their partition
         raw = value.encode() if isinstance(value, str) else value
-        event = Waiting(topic, key, raw)
+        event = QueuedEvent(topic, key, raw)
         if self._replacing and error.code() in SEND_AGAIN:
             self._rescued.append(event)  # older than all that waits in the overflow
         else:
@@ -277,14 +277,14 @@ class Outbox:
 
     def _write_overflow(self, spill: Spill) -> None:
         while not self._rescued and time.monotonic() >= self._disk_after and len(self._overflow):
-            batch: list[Waiting] = []
+            batch: list[QueuedEvent] = []
             while len(batch) < _WRITE_EVENTS and (event := self._overflow.take()) is not None:
                 batch.append(event)
             if not self._write(spill, batch):
                 for event in reversed(batch):
                     self._overflow.give_back(event)
 
-    def _write(self, spill: Spill, batch: list[Waiting]) -> bool:
+    def _write(self, spill: Spill, batch: list[QueuedEvent]) -> bool:
         try:
             dropped = spill.append(batch)
         except OSError as error:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 
-class Waiting(NamedTuple):
+class QueuedEvent(NamedTuple):
     """An encoded event on its way to a topic."""
 
     topic: str
@@ -18,19 +18,19 @@ class Waiting(NamedTuple):
 class Overflow(Protocol):
     """Bounded, thread safe, first in first out. None of its calls waits for anything."""
 
-    def offer(self, event: Waiting) -> bool:
+    def offer(self, event: QueuedEvent) -> bool:
         """Whether it was taken in; False when there is no room."""
         ...
 
-    def first(self) -> Waiting | None:
+    def first(self) -> QueuedEvent | None:
         """The oldest, or None. It stays where it is, and keeps its room."""
         ...
 
-    def take(self) -> Waiting | None:
+    def take(self) -> QueuedEvent | None:
         """The oldest, or None."""
         ...
 
-    def give_back(self, event: Waiting) -> None:
+    def give_back(self, event: QueuedEvent) -> None:
         """What ``take`` gave and could not be sent after all becomes the oldest again."""
         ...
 
@@ -41,13 +41,13 @@ class MemoryOverflow:
     """Keeps events in memory, bounded by their number and by their bytes."""
 
     def __init__(self, max_events: int = 50_000, max_bytes: int = 64 * 1024 * 1024) -> None:
-        self._events: deque[Waiting] = deque()
+        self._events: deque[QueuedEvent] = deque()
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def offer(self, event: Waiting) -> bool:
+    def offer(self, event: QueuedEvent) -> bool:
         with self._lock:
             if len(self._events) >= self._max_events or self._bytes + len(event.value) > self._max_bytes:
                 return False
@@ -55,11 +55,11 @@ class MemoryOverflow:
             self._bytes += len(event.value)
             return True
 
-    def first(self) -> Waiting | None:
+    def first(self) -> QueuedEvent | None:
         with self._lock:
             return self._events[0] if self._events else None
 
-    def take(self) -> Waiting | None:
+    def take(self) -> QueuedEvent | None:
         with self._lock:
             if not self._events:
                 return None
@@ -67,7 +67,7 @@ class MemoryOverflow:
             self._bytes -= len(event.value)
             return event
 
-    def give_back(self, event: Waiting) -> None:
+    def give_back(self, event: QueuedEvent) -> None:
         with self._lock:
             self._events.appendleft(event)
             self._bytes += len(event.value)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from ....schemas.errors import SettingsError
-from .overflow import Waiting
+from .overflow import QueuedEvent
 
 try:
     import fcntl
@@ -48,7 +48,7 @@ class Segment:
     """One file, read. ``lost_bytes`` could not be read."""
 
     number: int
-    events: tuple[Waiting, ...]
+    events: tuple[QueuedEvent, ...]
     lost_bytes: int
 
 
@@ -72,7 +72,7 @@ class Spill:
         self._bytes = self._events = 0
         self._last = 0
         self._synced_at = 0.0
-        self._given_up: list[Waiting] = []  # removed to make room, and not told yet
+        self._given_up: list[QueuedEvent] = []  # removed to make room, and not told yet
         self._open_number: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,13 +98,13 @@ class Spill:
     def bytes(self) -> int:
         return self._bytes
 
-    def append(self, events: Sequence[Waiting]) -> list[Waiting]:
+    def append(self, events: Sequence[QueuedEvent]) -> list[QueuedEvent]:
         """Writes them behind all others, in one call; gives those that had to go for want of room.
 
         Raises OSError when the disk does not take them: then none of them was kept. Older ones that had gone
         for them are given by the next call that succeeds.
         """
-        data, kept, dropped = bytearray(), 0, list[Waiting]()
+        data, kept, dropped = bytearray(), 0, list[QueuedEvent]()
         for event in events:
             record = _packed(event)
             if self._bytes + len(data) + len(record) > self._max_bytes and not self._make_room(
@@ -249,15 +249,15 @@ class Spill:
         return self._folder / f"{number:016d}.spill"
 
 
-def _packed(event: Waiting) -> bytes:
+def _packed(event: QueuedEvent) -> bytes:
     topic = event.topic.encode()
     key = event.key.encode() if isinstance(event.key, str) else event.key
     body = b"".join((_PARTS.pack(len(topic), len(key)), topic, key, event.value))
     return _HEAD.pack(zlib.crc32(body), len(body)) + body
 
 
-def _unpacked(data: bytes) -> tuple[list[Waiting], int]:
-    events: list[Waiting] = []
+def _unpacked(data: bytes) -> tuple[list[QueuedEvent], int]:
+    events: list[QueuedEvent] = []
     at = 0
     while at + _HEAD.size <= len(data):
         crc, length = _HEAD.unpack_from(data, at)
@@ -268,7 +268,7 @@ def _unpacked(data: bytes) -> tuple[list[Waiting], int]:
         value_at = _PARTS.size + topic + key
         topic_end = _PARTS.size + topic
         events.append(
-            Waiting(body[_PARTS.size : topic_end].decode(), body[topic_end:value_at], body[value_at:])
+            QueuedEvent(body[_PARTS.size : topic_end].decode(), body[topic_end:value_at], body[value_at:])
         )
         at += _HEAD.size + length
     return events, at

@@ -1,11 +1,12 @@
 """A model's follower: the thread that reads its spec and its updates, applies them and acknowledges.
 
-1. What the server kept on disk serves at once (verified again, as if it had just come).
-2. The specs and model-updates topics are read to their end; the newest update that can be served is.
-3. Each further update is applied as it comes; what was applied is kept on disk, then acknowledged.
+1. The persisted update serves at once (verified again, as if it had just arrived).
+2. The specs and model-updates topics are read to their end; the newest update that can be served then serves.
+3. Each further update is applied as it comes; what was applied is persisted, then acknowledged.
 
-On failure: Kafka away: what serves goes on, the topics are read again from their beginning. A crash between
-applying and keeping, or between keeping and acknowledging: both happen again at the next start.
+On failure: while Kafka is away, what serves goes on serving, and the topics are read again from their
+beginning. A crash between applying and persisting, or between persisting and acknowledging: both happen again
+at the next start.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ from ...kafka.connection import Connection
 from ...kafka.reader import LogReader, Record
 from ..delivery.outbox import Outbox
 from ..privacy import Hasher, PrivacyRules
-from .persisted import KeptState
-from .requests import Serving
-from .swap import Store
-from .updates import Outcome, UpdateCourse
+from .persisted import StateFile
+from .requests import ServingState
+from .swap import ArtifactSource
+from .updates import UpdateApplier, UpdateResult
 
 log = logging.getLogger(__name__)
 
 ACK_EVERY_S = 60.0
-_POLL_S = 0.05  # an update waits at most this long before it is looked at
+_POLL_S = 0.05  # an update waits at most this long
 _RETRY_S = 1.0
-_REACH_S = 2.0  # also the longest that closing waits for, while Kafka is away
+_REACH_S = 2.0  # also the longest that closing waits while Kafka is away
 _ACK_RETRY_S = 5.0
 _MAX_UNSENT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class FollowStatus:
-    """``following``: the topics were read to their end once. ``behind_s``: since when there is more."""
+    """``following``: the topics were read to their end once. ``behind_s``: how long there was more."""
 
     following: bool
     behind_s: float
@@ -56,7 +57,7 @@ class FollowStatus:
 
 
 class ModelFollower:
-    """Keeps ``serving`` up to date. Made and closed by one thread; ``serving`` and ``status`` are for any."""
+    """Keeps ``serving`` up to date. One thread owns it; any may read ``serving`` and ``status``."""
 
     def __init__(
         self,
@@ -64,15 +65,15 @@ class ModelFollower:
         *,
         connection: Connection,
         outbox: Outbox,
-        store: Store,
+        store: ArtifactSource,
         verifier: Callable[[], Verifier],
         state_dir: Path,
         server_id: str,
         hasher: Hasher | None,
-        on_change: Callable[[Serving], None],
+        on_change: Callable[[ServingState], None],
         ack_every_s: float = ACK_EVERY_S,
     ) -> None:
-        """Raises StateError when the kept state cannot be read."""
+        """Raises StateError if the persisted state cannot be read."""
         self._model = model
         self._connection = connection
         self._outbox = outbox
@@ -80,13 +81,13 @@ class ModelFollower:
         self._hasher = hasher
         self._on_change = on_change
         self._ack_every_s = ack_every_s
-        self._kept = KeptState(state_dir, model)
-        self._course = UpdateCourse(model, store=store, verifier=verifier, kept=self._kept)
-        self._serving = Serving(self._course.hot)
+        self._state = StateFile(state_dir, model)
+        self._updates = UpdateApplier(model, store=store, verifier=verifier, state=self._state)
+        self._serving = ServingState(self._updates.hot)
         self._following = False
         self._trouble = ""
         self._at_end_s = time.monotonic()
-        self._standing: ModelAck | None = None
+        self._current_ack: ModelAck | None = None
         self._unsent: deque[ModelAck] = deque(maxlen=_MAX_UNSENT)
         self._ack_due_s = 0.0
         self._retry_due_s = 0.0
@@ -94,7 +95,7 @@ class ModelFollower:
         self._thread = threading.Thread(target=self._run, name=f"driftloop-follow-{model}", daemon=True)
 
     @property
-    def serving(self) -> Serving:
+    def serving(self) -> ServingState:
         return self._serving
 
     @property
@@ -112,18 +113,18 @@ class ModelFollower:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._kept.kept.spec is not None:
-            self._use_spec(self._kept.kept.spec)
-        self._take(self._course.restore())
+        if self._state.persisted.spec is not None:
+            self._use_spec(self._state.persisted.spec)
+        self._report(self._updates.restore())
         while not self._stop.is_set():
             try:
                 self._follow()
             except (BrokerError, KafkaException) as error:
                 self._trouble = str(error)
-                log.warning("%s: updates cannot be read, trying again: %s", self._model, error)
-            except Exception as error:  # a server that stops following must say so, and goes on trying
+                log.warning("%s: updates cannot be read, retrying: %s", self._model, error)
+            except Exception as error:  # a server that stops following must say so, and keep trying
                 self._trouble = repr(error)
-                log.exception("%s: the follower failed and begins again", self._model)
+                log.exception("%s: the follower failed and starts over", self._model)
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
@@ -136,9 +137,9 @@ class ModelFollower:
                     return
                 self._read(reader, specs, updates)
             self._use_newest(specs)
-            if not specs and self._kept.kept.spec is None:
+            if not specs and self._state.persisted.spec is None:
                 self._use_newest([ModelSpec()])  # the topic was read whole: there is no spec to obey
-            self._take(self._course.start(updates))
+            self._report(self._updates.start(updates))
             self._following, self._trouble, self._at_end_s = True, "", time.monotonic()
             self._publish()
             while not self._stop.is_set():
@@ -154,15 +155,15 @@ class ModelFollower:
             self._at_end_s = time.monotonic()
         self._use_newest(specs)
         for update in updates:
-            self._take(self._course.offer(update))
-        retry_in_s = self._course.retry_in_s
+            self._report(self._updates.offer(update))
+        retry_in_s = self._updates.retry_in_s
         if retry_in_s is not None and time.monotonic() >= self._retry_due_s:
             self._retry_due_s = time.monotonic() + retry_in_s
-            self._take(self._course.retry())
+            self._report(self._updates.retry())
         self._acknowledge()
 
     def _read(self, reader: LogReader, specs: list[ModelSpec | str], updates: list[ModelUpdate]) -> None:
-        """Appends what has come for this model; a spec that cannot be read as the reason why not."""
+        """Append what has come for this model; a spec that cannot be read as the reason why."""
         key = self._model.encode()
         for record in reader.poll(_POLL_S):
             if record.key != key or record.value is None:
@@ -188,14 +189,14 @@ class ModelFollower:
             return
         spec = specs[-1]
         if isinstance(spec, str):
-            # Fail closed: nobody knows what this spec forbids.
+            # Fail closed: what this spec forbids is unknown.
             self._publish(replace(self._serving, rules=None, why_not=spec))
             return
         self._use_spec(spec)
         try:
-            self._kept.update(spec=spec)
+            self._state.update(spec=spec)
         except OSError as error:
-            log.error("the spec of %s cannot be kept on disk: %s", self._model, error)
+            log.error("the spec of %s cannot be persisted: %s", self._model, error)
 
     def _use_spec(self, spec: ModelSpec) -> None:
         fallback = spec.serving.fallback
@@ -206,14 +207,14 @@ class ModelFollower:
             log.error("%s cannot be served: %s", self._model, error)
             self._publish(replace(self._serving, rules=None, fallback=fallback, why_not=str(error)))
 
-    def _publish(self, serving: Serving | None = None) -> None:
-        hot = self._course.hot
+    def _publish(self, serving: ServingState | None = None) -> None:
+        hot = self._updates.hot
         self._serving = replace(serving or self._serving, hot=hot, shadows=bool(hot.current.shadows))
         self._on_change(self._serving)
 
-    def _take(self, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            applied = outcome.applied
+    def _report(self, results: list[UpdateResult]) -> None:
+        for result in results:
+            applied = result.applied
             if applied.status == "live":
                 log.info(
                     "%s: version %d live, generation %d", self._model, applied.version, applied.generation
@@ -221,11 +222,11 @@ class ModelFollower:
                 self._publish()
             else:
                 log.warning("%s: generation %d refused: %s", self._model, applied.generation, applied.reason)
-            self._note(outcome)
+            self._queue_ack(result)
         self._acknowledge()
 
-    def _note(self, outcome: Outcome) -> None:
-        applied = outcome.applied
+    def _queue_ack(self, result: UpdateResult) -> None:
+        applied = result.applied
         ack = ModelAck(
             server_id=self._server_id,
             model=self._model,
@@ -237,19 +238,19 @@ class ModelFollower:
             load_ms=applied.load_ms,
             ts=_now_ms(),
         )
-        # A forgery or a replay is told once; what is repeated each minute is where this server stands.
-        if outcome.authentic and (self._standing is None or ack.generation >= self._standing.generation):
-            if self._standing is not None and _says_the_same(ack, self._standing):
+        # A forgery or a replay is reported once; what is repeated each minute is where this server stands.
+        if result.authentic and (self._current_ack is None or ack.generation >= self._current_ack.generation):
+            if self._current_ack is not None and _same_ack(ack, self._current_ack):
                 return
-            self._standing = ack
+            self._current_ack = ack
         self._unsent.append(ack)
         self._ack_due_s = 0.0
 
     def _acknowledge(self) -> None:
         if time.monotonic() < self._ack_due_s or not self._following:
             return
-        if not self._unsent and self._standing is not None:
-            self._unsent.append(self._standing.model_copy(update={"ts": _now_ms()}))
+        if not self._unsent and self._current_ack is not None:
+            self._unsent.append(self._current_ack.model_copy(update={"ts": _now_ms()}))
         try:
             while self._unsent:
                 self._send(self._unsent[0])
@@ -268,7 +269,7 @@ class ModelFollower:
         )
 
 
-def _says_the_same(one: ModelAck, other: ModelAck) -> bool:
+def _same_ack(one: ModelAck, other: ModelAck) -> bool:
     ignored = {"ts": 0, "load_ms": 0.0}
     return one.model_copy(update=ignored) == other.model_copy(update=ignored)
 

@@ -1,4 +1,4 @@
-"""A model that is always the live one: predicts, emits what it predicted, and swaps as updates come."""
+"""A model that always answers with its live version: it predicts, emits what it predicted, and hot-swaps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Self
 from ....models.registry.signing import Verifier
 from ....schemas.serving import Manifest
 from ...kafka.connection import Connection
-from ..client import Client
+from ..client import EventClient
 from ..events import checked_model
 from ..privacy import Hasher
 from .follower import ACK_EVERY_S, FollowStatus, ModelFollower
-from .requests import Answering, Failed, Served, Serving
-from .swap import Current, Store
+from .requests import Failed, RequestHandler, Served, ServingState
+from .swap import ArtifactSource, Current
 
-__all__ = ["Failed", "HotModel", "Served", "Swapped"]
+__all__ = ["Failed", "LiveModel", "Served", "Swapped"]
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +35,16 @@ class Swapped:
     generation: int
 
 
-class HotModel:
-    """Follows one model from any server. Thread safe; make it after a fork; close it before its client."""
+class LiveModel:
+    """Follows one model, in any server. Thread safe; create it after a fork; close it before its client."""
 
     def __init__(
         self,
         model: str,
         *,
         connection: Connection,
-        client: Client,
-        store: Store,
+        client: EventClient,
+        store: ArtifactSource,
         verifier: Callable[[], Verifier],
         state_dir: Path,
         server_id: str,
@@ -52,12 +52,12 @@ class HotModel:
         on_swap: Callable[[Swapped], None] | None = None,
         ack_every_s: float = ACK_EVERY_S,
     ) -> None:
-        """``state_dir``: where this server keeps what it served; ``on_swap`` is called from a thread.
+        """``state_dir``: where this server persists what it serves. ``on_swap`` is called from a thread.
 
-        Raises InvalidEvent for a name that no model can have, StateError when the kept state is unreadable.
+        Raises InvalidEvent for a name that no model can have, StateError for unreadable state on disk.
         """
         self.name = checked_model(model)
-        self._answering = Answering(model, client)
+        self._requests = RequestHandler(model, client)
         self._on_swap = on_swap
         self._changed = threading.Condition()
         self._generation = 0
@@ -83,13 +83,13 @@ class HotModel:
         segments: Mapping[str, object] | None = None,
         ts: int | None = None,
     ) -> Served:
-        """Answers with the live version (the spec's fallback while there is none) and emits the prediction.
+        """Answer with the live version (the spec's fallback while there is none) and emit the prediction.
 
         ``ts``: Unix milliseconds, now by default. Raises InvalidEvent (a value that no event can carry),
         FeatureError (a value that is not of its feature's type), NoModelError (no version and no fallback)
         and whatever the model itself raises; each is also emitted, as a failed request.
         """
-        return self._answering.one(self._follower.serving, features, prediction_id, segments=segments, ts=ts)
+        return self._requests.one(self._follower.serving, features, prediction_id, segments=segments, ts=ts)
 
     def predict_many(
         self,
@@ -99,20 +99,20 @@ class HotModel:
         segments: Sequence[Mapping[str, object] | None] | None = None,
         ts: Sequence[int | None] | None = None,
     ) -> list[Served | Failed]:
-        """``predict`` for many rows at once, in their order; a row that fails is a Failed among the others.
+        """Predict many rows at once, in order; a row that fails is a Failed among the others.
 
         The latency of a row is its share of the batch's. Raises NoModelError like ``predict``, ValueError
         when the sequences differ in length.
         """
-        return self._answering.many(self._follower.serving, rows, prediction_ids, segments=segments, ts=ts)
+        return self._requests.many(self._follower.serving, rows, prediction_ids, segments=segments, ts=ts)
 
     def wait_ready(self, timeout_s: float = 30.0) -> bool:
-        """Waits until requests can be answered (by a version or a fallback); False when time is over."""
+        """Wait until requests can be answered (by a version or a fallback); False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._follower.serving.can_answer, timeout_s)
 
     def wait_generation(self, generation: int, timeout_s: float = 30.0) -> bool:
-        """Waits until this or a later generation serves; False when time is over."""
+        """Wait until this or a later generation serves; False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self.generation >= generation, timeout_s)
 
@@ -133,12 +133,12 @@ class HotModel:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the live version says of itself."""
+        """The live version's manifest; None: none is live."""
         return self._follower.serving.hot.champion
 
     @property
     def can_answer(self) -> bool:
-        """Whether there is a version or a fallback, and it is known what may leave."""
+        """Whether there is a version or a fallback, and the privacy rules are known."""
         return self._follower.serving.can_answer
 
     @property
@@ -151,18 +151,18 @@ class HotModel:
 
     @property
     def status(self) -> FollowStatus:
-        """How the following of updates goes."""
+        """How far it follows the updates."""
         return self._follower.status
 
     @property
     def shadows_skipped(self) -> int:
         """Requests that the shadows did not answer, because too many waited or a shadow failed."""
-        return self._answering.shadows_skipped
+        return self._requests.shadows_skipped
 
     def close(self) -> None:
-        """Stops following; answers that shadows still owe are given for at most two seconds."""
+        """Stop following; shadows answer what is queued for at most two seconds."""
         self._follower.close()
-        self._answering.close()
+        self._requests.close()
 
     def __enter__(self) -> Self:
         return self
@@ -172,9 +172,9 @@ class HotModel:
     ) -> None:
         self.close()
 
-    def _on_change(self, serving: Serving) -> None:
+    def _on_change(self, serving: ServingState) -> None:
         current = serving.hot.current
-        self._answering.use(serving)
+        self._requests.use(serving)
         with self._changed:
             self._changed.notify_all()
         if current.generation == self._generation:
@@ -183,5 +183,5 @@ class HotModel:
         if self._on_swap is not None:
             try:
                 self._on_swap(Swapped(self.name, current.version, current.refresh, current.generation))
-            except Exception:  # the caller's code: reported, and it must not stop the following
+            except Exception:  # the caller's code: logged; it must not stop the follower
                 log.exception("%s: on_swap raised", self.name)

@@ -1,4 +1,4 @@
-"""What a server keeps on disk per model, so that a restart neither goes back nor waits for Kafka."""
+"""What a server keeps on disk per model, so that a restart serves at once, and nothing older."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ....schemas.spec.model import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Persisted:
     """``last_generation``: the highest seen in an authentic update. ``live``: the update that serves."""
 
     last_generation: int = 0
@@ -33,7 +33,7 @@ class Kept:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Raises ValueError when the bytes are not what ``encode`` gives."""
+        """Raises ValueError if the bytes are not what ``encode`` returns."""
         try:
             fields = cast("dict[str, object]", orjson.loads(data))
             live, spec = fields.get("live"), fields.get("spec")
@@ -46,17 +46,17 @@ class Kept:
             raise ValueError(str(error)) from error
 
 
-class KeptState:
-    """The file of one model. The update in it is signed, so whoever alters the file gains nothing."""
+class StateFile:
+    """The file of one model. The update in it is signed, so altering the file gains nothing."""
 
     def __init__(self, state_dir: Path, model: str) -> None:
-        """Raises StateError when there is a file and it cannot be read."""
+        """Raises StateError if there is a file and it cannot be read."""
         self._path = state_dir / f"{model}.json"
-        self._kept = self._read()
+        self._persisted = self._read()
 
     @property
-    def kept(self) -> Kept:
-        return self._kept
+    def persisted(self) -> Persisted:
+        return self._persisted
 
     def update(
         self,
@@ -65,20 +65,19 @@ class KeptState:
         live: ModelUpdate | None = None,
         spec: ModelSpec | None = None,
     ) -> None:
-        """Writes what changed, whole or not at all. Raises OSError when the disk does."""
-        kept = self._kept
-        kept = kept if last_generation is None else replace(kept, last_generation=last_generation)
-        kept = kept if live is None else replace(kept, live=live)
-        kept = kept if spec is None else replace(kept, spec=spec)
-        if kept != self._kept:
-            self._write(kept.encode())
-            self._kept = kept
+        """Write what changed, whole or not at all. Raises OSError."""
+        given = {"last_generation": last_generation, "live": live, "spec": spec}
+        changed = {name: value for name, value in given.items() if value is not None}
+        persisted = replace(self._persisted, **changed)
+        if persisted != self._persisted:
+            self._write(persisted.encode())
+            self._persisted = persisted
 
-    def _read(self) -> Kept:
+    def _read(self) -> Persisted:
         try:
-            return Kept.decode(self._path.read_bytes())
+            return Persisted.decode(self._path.read_bytes())
         except FileNotFoundError:
-            return Kept()
+            return Persisted()
         except ValueError as error:
             raise StateError(
                 f"{self._path} cannot be read ({error}): remove it to start from the topic alone"

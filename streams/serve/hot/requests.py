@@ -1,6 +1,6 @@
-"""Answering with what serves at the moment, and emitting every answer and every failure to answer.
+"""Request handling: answer with the live version, and emit every answer and every failure to answer.
 
-A request sees one ``Serving`` from its beginning to its end. The model is fed exactly what leaves the server
+A request sees one ``ServingState`` from beginning to end. The model is fed exactly what leaves the server
 (hashed features as hashes, dropped ones not at all), because that is what it was trained on. Nothing here
 waits for Kafka, the artifact store or the disk.
 """
@@ -16,14 +16,13 @@ from typing import NamedTuple
 from ....schemas.base import ClassValue
 from ....schemas.errors import NoModelError
 from ....schemas.events import Role
-from ..client import Client
+from ..client import EventClient
 from ..events import checked_id, checked_ts, prediction_event
 from ..plain_values import InvalidEvent, Plain, plain_features, sendable_features
 from ..prediction_ids import new_prediction_id
 from ..privacy import PrivacyRules
-from .shadows import Asked, ShadowAnswers
-from .swap import HotSwap
-from .swap import Served as HotServed
+from .shadows import ShadowAnswers
+from .swap import HotSwap, VersionAnswer
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ _SHADOW_CLOSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """All that answering needs, behind one reference. ``rules`` None: unknown, so nothing may leave."""
+class ServingState:
+    """All that a request needs, behind one reference. ``rules`` None: unknown, so nothing may leave."""
 
     hot: HotSwap
     rules: PrivacyRules | None = None
@@ -64,8 +63,8 @@ class Failed(NamedTuple):
     error: str
 
 
-class _Asking:
-    """One request on its way."""
+class _Request:
+    """One request while it is handled."""
 
     __slots__ = ("features", "prediction_id", "segments", "ts")
 
@@ -78,180 +77,180 @@ class _Asking:
         self.segments: dict[str, Plain] | None = None
 
 
-class Answering:
-    """Answers for one model. Thread safe."""
+class RequestHandler:
+    """Handles the requests of one model. Thread safe."""
 
-    def __init__(self, model: str, client: Client) -> None:
+    def __init__(self, model: str, client: EventClient) -> None:
         self._model = model
         self._client = client
-        self._shadows: ShadowAnswers | None = None
+        self._shadows: ShadowAnswers[_Request] | None = None
         self._shadow_failures = 0
-        self._serving: Serving | None = None
+        self._serving: ServingState | None = None
 
     @property
     def shadows_skipped(self) -> int:
         """Requests that the shadows did not answer, because too many waited or a shadow failed."""
         return (self._shadows.skipped if self._shadows else 0) + self._shadow_failures
 
-    def use(self, serving: Serving) -> None:
-        """What shadows answer with from now on; to be called by one thread, before requests see it."""
+    def use(self, serving: ServingState) -> None:
+        """Set what shadows answer with from now on; called by one thread, before requests see it."""
         self._serving = serving
         if serving.shadows and self._shadows is None:
             self._shadows = ShadowAnswers(self._model, self._answer_shadows)
 
     def close(self) -> None:
-        """Gives the answers that shadows still owe, for at most two seconds."""
+        """Let shadows answer what is queued, for at most two seconds."""
         if self._shadows is not None:
             self._shadows.close(_SHADOW_CLOSE_S)
 
     def one(
         self,
-        serving: Serving,
+        serving: ServingState,
         features: Mapping[str, object],
         prediction_id: str | None = None,
         *,
         segments: Mapping[str, object] | None = None,
         ts: int | None = None,
     ) -> Served:
-        """See ``HotModel.predict``."""
+        """See ``LiveModel.predict``."""
         started = time.perf_counter_ns()
-        asked = _Asking(prediction_id, ts)
+        request = _Request(prediction_id, ts)
         try:
-            self._prepare(asked, serving, features, segments)
-            hot = serving.hot.predict_one(asked.features, asked.prediction_id)
+            self._prepare(request, serving, features, segments)
+            hot = serving.hot.predict_one(request.features, request.prediction_id)
         except NoModelError:
-            served = self._without_model(asked, serving, started)
+            served = self._without_model(request, serving, started)
             if served is None:
                 raise
             return served
-        except Exception as error:  # whatever it is, it is a failed request, and the caller gets it
-            self._emit_failure(asked, serving.hot.current.version, error)
+        except Exception as error:  # whatever it is: a failed request, emitted and raised
+            self._emit_failure(request, serving.hot.current.version, error)
             raise
-        return self._answered(asked, hot, serving, (time.perf_counter_ns() - started) / 1e6)
+        return self._answered(request, hot, serving, (time.perf_counter_ns() - started) / 1e6)
 
     def many(
         self,
-        serving: Serving,
+        serving: ServingState,
         rows: Sequence[Mapping[str, object]],
         prediction_ids: Sequence[str | None] | None = None,
         *,
         segments: Sequence[Mapping[str, object] | None] | None = None,
         ts: Sequence[int | None] | None = None,
     ) -> list[Served | Failed]:
-        """See ``HotModel.predict_many``."""
+        """See ``LiveModel.predict_many``."""
         count = len(rows)
         ids = [None] * count if prediction_ids is None else prediction_ids
-        marks = [None] * count if segments is None else segments
+        segments = [None] * count if segments is None else segments
         stamps = [None] * count if ts is None else ts
         started = time.perf_counter_ns()
         results: dict[int, Served | Failed] = {}
-        asking: dict[int, _Asking] = {}
-        for place, (row, known_id, mark, stamp) in enumerate(zip(rows, ids, marks, stamps, strict=True)):
+        requests: dict[int, _Request] = {}
+        for place, (row, known_id, own, stamp) in enumerate(zip(rows, ids, segments, stamps, strict=True)):
             try:
-                asked = _Asking(known_id, stamp)
+                request = _Request(known_id, stamp)
             except InvalidEvent as error:
                 results[place] = Failed(str(known_id), str(error))
                 continue
-            asking[place] = asked
+            requests[place] = request
             try:
-                self._prepare(asked, serving, row, mark)
+                self._prepare(request, serving, row, own)
             except InvalidEvent as error:
-                results[place] = self._failed(asking.pop(place), serving, error)
-            except NoModelError:  # the same for all rows: told below, once each row's event is emitted
+                results[place] = self._failed(requests.pop(place), serving, error)
+            except NoModelError:  # the same for all rows: raised below, once each row's event is emitted
                 continue
-        answers = self._answers(asking, serving, started)
+        answers = self._answers(requests, serving, started)
         share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, count)
         for place, answer in answers.items():
-            if isinstance(answer, HotServed):
-                results[place] = self._answered(asking[place], answer, serving, share_ms)
+            if isinstance(answer, VersionAnswer):
+                results[place] = self._answered(requests[place], answer, serving, share_ms)
             else:
                 results[place] = answer
         return [results[place] for place in range(count)]
 
     def _prepare(
         self,
-        asked: _Asking,
-        serving: Serving,
+        request: _Request,
+        serving: ServingState,
         features: Mapping[str, object],
         segments: Mapping[str, object] | None,
     ) -> None:
-        """What may leave, and what the model will see."""
+        """Set what may leave, which is also what the model will see."""
         rules = serving.rules
         if rules is None:
             raise NoModelError(f"model {self._model} cannot answer: {serving.why_not}")
         try:
-            asked.features = rules.apply(plain_features(features))
+            request.features = rules.apply(plain_features(features))
             if segments:
-                asked.segments = rules.apply(plain_features(segments, "segment"))
+                request.segments = rules.apply(plain_features(segments, "segment"))
         except InvalidEvent:
-            asked.features = rules.apply(sendable_features(features))
+            request.features = rules.apply(sendable_features(features))
             raise
 
     def _answers(
-        self, asking: Mapping[int, _Asking], serving: Serving, started: int
-    ) -> Mapping[int, HotServed | Served | Failed]:
-        rows = list(asking.values())
+        self, requests: Mapping[int, _Request], serving: ServingState, started: int
+    ) -> Mapping[int, VersionAnswer | Served | Failed]:
+        rows = list(requests.values())
         try:
             if serving.rules is None:
                 raise NoModelError(f"model {self._model} cannot answer: {serving.why_not}")
-            together = serving.hot.predict(
-                [row.features for row in rows], [row.prediction_id for row in rows]
-            )
-            return dict(zip(asking, together, strict=True))
+            answers = serving.hot.predict([row.features for row in rows], [row.prediction_id for row in rows])
+            return dict(zip(requests, answers, strict=True))
         except NoModelError:
-            fallbacks = {place: self._without_model(row, serving, started) for place, row in asking.items()}
+            fallbacks = {place: self._without_model(row, serving, started) for place, row in requests.items()}
             given = {place: served for place, served in fallbacks.items() if served is not None}
             if len(given) < len(rows):
                 raise
             return given
-        except Exception:  # noqa: BLE001  one row's fault or all rows': each is asked alone and told its own
-            return {place: self._answer_alone(row, serving) for place, row in asking.items()}
+        except Exception:  # noqa: BLE001  one row's fault or all rows': each alone, with its own error
+            return {place: self._answer_alone(row, serving) for place, row in requests.items()}
 
-    def _answer_alone(self, asked: _Asking, serving: Serving) -> HotServed | Failed:
+    def _answer_alone(self, request: _Request, serving: ServingState) -> VersionAnswer | Failed:
         try:
-            return serving.hot.predict_one(asked.features, asked.prediction_id)
+            return serving.hot.predict_one(request.features, request.prediction_id)
         except Exception as error:  # noqa: BLE001  it is this row's result, and emitted
-            return self._failed(asked, serving, error)
+            return self._failed(request, serving, error)
 
-    def _failed(self, asked: _Asking, serving: Serving, error: Exception) -> Failed:
-        self._emit_failure(asked, serving.hot.current.version, error)
-        return Failed(asked.prediction_id, str(error) or repr(error))
+    def _failed(self, request: _Request, serving: ServingState, error: Exception) -> Failed:
+        self._emit_failure(request, serving.hot.current.version, error)
+        return Failed(request.prediction_id, str(error) or repr(error))
 
-    def _without_model(self, asked: _Asking, serving: Serving, started: int) -> Served | None:
+    def _without_model(self, request: _Request, serving: ServingState, started: int) -> Served | None:
         latency_ms = (time.perf_counter_ns() - started) / 1e6
         if serving.fallback is None:
-            self._emit(asked, 0, None, error=NO_MODEL)
+            self._emit(request, 0, None, error=NO_MODEL)
             return None
-        self._emit(asked, 0, serving.fallback, latency_ms=latency_ms)
-        return Served(serving.fallback, None, 0, asked.prediction_id, "champion", latency_ms)
+        self._emit(request, 0, serving.fallback, latency_ms=latency_ms)
+        return Served(serving.fallback, None, 0, request.prediction_id, "champion", latency_ms)
 
-    def _answered(self, asked: _Asking, hot: HotServed, serving: Serving, latency_ms: float) -> Served:
+    def _answered(
+        self, request: _Request, hot: VersionAnswer, serving: ServingState, latency_ms: float
+    ) -> Served:
         answer, version, _, role = hot
         prediction, scores = answer.prediction, answer.scores
-        self._emit(asked, version, prediction, scores=scores, latency_ms=latency_ms, role=role)
+        self._emit(request, version, prediction, scores=scores, latency_ms=latency_ms, role=role)
         if serving.shadows and self._shadows is not None:
-            self._shadows.ask(Asked(asked.prediction_id, asked.features, asked.segments, asked.ts))
-        return Served(prediction, scores, version, asked.prediction_id, role, latency_ms)
+            self._shadows.submit(request)
+        return Served(prediction, scores, version, request.prediction_id, role, latency_ms)
 
-    def _answer_shadows(self, together: Sequence[Asked]) -> None:
+    def _answer_shadows(self, batch: Sequence[_Request]) -> None:
         if self._serving is None:
             return
         started = time.perf_counter_ns()
         try:
-            by_shadow = self._serving.hot.predict_shadows([asked.features for asked in together])
-        except Exception as error:  # noqa: BLE001  the shadow's alone, maybe one request's: counted, told
-            if len(together) > 1:
-                for asked in together:
-                    self._answer_shadows([asked])
+            by_shadow = self._serving.hot.predict_shadows([request.features for request in batch])
+        except Exception as error:  # noqa: BLE001  the shadow's alone, maybe of one request: counted, logged
+            if len(batch) > 1:
+                for request in batch:
+                    self._answer_shadows([request])
                 return
             self._shadow_failures += 1
-            log.warning("%s: a shadow failed on %s: %r", self._model, together[0].prediction_id, error)
+            log.warning("%s: a shadow failed on %s: %r", self._model, batch[0].prediction_id, error)
             return
-        share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, len(together) * len(by_shadow))
+        share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, len(batch) * len(by_shadow))
         for answers in by_shadow:
-            for asked, hot in zip(together, answers, strict=True):
+            for request, hot in zip(batch, answers, strict=True):
                 self._emit(
-                    asked,
+                    request,
                     hot.version,
                     hot.answer.prediction,
                     scores=hot.answer.scores,
@@ -259,14 +258,14 @@ class Answering:
                     role="shadow",
                 )
 
-    def _emit_failure(self, asked: _Asking, version: int, error: Exception) -> None:
-        """Tells the error without the caller's own values; what the model complains of may leave anyway."""
-        told = error.public if isinstance(error, InvalidEvent) else str(error) or repr(error)
-        self._emit(asked, version, None, error=told)
+    def _emit_failure(self, request: _Request, version: int, error: Exception) -> None:
+        """Emit the error without the caller's values. A model's own is safe: it saw only what may leave."""
+        public = error.public if isinstance(error, InvalidEvent) else str(error) or repr(error)
+        self._emit(request, version, None, error=public)
 
     def _emit(
         self,
-        asked: _Asking | Asked,
+        request: _Request,
         version: int,
         prediction: object,
         *,
@@ -275,24 +274,24 @@ class Answering:
         role: Role = "champion",
         error: str | None = None,
     ) -> None:
-        """Raises ClientClosed only: what Kafka or an odd answer does must not cost the caller the answer."""
+        """Raises only ClientClosed: the caller gets the answer whatever Kafka does, and however odd it is."""
         try:
             self._client.emit_private(
                 prediction_event(
                     self._model,
                     version,
-                    asked.features,
+                    request.features,
                     prediction,
-                    prediction_id=asked.prediction_id,
-                    ts=asked.ts,
+                    prediction_id=request.prediction_id,
+                    ts=request.ts,
                     scores=scores,
                     latency_ms=latency_ms,
-                    segments=asked.segments,
+                    segments=request.segments,
                     role=role,
                     error=error,
                 )
             )
         except InvalidEvent as invalid:  # an answer that no event can carry, such as NaN: a failed request
-            log.warning("%s version %d, %s: %s", self._model, version, asked.prediction_id, invalid)
+            log.warning("%s version %d, %s: %s", self._model, version, request.prediction_id, invalid)
             if error is None:
-                self._emit(asked, version, None, role=role, error=f"the answer cannot be sent: {invalid}")
+                self._emit(request, version, None, role=role, error=f"the answer cannot be sent: {invalid}")

@@ -1,4 +1,4 @@
-"""Shadows answer off the request's path: a bounded queue and one thread that takes what has gathered."""
+"""Shadows answer off the request's path: a bounded queue, and one thread that takes batches from it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-from ..plain_values import Plain
+from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -16,21 +14,15 @@ _MAX_WAITING = 2_000
 _MAX_TOGETHER = 64
 
 
-class Asked(NamedTuple):
-    """A request that was answered, as the shadows shall see it."""
-
-    prediction_id: str
-    features: dict[str, Plain]
-    segments: dict[str, Plain] | None
-    ts: int
+Request = TypeVar("Request")
 
 
-class ShadowAnswers:
-    """``answer`` is called with requests that have gathered. What does not fit is skipped and counted."""
+class ShadowAnswers(Generic[Request]):
+    """Calls ``answer`` with queued requests, in batches. What does not fit is skipped and counted."""
 
-    def __init__(self, model: str, answer: Callable[[Sequence[Asked]], None]) -> None:
+    def __init__(self, model: str, answer: Callable[[Sequence[Request]], None]) -> None:
         self._answer = answer
-        self._waiting: queue.Queue[Asked | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Request | None] = queue.Queue(_MAX_WAITING)
         self._skipped = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"driftloop-shadows-{model}", daemon=True)
@@ -40,16 +32,16 @@ class ShadowAnswers:
     def skipped(self) -> int:
         return self._skipped
 
-    def ask(self, asked: Asked) -> None:
-        """Never waits."""
+    def submit(self, request: Request) -> None:
+        """Queue a request; never waits."""
         try:
-            self._waiting.put_nowait(asked)
+            self._waiting.put_nowait(request)
         except queue.Full:
             with self._counting:
                 self._skipped += 1
 
     def close(self, timeout_s: float) -> None:
-        """Answers what has gathered, for at most ``timeout_s``."""
+        """Answer what is queued, for at most ``timeout_s``."""
         try:
             self._waiting.put(None, timeout=timeout_s)
         except queue.Full:
@@ -58,22 +50,22 @@ class ShadowAnswers:
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
-            together, closing = self._gathered(first)
+            batch, closing = self._next_batch(first)
             try:
-                self._answer(together)
-            except Exception:  # a shadow's failure is the shadow's alone; it must not end the others' answers
-                log.exception("shadows could not answer %d requests", len(together))
+                self._answer(batch)
+            except Exception:  # a shadow's failure must not end the others' answers
+                log.exception("shadows could not answer %d requests", len(batch))
             if closing:
                 return
 
-    def _gathered(self, first: Asked) -> tuple[list[Asked], bool]:
-        together = [first]
-        while len(together) < _MAX_TOGETHER:
+    def _next_batch(self, first: Request) -> tuple[list[Request], bool]:
+        batch = [first]
+        while len(batch) < _MAX_TOGETHER:
             try:
                 following = self._waiting.get_nowait()
             except queue.Empty:
                 break
             if following is None:
-                return together, True
-            together.append(following)
-        return together, False
+                return batch, True
+            batch.append(following)
+        return batch, False

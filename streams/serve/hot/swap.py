@@ -7,7 +7,7 @@ For each update, in this order; any failure keeps everything as it was and says 
 digest before a byte is parsed; 5. loaded beside the old one; 6. self-test; 7. warm-up; 8. one reference is
 swapped. Requests that are under way end on the version they began with.
 
-No Kafka, no disk of its own: the shell reads updates, keeps ``last_generation`` and sends acknowledgements.
+No Kafka and no disk here: the shell reads updates, persists ``last_generation`` and sends acknowledgements.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ....schemas.serving import Manifest, ModelUpdate, Plan, VersionRef
 _WARM_UPS = 20  # rounds over the self-test rows; onnxruntime's first few runs allocate and are slow
 
 
-class Store(Protocol):
+class ArtifactSource(Protocol):
     """What the swap reads from an ArtifactStore."""
 
     def get_manifest(self, model: str, sha256: str) -> Manifest: ...
     def get_artifact(self, model: str, sha256: str, max_bytes: int = MAX_ARTIFACT_BYTES) -> bytes: ...
 
 
-class Served(NamedTuple):
+class VersionAnswer(NamedTuple):
     """An answer and who gave it. A tuple, because one is made per request."""
 
     answer: Answer
@@ -49,8 +49,8 @@ class Served(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of an update; the shell adds server id and time to make a ModelAck.
+class SwapResult:
+    """What became of an update; with server id and time it makes a ModelAck.
 
     ``generation`` is the update's; ``version`` and ``refresh`` are the champion's that serves now (0: none),
     whatever became of the update. ``retriable``: the store could not be read, so the same update may work
@@ -116,7 +116,7 @@ class HotSwap:
         max_bytes: int = MAX_ARTIFACT_BYTES,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        """``last_generation``: what the shell kept from the process before; that one may be loaded again."""
+        """``last_generation``: as the previous process persisted it; that one may be loaded again."""
         self.model = model
         self._seen = last_generation
         self._max_bytes = max_bytes
@@ -126,7 +126,7 @@ class HotSwap:
 
     @property
     def last_generation(self) -> int:
-        """The highest generation seen in an authentic update, applied or not: the shell keeps it on disk."""
+        """The highest generation seen in an authentic update, applied or not. The shell persists it."""
         return self._seen
 
     @property
@@ -147,7 +147,9 @@ class HotSwap:
         loaded = self._live.champion
         return loaded.manifest if loaded else None
 
-    def predict(self, rows: Sequence[Row], prediction_ids: Sequence[str] | None = None) -> list[Served]:
+    def predict(
+        self, rows: Sequence[Row], prediction_ids: Sequence[str] | None = None
+    ) -> list[VersionAnswer]:
         """Champion's or canary's answers, in the rows' order. Raises NoModelError while there is no champion.
 
         The canary answers its fraction, chosen by a hash of the prediction id: the same id always meets the
@@ -161,8 +163,8 @@ class HotSwap:
             return _serve(champion, "champion", rows)
         return _split(live, champion, live.canary, rows, prediction_ids)
 
-    def predict_one(self, row: Row, prediction_id: str) -> Served:
-        """``predict`` of one row, as most requests are: without lists to make and to take apart."""
+    def predict_one(self, row: Row, prediction_id: str) -> VersionAnswer:
+        """Predict one row, which is what most requests ask: without making and unpacking lists."""
         live = self._live
         loaded, role = live.champion, "champion"
         if loaded is None:
@@ -170,14 +172,14 @@ class HotSwap:
         if live.canary is not None and _is_canarys(prediction_id, live.canary_below):
             loaded, role = live.canary, "canary"
         manifest = loaded.manifest
-        return Served(loaded.predictor.predict((row,))[0], manifest.version, manifest.refresh, role)
+        return VersionAnswer(loaded.predictor.predict((row,))[0], manifest.version, manifest.refresh, role)
 
-    def predict_shadows(self, rows: Sequence[Row]) -> list[list[Served]]:
-        """For each shadow, its answers to all rows. To be called once the request has been answered."""
+    def predict_shadows(self, rows: Sequence[Row]) -> list[list[VersionAnswer]]:
+        """Return each shadow's answers to all rows. Call it after the request has been answered."""
         return [_serve(shadow, "shadow", rows) for shadow in self._live.shadows]
 
-    def apply(self, update: ModelUpdate, *, store: Store, verifier: Verifier) -> Applied:
-        """Goes to the plan of the update, or stays. Never raises for what an update or the store holds."""
+    def apply(self, update: ModelUpdate, *, store: ArtifactSource, verifier: Verifier) -> SwapResult:
+        """Serve the update's plan, or stay as it was. Never raises for what an update or the store holds."""
         with self._applying:
             started = self._clock_ns()
             try:
@@ -202,9 +204,9 @@ class HotSwap:
         reason: str = "",
         *,
         retriable: bool = False,
-    ) -> Applied:
+    ) -> SwapResult:
         serving = self.current
-        return Applied(
+        return SwapResult(
             status=status,
             reason=reason,
             version=serving.version,
@@ -226,7 +228,7 @@ class HotSwap:
             raise _Refusal(f"generation {update.generation} is stale: {self._seen} was seen already")
         self._seen = update.generation
 
-    def _prepare(self, update: ModelUpdate, store: Store, verifier: Verifier) -> _Live:
+    def _prepare(self, update: ModelUpdate, store: ArtifactSource, verifier: Verifier) -> _Live:
         plan = update.plan
         known = self._live.by_manifest()
         for ref in _refs(plan):
@@ -249,7 +251,7 @@ class HotSwap:
             canary_below=round(canary.fraction * 2**64) if canary else 0,
         )
 
-    def _load(self, ref: VersionRef, store: Store, verifier: Verifier) -> _Loaded:
+    def _load(self, ref: VersionRef, store: ArtifactSource, verifier: Verifier) -> _Loaded:
         try:
             manifest = store.get_manifest(self.model, ref.manifest_sha256)
             self._check_manifest(manifest, verifier)
@@ -289,9 +291,9 @@ def _refs(plan: Plan) -> list[VersionRef]:
     return [ref for ref in everyone if ref is not None]
 
 
-def _serve(loaded: _Loaded, role: Role, rows: Sequence[Row]) -> list[Served]:
+def _serve(loaded: _Loaded, role: Role, rows: Sequence[Row]) -> list[VersionAnswer]:
     version, refresh = loaded.manifest.version, loaded.manifest.refresh
-    return [Served(answer, version, refresh, role) for answer in loaded.predictor.predict(rows)]
+    return [VersionAnswer(answer, version, refresh, role) for answer in loaded.predictor.predict(rows)]
 
 
 def _is_canarys(prediction_id: str, canary_below: int) -> bool:
@@ -301,11 +303,11 @@ def _is_canarys(prediction_id: str, canary_below: int) -> bool:
 
 def _split(
     live: _Live, champion: _Loaded, canary: _Loaded, rows: Sequence[Row], prediction_ids: Sequence[str]
-) -> list[Served]:
+) -> list[VersionAnswer]:
     places: Mapping[bool, list[int]] = {True: [], False: []}
     for place, prediction_id in enumerate(prediction_ids):
         places[_is_canarys(prediction_id, live.canary_below)].append(place)
-    served: dict[int, Served] = {}
+    served: dict[int, VersionAnswer] = {}
     for is_canary, chosen in places.items():
         if chosen:
             loaded, role = (canary, "canary") if is_canary else (champion, "champion")

@@ -17,7 +17,7 @@ from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
 from driftloop.schemas.errors import ArtifactError, Error
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -120,7 +120,7 @@ def test_times_are_milliseconds_or_iso() -> None:
 def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))
     told: list[BadRow] = []
-    with Client(bench.connection, queue_events=5_000) as client:
+    with EventClient(bench.connection, queue_events=5_000) as client:
         imported = import_labels(rows, client, source="expert", on_bad=told.append)
     assert imported == Imported(45_000, 0)
     assert told == []
@@ -135,7 +135,7 @@ def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("driftloop.infra.bulk.labels.FLUSH_S", 0.1)
-    client = Client(Connection("127.0.0.1:1", "away.", {"log_level": "0"}), privacy={})
+    client = EventClient(Connection("127.0.0.1:1", "away.", {"log_level": "0"}), privacy={})
     with pytest.raises(Error, match=r"of 1 labels sent so far, 1 have not arrived .* Import the file again"):
         import_labels([LabelRow(2, "p", "late", 5)], client, source="system", on_bad=print)
     client.close(timeout_s=0.0)

@@ -13,7 +13,7 @@ import pytest
 from driftloop.infra.bulk.requests import Asked, BadRow, Question, read_csv_questions, read_json_questions
 from driftloop.infra.bulk.scoring import Scorer
 from driftloop.schemas.errors import Error, NoModelError
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 
 from tests.support.serve.bench import Bench
 
@@ -82,7 +82,7 @@ def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
                 assert hot.wait_generation(2)
             yield Asked(i, Question(features={"x": 0.0}, prediction_id=f"p{i}", segments=None, ts=i))
 
-    with Client(bench.connection) as client, bench.serve(client) as hot:
+    with EventClient(bench.connection) as client, bench.serve(client) as hot:
         assert hot.wait_ready()
         scorer = Scorer(hot, client, batch_rows=10)
         results = list(scorer.score(rows()))
@@ -97,7 +97,7 @@ def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
 @pytest.mark.integration
 def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Bench) -> None:
     asked = Asked(1, Question(features={"x": 0.0}, prediction_id=None, segments=None, ts=None))
-    with Client(bench.connection) as client, bench.serve(client) as hot:
+    with EventClient(bench.connection) as client, bench.serve(client) as hot:
         results = Scorer(hot, client).score([asked])
         with pytest.raises(NoModelError):
             next(results)

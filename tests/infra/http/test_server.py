@@ -22,8 +22,8 @@ from driftloop.infra.metrics import catalogue as metrics
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import SettingsError
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
-from driftloop.streams.serve.hot.model import HotModel
+from driftloop.streams.serve.client import EventClient
+from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.paths import DOCS
 from tests.support.serve.bench import Bench, version_told_by
@@ -37,8 +37,8 @@ class Running:
     """A server in this process, and a way to ask it."""
 
     http: httpx.Client
-    models: dict[str, HotModel]
-    client: Client
+    models: dict[str, LiveModel]
+    client: EventClient
     draining: Draining
 
     def post(self, path: str, body: Any, status: int = 200) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Running:
 def running(benches: Sequence[Bench]) -> Iterator[Running]:
     """The app on a real socket, served by uvicorn from a thread."""
     with ExitStack() as stack:
-        client = stack.enter_context(Client(benches[0].connection))
+        client = stack.enter_context(EventClient(benches[0].connection))
         models = {bench.model: stack.enter_context(bench.serve(client)) for bench in benches}
         draining = Draining()
         app = create_app(tuple(models.values()), client, draining=draining)
@@ -232,7 +232,7 @@ def test_readiness_says_why_not(bench: Bench, server: Running) -> None:
 
 def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: Bench) -> None:
     bench.publish(bench.update(1, 2))
-    with Client(bench.connection) as client, bench.serve(client) as hot:
+    with EventClient(bench.connection) as client, bench.serve(client) as hot:
         assert hot.wait_ready()
     away = Connection("127.0.0.1:1", bench.connection.prefix, {"log_level": "0"})
     other = Bench(bench.connection, bench.keys_dir.parent)

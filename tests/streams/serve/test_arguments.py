@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from driftloop.schemas.events import Label, Prediction
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client, InvalidEvent
+from driftloop.streams.serve.client import EventClient, InvalidEvent
 from driftloop.streams.serve.plain_values import plain_features
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,16 +50,16 @@ WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.fixture(scope="module")
-def unsent() -> Iterator[Client]:
+def unsent() -> Iterator[EventClient]:
     """A client whose events go nowhere, with rules known."""
-    made = Client(Connection("127.0.0.1:1", "nowhere.", {"log_level": "0"}), privacy={})
+    made = EventClient(Connection("127.0.0.1:1", "nowhere.", {"log_level": "0"}), privacy={})
     yield made
     made.close(timeout_s=0.0)
 
 
 @pytest.mark.parametrize(("wrong", "told"), WRONG_PREDICTIONS)
 def test_a_wrong_argument_is_told_at_once_and_by_name(
-    unsent: Client, wrong: dict[str, Any], told: str
+    unsent: EventClient, wrong: dict[str, Any], told: str
 ) -> None:
     emitted = unsent.stats.emitted
     right: dict[str, Any] = {"model": "m", "version": 1, "features": {"x": 1.0}, "prediction": "late"}
@@ -83,7 +83,7 @@ WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "told"), WRONG_LABELS)
-def test_a_wrong_label_is_told_at_once(unsent: Client, wrong: dict[str, Any], told: str) -> None:
+def test_a_wrong_label_is_told_at_once(unsent: EventClient, wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidEvent, match=told):
         unsent.label(**({"prediction_id": "p"} | wrong))
 

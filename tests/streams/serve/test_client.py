@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from confluent_kafka import KafkaError
-from driftloop.infra import api as front_door
+from driftloop.infra import api
 from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS, SPECS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client, ClientClosed
+from driftloop.streams.serve.client import ClientClosed, EventClient
 from driftloop.streams.serve.delivery.outbox import Dropped
-from driftloop.streams.serve.delivery.overflow import MemoryOverflow, Waiting
+from driftloop.streams.serve.delivery.overflow import MemoryOverflow, QueuedEvent
 from driftloop.streams.serve.prediction_ids import new_prediction_id
 from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
@@ -37,8 +37,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(topics: Connection) -> Iterator[Client]:
-    with Client(topics, hasher=HASHER) as made:
+def client(topics: Connection) -> Iterator[EventClient]:
+    with EventClient(topics, hasher=HASHER) as made:
         yield made
 
 
@@ -50,7 +50,7 @@ def nowhere() -> Iterator[Connection]:
         yield Connection(f"127.0.0.1:{closed.getsockname()[1]}", "nowhere.", {"log_level": "0"})
 
 
-def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: Client) -> None:
+def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: EventClient) -> None:
     known = client.prediction(
         "m", 3, {"x": 1.5, "n": None, "ok": True, "city": "Århus"}, "late",
         ts=1_700_000_000_000, scores={"late": 0.75, "on_time": 0.25}, latency_ms=0.5,
@@ -79,7 +79,7 @@ def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: Client) 
     assert (client.stats.emitted, client.stats.waiting, client.stats.dropped) == (4, 0, 0)
 
 
-def test_predictions_and_labels_of_an_id_share_javas_partition(bench: Bench, client: Client) -> None:
+def test_predictions_and_labels_of_an_id_share_javas_partition(bench: Bench, client: EventClient) -> None:
     ids = [client.prediction("m", 1, {}, 1.0) for _ in range(40)]
     for known in ids:
         client.label(known, 1.0)
@@ -92,7 +92,7 @@ def test_predictions_and_labels_of_an_id_share_javas_partition(bench: Bench, cli
         assert {(record.key or b"").decode() for record in records} == set(ids)
 
 
-def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: Client) -> None:
+def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: EventClient) -> None:
     client.prediction(
         "m", 1, numpy_values(), np.float32(0.25), scores={"a": np.float64(0.5)},
         segments={"s": np.int16(4)}, latency_ms=np.float64(1.5),
@@ -105,7 +105,7 @@ def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: Client) -> N
     assert (event.prediction, event.scores, event.segments) == (0.25, {"a": 0.5}, {"s": 4})
 
 
-def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, client: Client) -> None:
+def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, client: EventClient) -> None:
     bench.apply_spec(
         features={
             "x": "number",
@@ -136,7 +136,7 @@ def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, 
 def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None:
     bench.apply_spec(features={"tail": {"type": "category", "privacy": "hash"}})
     drops: list[Dropped] = []
-    with Client(bench.connection, on_drop=drops.append) as client:
+    with EventClient(bench.connection, on_drop=drops.append) as client:
         client.prediction("m", 1, {"tail": "N123"}, 1.0)
         client.prediction("other", 1, {"tail": "N123"}, 1.0)
         assert client.flush() == 0
@@ -150,7 +150,7 @@ def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None
 def test_an_unreadable_spec_lets_nothing_leave(bench: Bench) -> None:
     bench.put(SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}')
     drops: list[Dropped] = []
-    with Client(bench.connection, on_drop=drops.append) as client:
+    with EventClient(bench.connection, on_drop=drops.append) as client:
         client.prediction("m", 1, {"x": 1}, 1.0)
         client.flush()
     assert bench.read(PREDICTIONS) == []
@@ -158,12 +158,12 @@ def test_an_unreadable_spec_lets_nothing_leave(bench: Bench) -> None:
 
 
 def test_rules_that_are_given_need_no_topic(bench: Bench) -> None:
-    with Client(bench.connection, privacy={"tail": "hash", "name": "drop"}, hasher=HASHER) as client:
+    with EventClient(bench.connection, privacy={"tail": "hash", "name": "drop"}, hasher=HASHER) as client:
         client.prediction("m", 1, {"tail": "N1", "name": "Ann", "x": 1}, 1.0)
     (event,) = bench.predictions()
     assert event.features == {"tail": HASHER.hash("tail", "N1"), "x": 1}
     with pytest.raises(SettingsError, match="there is no key: set DRIFTLOOP_HASH_KEY"):
-        Client(bench.connection, privacy={"tail": "hash"})
+        EventClient(bench.connection, privacy={"tail": "hash"})
 
 
 def test_hashes_are_keyed_stable_and_cannot_be_linked_between_features() -> None:
@@ -182,7 +182,7 @@ def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: Bench) ->
         reserved.bind(("127.0.0.1", 0))
         port = int(reserved.getsockname()[1])
     late = Connection(f"127.0.0.1:{port}", bench.connection.prefix, {"log_level": "0"})
-    client = Client(late, privacy={})
+    client = EventClient(late, privacy={})
     ids = {client.prediction("m", 1, {"x": i}, 1.0) for i in range(50)}
     assert client.flush(0.1) == 50
     with forwarded(port, bench.connection.bootstrap_servers):
@@ -193,7 +193,7 @@ def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: Bench) ->
 
 
 def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: Bench) -> None:
-    with Client(bench.connection, privacy={}) as client:
+    with EventClient(bench.connection, privacy={}) as client:
         ids = {client.prediction("m", 1, {"x": i}, 1.0) for i in range(20)}
         client.flush()
         client.outbox._on_error(  # type: ignore[reportPrivateUsage]  # as librdkafka calls it
@@ -207,7 +207,7 @@ def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: Bench) -
 
 def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connection) -> None:
     drops: list[Dropped] = []
-    client = Client(
+    client = EventClient(
         nowhere, privacy={}, queue_events=100, overflow=MemoryOverflow(max_events=50), on_drop=drops.append
     )
     slowest = 0.0
@@ -228,7 +228,7 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
 
 def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
     overflow = MemoryOverflow(max_events=1)
-    one, other = Waiting("t", "a", b"1"), Waiting("t", "b", b"2")
+    one, other = QueuedEvent("t", "a", b"1"), QueuedEvent("t", "b", b"2")
     assert overflow.offer(one)
     assert overflow.first() == one
     assert not overflow.offer(other)
@@ -238,7 +238,7 @@ def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
 
 def test_an_event_too_large_for_kafka_is_dropped_and_told(bench: Bench) -> None:
     drops: list[Dropped] = []
-    with Client(bench.connection, privacy={}, on_drop=drops.append) as client:
+    with EventClient(bench.connection, privacy={}, on_drop=drops.append) as client:
         client.prediction("m", 1, {"x": "y" * 5_000_000}, 1.0, prediction_id="big")
         client.prediction("m", 1, {"x": 1}, 1.0, prediction_id="small")
     assert [event.prediction_id for event in bench.predictions()] == ["small"]
@@ -250,7 +250,7 @@ def test_a_listener_that_raises_stops_nothing(bench: Bench, caplog: pytest.LogCa
     def broken(dropped: Dropped) -> None:
         raise RuntimeError("no")
 
-    with Client(bench.connection, privacy={}, on_drop=broken) as client:
+    with EventClient(bench.connection, privacy={}, on_drop=broken) as client:
         client.prediction("m", 1, {"x": "y" * 5_000_000}, 1.0)
         wait_until(lambda: "on_drop raised" in caplog.text)
         client.prediction("m", 1, {"x": 1}, 1.0, prediction_id="small")
@@ -258,7 +258,7 @@ def test_a_listener_that_raises_stops_nothing(bench: Bench, caplog: pytest.LogCa
 
 
 def test_a_closed_client_says_so(topics: Connection) -> None:
-    client = Client(topics)
+    client = EventClient(topics)
     client.close()
     client.close()
     with pytest.raises(ClientClosed, match="the client is closed"):
@@ -268,7 +268,7 @@ def test_a_closed_client_says_so(topics: Connection) -> None:
 
 
 def test_a_forked_process_is_told_to_make_its_own_client(topics: Connection) -> None:
-    with Client(topics, privacy={}) as client:
+    with EventClient(topics, privacy={}) as client:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # no pytest, no atexit in here
@@ -299,22 +299,22 @@ def test_the_environment_says_where_kafka_is(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", bench.connection.prefix)
     monkeypatch.setenv("DRIFTLOOP_KAFKA__CLIENT_ID", "somebody")
     monkeypatch.setenv("DRIFTLOOP_HASH_KEY", "a key of the deployment")
-    with front_door.Client(privacy={"tail": "hash"}) as client:
+    with api.Client(privacy={"tail": "hash"}) as client:
         client.prediction("m", 1, {"tail": "N1"}, 1.0)
     (event,) = bench.predictions()
     assert event.features["tail"] == HASHER.hash("tail", "N1")
     with pytest.raises(SettingsError, match="No such configuration property"):
-        front_door.Client(kafka={"no.such.setting": "1"})
+        api.Client(kafka={"no.such.setting": "1"})
 
 
 def test_no_address_is_told_with_the_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="DRIFTLOOP_BOOTSTRAP_SERVERS"):
-        front_door.Client()
+        api.Client()
 
 
 def test_many_threads_emit_without_losing_any(bench: Bench) -> None:
-    with Client(bench.connection) as client:
+    with EventClient(bench.connection) as client:
 
         def emit(name: int) -> None:
             for i in range(500):
@@ -350,12 +350,12 @@ def test_what_follows_an_ids_time_is_random_in_every_bit() -> None:
 
 def test_the_overflow_is_bounded_by_number_and_bytes_and_keeps_order() -> None:
     overflow = MemoryOverflow(max_events=3, max_bytes=10)
-    one, two, large = (Waiting("t", str(i), b"x" * size) for i, size in ((1, 4), (2, 4), (3, 8)))
+    one, two, large = (QueuedEvent("t", str(i), b"x" * size) for i, size in ((1, 4), (2, 4), (3, 8)))
     assert overflow.offer(one)
     assert overflow.offer(two)
     assert not overflow.offer(large)
     assert overflow.take() == one
     overflow.give_back(one)
     assert [overflow.take(), overflow.take(), overflow.take()] == [one, two, None]
-    assert all(overflow.offer(Waiting("t", "k", b"")) for _ in range(3))
-    assert not overflow.offer(Waiting("t", "k", b""))
+    assert all(overflow.offer(QueuedEvent("t", "k", b"")) for _ in range(3))
+    assert not overflow.offer(QueuedEvent("t", "k", b""))

@@ -20,8 +20,8 @@ from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, Topic
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
-from driftloop.streams.serve.client import Client
-from driftloop.streams.serve.hot.model import HotModel
+from driftloop.streams.serve.client import EventClient
+from driftloop.streams.serve.hot.model import LiveModel
 from onnx import TensorProto, helper
 
 from tests.support.models.worlds import update_to
@@ -102,7 +102,7 @@ class Bench:
         self.producer.produce(self.connection.topic(topic), value, key)
         assert self.producer.flush(20) == 0
 
-    def serve(self, client: Client, **more: Any) -> HotModel:
+    def serve(self, client: EventClient, **more: Any) -> LiveModel:
         """A server of the model."""
         given: dict[str, Any] = {
             "connection": self.connection,
@@ -112,7 +112,7 @@ class Bench:
             "state_dir": self.state_dir,
             "server_id": "serve-test",
         }
-        return HotModel(self.model, **(given | more))
+        return LiveModel(self.model, **(given | more))
 
     def acks(self) -> list[ModelAck]:
         """Every acknowledgement so far, in order."""

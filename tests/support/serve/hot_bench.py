@@ -12,7 +12,7 @@ from driftloop.models.registry.artifacts import ArtifactStore
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.schemas.spec.model import HistGradientBoosting, ModelSpec, RiverLinear
-from driftloop.streams.serve.hot.swap import Applied, HotSwap
+from driftloop.streams.serve.hot.swap import HotSwap, SwapResult
 
 from tests.support.models.worlds import manifest_of, update_to, world
 
@@ -63,7 +63,7 @@ class Bench:
         champion = None if version is None else (version, self.digests[version])
         return update_to(self.signer, generation, champion, **plan)
 
-    def apply(self, update: ModelUpdate) -> Applied:
+    def apply(self, update: ModelUpdate) -> SwapResult:
         return self.swap.apply(update, store=self.store, verifier=self.verifier)
 
     def artifact(self, version: int) -> Path:

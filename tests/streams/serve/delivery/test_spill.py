@@ -18,10 +18,10 @@ from driftloop.schemas.errors import SettingsError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.delivery import spill as spilling
 from driftloop.streams.serve.delivery.outbox import Dropped, Outbox
-from driftloop.streams.serve.delivery.overflow import MemoryOverflow, Waiting
+from driftloop.streams.serve.delivery.overflow import MemoryOverflow, QueuedEvent
 from driftloop.streams.serve.delivery.spill import Spill
 
 from tests.support.kafka.forwarding import forwarded
@@ -31,8 +31,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 
-def event(number: int, size: int = 10) -> Waiting:
-    return Waiting("t", f"p{number}".encode(), b"x" * size)
+def event(number: int, size: int = 10) -> QueuedEvent:
+    return QueuedEvent("t", f"p{number}".encode(), b"x" * size)
 
 
 def free_port() -> int:
@@ -50,7 +50,7 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
 ) -> None:
     port, count = free_port(), 3000
     took: list[float] = []
-    client = Client(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
+    client = EventClient(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
     for number in range(count):
         started = time.perf_counter()
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
@@ -81,7 +81,7 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
 
 def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(bench: Bench, tmp_path: Path) -> None:
     port, stop = free_port(), threading.Event()
-    client = Client(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
+    client = EventClient(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
 
     def emit() -> None:
         number = 0
@@ -115,10 +115,10 @@ def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Be
     code = (
         "import sys, time\nfrom pathlib import Path\n"
         "from driftloop.streams.kafka.connection import Connection\n"
-        "from driftloop.streams.serve.client import Client\n"
+        "from driftloop.streams.serve.client import EventClient\n"
         "from driftloop.streams.serve.delivery.spill import Spill\n"
         f"nowhere = Connection('127.0.0.1:{free_port()}', {bench.connection.prefix!r})\n"
-        f"client = Client(nowhere, privacy={{}}, spill=Spill(Path({str(tmp_path / 'spill')!r})))\n"
+        f"client = EventClient(nowhere, privacy={{}}, spill=Spill(Path({str(tmp_path / 'spill')!r})))\n"
         "for i in range(500): client.prediction('m', 1, {'x': i}, 1.0, prediction_id=f'p{i}')\n"
         "while client.stats.on_disk < 500: time.sleep(0.02)\n"
         "print('kept', flush=True)\nsys.stdin.read()\n"
@@ -132,20 +132,20 @@ def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Be
         with pytest.raises(SettingsError, match="each process needs a folder of its own"):
             Spill(tmp_path / "spill")
         process.send_signal(signal.SIGKILL)
-    with Client(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as client:
+    with EventClient(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as client:
         assert client.flush(30) == 0
     assert sorted(found.prediction_id for found in bench.predictions()) == sorted(f"p{i}" for i in range(500))
 
 
 def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: Bench, tmp_path: Path) -> None:
-    client = Client(through(free_port(), bench), privacy={}, spill=Spill(tmp_path / "spill"))
+    client = EventClient(through(free_port(), bench), privacy={}, spill=Spill(tmp_path / "spill"))
     for number in range(100):
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
     started = time.monotonic()
     client.close(0.2)
     assert time.monotonic() - started < 4
     assert client.stats.dropped == 0
-    with Client(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as again:
+    with EventClient(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as again:
         assert again.stats.waiting == 100
         assert again.flush(30) == 0
     assert len(bench.predictions()) == 100
@@ -154,7 +154,7 @@ def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: Bench, tmp
 class FullDisk(Spill):
     full = True
 
-    def append(self, events: Sequence[Waiting]) -> list[Waiting]:
+    def append(self, events: Sequence[QueuedEvent]) -> list[QueuedEvent]:
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().append(events)
@@ -164,7 +164,7 @@ def test_a_full_disk_is_told_and_events_stay_in_memory_within_bounds(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, spill, drops = free_port(), FullDisk(tmp_path / "spill"), list[Dropped]()
-    client = Client(
+    client = EventClient(
         through(port, bench), privacy={}, spill=spill, queue_events=100, on_drop=drops.append,
         overflow=MemoryOverflow(max_events=50),
     )  # fmt: skip
@@ -185,7 +185,7 @@ def test_at_its_limit_the_newest_or_the_oldest_are_given_up_as_set(tmp_path: Pat
     dropped = newest.append([event(n, 380) for n in range(10)])
     assert [gone.key for gone in dropped] == [b"p%d" % n for n in range(5, 10)]
     oldest = Spill(tmp_path / "b", max_bytes=2000, when_full="oldest")
-    gone: list[Waiting] = []
+    gone: list[QueuedEvent] = []
     for n in range(10):
         gone += oldest.append([event(n, 380)])
         assert oldest.bytes <= 2000

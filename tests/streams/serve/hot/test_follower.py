@@ -9,14 +9,14 @@ import pytest
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.serve.client import Client
+from driftloop.streams.serve.client import EventClient
 
 from tests.support.serve.bench import Bench, ack_with
 from tests.support.waiting import wait_until
 
 
 @pytest.mark.integration
-def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench, client: Client) -> None:
+def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 5))
     with bench.serve(client, ack_every_s=0.2) as hot:
         assert hot.wait_ready()
@@ -34,7 +34,7 @@ def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench,
 
 @pytest.mark.integration
 def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_serves(
-    bench: Bench, client: Client
+    bench: Bench, client: EventClient
 ) -> None:
     bench.publish(bench.update(1, 1))
     with bench.serve(client) as hot:
@@ -55,7 +55,7 @@ def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_se
 
 @pytest.mark.integration
 def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serves(
-    bench: Bench, client: Client, tmp_path: Path
+    bench: Bench, client: EventClient, tmp_path: Path
 ) -> None:
     bench.publish(bench.update(1, 1))
     with bench.serve(client) as hot:
@@ -85,7 +85,7 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
 
 
 @pytest.mark.integration
-def test_a_replayed_update_is_refused(bench: Bench, client: Client) -> None:
+def test_a_replayed_update_is_refused(bench: Bench, client: EventClient) -> None:
     first = bench.update(1, 1)
     bench.publish(first)
     with bench.serve(client) as hot:
@@ -106,7 +106,7 @@ def test_a_replayed_update_is_refused(bench: Bench, client: Client) -> None:
 
 
 @pytest.mark.integration
-def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: Client) -> None:
+def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: EventClient) -> None:
     first, second = bench.update(1, 1), bench.update(2, 2)
     bench.publish(first)
     bench.publish(second)
@@ -126,7 +126,7 @@ def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: Clie
 
 
 @pytest.mark.integration
-def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, client: Client) -> None:
+def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, client: EventClient) -> None:
     trusted = bench.keys_dir / "trusted"
     hidden = bench.keys_dir / "hidden"
     shutil.move(trusted, hidden)
@@ -138,7 +138,7 @@ def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, clien
 
 
 @pytest.mark.integration
-def test_garbage_on_the_updates_topic_stops_nothing(bench: Bench, client: Client) -> None:
+def test_garbage_on_the_updates_topic_stops_nothing(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     for garbage in (b"", b"{", b'{"model":"m"}', b"\xff\xfe", b"[" * 10_000):
         bench.put(MODEL_UPDATES, "m", garbage)

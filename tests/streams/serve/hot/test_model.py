@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driftloop.infra import api as front_door
+from driftloop.infra import api
 from driftloop.models.formats.features import FeatureError
 from driftloop.models.formats.fitted import Fitted
 from driftloop.schemas.errors import NoModelError
 from driftloop.schemas.serving import FeatureSpec
 from driftloop.schemas.topics import PREDICTIONS, SPECS
-from driftloop.streams.serve.client import Client, InvalidEvent
-from driftloop.streams.serve.hot.model import Failed, HotModel, Served, Swapped
+from driftloop.streams.serve.client import EventClient, InvalidEvent
+from driftloop.streams.serve.hot.model import Failed, LiveModel, Served, Swapped
 from driftloop.streams.serve.privacy import Hasher
 
 from tests.support.models.onnx import linear_classifier
@@ -29,7 +29,7 @@ HASHER = Hasher(b"a key of the deployment")
 
 
 @pytest.mark.integration
-def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: Client) -> None:
+def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: EventClient) -> None:
     bench.apply_spec(segments=("hub",))
     bench.publish(bench.update(1, 7))
     with bench.serve(client) as hot:
@@ -50,14 +50,14 @@ def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, clie
 
 
 @pytest.mark.integration
-def test_an_update_swaps_without_a_failed_request(bench: Bench, client: Client) -> None:
+def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     swaps: list[Swapped] = []
     failures: list[BaseException] = []
     answered: list[Served] = []
     done = threading.Event()
 
-    def hammer(hot: HotModel) -> None:
+    def hammer(hot: LiveModel) -> None:
         while not done.is_set():
             try:
                 answered.append(hot.predict({"x": 0.0}))
@@ -88,7 +88,7 @@ def test_an_update_swaps_without_a_failed_request(bench: Bench, client: Client) 
 
 
 @pytest.mark.integration
-def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, client: Client) -> None:
+def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 4))
     with bench.serve(client) as hot:
         assert hot.wait_ready()
@@ -109,7 +109,7 @@ def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, cli
 
 
 @pytest.mark.integration
-def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, client: Client) -> None:
+def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 2))
     rows: list[dict[str, Any]] = [{"x": 1.0}, {"x": "wide"}, {"x": None}, {"x": [1]}, {"x": 3}]
     with bench.serve(client) as hot:
@@ -139,7 +139,7 @@ def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, cli
 
 @pytest.mark.integration
 def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
-    bench: Bench, client: Client
+    bench: Bench, client: EventClient
 ) -> None:
     with bench.serve(client) as hot:
         wait_until(lambda: hot.status.following)
@@ -175,7 +175,7 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
 
 
 @pytest.mark.integration
-def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: Client) -> None:
+def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: EventClient) -> None:
     shadow = {"version": 2, "manifest_sha256": bench.make(2)}
     canary = {"version": 3, "manifest_sha256": bench.make(3), "fraction": 0.5}
     bench.publish(bench.update(1, 1, shadows=[shadow], canary=canary))
@@ -196,7 +196,7 @@ def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: Client
 
 
 @pytest.mark.integration
-def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: Client) -> None:
+def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: EventClient) -> None:
     narrow = Fitted("onnx", linear_classifier(["no", "yes"]), (
         FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
     ), ("no", "yes"))  # fmt: skip
@@ -213,7 +213,7 @@ def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: Client
 
 
 @pytest.mark.integration
-def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> None:
+def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -> None:
     bench.apply_spec(
         features={
             "x": "number",
@@ -263,7 +263,7 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: Client) -> Non
 
 @pytest.mark.integration
 @pytest.mark.parametrize("spec", ["hash without a key", "unreadable"])
-def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Client, spec: str) -> None:
+def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: EventClient, spec: str) -> None:
     if spec == "unreadable":
         bench.put(SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}')
     else:
@@ -289,7 +289,7 @@ def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pyt
     monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", bench.connection.bootstrap_servers)
     monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", bench.connection.prefix)
     monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(bench.keys_dir.parent))
-    with front_door.HotModel("m", server_id="mine") as hot:
+    with api.HotModel("m", server_id="mine") as hot:
         assert hot.wait_ready()
         served = hot.predict({"x": 1.0})
         ack = ack_with(bench, lambda ack: ack.status == "live")
