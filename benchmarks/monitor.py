@@ -156,7 +156,7 @@ def error_stream_us(messages: Sequence[tuple[int, bytes, int]]) -> float:
     for observation in observations:
         stream = streams.get(observation.model)
         if stream is None:
-            stream = streams[observation.model] = ErrorStream(spec.detectors)
+            stream = streams[observation.model] = ErrorStream()
         stream.update(observation, spec, None)
         outcomes += len(observation.errors)
     return (time.process_time() - began) / outcomes * 1e6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from typing import Any, cast
 
@@ -22,9 +21,11 @@ from driftloop.schemas.serving import CategoryProfile, Reference
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.vitals import CategoryCounts, ModelVitals, SegmentErrors
 from driftloop.streams.monitor.core import Emitted, VitalsCore
-from driftloop.streams.monitor.detect.detectors import OneSidedAdwin
+from driftloop.streams.monitor.detect.comparisons import Comparisons
+from driftloop.streams.monitor.detect.error_stream import ErrorStream
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import astuple
 
 from tests.stateful.oracles.errors import LONGEST, Seen
 from tests.stateful.oracles.monitor import HOUR_MS, HOURLY, PartitionOracle, Said
@@ -304,59 +305,54 @@ class MonitorMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_state_is_the_oracles(self) -> None:
-        state = orjson.loads(self.core.snapshot())
-        models = {name: (policy, monitor) for name, _, policy, monitor in state["models"]}
-        assert list(models) == list(self.oracle.models)
-        assert state["applied"] == (self.records[-1][0] if self.records else -1)
-        for name, (policy, monitor) in models.items():
-            model = self.oracle.models[name]
-            assert policy["champion"] == monitor["champion"] == model.champion
-            assert policy["last_fired_ms"] == model.last_fired_ms
-            assert (policy["fired"], policy["outcomes"]) == (model.fired, model.outcomes)
-            held = {trigger["trigger_id"]: (at, since) for trigger, at, since, _ in policy["triggers"]}
+        core = VitalsCore.restore(self.core.snapshot())
+        assert list(core.models) == list(self.oracle.models)
+        assert core.applied_offset == (self.records[-1][0] if self.records else -1)
+        for name, state in core.models.items():
+            model, policy, monitor = self.oracle.models[name], state.policy, state.monitor
+            assert policy.champion == monitor.champion == model.champion
+            assert policy.last_fired_ms == model.last_fired_ms
+            assert (policy.fired, policy.outcomes) == (model.fired, model.outcomes)
+            held = {trigger_id: (one.state, one.since_ms) for trigger_id, one in policy.triggers.items()}
             assert held == {name: (one.state, one.since_ms) for name, one in model.asked.items()}
-            assert [(v, role) for v, role, _ in monitor["watched"]] == list(model.watched)
-            for version, role, watched in monitor["watched"]:
-                _compare_errors(watched["errors"], model.watched[version, role].errors)
-                windows = model.watched[version, role].windows
-                assert (watched["comparisons"] is None) == (windows is None)
-                if windows is not None:
-                    _compare_windows(watched["comparisons"], windows)
+            assert list(monitor.versions) == list(model.watched)
+            for key, version in monitor.versions.items():
+                _compare_errors(version.errors, model.watched[key].errors)
+                windows = model.watched[key].windows
+                assert (version.comparisons is None) == (windows is None)
+                if version.comparisons is not None:
+                    _compare_windows(version.comparisons, windows)
 
 
-def _compare_errors(state: dict[str, Any], oracle: Any) -> None:
-    assert (state["bits"], state["count"]) == (oracle.bits, oracle.count)
-    assert same({name: row for name, row in state["alerts"].items()},
+def _compare_errors(stream: ErrorStream, oracle: Any) -> None:
+    assert (stream.bits, stream.count) == (oracle.bits, oracle.count)
+    assert same({name: list(astuple(alert)) for name, alert in stream.alerts.items()},
                 {name: alarm.row() for name, alarm in oracle.alarms.items()})  # fmt: skip
     blocks = [oracle.values[i : i + 16] for i in range(0, oracle.count, 16)]
-    assert same(state["history"]["sums"], [math.fsum(block) for block in blocks])
-    raw = base64.b64decode(state["rolling"]["values"])
-    count = state["rolling"]["count"]
-    held = np.unpackbits(np.frombuffer(raw, np.uint8), count=count) if oracle.bits else np.frombuffer(raw)
-    assert held.tolist() == oracle.rolling()
-    sums, page_hinkley = oracle.page_hinkley_sums(), state["page_hinkley"]
-    assert (page_hinkley["since"], page_hinkley["n"]) == (oracle.page_hinkley_since, len(sums))
+    assert same(stream.history.sums, [math.fsum(block) for block in blocks])
+    assert stream.rolling.values.tolist() == oracle.rolling()
+    sums, page_hinkley = oracle.page_hinkley_sums(), stream.page_hinkley
+    assert (page_hinkley.since, page_hinkley.n) == (oracle.page_hinkley_since, len(sums))
     if sums:
-        assert same(page_hinkley["minimum"], min(sums))
-        assert same(page_hinkley["sum"], sums[-1])
+        assert same(page_hinkley.minimum, min(sums))
+        assert same(page_hinkley.sum, sums[-1])
         lowest = min(range(len(sums)), key=lambda i: (round(sums[i], 9), i))
-        assert page_hinkley["change"] == oracle.to_page_hinkley[lowest][0] + 1
-    width = oracle.adwin_width if oracle.to_adwin else 0
-    assert OneSidedAdwin.load(state["adwin"]).width == width
+        assert page_hinkley.change == oracle.to_page_hinkley[lowest][0] + 1
+    assert stream.adwin.width == (oracle.adwin_width if oracle.to_adwin else 0)
 
 
-def _compare_windows(state: dict[str, Any], oracle: Any) -> None:
+def _compare_windows(state: Comparisons, oracle: Any) -> None:
     assert same(
-        {name: [row[0], row[1], row[3]] for name, row in state["alerts"].items()},
+        {name: [alert.state, alert.index, alert.level] for name, alert in state.alerts.items()},
         {name: [alarm.state, alarm.index, alarm.level] for name, alarm in oracle.alarms.items()},
     )
-    assert state["starts"] == oracle.starts
-    assert state["served"] == [
+    assert {"data": state.data_since, "prediction": state.prediction_since} == oracle.starts
+    assert [state.served.rows, state.served.failed] == [
         sum(seen.predictions for seen in oracle.held["served"]),
         sum(seen.failed for seen in oracle.held["served"]),
     ]
-    assert sum(state["latency"][1::2]) == oracle.rows("latency")
-    assert state["segments"][0] == oracle.rows("segments")
+    assert state.latency.rows == state.latency.counts.bins.sum() == oracle.rows("latency")
+    assert state.segments.rows == oracle.rows("segments")
 
 
 def _entry(model: str, seen: Seen) -> ModelVitals:

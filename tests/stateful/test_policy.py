@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from driftloop.schemas.control import ApprovalControl, RequestControl, RunControl, SpecControl, TickControl
 from driftloop.schemas.decisions import Drift, DriftKind, Trigger
 from driftloop.schemas.errors import IllegalTransition
@@ -13,6 +12,7 @@ from driftloop.schemas.runs import TERMINAL, RunStatus
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.monitor.core import Emitted, VitalsCore
 from driftloop.streams.monitor.policy.policy import Policy
+from driftloop.streams.monitor.state import decode_state, encode_state
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -99,7 +99,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.number = 0
 
     def decide(self) -> None:
-        told = self.policy.decide(self.now_ms, frozenset(self.alarmed))
+        told = self.policy.decide(self.now_ms, frozenset(f"d/{kind}" for kind in self.alarmed))
         made = [trigger for trigger in told if trigger.approval != "denied"]
         reason = self.oracle.next_reason(self.now_ms, frozenset(self.alarmed))
         assert [trigger.reason for trigger in made] == ([] if reason is None else [reason])
@@ -159,7 +159,7 @@ class PolicyMachine(RuleBasedStateMachine):
                 "threshold": 0.5, "ts": self.now_ms,
             }
         )  # fmt: skip
-        self.policy.on_drift(drift, kind)
+        self.policy.on_drift(drift)
         if severity == "alarm":
             self.alarmed.add(kind)
         if severity == "alarm" and role == "champion" and older == 0 and self.oracle.champion:
@@ -213,12 +213,12 @@ class PolicyMachine(RuleBasedStateMachine):
             ts=self.now_ms,
         )
         one = self.oracle.asked[name]
-        before = orjson.dumps(self.policy.dump())
+        before = encode_state(self.policy)
         try:
             (told,) = self.policy.on_approval(said, self.now_ms)
         except IllegalTransition:
             assert one.state != "pending"
-            assert orjson.dumps(self.policy.dump()) == before
+            assert encode_state(self.policy) == before
         else:
             assert one.state == "pending"
             assert (told.trigger_id, told.approval) == (name, "approved" if approved else "denied")
@@ -230,17 +230,17 @@ class PolicyMachine(RuleBasedStateMachine):
     def a_run_ends(self, data: st.DataObject, status: RunStatus, last: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.oracle.asked)))
         one = self.oracle.asked[name]
-        judged = self.policy.on_run(
+        no_better = self.policy.on_run(
             RunControl(
                 model=MODEL, run_id="r", trigger_id=name, stage=0, last_stage=last, status=status, ts=1
             ),
             self.now_ms,
         )
         if not last and status in ("rejected", "failed"):
-            assert not judged
+            assert not no_better
         else:
             was_open, one.state = one.state == "open", _ended(one.state)
-            assert judged == (was_open and status == "rejected" and one.version == self.oracle.champion)
+            assert no_better == (was_open and status == "rejected" and one.version == self.oracle.champion)
             if was_open and status == "promoted":
                 self.oracle.pending.clear()
             if was_open and status == "failed" and one.version == self.oracle.champion:
@@ -250,7 +250,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule()
     def it_crashes(self) -> None:
-        self.policy = Policy.load(MODEL, orjson.loads(orjson.dumps(self.policy.dump())))
+        self.policy = decode_state(encode_state(self.policy), Policy)
 
     @invariant()
     def one_at_a_time_unless_people_ask(self) -> None:

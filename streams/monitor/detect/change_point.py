@@ -2,7 +2,7 @@
 
 ADWIN's buckets and Page-Hinkley's argmin tell that a change happened long before they tell where: ADWIN's
 first cut keeps hundreds of outcomes from before it. So the history is kept in blocks of outcomes, fine
-where recent and coarser with age, and the change is put where a split separates the means best (the
+where recent and coarser with age, and the change is dated to the split that separates the means best (the
 least-squares estimate of a single change point; Bai, "Least squares estimation of a shift in linear
 processes", 1994).
 """
@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import field
+
+from ..state import State
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,14 +28,14 @@ RESOLUTION = 64  # a block of merged ones is at most this part of its age: about
 SLACK = 128  # blocks that may gather before thinning
 
 MIN_BATCHES = 8  # fewer batch means say too little about their own spread
-MAX_BATCHES = 20  # what the stream did before those is another story
+MAX_BATCHES = 20  # older ones say little about the time of the change
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """``change`` is the index of the first outcome after the change."""
+class ChangePoint:
+    """A split of the stream in two; ``index`` is that of the first outcome after the change."""
 
-    change: int
+    index: int
     before_n: int
     before_mean: float
     after_n: int
@@ -43,34 +46,30 @@ class Split:
         return self.after_mean - self.before_mean
 
 
-class ErrorHistory:
+class ErrorHistory(State):
     """Sums of errors over consecutive blocks of the stream, oldest first; bounded."""
 
-    def __init__(self, start: int = 0) -> None:
-        self._start = start
-        self._end = start
-        self._limit = SLACK
-        self._sizes: list[int] = []
-        self._sums: list[float] = []
+    limit: int = SLACK
+    sizes: list[int] = field(default_factory=list[int])
+    sums: list[float] = field(default_factory=list[float])
 
     def update(self, values: FloatArray) -> None:
         """Append errors in [0, 1], in order."""
-        self._end += len(values)
         taken = self._fill_last(values)
         rest = values[taken:]
         if len(rest):
             starts = np.arange(0, len(rest), BLOCK)
-            self._sums.extend(np.add.reduceat(rest, starts).tolist())
-            self._sizes.extend(np.diff(np.append(starts, len(rest))).tolist())
-        if len(self._sizes) > self._limit:
+            self.sums.extend(np.add.reduceat(rest, starts).tolist())
+            self.sizes.extend(np.diff(np.append(starts, len(rest))).tolist())
+        if len(self.sizes) > self.limit:
             self._thin()
 
     def _fill_last(self, values: FloatArray) -> int:
-        if not self._sizes or self._sizes[-1] >= BLOCK:
+        if not self.sizes or self.sizes[-1] >= BLOCK:
             return 0
-        taken = min(BLOCK - self._sizes[-1], len(values))
-        self._sizes[-1] += taken
-        self._sums[-1] += float(values[:taken].sum())
+        taken = min(BLOCK - self.sizes[-1], len(values))
+        self.sizes[-1] += taken
+        self.sums[-1] += float(values[:taken].sum())
         return taken
 
     def _thin(self) -> None:
@@ -78,7 +77,7 @@ class ErrorHistory:
         sizes: list[int] = []
         sums: list[float] = []
         age = 0  # outcomes after the block that is last in `sizes`
-        for size, total in zip(reversed(self._sizes), reversed(self._sums), strict=True):
+        for size, total in zip(reversed(self.sizes), reversed(self.sums), strict=True):
             if sizes and (sizes[-1] + size) * RESOLUTION <= age:
                 sizes[-1] += size
                 sums[-1] += total
@@ -86,13 +85,13 @@ class ErrorHistory:
                 age += sizes[-1] if sizes else 0
                 sizes.append(size)
                 sums.append(total)
-        self._sizes, self._sums = sizes[::-1], sums[::-1]
-        self._limit = len(sizes) + SLACK
+        self.sizes, self.sums = sizes[::-1], sums[::-1]
+        self.limit = len(sizes) + SLACK
 
-    def best_split(self, since: int, direction: Direction = "rise") -> Split | None:
-        """The split of the outcomes from index ``since`` on that separates the means best, in one direction.
+    def best_split(self, since: int, direction: Direction = "rise") -> ChangePoint | None:
+        """Return the split of the outcomes from index ``since`` on that separates the means best.
 
-        None when no split shows a move in that direction.
+        None when no split shows a move in ``direction``.
         """
         sizes, sums, ends = self._blocks()
         keep = ends > since
@@ -106,16 +105,16 @@ class ErrorHistory:
         best = int(np.argmax(score))  # the earliest of equals
         if score[best] <= 0:
             return None
-        return Split(
-            change=int(ends[best]),
+        return ChangePoint(
+            index=int(ends[best]),
             before_n=int(before_n[best]),
             before_mean=float(before_sum[best] / before_n[best]),
             after_n=int(after_n[best]),
             after_mean=float(after_sum[best] / after_n[best]),
         )
 
-    def deviations(self, split: Split, *, bits: bool) -> float:
-        """How many standard errors the move across ``split`` is, against what this stream does anyway.
+    def deviations(self, split: ChangePoint, *, bits: bool) -> float:
+        """Return the move across ``split`` in standard errors of what this stream does anyway.
 
         Errors of one day, shift or region resemble each other, so the binomial variance is too small for
         their means. It is replaced, where larger, by the long-run variance that means of as many outcomes
@@ -124,14 +123,14 @@ class ErrorHistory:
         means, counts = (split.before_mean, split.after_mean), (split.before_n, split.after_n)
         # For values in [0, 1] that are not bits, m (1 - m) is an upper bound of the variance.
         binomial = sum(n * m * (1 - m) for n, m in zip(counts, means, strict=True)) / sum(counts)
-        long_run = self._long_run_variance(split.change, split.after_n)
+        long_run = self._long_run_variance(split.index, split.after_n)
         variance = binomial if long_run is None else max(binomial, long_run) if bits else long_run
         if variance <= 0:
             return math.inf
         return abs(split.rise) / math.sqrt(variance * (1 / split.before_n + 1 / split.after_n))
 
     def _long_run_variance(self, until: int, batch: int) -> float | None:
-        """Variance per outcome by means of batches before index ``until``; None with too few outcomes."""
+        """Return the variance per outcome by batch means before index ``until``; None with too few."""
         sizes, sums, ends = self._blocks()
         sizes, sums = sizes[ends <= until][::-1], sums[ends <= until][::-1]
         batch = min(batch, int(sizes.sum()) // MIN_BATCHES)
@@ -149,23 +148,11 @@ class ErrorHistory:
         return float(squares.sum() / (len(batch_sizes) - 1))
 
     def newest_mean(self, n: int) -> float:
-        """Mean of the newest ``n`` outcomes, rounded up to whole blocks; 0 when there are none."""
+        """Return the mean of the newest ``n`` outcomes, rounded up to whole blocks; 0 without any."""
         sizes, sums, ends = self._blocks()
-        keep = ends > self._end - n
+        keep = ends > sizes.sum() - n
         return float(sums[keep].sum() / sizes[keep].sum()) if keep.any() else 0.0
 
     def _blocks(self) -> tuple[npt.NDArray[np.int64], FloatArray, npt.NDArray[np.int64]]:
-        sizes = np.array(self._sizes, dtype=np.int64)
-        return sizes, np.array(self._sums), self._start + np.cumsum(sizes)
-
-    def dump(self) -> dict[str, Any]:
-        return {"start": self._start, "limit": self._limit, "sizes": self._sizes, "sums": self._sums}
-
-    @classmethod
-    def load(cls, state: dict[str, Any]) -> Self:
-        history = cls(int(state["start"]))
-        history._limit = int(state["limit"])
-        history._end = history._start + sum(state["sizes"])
-        history._sizes = [int(size) for size in state["sizes"]]
-        history._sums = [float(total) for total in state["sums"]]
-        return history
+        sizes = np.array(self.sizes, dtype=np.int64)
+        return sizes, np.array(self.sums), np.cumsum(sizes)

@@ -1,25 +1,28 @@
 """What is live against the version's reference: features, predictions, latency, failures and fairness.
 
 Each comparison fills a tumbling window and is made when the window is full. Significance alone alarms
-nobody: each has a minimum effect. Of one condition that lasts, one alarm is made (see alerts).
+nobody: each has a minimum effect. A condition that lasts gives one alarm (see alarm_lifecycle).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+
+from msgspec import field
 
 from ....models.evaluation.statistics import holm
 from ....schemas.decisions import DriftKind
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
 from ..observations import Observation
-from .alarm_lifecycle import Alert
-from .drift_tests import more_often, rounded
+from ..state import State
+from .alarm_lifecycle import LASTING, Alert
+from .detection import Detection, condition
+from .drift_tests import chi_squared, more_often, rounded
 from .error_stream import holdout_rows
-from .findings import Finding, condition
-from .live_windows import FeatureWindows, ShareWindow
+from .live_windows import FeatureReference, FeatureWindows, ShareWindow
 from .positions import Positions
 from .service_windows import LatencyWindow, SegmentWindow, ServedWindow
 
@@ -28,8 +31,8 @@ FAILURES_ALPHA = 0.001  # one test per window of some 1,000 requests, for ever
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A comparison over one full window. ``exceeded``: its level is above the threshold, not by chance."""
+class Comparison:
+    """One full window against the reference. ``exceeded``: it is above the threshold, not by chance."""
 
     kind: DriftKind
     detector: str
@@ -38,74 +41,73 @@ class Verdict:
     threshold: float
     normal: float
     exceeded: bool
-    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
+    evidence: dict[str, Any]
 
 
-class Comparisons:
+class Comparisons(State, dict=True):
     """Windows and alarms of one (model, version, role) whose reference is known."""
 
-    def __init__(self, reference: Reference) -> None:
-        self._alerts: dict[str, Alert] = {}
-        self._begin(reference)
+    reference: Reference
+    alerts: dict[str, Alert] = field(default_factory=dict[str, Alert])
+    data_since: int = 0
+    """Index of the outcome at which the window of features began."""
+    prediction_since: int = 0
+    features: FeatureWindows | None = None
+    predicted: ShareWindow = field(default_factory=ShareWindow)
+    latency: LatencyWindow = field(default_factory=LatencyWindow)
+    served: ServedWindow = field(default_factory=ServedWindow)
+    segments: SegmentWindow = field(default_factory=SegmentWindow)
 
-    def _begin(self, reference: Reference) -> None:
-        self._reference = reference
-        self._features = FeatureWindows(reference)
-        self._predicted = ShareWindow(reference.predicted or {})
-        self._latency = LatencyWindow()
-        self._served = ServedWindow()
-        self._segments = SegmentWindow()
-        self._starts = {"data": 0, "prediction": 0}
+    @cached_property
+    def _known(self) -> FeatureReference:
+        return FeatureReference.of(self.reference)
 
-    def refer_to(self, reference: Reference) -> None:
-        """A refresh brought a new reference: windows begin anew, alarms go on."""
-        if reference != self._reference:
-            starts = self._starts
-            self._begin(reference)
-            self._starts = starts
+    def referring_to(self, reference: Reference) -> Comparisons:
+        """Return what a refresh with this reference leaves: windows begin again, alarms go on."""
+        if reference == self.reference:
+            return self
+        return Comparisons(reference, self.alerts, self.data_since, self.prediction_since)
 
-    def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Finding]:
+    def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Detection]:
         """``count``: outcomes of the stream up to and including these."""
-        self._features.add(seen)
-        self._predicted.add(seen.predicted)
-        self._latency.add(seen.latency)
-        self._served.add(seen.counts)
-        self._segments.add(seen)
-        findings: list[Finding] = []
-        data = spec.detectors.data
-        if self._features.rows >= data.window:
-            findings += self._move_on(self._data(spec) if data.enabled else [], "data", positions, count)
-            self._features = FeatureWindows(self._reference)
-        if self._predicted.rows >= data.window:
-            verdicts = self._prediction(spec) if data.enabled and self._reference.predicted else []
-            findings += self._move_on(verdicts, "prediction", positions, count)
-            self._predicted = ShareWindow(self._reference.predicted or {})
-        for window, size, judge in self._service(spec):
-            if window.rows >= size:
-                findings += self._move_on(judge(spec), None, positions, count)
-                window.clear()
-        return findings
+        features = self.features = self.features or FeatureWindows.empty(self._known)
+        features.add(seen, self._known)
+        self.predicted.add(seen.predicted, self.reference.predicted or {})
+        self.latency.add(seen.latency)
+        self.served.add(seen.counts)
+        self.segments.add(seen)
+        detections: list[Detection] = []
+        rules = spec.detectors
+        if features.rows >= rules.data.window:
+            comparisons = self._data(features, spec) if rules.data.enabled else []
+            detections += self._conclude(comparisons, count, positions, self.data_since)
+            self.features, self.data_since = None, count
+        if self.predicted.rows >= rules.data.window:
+            comparisons = self._prediction(spec) if rules.data.enabled else []
+            detections += self._conclude(comparisons, count, positions, self.prediction_since)
+            self.predicted, self.prediction_since = ShareWindow(), count
+        if self.latency.rows >= rules.latency.window:
+            detections += self._conclude(self._latency(spec), count)
+            self.latency = LatencyWindow()
+        if self.served.rows >= rules.failures.window:
+            detections += self._conclude(self._failures(spec), count)
+            self.served = ServedWindow()
+        if self.segments.rows >= rules.data.window:
+            detections += self._conclude(self._fairness(spec), count)
+            self.segments = SegmentWindow()
+        return detections
 
-    def _service(
-        self, spec: ModelSpec
-    ) -> list[tuple[LatencyWindow | ServedWindow | SegmentWindow, int, Callable[[ModelSpec], list[Verdict]]]]:
-        detectors = spec.detectors
-        return [
-            (self._latency, detectors.latency.window, self._slow),
-            (self._served, detectors.failures.window, self._failing),
-            (self._segments, detectors.data.window, self._unfair),
-        ]
-
-    def _data(self, spec: ModelSpec) -> list[Verdict]:
-        rule = spec.detectors.data
+    def _data(self, features: FeatureWindows, spec: ModelSpec) -> list[Comparison]:
+        rule, known = spec.detectors.data, self._known
+        numbers, categories = features.numbers.items(), features.categories.items()
         tests = [
-            *(("ks", name, w.distribution(), w.rows) for name, w in self._features.numbers.items()),
-            *(("nulls", name, w.nulls(), w.rows) for name, w in self._features.numbers.items()),
-            *(("chi2", name, w.distribution(), w.rows) for name, w in self._features.categories.items()),
+            *(("ks", name, w.distribution(known.curves[name]), w.rows) for name, w in numbers),
+            *(("nulls", name, w.null_share(known.nulls[name]), w.rows) for name, w in numbers),
+            *(("chi2", name, chi_squared(known.categories[name], w.live), w.rows) for name, w in categories),
         ]
         corrected = holm([result.p for _, _, result, _ in tests])
         return [
-            Verdict(
+            Comparison(
                 kind="data",
                 detector=detector,
                 subject=name,
@@ -115,7 +117,7 @@ class Comparisons:
                 exceeded=p < rule.alpha and result.effect > rule.min_effect,
                 evidence={
                     "n": rows,
-                    "reference_n": self._reference.rows,
+                    "reference_n": self.reference.rows,
                     "p": rounded(result.p),
                     "p_holm": rounded(p),
                     "alpha": rule.alpha,
@@ -126,12 +128,14 @@ class Comparisons:
             for (detector, name, result, rows), p in zip(tests, corrected, strict=True)
         ]
 
-    def _prediction(self, spec: ModelSpec) -> list[Verdict]:
-        rule, shares = spec.detectors.data, self._reference.predicted or {}
-        rows = holdout_rows(spec, self._reference)
-        result = self._predicted.distribution(rows)
+    def _prediction(self, spec: ModelSpec) -> list[Comparison]:
+        rule, shares = spec.detectors.data, self.reference.predicted
+        if not shares:
+            return []
+        rows = holdout_rows(spec, self.reference)
+        result = self.predicted.distribution(shares, rows)
         return [
-            Verdict(
+            Comparison(
                 kind="prediction",
                 detector="chi2",
                 subject="predicted class",
@@ -140,23 +144,23 @@ class Comparisons:
                 normal=0.0,
                 exceeded=result.p < rule.alpha and result.effect > rule.min_effect,
                 evidence={
-                    "n": self._predicted.rows,
+                    "n": self.predicted.rows,
                     "reference_n": rows,
                     "p": rounded(result.p),
                     "alpha": rule.alpha,
-                    "live": {name: rounded(v) for name, v in self._predicted.live_shares().items()},
+                    "live": {name: rounded(v) for name, v in self.predicted.live_shares().items()},
                     "reference": {name: rounded(share) for name, share in sorted(shares.items())},
                 },
             )
         ]
 
-    def _slow(self, spec: ModelSpec) -> list[Verdict]:
-        rule, normal = spec.detectors.latency, self._reference.latency_p95_ms
+    def _latency(self, spec: ModelSpec) -> list[Comparison]:
+        rule, normal = spec.detectors.latency, self.reference.latency_p95_ms
         if not rule.enabled or normal is None:
             return []
-        p95, threshold = self._latency.p95(), max(rule.ratio * normal, rule.floor_ms)
+        p95, threshold = self.latency.p95(), max(rule.ratio * normal, rule.floor_ms)
         return [
-            Verdict(
+            Comparison(
                 kind="latency",
                 detector="p95",
                 subject="latency p95",
@@ -164,18 +168,18 @@ class Comparisons:
                 threshold=threshold,
                 normal=0.0,
                 exceeded=p95 > threshold,
-                evidence={"n": self._latency.rows, "reference_p95_ms": rounded(normal)},
+                evidence={"n": self.latency.rows, "reference_p95_ms": rounded(normal)},
             )
         ]
 
-    def _failing(self, spec: ModelSpec) -> list[Verdict]:
-        rule, normal = spec.detectors.failures, self._reference.failure_rate
+    def _failures(self, spec: ModelSpec) -> list[Comparison]:
+        rule, normal = spec.detectors.failures, self.reference.failure_rate
         if not rule.enabled:
             return []
-        n, failed = self._served.rows, self._served.failed
-        p = more_often(failed, n, normal, self._reference.rows)
+        n, failed = self.served.rows, self.served.failed
+        p = more_often(failed, n, normal, self.reference.rows)
         return [
-            Verdict(
+            Comparison(
                 kind="failures",
                 detector="failure-rate",
                 subject="failed requests",
@@ -187,16 +191,16 @@ class Comparisons:
             )
         ]
 
-    def _unfair(self, spec: ModelSpec) -> list[Verdict]:
+    def _fairness(self, spec: ModelSpec) -> list[Comparison]:
         rule = spec.gates.fairness
-        gaps = self._segments.gaps(self._reference, rule.min_rows)
+        gaps = self.segments.gaps(self.reference, rule.min_rows)
         corrected = holm([gap.p for gap in gaps])
-        verdicts: list[Verdict] = []
+        comparisons: list[Comparison] = []
         for name in dict.fromkeys(gap.segment for gap in gaps):
             of_name = [(gap, p) for gap, p in zip(gaps, corrected, strict=True) if gap.segment == name]
             worst, p = max(of_name, key=lambda pair: (pair[0].excess, pair[0].value))
-            verdicts.append(
-                Verdict(
+            comparisons.append(
+                Comparison(
                     kind="fairness",
                     detector="segment-gap",
                     subject=name,
@@ -215,78 +219,55 @@ class Comparisons:
                     },
                 )
             )
-        return verdicts
+        return comparisons
 
-    def _move_on(
-        self, verdicts: list[Verdict], window: str | None, positions: Positions, count: int
-    ) -> list[Finding]:
-        """Alarms and recoveries of one full window; the next one starts here."""
-        findings: list[Finding] = []
-        for verdict in verdicts:
-            finding = self._decide(verdict, count)
-            if finding is not None and finding.severity == "alarm" and window is not None:
-                finding = replace(finding, change=positions.change_at(self._starts[window]))
-            if finding is not None:
-                findings.append(finding)
-        if window is not None:
-            self._starts[window] = count
-        return findings
+    def _conclude(
+        self, comparisons: list[Comparison], count: int, positions: Positions | None = None, since: int = 0
+    ) -> list[Detection]:
+        """Return one full window's alarms and recoveries; with positions, alarms are dated to its start."""
+        detections: list[Detection] = []
+        for comparison in comparisons:
+            detection = self._decide(comparison, count)
+            if detection is not None and detection.severity == "alarm" and positions is not None:
+                detection = replace(detection, change=positions.change_at(since))
+            if detection is not None:
+                detections.append(detection)
+        return detections
 
-    def _decide(self, verdict: Verdict, count: int) -> Finding | None:
-        alert = self._alerts.setdefault(condition(verdict.detector, verdict.subject), Alert())
-        span = verdict.threshold - verdict.normal
-        worse = alert.state == "quiet" or (alert.state == "accepted" and verdict.level > alert.level + span)
-        if verdict.exceeded and worse:
+    def _decide(self, comparison: Comparison, count: int) -> Detection | None:
+        alert = self.alerts.setdefault(condition(comparison.detector, comparison.subject), Alert())
+        span = comparison.threshold - comparison.normal
+        worse = alert.state == "quiet" or (
+            alert.state == "acknowledged" and comparison.level > alert.level + span
+        )
+        if comparison.exceeded and worse:
             alert.move("confirm", count)
-            alert.level = verdict.level
-            return _finding(verdict, recovered=False)
+            alert.level = comparison.level
+            return _detection(comparison, recovered=False)
         if alert.state == "alarmed":
-            alert.level = verdict.level
-        if alert.state in ("alarmed", "accepted") and verdict.level <= verdict.normal + RECOVERED * span:
+            alert.level = comparison.level
+        if alert.state in LASTING and comparison.level <= comparison.normal + RECOVERED * span:
             alert.move("recover", count)
-            return _finding(verdict, recovered=True)
+            return _detection(comparison, recovered=True)
         return None
 
     def alarmed(self) -> list[str]:
-        return [name for name, alert in self._alerts.items() if alert.state == "alarmed"]
+        return [name for name, alert in self.alerts.items() if alert.state == "alarmed"]
 
-    def judged(self, count: int) -> None:
-        """A candidate was no better: live with what is, until it gets worse."""
-        for alert in self._alerts.values():
+    def acknowledge(self, count: int) -> None:
+        """Keep alarms silent until they get worse: a candidate was no better."""
+        for alert in self.alerts.values():
             if alert.state == "alarmed":
-                alert.move("judged", count)
-
-    def dump(self) -> dict[str, Any]:
-        return {
-            "alerts": {name: alert.dump() for name, alert in self._alerts.items()},
-            "features": self._features.dump(),
-            "predicted": self._predicted.dump(),
-            "latency": self._latency.dump(),
-            "served": self._served.dump(),
-            "segments": self._segments.dump(),
-            "starts": self._starts,
-        }
-
-    @classmethod
-    def load(cls, state: dict[str, Any], reference: Reference) -> Comparisons:
-        comparisons = cls(reference)
-        comparisons._alerts = {name: Alert.load(alert) for name, alert in state["alerts"].items()}
-        comparisons._features.load(state["features"])
-        comparisons._predicted.load(state["predicted"])
-        comparisons._latency.load(state["latency"])
-        comparisons._served.load(state["served"])
-        comparisons._segments.load(state["segments"])
-        comparisons._starts = {name: int(start) for name, start in state["starts"].items()}
-        return comparisons
+                alert.move("acknowledge", count)
 
 
-def _finding(verdict: Verdict, *, recovered: bool) -> Finding:
-    return Finding(
-        kind=verdict.kind,
-        detector=verdict.detector,
-        subject=verdict.subject,
+def _detection(comparison: Comparison, *, recovered: bool) -> Detection:
+    return Detection(
+        kind=comparison.kind,
+        detector=comparison.detector,
+        subject=comparison.subject,
         severity="info" if recovered else "alarm",
-        value=rounded(verdict.level),
-        threshold=rounded(verdict.threshold),
-        evidence={**verdict.evidence, "recovered": True} if recovered else verdict.evidence,
+        value=rounded(comparison.level),
+        threshold=rounded(comparison.threshold),
+        evidence={**comparison.evidence, "recovered": True} if recovered else comparison.evidence,
     )

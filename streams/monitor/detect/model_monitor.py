@@ -1,7 +1,7 @@
 """The monitor of one model: vitals and references in, drift out.
 
 Everything is kept per (version, role) and goes on across refreshes of a version. A version that goes live
-starts anew. Only versions other than 0 are watched: before there is a champion nothing can decay.
+starts afresh. Version 0 is not monitored: before there is a champion nothing can decay.
 
 On failure: ``check`` finds what is wrong with an observation before any state changed; ``observe`` then
 cannot fail.
@@ -10,9 +10,8 @@ cannot fail.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
-import orjson
+from msgspec import field
 
 from ....schemas.decisions import Drift
 from ....schemas.events import Role
@@ -20,135 +19,114 @@ from ....schemas.ids import event_id
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
 from ..observations import Observation
+from ..state import State
 from .comparisons import Comparisons
+from .detection import Detection
 from .error_stream import ErrorStream
-from .findings import Finding
 
 Key = tuple[int, Role]
 
-MAX_WATCHED = 8  # versions and roles per model; the one that was silent longest goes first
+MAX_VERSIONS = 8  # versions and roles per model; the one that was silent longest goes first
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The record that is being applied: it gives events their ids and their time."""
+    """The record that is being applied; ids and times of events are made from it."""
 
     partition: int
     offset: int
     now_ms: int
 
 
-class Watched:
+class VersionMonitor(State):
     """One (version, role): its error stream, and its comparisons once a reference is known."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self.errors = ErrorStream(spec.detectors)
-        self.comparisons: Comparisons | None = None
-        self.reference: Reference | None = None
+    errors: ErrorStream = field(default_factory=ErrorStream)
+    comparisons: Comparisons | None = None
 
-    def refer_to(self, reference: Reference | None) -> None:
-        if reference is None:
-            return
-        self.reference = reference
-        if self.comparisons is None:
-            self.comparisons = Comparisons(reference)
-        else:
-            self.comparisons.refer_to(reference)
+    def refer_to(self, reference: Reference) -> None:
+        known = self.comparisons
+        self.comparisons = known.referring_to(reference) if known is not None else Comparisons(reference)
 
-    def observe(self, seen: Observation, spec: ModelSpec) -> list[Finding]:
-        findings = self.errors.update(seen, spec, self.reference)
-        if self.comparisons is not None:
-            positions, count = self.errors.positions, self.errors.count
-            findings += self.comparisons.update(seen, spec, positions, count)
-        return findings
+    def observe(self, seen: Observation, spec: ModelSpec) -> list[Detection]:
+        comparisons, errors = self.comparisons, self.errors
+        detections = errors.update(seen, spec, comparisons.reference if comparisons is not None else None)
+        if comparisons is not None:
+            detections += comparisons.update(seen, spec, errors.positions, errors.count)
+        return detections
 
     def alarmed(self) -> list[str]:
-        return self.errors.alarmed() + (self.comparisons.alarmed() if self.comparisons else [])
+        return self.errors.alarmed() + (self.comparisons.alarmed() if self.comparisons is not None else [])
 
-    def judged(self) -> None:
-        self.errors.judged()
+    def acknowledge(self) -> None:
+        self.errors.acknowledge()
         if self.comparisons is not None:
-            self.comparisons.judged(self.errors.count)
-
-    def dump(self) -> dict[str, Any]:
-        return {
-            "errors": self.errors.dump(),
-            "comparisons": self.comparisons.dump() if self.comparisons else None,
-            "reference": orjson.Fragment(self.reference.encode()) if self.reference else None,
-        }
-
-    @classmethod
-    def load(cls, state: dict[str, Any], spec: ModelSpec) -> Self:
-        watched = cls(spec)
-        watched.errors = ErrorStream.load(state["errors"], spec.detectors)
-        if state["reference"] is not None:
-            watched.reference = Reference.decode(orjson.dumps(state["reference"]))
-            watched.comparisons = Comparisons.load(state["comparisons"], watched.reference)
-        return watched
+            self.comparisons.acknowledge(self.errors.count)
 
 
-class Monitor:
-    """All that is watched of one model."""
+class ModelMonitor(State):
+    """The versions of one model that are monitored; the one observed last is last."""
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.champion = 0
-        self._watched: dict[Key, Watched] = {}  # the one heard of last is last
+    model: str
+    champion: int = 0
+    versions: dict[Key, VersionMonitor] = field(default_factory=dict[Key, VersionMonitor])
 
     def check(self, seen: Observation) -> None:
         """Raises DecodeError when ``seen`` does not go with what was seen before."""
-        watched = self._watched.get((seen.version, seen.role))
-        if watched is not None:
-            watched.errors.check(seen)
+        known = self.versions.get((seen.version, seen.role))
+        if known is not None:
+            known.errors.check(seen)
 
-    def observe(self, seen: Observation, spec: ModelSpec, cause: Cause) -> list[tuple[Drift, Finding]]:
+    def observe(self, seen: Observation, spec: ModelSpec, cause: Cause) -> list[Drift]:
         """``seen`` must have passed ``check``."""
         if seen.version == 0:
             return []
         key: Key = (seen.version, seen.role)
-        watched = self._watched.pop(key, None) or Watched(spec)
-        self._watched[key] = watched
-        self._make_room()
-        findings = watched.observe(seen, spec)
-        at = watched.errors.count
-        return [(self._drift(seen, finding, cause, at, i), finding) for i, finding in enumerate(findings)]
+        version = self.versions[key] = self.versions.pop(key, None) or VersionMonitor()
+        self._drop_silent()
+        detections = version.observe(seen, spec)
+        at = version.errors.count
+        return [self._drift(seen, detection, cause, at, i) for i, detection in enumerate(detections)]
 
-    def _make_room(self) -> None:
-        while len(self._watched) > MAX_WATCHED:
-            del self._watched[next(key for key in self._watched if key != (self.champion, "champion"))]
+    def _drop_silent(self) -> None:
+        while len(self.versions) > MAX_VERSIONS:
+            del self.versions[next(key for key in self.versions if key != (self.champion, "champion"))]
 
-    def serve(self, version: int, reference: Reference | None, spec: ModelSpec) -> None:
-        """``version`` is live now (0: none is). The same version again is a refresh: its detectors go on."""
+    def on_champion(self, version: int, reference: Reference | None) -> None:
+        """``version`` is live (0: none). The same version again is a refresh: its detectors go on."""
         key: Key = (version, "champion")
         if version != self.champion:
-            self._watched.pop(key, None)
+            self.versions.pop(key, None)
             self.champion = version
         if version:
-            watched = self._watched.setdefault(key, Watched(spec))
-            self._make_room()
-            watched.refer_to(reference)
+            live = self.versions.setdefault(key, VersionMonitor())
+            self._drop_silent()
+            if reference is not None:
+                live.refer_to(reference)
 
     def alarmed(self) -> frozenset[str]:
-        """Conditions of the champion that hold and that no candidate was judged for."""
-        watched = self._watched.get((self.champion, "champion"))
-        return frozenset(watched.alarmed()) if watched is not None else frozenset()
+        """Return the champion's conditions that hold and are not acknowledged."""
+        live = self.versions.get((self.champion, "champion"))
+        return frozenset(live.alarmed()) if live is not None else frozenset()
 
-    def judged(self) -> None:
-        """A candidate was judged against the champion and was no better."""
-        watched = self._watched.get((self.champion, "champion"))
-        if watched is not None:
-            watched.judged()
+    def acknowledge(self) -> None:
+        """Keep the champion's alarms silent: a candidate was evaluated against it and was no better."""
+        live = self.versions.get((self.champion, "champion"))
+        if live is not None:
+            live.acknowledge()
 
-    def _drift(self, seen: Observation, finding: Finding, cause: Cause, outcomes: int, number: int) -> Drift:
+    def _drift(
+        self, seen: Observation, detection: Detection, cause: Cause, outcomes: int, number: int
+    ) -> Drift:
         return Drift(
             drift_id=event_id(
                 "drift",
                 self.model,
                 seen.version,
                 seen.role,
-                finding.detector,
-                finding.subject,
-                finding.severity,
+                detection.detector,
+                detection.subject,
+                detection.severity,
                 cause.partition,
                 cause.offset,
                 outcomes,
@@ -157,29 +135,14 @@ class Monitor:
             model=self.model,
             version=seen.version,
             role=seen.role,
-            kind=finding.kind,
-            detector=finding.detector,
-            subject=finding.subject,
-            severity=finding.severity,
-            value=finding.value,
-            threshold=finding.threshold,
+            kind=detection.kind,
+            detector=detection.detector,
+            subject=detection.subject,
+            severity=detection.severity,
+            value=detection.value,
+            threshold=detection.threshold,
             ts=cause.now_ms,
             caused_append_ms=seen.append_max_ms,
-            estimated_change=finding.change,
-            evidence=finding.evidence,
+            estimated_change=detection.change,
+            evidence=detection.evidence,
         )
-
-    def dump(self) -> dict[str, Any]:
-        return {
-            "champion": self.champion,
-            "watched": [[*key, watched.dump()] for key, watched in self._watched.items()],
-        }
-
-    @classmethod
-    def load(cls, model: str, state: dict[str, Any], spec: ModelSpec) -> Self:
-        monitor = cls(model)
-        monitor.champion = int(state["champion"])
-        monitor._watched = {
-            (version, role): Watched.load(watched, spec) for version, role, watched in state["watched"]
-        }
-        return monitor

@@ -4,24 +4,25 @@
        │ deny: denied
        │ withdraw: withdrawn
 
-``withdraw``: the version is no longer the champion, or nobody decided in time. ``end``: the last run
-ended, or a version of it went live, or the trainer was silent for longer than a run may take; trainer and
-policy hear of a new champion at different moments, so it may come in any state. A trigger that needs no
-approval starts as open.
+A trigger that needs no approval starts as ``open``. ``withdraw``: the version is no longer the champion, or
+nobody decided in time. ``end``: the last run ended, or a version of it went live, or the trainer was silent
+for longer than a run may take; trainer and policy learn of a new champion at different moments, so it may
+come in any state.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal
 
-import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
-from ....schemas.decisions import Change, DriftKind, Trigger
+from ....schemas.decisions import Approval, Change, DriftKind, Trigger
 from ....schemas.errors import IllegalTransition
 
 TriggerState = Literal["pending", "open", "closed", "denied", "withdrawn"]
-TriggerInput = Literal["approve", "deny", "withdraw", "end"]
+Decision = Literal["approve", "deny", "withdraw"]
+TriggerInput = Literal[Decision, "end"]
 
 TRANSITIONS: dict[tuple[TriggerState, TriggerInput], TriggerState] = {
     ("pending", "approve"): "open",
@@ -34,9 +35,14 @@ TRANSITIONS: dict[tuple[TriggerState, TriggerInput], TriggerState] = {
     ("withdrawn", "end"): "withdrawn",
 }
 
+ACTIVE: frozenset[TriggerState] = frozenset(start for (start, _), end in TRANSITIONS.items() if start != end)
+"""A person or the trainer has still to do something."""
 
-@dataclass(frozen=True, slots=True)
-class PendingDrift:
+APPROVALS: dict[Decision, Approval] = {"approve": "approved", "deny": "denied", "withdraw": "denied"}
+"""What a decision is called in the trigger's event."""
+
+
+class PendingDrift(Struct, array_like=True, frozen=True):
     """A drift that may lead to a trigger while its condition lasts."""
 
     drift_id: str
@@ -45,18 +51,8 @@ class PendingDrift:
     condition: str
     change: Change | None
 
-    def dump(self) -> list[Any]:
-        change = orjson.Fragment(self.change.encode()) if self.change is not None else None
-        return [self.drift_id, self.version, self.kind, self.condition, change]
 
-    @classmethod
-    def load(cls, state: list[Any]) -> Self:
-        change = Change.decode(orjson.dumps(state[4])) if state[4] is not None else None
-        return cls(state[0], state[1], state[2], state[3], change)
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerRecord:
+class TriggerRecord(Struct, array_like=True, frozen=True):
     """A trigger with its state. ``since_ms``: when it came into that state."""
 
     trigger: Trigger
@@ -64,10 +60,13 @@ class TriggerRecord:
     since_ms: int
     drifts: tuple[PendingDrift, ...] = ()
 
+    @classmethod
+    def fired(cls, trigger: Trigger, now_ms: int, drifts: tuple[PendingDrift, ...] = ()) -> TriggerRecord:
+        return cls(trigger, "pending" if trigger.approval == "pending" else "open", now_ms, drifts)
+
     @property
-    def busy(self) -> bool:
-        """Somebody, a person or the trainer, is still at it."""
-        return self.state in ("pending", "open")
+    def active(self) -> bool:
+        return self.state in ACTIVE
 
     def moved(self, cause: TriggerInput, now_ms: int) -> TriggerRecord:
         """Raises IllegalTransition for a move the table does not have."""
@@ -78,11 +77,9 @@ class TriggerRecord:
                 f"trigger {self.trigger.trigger_id} is {self.state}: {cause} comes too late or twice"
             ) from error
 
-    def dump(self) -> list[Any]:
-        drifts = [drift.dump() for drift in self.drifts]
-        return [orjson.Fragment(self.trigger.encode()), self.state, self.since_ms, drifts]
-
-    @classmethod
-    def load(cls, state: list[Any]) -> Self:
-        drifts = tuple(PendingDrift.load(drift) for drift in state[3])
-        return cls(Trigger.decode(orjson.dumps(state[0])), state[1], int(state[2]), drifts)
+    def decided(self, decision: Decision, now_ms: int, *, by: str, why: str) -> TriggerRecord:
+        """Move, and say in the trigger who decided what. Raises IllegalTransition."""
+        trigger = self.trigger.model_copy(
+            update={"approval": APPROVALS[decision], "by": by, "why": why, "ts": now_ms}
+        )
+        return replace(self.moved(decision, now_ms), trigger=trigger)

@@ -22,6 +22,7 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.monitor.snapshots import find_resume_point
+from driftloop.streams.monitor.state import encode_state
 from driftloop.streams.train.run_lifecycle import TRANSITIONS
 
 from tests.soak.checks.findings import Findings
@@ -67,7 +68,7 @@ def _compare_states(number: int, core: VitalsCore, got: VitalsCore, findings: Fi
 
 
 def _states(core: VitalsCore) -> dict[str, bytes]:
-    return {state[0]: orjson.dumps(state) for state in orjson.loads(core.snapshot())["models"]}
+    return {model: encode_state(state) for model, state in core.models.items()}
 
 
 def _compare_events(

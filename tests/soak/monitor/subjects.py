@@ -8,11 +8,11 @@ import time
 from typing import Protocol
 
 import numpy as np
-import orjson
 from driftloop.schemas.control import UpdateControl
 from driftloop.schemas.serving import Reference
 from driftloop.streams.monitor.core import Emitted, VitalsCore
 from driftloop.streams.monitor.shell import Core
+from driftloop.streams.monitor.state import encode_state
 
 from tests.support.monitor.chain_core import ChainCore
 from tests.support.monitor.records import START_MS, entry, vitals
@@ -110,8 +110,8 @@ class VitalsSubject:
         return vitals(item, append_ms=stamp)
 
     def states(self, core: Core) -> dict[str, bytes]:
-        snapshot = orjson.loads(core.snapshot())
-        return {state[0]: orjson.dumps(state) for state in snapshot["models"]}
+        assert isinstance(core, VitalsCore)
+        return {model: encode_state(state) for model, state in core.models.items()}
 
 
 SUBJECTS: dict[str, Subject] = {"chain": ChainSubject(), "monitor": VitalsSubject(), "slow": SlowSubject()}

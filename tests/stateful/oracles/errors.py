@@ -246,7 +246,7 @@ class ErrorOracle:
             if split is not None:
                 self.fall_told = self.count
                 found.append(self._said(name, "info", split, 0.0, falls[0]))
-        if alarm.state in ("alarmed", "accepted") and self.count - alarm.index >= window:
+        if alarm.state in ("alarmed", "acknowledged") and self.count - alarm.index >= window:
             level = mean(self.values[max(0, self.count - window) // BLOCK * BLOCK :])
             if level <= alarm.recovery:
                 evidence = {"recovered": True, "n": window, "mean_error": level, "outcomes_seen": self.count}
@@ -255,7 +255,7 @@ class ErrorOracle:
                 if name == "page-hinkley":
                     self.to_page_hinkley.clear()
                     self.page_hinkley_since = self.count
-        newest = rises[0] if rises and alarm.state in ("quiet", "accepted") else None
+        newest = rises[0] if rises and alarm.state in ("quiet", "acknowledged") else None
         if newest is not None:
             alarm.since = newest.since
             if name == "page-hinkley":
@@ -345,7 +345,7 @@ class ErrorOracle:
             1 / self.held + 1 / rows
         )
         drop = rule.drop * (1 if self.bits else normal)
-        limit = (alarm.level if alarm.state == "accepted" else normal) + drop
+        limit = (alarm.level if alarm.state == "acknowledged" else normal) + drop
         evidence: dict[str, Any] = {
             "window": self.held, "mean_error": now, "reference_error": normal, "reference_rows": rows,
             "outcomes_seen": self.count,
@@ -356,7 +356,7 @@ class ErrorOracle:
             split = self._split(max(0, self.count - 4 * rule.window), 1)
             evidence["change_index"] = split[1] if split else self.count - self.held
             where = self.places.change(evidence["change_index"])
-        elif alarm.state in ("alarmed", "accepted") and now <= alarm.recovery:
+        elif alarm.state in ("alarmed", "acknowledged") and now <= alarm.recovery:
             alarm.to("quiet", self.count)
             evidence["recovered"], where, drop = True, None, drop / 2
         else:
@@ -366,11 +366,11 @@ class ErrorOracle:
         said = _found("rolling-accuracy", severity, value, threshold, where, evidence)
         return [said | {"kind": "accuracy"}]
 
-    def judged(self) -> None:
+    def acknowledge(self) -> None:
         for alarm in self.alarms.values():
             if alarm.state == "alarmed":
                 alarm.level = mean(self.rolling())
-                alarm.to("accepted", self.count)
+                alarm.to("acknowledged", self.count)
 
     def alarmed(self) -> list[str]:
         return [f"{name}/error" for name, alarm in self.alarms.items() if alarm.state == "alarmed"]

@@ -217,8 +217,8 @@ class ModelOracle:
         if asked is None or asked.state != "pending":
             return None
         asked.state, asked.since_ms = "open" if approved else "denied", now_ms
-        verdict = "approved" if approved else "denied"
-        asked.trigger = asked.trigger | {"approval": verdict, "by": "ann", "why": "so", "ts": now_ms}
+        answer = "approved" if approved else "denied"
+        asked.trigger = asked.trigger | {"approval": answer, "by": "ann", "why": "so", "ts": now_ms}
         return [asked.trigger]
 
     def run_ended(self, trigger_id: str, status: str, last: bool, now_ms: int) -> bool:
@@ -238,9 +238,9 @@ class ModelOracle:
                     self.pending.setdefault(name, drift)
         watched = self.watched.get((self.champion, "champion"))
         if was_open and status == "rejected" and asked.trigger["version"] == self.champion and watched:
-            watched.errors.judged()
+            watched.errors.acknowledge()
             if watched.windows:
-                watched.windows.judged(watched.errors.count)
+                watched.windows.acknowledge(watched.errors.count)
         return True
 
 

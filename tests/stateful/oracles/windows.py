@@ -20,7 +20,7 @@ LATENCIES = [float(np.float32(round(10 ** (k / 80), 6))) for k in range(-160, 48
 
 
 @dataclass
-class Verdict:
+class Comparison:
     kind: str
     detector: str
     subject: str
@@ -62,7 +62,7 @@ class WindowOracle:
 
     def add(self, seen: Seen, spec: ModelSpec, places: Places, count: int) -> list[Found]:
         rules, found = spec.detectors, list[Found]()
-        for window, size, verdicts in (
+        for window, size, comparisons in (
             ("data", rules.data.window, self._data),
             ("prediction", rules.data.window, self._prediction),
             ("latency", rules.latency.window, self._slow),
@@ -72,8 +72,8 @@ class WindowOracle:
             self.held[window].append(seen)
             if self.rows(window) < size:
                 continue
-            for verdict in verdicts(spec, self.held[window]):
-                said = self._decide(verdict, count)
+            for comparison in comparisons(spec, self.held[window]):
+                said = self._decide(comparison, count)
                 where = places.change(self.starts[window]) if window in self.starts else None
                 if said and said["severity"] == "alarm" and where:
                     said["estimated_change"] = where
@@ -83,29 +83,31 @@ class WindowOracle:
                 self.starts[window] = count
         return found
 
-    def _decide(self, verdict: Verdict, count: int) -> Found | None:
-        alarm = self.alarms.setdefault(f"{verdict.detector}/{verdict.subject}", Alarm())
-        span = verdict.threshold - verdict.normal
-        worse = alarm.state == "quiet" or (alarm.state == "accepted" and verdict.level > alarm.level + span)
-        evidence = dict(verdict.evidence)
-        if verdict.exceeded and worse:
-            alarm.level = verdict.level
+    def _decide(self, comparison: Comparison, count: int) -> Found | None:
+        alarm = self.alarms.setdefault(f"{comparison.detector}/{comparison.subject}", Alarm())
+        span = comparison.threshold - comparison.normal
+        worse = alarm.state == "quiet" or (
+            alarm.state == "acknowledged" and comparison.level > alarm.level + span
+        )
+        evidence = dict(comparison.evidence)
+        if comparison.exceeded and worse:
+            alarm.level = comparison.level
             alarm.to("alarmed", count)
-        elif alarm.state in ("alarmed", "accepted"):
-            alarm.level = verdict.level if alarm.state == "alarmed" else alarm.level
-            if verdict.level > verdict.normal + 0.75 * span:
+        elif alarm.state in ("alarmed", "acknowledged"):
+            alarm.level = comparison.level if alarm.state == "alarmed" else alarm.level
+            if comparison.level > comparison.normal + 0.75 * span:
                 return None
             alarm.to("quiet", count)
             evidence["recovered"] = True
         else:
             return None
         return {
-            "kind": verdict.kind, "detector": verdict.detector, "subject": verdict.subject,
-            "severity": "info" if "recovered" in evidence else "alarm", "value": verdict.level,
-            "threshold": verdict.threshold, "evidence": evidence,
+            "kind": comparison.kind, "detector": comparison.detector, "subject": comparison.subject,
+            "severity": "info" if "recovered" in evidence else "alarm", "value": comparison.level,
+            "threshold": comparison.threshold, "evidence": evidence,
         }  # fmt: skip
 
-    def _data(self, spec: ModelSpec, held: list[Seen]) -> list[Verdict]:
+    def _data(self, spec: ModelSpec, held: list[Seen]) -> list[Comparison]:
         rule = spec.detectors.data
         if not rule.enabled:
             return []
@@ -130,7 +132,7 @@ class WindowOracle:
         ]
         corrected = _holm([test[3] for test in tests])
         return [
-            Verdict(
+            Comparison(
                 "data", detector, name, effect, rule.min_effect, 0.0,
                 q < rule.alpha and effect > rule.min_effect,
                 {
@@ -141,7 +143,7 @@ class WindowOracle:
             for (detector, name, effect, p, where, n), q in zip(tests, corrected, strict=True)
         ]  # fmt: skip
 
-    def _prediction(self, spec: ModelSpec, held: list[Seen]) -> list[Verdict]:
+    def _prediction(self, spec: ModelSpec, held: list[Seen]) -> list[Comparison]:
         rule, shares = spec.detectors.data, self.reference.predicted
         if not rule.enabled or not shares:
             return []
@@ -158,10 +160,12 @@ class WindowOracle:
         }  # fmt: skip
         exceeded = p < rule.alpha and effect > rule.min_effect
         return [
-            Verdict("prediction", "chi2", "predicted class", effect, rule.min_effect, 0.0, exceeded, evidence)
+            Comparison(
+                "prediction", "chi2", "predicted class", effect, rule.min_effect, 0.0, exceeded, evidence
+            )
         ]
 
-    def _slow(self, spec: ModelSpec, held: list[Seen]) -> list[Verdict]:
+    def _slow(self, spec: ModelSpec, held: list[Seen]) -> list[Comparison]:
         rule, normal = spec.detectors.latency, self.reference.latency_p95_ms
         if not rule.enabled or normal is None:
             return []
@@ -172,10 +176,10 @@ class WindowOracle:
         threshold = max(rule.ratio * normal, rule.floor_ms)
         evidence = {"n": n, "reference_p95_ms": normal}
         return [
-            Verdict("latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence),
+            Comparison("latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence),
         ]
 
-    def _failing(self, spec: ModelSpec, held: list[Seen]) -> list[Verdict]:
+    def _failing(self, spec: ModelSpec, held: list[Seen]) -> list[Comparison]:
         rule, normal = spec.detectors.failures, self.reference.failure_rate
         if not rule.enabled:
             return []
@@ -185,13 +189,13 @@ class WindowOracle:
         p = _above(failed / n - normal, pooled * (1 - pooled) * (1 / n + 1 / rows))
         exceeded = failed / n > normal + rule.increase and p < 0.001
         return [
-            Verdict(
+            Comparison(
                 "failures", "failure-rate", "failed requests", failed / n, normal + rule.increase, normal,
                 exceeded, {"n": n, "failed": failed, "reference_rate": normal, "p": p},
             )
         ]  # fmt: skip
 
-    def _unfair(self, spec: ModelSpec, held: list[Seen]) -> list[Verdict]:
+    def _unfair(self, spec: ModelSpec, held: list[Seen]) -> list[Comparison]:
         """One segment, ``region``."""
         counted = [seen for seen in held if seen.segments and seen.errors]
         errors = [error for seen in counted for error in seen.errors]
@@ -224,7 +228,7 @@ class WindowOracle:
         limit = spec.gates.fairness.max_loss
         exceeded = excess > limit and q < spec.detectors.data.alpha
         evidence = evidence | {"p_holm": q}
-        return [Verdict("fairness", "segment-gap", "region", excess, limit, 0.0, exceeded, evidence)]
+        return [Comparison("fairness", "segment-gap", "region", excess, limit, 0.0, exceeded, evidence)]
 
     def _normal_gap(self, value: str, *, bits: bool) -> float:
         reference = self.reference
@@ -235,10 +239,10 @@ class WindowOracle:
             return 0.0
         return of_value - overall if bits else of_value / overall - 1
 
-    def judged(self, count: int) -> None:
+    def acknowledge(self, count: int) -> None:
         for alarm in self.alarms.values():
             if alarm.state == "alarmed":
-                alarm.to("accepted", count)
+                alarm.to("acknowledged", count)
 
     def alarmed(self) -> list[str]:
         return [name for name, alarm in self.alarms.items() if alarm.state == "alarmed"]

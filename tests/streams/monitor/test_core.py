@@ -62,14 +62,14 @@ def test_a_lasting_condition_is_one_alarm_and_a_new_one_after_it_recovered() -> 
     assert sorted(drift.detector for drift in again) == ["adwin", "page-hinkley", "rolling-accuracy"]
 
 
-def test_a_judged_condition_is_lived_with_until_it_gets_worse() -> None:
+def test_an_acknowledged_condition_is_silent_until_it_gets_worse() -> None:
     log = live()
     log.stream(bits(0.2, 3_000, 1))
     (trigger,) = triggers(log.stream(bits(0.4, 3_000, 2)))
     log.append(run_record(trigger.trigger_id, "rejected"))
-    lived_with = len(drifts(log.emitted))
+    known = len(drifts(log.emitted))
     log.stream(bits(0.4, 3_000, 3))
-    assert len(drifts(log.emitted)) == lived_with
+    assert len(drifts(log.emitted)) == known
     worse = drifts(log.stream(bits(0.7, 2_000, 4)))
     assert {drift.detector for drift in worse} == {"adwin", "page-hinkley", "rolling-accuracy"}
 

@@ -32,9 +32,9 @@ Finding = dict[str, object]
 def distance(live: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     profile = number_profile(base)
     curve = ReferenceCurve.of(profile.quantiles, profile.count)
-    counts = PointCounts(curve.points)
+    counts = PointCounts.empty(curve.points)
     for part in np.array_split(live, 7):
-        counts.add(part.astype(np.float32))
+        counts.add(part.astype(np.float32), curve.points)
     result = kolmogorov_smirnov(curve, counts.below(), counts.upto(), counts.n)
     return result.effect, result.p
 

@@ -47,7 +47,7 @@ def test_while_a_run_is_open_drift_waits_and_fires_after_a_failure_once_cooled()
     (second,) = ended(log, first, "failed")
     assert second.reason == "drift"
     assert second.trigger_id != first.trigger_id
-    assert set(first.drifts) <= set(second.drifts)  # nothing was judged: the same drift asks again
+    assert set(first.drifts) <= set(second.drifts)  # nothing was evaluated: the same drift asks again
 
 
 def test_the_cooldown_is_counted_from_the_trigger_and_drift_is_kept_through_it() -> None:
@@ -340,8 +340,8 @@ def test_a_triggers_moves_are_the_tables_and_no_others() -> None:
 
 
 def test_an_alarms_moves_are_the_tables_and_no_others() -> None:
-    for state in ("quiet", "suspected", "alarmed", "accepted"):
-        for cause in ("fire", "confirm", "expire", "recover", "judged"):
+    for state in ("quiet", "suspected", "alarmed", "acknowledged"):
+        for cause in ("fire", "confirm", "expire", "recover", "acknowledge"):
             alert = Alert()
             alert.state = state
             if (state, cause) in ALERT_TRANSITIONS:

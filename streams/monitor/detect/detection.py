@@ -9,7 +9,7 @@ from ....schemas.decisions import Change, DriftKind, Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Detection:
     """The fields of a Drift that a detector knows. ``evidence`` holds the numbers that a person can check."""
 
     kind: DriftKind
@@ -21,11 +21,7 @@ class Finding:
     change: Change | None = None
     evidence: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    @property
-    def condition(self) -> str:
-        """Which alarm this is about; a lasting one can be asked for by this name."""
-        return condition(self.detector, self.subject)
-
 
 def condition(detector: str, subject: str) -> str:
+    """Return the name of the alarm that a detector may raise on a subject."""
     return f"{detector}/{subject}"
