@@ -109,7 +109,13 @@ def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
 
 
 def _observations(vitals: Vitals) -> tuple[Observation, ...]:
-    return tuple(_observation(entry, vitals) for entry in vitals.models)
+    observations = tuple(_observation(entry, vitals) for entry in vitals.models)
+    bits: dict[tuple[str, int, Role], bool] = {}
+    for seen in observations:
+        key = (seen.model, seen.version, seen.role)
+        if len(seen.errors) and bits.setdefault(key, seen.bits) != seen.bits:
+            raise DecodeError(f"Vitals: {seen.model} version {seen.version}: its errors are bits and numbers")
+    return observations
 
 
 def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:

@@ -265,6 +265,9 @@ class PartitionOracle:
         return self.now_ms
 
     def fits(self, batch: list[tuple[str, Seen]]) -> bool:
+        kinds = {(name, seen.version, seen.role, seen.bits) for name, seen in batch if seen.errors}
+        if len(kinds) > len({kind[:3] for kind in kinds}):
+            return False
         for name, seen in batch:
             model = self.models.get(name)
             watched = model.watched.get((seen.version, seen.role)) if model else None

@@ -75,6 +75,13 @@ def test_errors_that_turn_from_bits_to_numbers_are_refused_whole() -> None:
     assert len(log.core.models) == 1
 
 
+def test_a_message_whose_errors_of_one_version_are_bits_and_numbers_is_refused() -> None:
+    log = Log()
+    (letter,) = letters(log.append(vitals(entry(bits(0.2, 10, 1)), entry(np.full(10, 0.5)))))
+    assert "bits and numbers" in letter.reason
+    assert log.core.models == {}
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_can_break_the_core(value: bytes) -> None:
