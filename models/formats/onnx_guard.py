@@ -1,8 +1,13 @@
-"""What an ONNX file may not hold, found before onnxruntime sees a byte of it.
+"""Refuse an ONNX file that holds what is not allowed, before onnxruntime sees a byte of it.
 
 Refused: operators outside ai.onnx and ai.onnx.ml, model-local functions, tensors kept in other files, and
-onnxruntime's own file format (which would bypass all of this). The file is protobuf; this reads only the
-fields that matter (numbers from onnx.proto), so servers need not install the onnx package.
+onnxruntime's own file format (which would bypass all of this).
+
+Why a parser of our own: servers have onnxruntime and its protobuf library, but ONNX's message definitions
+come only with the onnx package. And any second parser, protobuf's for Python included, may read a file
+differently from onnxruntime's C++ one. This one reads only the fields that matter (numbers from onnx.proto),
+every occurrence of them, and refuses encodings that parsers disagree on: groups, and tags beyond 32 bits,
+which C++ cuts to 32 bits. The suite fuzzes it against the onnx package.
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ def check_onnx(data: bytes) -> None:
 
 
 class _Scan:
-    """Walks graphs, their subgraphs and, where external data is possible, their tensors."""
+    """Walks graphs, their subgraphs and, if external data is possible, their tensors."""
 
     def __init__(self, *, external_possible: bool) -> None:
         self._external_possible = external_possible
@@ -119,10 +124,12 @@ def _check_domain(domain: bytes, what: str) -> None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """A protobuf message's fields: (number, integer or bytes). Raises ArtifactError where it is broken."""
+    """Yield a protobuf message's fields: (number, integer or bytes). Raises ArtifactError if it is broken."""
     position, end = 0, len(message)
     while position < end:
         tag, position = _varint(message, position)
+        if not 8 <= tag < 2**32:
+            raise ArtifactError("it is not an ONNX model: a field's number is out of range")
         field, wire = tag >> 3, tag & 7
         if wire == _BYTES:
             length, position = _varint(message, position)
