@@ -16,7 +16,7 @@ from ...schemas.partition import partition_of
 from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
 from ...schemas.topics import SPECS, VITALS
 from ...streams.kafka.connection import Connection
-from ...streams.kafka.reader import LogReader
+from ...streams.kafka.reader import newest_values
 from ...streams.kafka.transactions import Transactions
 
 log = logging.getLogger(__name__)
@@ -35,21 +35,12 @@ class ApplyReport:
 
 def read_specs(connection: Connection) -> dict[str, SpecRecord]:
     """Key → newest spec record, the join settings under ``*``. What is none is left out."""
-    reader = LogReader(connection, (SPECS,))
     found: dict[str, SpecRecord] = {}
-    try:
-        for record in reader.catch_up():
-            key = None if record.key is None else record.key.decode(errors="replace")
-            if key is None:
-                continue
-            found.pop(key, None)
-            try:
-                if record.value is not None:
-                    found[key] = SpecRecord.decode(record.value)
-            except DecodeError as error:
-                log.error("the spec of %r is none and is left out: %s", key, error)
-    finally:
-        reader.close()
+    for key, value in newest_values(connection, SPECS).items():
+        try:
+            found[key] = SpecRecord.decode(value)
+        except DecodeError as error:
+            log.error("the spec of %r is none and is left out: %s", key, error)
     return found
 
 

@@ -34,7 +34,7 @@ from ...schemas.topics import (
     SPECS,
 )
 from ...streams.kafka.connection import Connection
-from ...streams.kafka.reader import LogReader
+from ...streams.kafka.reader import newest_values
 from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
 from ..cluster.topics import inspect_topics
@@ -225,7 +225,7 @@ def _skew_ms(transactions: Transactions, topic: str, partition: int, clock: Cloc
 
 
 def check_specs(connection: Connection) -> Iterator[Finding]:
-    newest = _newest(connection)
+    newest = newest_values(connection, SPECS, timeout_s=_TIMEOUT_S)
     wrong = False
     for key, value in newest.items():
         try:
@@ -248,7 +248,7 @@ def check_retention(
 ) -> Iterator[Finding]:
     """A joiner that starts anew reads back over the horizon and the correction window."""
     join = Join()
-    value = _newest(connection).get(JOIN_KEY)
+    value = newest_values(connection, SPECS, timeout_s=_TIMEOUT_S).get(JOIN_KEY)
     if value is not None:
         with suppress(DecodeError, ValidationError):  # check_specs tells
             join = SpecRecord.decode(value).join()
@@ -302,7 +302,7 @@ def check_signatures(connection: Connection, settings: Settings) -> Iterator[Fin
     """Whether what is to be served can be verified with the keys that are trusted here."""
     verifier = load_verifier(settings.keys_path())
     updates = wrong = 0
-    for key, value in _newest(connection, updates=True).items():
+    for key, value in newest_values(connection, MODEL_UPDATES, timeout_s=_TIMEOUT_S).items():
         updates += 1
         try:
             verifier.verify(ModelUpdate.decode(value))
@@ -312,21 +312,6 @@ def check_signatures(connection: Connection, settings: Settings) -> Iterator[Fin
             yield Finding("signatures", "fault", f"the newest update of {key!r}: {error}", fix)
     if not wrong:
         yield Finding("signatures", "ok", f"{updates} models' updates are signed with trusted keys")
-
-
-def _newest(connection: Connection, *, updates: bool = False) -> dict[str, bytes]:
-    """Key → newest value of specs, or of model-updates."""
-    reader = LogReader(connection, (MODEL_UPDATES if updates else SPECS,), timeout_s=_TIMEOUT_S)
-    found: dict[str, bytes] = {}
-    try:
-        for record in reader.catch_up():
-            key = (record.key or b"").decode(errors="replace")
-            found.pop(key, None)
-            if record.value is not None:
-                found[key] = record.value
-    finally:
-        reader.close()
-    return found
 
 
 def _configs(admin: AdminClient, kind: ResourceType, names: list[str]) -> dict[str, dict[str, str | None]]:

@@ -52,7 +52,7 @@ from .recovery.checkpointer import Checkpointer
 from .recovery.data_loss import GapCheck
 from .recovery.loading import PartitionOpener
 from .recovery.progress import JoinReports
-from .specs import SpecFollower
+from .specs import JoinRules
 from .state.position import INPUTS
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class _JoinShell:
         self._reports = JoinReports(connection, instance_id)
         offsets = LogOffsets(connection)
         self._gaps = GapCheck(connection, GROUP, offsets, self._reports, stats)
-        self._specs = SpecFollower(connection, offsets)
+        self._specs = JoinRules(connection, offsets)
         self._opener = PartitionOpener(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
         self._checkpointer = (
             None

@@ -12,7 +12,8 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
 
@@ -62,6 +63,17 @@ def _as_bytes(data: str | bytes | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
 
 
+def end_of_partition(message: Message) -> int | None:
+    """Return the offset of the next record if the partition was read to its end, None for any other message.
+
+    That offset is beyond the markers of transactions, which no record's offset tells.
+    """
+    error = message.error()
+    if error is None or error.code() != KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
+        return None
+    return message.offset() or 0
+
+
 class LogReader:
     """Follows all partitions of some topics from their beginning (or given offsets), read_committed."""
 
@@ -75,8 +87,10 @@ class LogReader:
         timeout_s: float = 30.0,
     ) -> None:
         """Raises BrokerError when the cluster or a topic cannot be reached within ``timeout_s``."""
+        self._connection = connection
         self._consumer = Consumer(connection.consumer(f"reader-{uuid.uuid4().hex}"))
         self._at_end: dict[tuple[str, int], bool] = {}
+        self._next: dict[tuple[str, int], int] = {}
         assignment: list[TopicPartition] = []
         for topic in topics:
             name = connection.topic(topic)
@@ -112,10 +126,11 @@ class LogReader:
             error = message.error()
             where = (message.topic() or "", message.partition() or 0)
             if error is None:
-                self._at_end[where] = False
-                records.append(as_record(message))
-            elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
-                self._at_end[where] = True
+                record = as_record(message)
+                self._at_end[where], self._next[where] = False, record.offset + 1
+                records.append(record)
+            elif (end := end_of_partition(message)) is not None:
+                self._at_end[where], self._next[where] = True, end
             elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
             else:
@@ -143,6 +158,17 @@ class LogReader:
                 yield record
             behind -= {place for place in behind if self._at_end[place]}
 
+    def read_to(self, topic: Topic, ends: Mapping[int, int], timeout_s: float) -> Iterator[Record]:
+        """Everything below these offsets, as LogOffsets gives them, that was not read before.
+
+        Raises BrokerError past the timeout.
+        """
+        name, until = self._connection.topic(topic), time.monotonic() + timeout_s
+        while any(self._next.get((name, partition), 0) < end for partition, end in ends.items()):
+            if time.monotonic() > until:
+                raise BrokerError(f"could not read {name} to {dict(ends)} within {timeout_s:g} s")
+            yield from self.poll(0.05)
+
     def _ends(self, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Where committed records end; where that is not told, so far off that only PARTITION_EOF counts."""
         ends = dict.fromkeys(self._at_end, sys.maxsize)
@@ -161,3 +187,15 @@ class LogReader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def newest_values(connection: Connection, topic: Topic, *, timeout_s: float = 30.0) -> dict[str, bytes]:
+    """Read a compacted topic whole: key → newest value. Raises BrokerError when that cannot be done."""
+    found: dict[str, bytes] = {}
+    with closing(LogReader(connection, (topic,), timeout_s=timeout_s)) as reader:
+        for record in reader.catch_up():
+            key = (record.key or b"").decode(errors="replace")
+            found.pop(key, None)
+            if record.value is not None:
+                found[key] = record.value
+    return found

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 from confluent_kafka import KafkaException
-from pydantic import ValidationError
 
-from ...schemas.errors import BrokerError, DecodeError, SettingsError
-from ...schemas.spec.model import JOIN_KEY, SpecRecord
-from ...schemas.topics import SPECS
+from ...schemas.errors import BrokerError, SettingsError
+from ...schemas.spec.model import JOIN_KEY
 from ..kafka.connection import Connection
-from ..kafka.reader import LogReader, Record
+from ..kafka.specs import SpecFollower
 from .privacy import Hasher, PrivacyRules
 
 log = logging.getLogger(__name__)
@@ -82,30 +81,23 @@ class SpecRules:
                 self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        reader = LogReader(self._connection, (SPECS,), timeout_s=5.0)
-        try:
+        with closing(SpecFollower(self._connection, timeout_s=5.0)) as specs:
             while not self._stop.is_set():
-                for record in reader.poll(0.2):
-                    self._apply(record)
-                if reader.caught_up and not self._known.is_set():
+                for model in specs.poll(0.2) - {JOIN_KEY}:
+                    self._apply(model, specs)
+                if specs.caught_up and not self._known.is_set():
                     self._known.set()
                     self._on_known()
-        finally:
-            reader.close()
 
-    def _apply(self, record: Record) -> None:
-        if record.key is None or record.key == JOIN_KEY.encode():
-            return
-        model = record.key.decode(errors="replace")
-        if record.value is None:
-            self._rules.pop(model, None)
-            return
+    def _apply(self, model: str, specs: SpecFollower) -> None:
+        problem, spec = specs.problems.get(model), specs.models.get(model)
         try:
-            self._rules[model] = PrivacyRules.of_spec(
-                SpecRecord.decode(record.value).model_spec(), self._hasher
-            )
+            if problem is not None:
+                # Fail closed: nobody knows what this spec would have forbidden.
+                self._rules[model] = SettingsError(f"the published spec of {model} cannot be read: {problem}")
+            elif spec is None:
+                self._rules.pop(model, None)
+            else:
+                self._rules[model] = PrivacyRules.of_spec(spec, self._hasher)
         except SettingsError as error:
             self._rules[model] = error
-        except (DecodeError, ValidationError) as error:
-            # Fail closed: nobody knows what this spec would have forbidden.
-            self._rules[model] = SettingsError(f"the published spec of {model} cannot be read: {error}")

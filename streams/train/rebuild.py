@@ -7,9 +7,7 @@ predecessor committed in its last moment is seen, and what it left open has been
 from __future__ import annotations
 
 import logging
-import time
-
-from pydantic import ValidationError
+from collections.abc import Mapping
 
 from ...models.registry.signing import Signer, Verifier
 from ...schemas.decisions import CommandResult
@@ -17,71 +15,15 @@ from ...schemas.errors import ArtifactError, DecodeError
 from ...schemas.partition import partition_of
 from ...schemas.runs import TrainingRun
 from ...schemas.serving import ModelUpdate
-from ...schemas.spec.model import JOIN_KEY, ModelSpec, SpecRecord
-from ...schemas.topics import COMMAND_RESULTS, MODEL_UPDATES, SPECS, TRAINING_RUNS
+from ...schemas.spec.model import ModelSpec
+from ...schemas.topics import COMMAND_RESULTS, MODEL_UPDATES, TRAINING_RUNS
 from ..kafka.connection import Connection
 from ..kafka.ranges import LogOffsets, LogRanges
-from ..kafka.reader import LogReader, Record, as_record
+from ..kafka.reader import Record, as_record
 from .core import TrainerCore
 from .window.window import Clock
 
 log = logging.getLogger(__name__)
-
-_REFRESH_S = 2.0
-
-
-class Specs:
-    """Follows every model's newest spec."""
-
-    def __init__(self, connection: Connection, offsets: LogOffsets) -> None:
-        self._offsets = offsets
-        self._next = offsets.ends(SPECS, offsets.partitions(SPECS))  # what is below is read now
-        self._reader = LogReader(connection, (SPECS,))
-        self._newest: dict[str, ModelSpec] = {}
-        for record in self._reader.catch_up():
-            self._apply(record)
-
-    @property
-    def newest(self) -> dict[str, ModelSpec]:
-        return self._newest
-
-    def poll(self) -> dict[str, ModelSpec]:
-        """What was published since."""
-        return self._read(0.0)
-
-    def refresh(self) -> dict[str, ModelSpec]:
-        """What was published before this call, at the latest: a spec, and then a command for its model."""
-        ends = self._offsets.ends(SPECS, list(self._next))
-        changed: dict[str, ModelSpec] = {}
-        until = time.monotonic() + _REFRESH_S
-        while any(self._next[p] < end for p, end in ends.items()) and time.monotonic() < until:
-            changed |= self._read(0.05)
-        self._next = {p: max(end, self._next[p]) for p, end in ends.items()}  # a marker is no record
-        return changed
-
-    def _read(self, timeout_s: float) -> dict[str, ModelSpec]:
-        changed: dict[str, ModelSpec] = {}
-        for record in self._reader.poll(timeout_s):
-            changed |= self._apply(record)
-            self._next[record.partition] = max(record.offset + 1, self._next.get(record.partition, 0))
-        return changed
-
-    def _apply(self, record: Record) -> dict[str, ModelSpec]:
-        if record.key == JOIN_KEY.encode() or record.value is None:
-            return {}
-        try:
-            published = SpecRecord.decode(record.value)
-            spec = {published.model: published.model_spec()}
-        except (DecodeError, ValidationError) as error:
-            log.error(
-                "the spec at %s[%d]@%d is none: %s", record.topic, record.partition, record.offset, error
-            )
-            return {}
-        self._newest |= spec
-        return spec
-
-    def close(self) -> None:
-        self._reader.close()
 
 
 class Rebuilder:
@@ -104,7 +46,7 @@ class Rebuilder:
         self._clock: Clock = clock
         self._ranges = LogRanges(connection, name="rebuild")
 
-    def cores(self, owned: frozenset[int], specs: dict[str, ModelSpec]) -> dict[int, TrainerCore]:
+    def cores(self, owned: frozenset[int], specs: Mapping[str, ModelSpec]) -> dict[int, TrainerCore]:
         """One per owned partition, as the log stands now."""
         cores = {p: TrainerCore(p, self._partitions, self._signer, self._clock) for p in owned}
         for model, spec in specs.items():

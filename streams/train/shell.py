@@ -41,13 +41,14 @@ from ..kafka.connection import Connection
 from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
 from ..kafka.reader import Record, as_record
+from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed, GroupMetadata
 from .child.process import ChildPool, physical_bytes
 from .core import TrainerCore
 from .manifests import ManifestCheck
 from .model_runs import ModelRuns
-from .rebuild import Rebuilder, Specs
+from .rebuild import Rebuilder
 from .step import NOTHING, Step
 from .step_writer import StepWriter
 from .supervision import RunSupervision
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
 _EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 _STORE_S = 120.0
+_REFRESH_S = 2.0
 _STORE_PAUSE_S = 1.0
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
@@ -159,7 +161,8 @@ class TrainerShell:
         )
         self._rebuilder = Rebuilder(connection, self._offsets, self._signer, verifier, partitions, clock)
         self._children = ChildPool(state_dir / "jobs")
-        self._specs = Specs(connection, self._offsets)
+        self._specs = SpecFollower(connection)
+        self._specs.catch_up()
         self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
         self._cache = OutcomeCache(tuning.kept_bytes)
         workers = [
@@ -215,11 +218,11 @@ class TrainerShell:
     def _decide(self, records: list[Record]) -> None:
         step, spoken_for = NOTHING, set[int]()
         changed = self._specs.poll()
-        if any((record.key or b"").decode(errors="replace") not in self._specs.newest for record in records):
-            changed |= self._specs.refresh()
-        for model, spec in changed.items():
+        if any((record.key or b"").decode(errors="replace") not in self._specs.models for record in records):
+            changed |= self._specs.refresh(self._offsets, timeout_s=_REFRESH_S, required=False)
+        for model in changed & self._specs.models.keys():
             for core in self._owner_of(model):
-                core.on_spec(model, spec)
+                core.on_spec(model, self._specs.models[model])
         if changed:
             self._keep_outcomes()
         for record in records:
@@ -269,7 +272,7 @@ class TrainerShell:
 
     def _keep_outcomes(self) -> None:
         """Of the models that are ours, as many as a window of each takes."""
-        specs = {m: spec.window for m, spec in self._specs.newest.items() if self._owner_of(m)}
+        specs = {m: spec.window for m, spec in self._specs.models.items() if self._owner_of(m)}
         self._cache.keep({model: window.max_rows + window.old_rows for model, window in specs.items()})
 
     def _models(self) -> list[ModelRuns]:
@@ -353,7 +356,7 @@ class TrainerShell:
         self._assigned = False
         owned = frozenset(partition for _, partition in self._next)
         self._specs.poll()
-        self._cores = self._rebuilder.cores(owned, self._specs.newest) if owned else {}
+        self._cores = self._rebuilder.cores(owned, self._specs.models) if owned else {}
         self._keep_outcomes()
         self._runs.adopt(self._models())
         took_ms = (time.monotonic() - started) * 1000

@@ -22,7 +22,7 @@ from ..config import JoinStats, JoinTuning, RestoreStats
 from ..core import Joiner
 from ..partition import AssignedPartition
 from ..reading.batch import Reader
-from ..specs import SpecFollower
+from ..specs import JoinRules
 from ..state.position import Offsets, Position
 from ..state.store import Origin, RocksStore, shared_cache
 from .background import in_background
@@ -45,7 +45,7 @@ class PartitionOpener:
         self,
         connection: Connection,
         offsets: LogOffsets,
-        specs: SpecFollower,
+        specs: JoinRules,
         state_dir: Path,
         tuning: JoinTuning,
         stats: JoinStats,
