@@ -6,7 +6,6 @@ broken one neither loops hot nor is forgotten. Children die with their parent, e
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,11 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
+from .parent_death import die_with_parent
+
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 YOUNG_S = 60.0
 STOP_TIMEOUT_S = 10.0
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Supervisor:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops them in order
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent(),
         )
         child = _Child(role, process, time.monotonic())
         assert process.stdout is not None
@@ -124,10 +124,6 @@ class Supervisor:
     def _forward(self, name: str, stream: IO[str]) -> None:
         for line in stream:
             self._say(name, line.rstrip("\n"))
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _shown(code: int) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import IO, cast
 
 from ...schemas.errors import BrokerError
+from ..parent_death import die_with_parent
 
 OLDEST_JAVA = 17  # Kafka 4's broker
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def find_java() -> Path:
@@ -81,7 +79,7 @@ class Jvm:
                 stderr=subprocess.STDOUT,
                 pass_fds=self._keep_open,
                 start_new_session=True,  # Ctrl-C reaches us only, and we stop it in order
-                preexec_fn=_dies_with(os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent(),
             )
         except OSError as error:
             self._failure = error
@@ -111,14 +109,3 @@ class Jvm:
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal; nothing happens when it has ended."""
         self.process.send_signal(number)
-
-
-def _dies_with(parent: int) -> Callable[[], None]:
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: a forked child of a threaded process may not
-
-    def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died between the fork and the line above
-            os._exit(1)
-
-    return tie

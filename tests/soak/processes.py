@@ -6,7 +6,6 @@ and started again after a second, as ``driftloop up`` would.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from driftloop.infra.parent_death import die_with_parent
+
 _PAUSE_S = 1.0
 _STOP_S = 20.0
 _LAST_WORDS = 12
@@ -140,7 +140,7 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent(signal.SIGKILL),
             )
 
 
@@ -162,10 +162,3 @@ def _last_words(log: Path) -> str:
     text = log.read_text("utf-8", "replace").rpartition("--- start ")[2]
     lines = [line for line in text.splitlines() if not line.startswith("%")]  # librdkafka's own
     return "\n".join(lines[-_LAST_WORDS:])
-
-
-_PRCTL = ctypes.CDLL(None).prctl  # looked up before any fork
-
-
-def _die_with_parent() -> None:
-    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
