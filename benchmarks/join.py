@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from driftloop.streams.join.config import JoinStats
 from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 
 from .cluster import cluster, fresh

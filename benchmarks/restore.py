@@ -23,8 +23,9 @@ from typing import Any
 
 import orjson
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
-from driftloop.streams.join.config import JoinStats, JoinTuning
+from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 

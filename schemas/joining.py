@@ -1,4 +1,4 @@
-"""What a joiner tells of its partitions, for people: nothing is decided by it."""
+"""What a joiner reports of its partitions, for people: nothing is decided by it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pydantic import Field
 from .base import Event, TimestampMs
 
 Count = Annotated[int, Field(ge=0)]
-JoinPhase = Literal["restoring", "joining", "gap"]
+JoinPhase = Literal["restoring", "joining", "data_loss"]
 RestoreSource = Literal["disk", "checkpoint", "log"]
 
 
 class JoinProgress(Event):
-    """Where a joiner stands with a partition: restoring its state, joining, or stopped at a gap in the log.
+    """Where a joiner stands with a partition: restoring its state, joining, or stopped by data loss.
 
     ``done`` of ``total`` offsets (of inputs, and of outcomes since the state) were replayed, ``records`` of
-    them records; ``fetched_bytes``: of a checkpoint. A gap: ``missing`` records of ``topic`` were removed by
-    retention before they were read.
+    them records; ``fetched_bytes``: of a checkpoint. Data loss: retention removed ``missing`` records of
+    ``topic`` before they were read.
     """
 
     partition: Count

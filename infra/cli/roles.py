@@ -23,9 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
-    from ...streams.join.config import JoinStats, JoinTuning
+    from ...streams.join.config import JoinTuning
     from ...streams.join.shell import run_joiner
     from ...streams.join.state.store import StoreTuning
+    from ...streams.join.stats import JoinStats
     from ..metrics.catalogue import Metrics
     from ..metrics.joiner import join_readings
 

@@ -106,7 +106,7 @@ def _lags(lags: list[Lag]) -> Table:
 def _joins(joins: JoinView, now_ms: int) -> Table:
     table = Table("partition", "joiner", "state", title="join", title_justify="left")
     for number, progress in sorted(joins.partitions.items()):
-        style = {"gap": "bold red", "restoring": "yellow"}.get(progress.phase)
+        style = {"data_loss": "bold red", "restoring": "yellow"}.get(progress.phase)
         table.add_row(str(number), progress.instance, shown_progress(progress, now_ms=now_ms), style=style)
     return table
 

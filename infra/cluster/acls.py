@@ -63,7 +63,7 @@ ROLES: Mapping[str, Access] = {
     "join": Access(
         "driftloop join",
         reads=(PREDICTIONS, LABELS, OUTCOMES, DEAD_LETTERS, SPECS),  # outcomes, dead letters: to restore
-        # Predictions, labels: what was misplaced.
+        # Predictions, labels: what was misrouted.
         writes=(OUTCOMES, VITALS, DEAD_LETTERS, PREDICTIONS, LABELS, JOIN_PROGRESS),
         groups=("join",),
         readers=("reader-", "ranges-join-"),

@@ -79,16 +79,20 @@ JOIN_DEAD_LETTERS = Meter("driftloop_join_dead_letters_total", "counter", "recor
 JOIN_MISROUTED = Meter(
     "driftloop_join_misrouted_total",
     "counter",
-    "records that lay on a partition that is not their id's, and were sent on to where they belong",
+    "records on a partition that is not their id's, sent on to where they belong",
 )
 JOIN_ABORTS = Meter(
     "driftloop_join_aborts_total", "counter", "transactions that were aborted and tried again"
 )
 JOIN_PARTITIONS = Meter("driftloop_join_partitions", "gauge", "input partitions owned")
 JOIN_LAG = Meter("driftloop_join_lag_offsets", "gauge", "offsets behind the ends of predictions and labels")
-JOIN_HELD = Meter("driftloop_join_held_records", "gauge", "records that wait for the other topic's backlog")
+JOIN_HELD = Meter(
+    "driftloop_join_held_records", "gauge", "records that flow control holds while the other topic catches up"
+)
 JOIN_PAUSES = Meter(
-    "driftloop_join_pauses_total", "counter", "times that a topic with too many of them was paused"
+    "driftloop_join_pauses_total",
+    "counter",
+    "times that a topic was paused because too many of its records were held",
 )
 JOIN_RESTORING = Meter(
     "driftloop_join_restoring",
@@ -129,8 +133,8 @@ JOIN_CHECKPOINT_STALL = Meter(
 JOIN_CHECKPOINTS_FAILED = Meter(
     "driftloop_join_checkpoints_failed_total", "counter", "checkpoints that could not be stored"
 )
-JOIN_GAP = Meter(
-    "driftloop_join_gap_records",
+JOIN_DATA_LOSS = Meter(
+    "driftloop_join_data_loss_records",
     "gauge",
     "records that retention removed before they were read; the joiner ends, `status` keeps showing it",
     ("topic", "partition"),
@@ -144,7 +148,7 @@ JOIN_METERS: tuple[Meter, ...] = (
     JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,
     JOIN_HELD, JOIN_PAUSES, JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE,
     JOIN_RESTORE_FETCHED, JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL,
-    JOIN_CHECKPOINTS_FAILED, JOIN_GAP,
+    JOIN_CHECKPOINTS_FAILED, JOIN_DATA_LOSS,
 )  # fmt: skip
 CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)
 

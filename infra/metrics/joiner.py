@@ -1,22 +1,22 @@
-"""The joiner's metrics: read from its counters when they are scraped: the hot loop knows nothing of them."""
+"""The joiner's metrics, read from its counters when they are scraped: the hot loop knows nothing of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 
-from ...streams.join.config import JoinStats
+from ...streams.join.stats import JoinStats
 from . import catalogue as metrics
 from .catalogue import Reading
 
 
 def join_readings(stats: JoinStats) -> Iterable[Reading]:
-    """What the joiner's counters say now."""
+    """Read what the joiner's counters say now."""
     now, now_ms = time.monotonic(), time.time_ns() // 1_000_000
     yield Reading(metrics.JOIN_RECORDS, stats.records)
     yield Reading(metrics.JOIN_OUTCOMES, stats.outcomes)
     yield Reading(metrics.JOIN_DEAD_LETTERS, stats.dead_letters)
-    yield Reading(metrics.JOIN_MISROUTED, stats.rerouted)
+    yield Reading(metrics.JOIN_MISROUTED, stats.misrouted)
     yield Reading(metrics.JOIN_ABORTS, stats.aborts)
     yield Reading(metrics.JOIN_PARTITIONS, stats.partitions)
     yield Reading(metrics.JOIN_LAG, stats.lag)
@@ -35,5 +35,5 @@ def join_readings(stats: JoinStats) -> Iterable[Reading]:
         yield Reading(metrics.JOIN_CHECKPOINT_BYTES, checkpoint.size, of)
         yield Reading(metrics.JOIN_CHECKPOINT_STALL, checkpoint.stalled_s, of)
     yield Reading(metrics.JOIN_CHECKPOINTS_FAILED, stats.checkpoints_failed)
-    for (topic, partition), missing in sorted(stats.gaps.items()):
-        yield Reading(metrics.JOIN_GAP, missing, (topic, str(partition)))
+    for lost in stats.data_loss:
+        yield Reading(metrics.JOIN_DATA_LOSS, lost.missing, (lost.topic, str(lost.partition)))

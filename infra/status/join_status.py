@@ -1,4 +1,4 @@
-"""What joiners tell of their partitions, and what vitals tell of misplaced records: for ``status``."""
+"""What joiners report of their partitions, for ``status``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class JoinView:
 
 
 def read_join_view(connection: Connection) -> JoinView:
-    """Raises BrokerError when the topic cannot be read."""
+    """Read the newest reports. Raises BrokerError when the topic cannot be read."""
     reader = LogReader(connection, (JOIN_PROGRESS,))
     partitions: dict[int, JoinProgress] = {}
     unreadable = 0
@@ -40,11 +40,11 @@ def read_join_view(connection: Connection) -> JoinView:
 
 
 def shown_progress(progress: JoinProgress, *, now_ms: int) -> str:
-    """One line for a person."""
-    if progress.phase == "gap":
+    """Return one line for a person."""
+    if progress.phase == "data_loss":
         return (
-            f"stopped: {progress.missing} {progress.topic} were removed by retention before they were read "
-            "(`driftloop join` says how to go on)"
+            f"stopped by data loss: {progress.missing} {progress.topic} were removed by retention "
+            "before they were read (`driftloop join` says how to continue)"
         )
     done, total = progress.done or 0, progress.total or 0
     rate = f"{progress.records_per_s or 0.0:,.0f} records/s"

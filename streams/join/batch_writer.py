@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from ...schemas.partition import partition_of
 from ...schemas.topics import DEAD_LETTERS, OUTCOMES, VITALS
 from ..kafka.connection import Connection
 from ..kafka.transactions import Consumed, Transactions
-from .batch_output import Effects
+from .batch_output import BatchOutput
 
 # One produce request per partition and batch: with more than five under way (all that idempotence allows) and
 # messages left, or with messages that are due before their partition is part of the transaction, librdkafka's
@@ -38,25 +38,25 @@ class BatchWriter:
         self._letter_partitions = self._transactions.partitions(self._dead_letters)
 
     def write(
-        self, effects: Sequence[tuple[int, Effects]], consumed: Consumed, observe: Callable[[str], None]
+        self, outputs: Mapping[int, BatchOutput], consumed: Consumed, observe: Callable[[str], None]
     ) -> None:
-        """Commit a batch: per input partition its effects, and the offsets. Raises Aborted, BrokerError."""
+        """Commit a batch: per input partition its output, and the offsets. Raises Aborted, BrokerError."""
 
         def send() -> None:
-            for partition, of_partition in effects:
-                self._send(partition, of_partition)
+            for partition, output in outputs.items():
+                self._send(partition, output)
 
         self._transactions.run(send, consumed, observe=observe)
 
-    def _send(self, partition: int, effects: Effects) -> None:
+    def _send(self, partition: int, output: BatchOutput) -> None:
         transactions = self._transactions
-        transactions.send_all(self._outcomes, partition, effects.outcomes)
-        for to, value in effects.vitals:
-            transactions.send(self._vitals, value, None, to)
-        for record in effects.rerouted:
+        transactions.send_all(self._outcomes, partition, output.outcomes)
+        for message in output.vitals:
+            transactions.send(self._vitals, message.value, None, message.partition)
+        for record in output.misrouted:
             topic = self._connection.topic(record.topic)
             transactions.send(topic, record.value, record.key, record.partition, record.headers)
-        for refused in effects.refused:
+        for refused in output.refused:
             key = refused.letter_key()
             to = 0 if key is None else partition_of(key, self._letter_partitions)
             letter = refused.letter(self._connection.topic(refused.topic))

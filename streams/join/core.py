@@ -1,14 +1,14 @@
 """The joiner's core: one input partition, batches of records in, outcomes and vitals out. No Kafka, no clock.
 
-What a batch gives is a function of the log alone: of the records, their offsets and append times, and the
-specs. Which topic was read first does not matter (``join.matching``), nor when what is over is ended
-(``join.eviction``).
+What a batch emits is a function of the log alone: of the records, their offsets and append times, and the
+specs. Which topic was read first does not matter (``join.matching``), nor when entries are expired
+(``join.expiry``).
 
 - ``process`` stages a batch's changes; ``commit`` keeps them once the transaction has committed, ``rollback``
-  forgets them. ``flush`` writes what is kept behind, between batches, at whatever intervals.
-- ``restore`` begins a restoration: ``replay`` applies records that were processed before and emits nothing;
-  ``recall`` then takes over what the log says was emitted (so revisions and seqs are the log's, whatever the
-  specs say by now); ``resume`` ends it at the committed position.
+  drops them. ``flush`` writes the state behind, between batches, at any interval.
+- ``begin_restore`` begins a restoration: ``replay`` applies records that were processed before and emits
+  nothing; ``replay_outcome`` then takes over what the log says was emitted (so revisions and seqs are the
+  log's, whatever the specs say by now); ``finish_restore`` ends it at the committed position.
 
 On failure: an exception is a defect; whatever was staged is removed by ``rollback``.
 """
@@ -22,15 +22,15 @@ import orjson
 
 from ...schemas.base import ClassValue
 from ...schemas.partition import partition_of
-from .batch_output import Effects, Work
-from .expiry import Eviction, all_deadlines
+from .batch_output import BatchContext, BatchOutput, VitalsMessage
+from .expiry import Expiry, all_deadlines
 from .matching import Matching
 from .reading.batch import Batch
-from .records import Group, Held, Match, group_of
+from .records import KeyState, Match, PendingPrediction, key_state_of
 from .rules import Rules, is_same
 from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks
 from .state.state import JoinState, Store
-from .vitals.builder import Covered, Tally, vitals_messages
+from .vitals.builder import BatchStats, Covered, vitals_messages
 
 
 class Joiner:
@@ -47,7 +47,7 @@ class Joiner:
             store, lambda entries: all_deadlines(entries, self.rules.join), capacity=capacity
         )
         self._matching = Matching(self._state)
-        self._eviction = Eviction(self._state)
+        self._expiry = Expiry(self._state)
         self._staged = self._state.position
         self._oldest_ms: int | None = None
 
@@ -58,57 +58,53 @@ class Joiner:
 
     @property
     def staged_position(self) -> Position:
-        """Where it will stand once the batch under way is committed: what the transaction must commit."""
+        """Where it will stand after the batch under way: what the transaction must commit."""
         return self._staged
 
     @property
     def unwritten(self) -> int:
-        """Ids changed since the last flush."""
+        """How many ids changed since the last flush."""
         return self._state.unwritten
 
     @property
     def wants_flush(self) -> bool:
-        """Whether eviction waits for a flush."""
-        return self._eviction.wants_flush
+        """Whether expiry waits for a flush."""
+        return self._expiry.wants_flush
 
-    def process(self, batch: Batch, idle: Watermarks = NO_WATERMARKS) -> Effects:
-        """What this batch emits.
+    def process(self, batch: Batch, idle: Watermarks = NO_WATERMARKS) -> BatchOutput:
+        """Stage a batch and return what it emits.
 
         ``idle``: watermarks of topics that were read to their end; whatever they still get will be appended
         after them, so they advance without a record.
         """
-        work = Work(self.partition, self.rules, self.position.next_seq)
-        work.accept(batch)
-        position = self._apply(work, batch)
-        position = self._eviction.run(work, position, position.watermarks(idle), self._oldest_ms)
-        self._staged = position._replace(next_seq=work.next_seq)
-        self._add_vitals(work, batch)
-        return work.effects
+        context = BatchContext(self.partition, self.rules, self.position.next_seq)
+        context.accept(batch)
+        position = self._apply(context, batch)
+        position = self._expiry.run(context, position, position.watermarks(idle), self._oldest_ms)
+        self._staged = position._replace(next_seq=context.next_seq)
+        self._add_vitals(context, batch)
+        return context.output
 
     def commit(self) -> None:
-        """The transaction with the batch's effects and offsets has committed."""
-        self._eviction.applied(self._oldest_ms)
+        """Keep what is staged: the transaction with the batch's output and offsets has committed."""
+        self._expiry.applied(self._oldest_ms)
         self._state.commit(self._staged)
 
     def rollback(self) -> None:
-        """The transaction was aborted: the same records will come again."""
+        """Drop what is staged: the transaction was aborted, and the same records will come again."""
         self._state.rollback()
         self._staged = self.position
 
     def flush(self) -> None:
-        """Writes the state behind. Only between batches."""
+        """Write the state behind. Only between batches."""
         self._state.flush()
-        self._eviction.flushed()
+        self._expiry.flushed()
 
-    def warm_up(self) -> None:
-        """Reads the store into memory if it fits."""
-        self._state.warm_up()
+    def begin_restore(self, start: Position) -> int:
+        """Begin a restoration, or continue one that was interrupted.
 
-    def restore(self, start: Position) -> int:
-        """Begins a restoration, or goes on with one that was interrupted.
-
-        ``start``: where to replay from if nothing is held. Gives the append time from which on outcomes must
-        be recalled.
+        ``start``: where to replay from if the state is empty. Return the append time from which on outcomes
+        must be replayed.
         """
         position = self.position if self.position.newest_ms else start
         since_ms = position.replay_outcomes_from_ms or max(1, position.newest_ms - self.rules.join.clock_skew)
@@ -117,49 +113,51 @@ class Joiner:
 
     def replay(self, batch: Batch, most: ExpiryWatermark) -> None:
         """Apply records that were processed before. ``most``: expire no further than this."""
-        work = Work(self.partition, self.rules, self.position.next_seq, replaying=True)
-        position = self._apply(work, batch)
-        self._staged = self._eviction.run(work, position, position.watermarks(), self._oldest_ms, most=most)
+        context = BatchContext(self.partition, self.rules, self.position.next_seq, replaying=True)
+        position = self._apply(context, batch)
+        self._staged = self._expiry.run(context, position, position.watermarks(), self._oldest_ms, most=most)
         self.commit()
 
-    def recall(self, outcome: bytes, append_ms: int) -> int:
-        """Takes over an emitted outcome: which label and revision its prediction carries. Gives its seq."""
-        told = cast("dict[str, object]", orjson.loads(outcome))
-        name = cast("str", told["prediction_id"])
-        track = (told["model"], told["version"], told.get("role", "champion"))
+    def replay_outcome(self, outcome: bytes, append_ms: int) -> int:
+        """Take over an emitted outcome: which label and revision its prediction carries. Return its seq."""
+        emitted = cast("dict[str, object]", orjson.loads(outcome))
+        name = cast("str", emitted["prediction_id"])
+        variant = (emitted["model"], emitted["version"], emitted.get("role", "champion"))
         self._state.fetch((name,))
         entry = self._state.get(name)
-        seq = cast("int", told["seq"])
+        seq = cast("int", emitted["seq"])
         if entry is None:
             return seq
-        group = group_of(entry)
+        kept = key_state_of(entry)
         predictions = tuple(
             [
-                held.matched(_recalled(held, told, append_ms)) if held.track == track else held
-                for held in group.predictions
+                pending.matched(_replayed_match(pending, emitted, append_ms))
+                if pending.variant == variant
+                else pending
+                for pending in kept.predictions
             ]
         )
-        self._state.put(name, Group(predictions, group.labels))
+        self._state.put(name, KeyState(predictions, kept.labels))
         self._state.commit(self.position)
         return seq
 
-    def resume(self, position: Position) -> None:
-        """Ends a restoration at the committed position: all that had been ended there is ended."""
+    def finish_restore(self, position: Position) -> None:
+        """Finish restoring at the committed position and expire everything that had expired there."""
         self.flush()
-        # Ends that nobody was told of (of matched predictions) may have gone further than what was committed.
+        # Expiry that is not announced (of matched predictions) may have gone further than what was committed.
         position = position.with_expired(position.expired.at_least(self.position.expired))
         while self.position.expired != position.expired:
-            work = Work(self.partition, self.rules, 0, replaying=True)
-            reached = self._eviction.expire_listed(work, self.position, position.expired)
-            self._eviction.applied(None)
+            context = BatchContext(self.partition, self.rules, 0, replaying=True)
+            reached = self._expiry.expire_listed(context, self.position, position.expired)
+            self._expiry.applied(None)
             self._state.commit(reached)
         self._state.commit(position)
         self._staged = position
         self.flush()
 
-    def _apply(self, work: Work, batch: Batch) -> Position:
-        """Applies the records; gives the position after them."""
-        self._matching.apply(work, batch)
+    def _apply(self, context: BatchContext, batch: Batch) -> Position:
+        """Apply the records; return the position after them."""
+        self._matching.apply(context, batch)
         predictions, labels, position = batch.prediction_records, batch.label_records, self.position
         self._oldest_ms = min((*predictions.append_ms, *labels.append_ms), default=None)
         if len(predictions):
@@ -173,30 +171,31 @@ class Joiner:
             )
         return position
 
-    def _add_vitals(self, work: Work, batch: Batch) -> None:
-        """Vitals of everything the batch did; what belongs to no model goes with vitals partition 0."""
-        by_partition: dict[int, list[Tally]] = {}
-        for tally in work.tallies.values():
-            if tally.events or tally.seqs or tally.labels or tally.counts.total():
-                to = partition_of(tally.track.model, self._vitals_partitions)
-                by_partition.setdefault(to, []).append(tally)
-        if work.counts.total():
+    def _add_vitals(self, context: BatchContext, batch: Batch) -> None:
+        """Add the vitals of everything the batch did; what belongs to no model goes to vitals partition 0."""
+        by_partition: dict[int, list[BatchStats]] = {}
+        for stats in context.stats.values():
+            if stats.events or stats.seqs or stats.labels or stats.counts.total():
+                to = partition_of(stats.variant.model, self._vitals_partitions)
+                by_partition.setdefault(to, []).append(stats)
+        if context.counts.total():
             by_partition.setdefault(0, [])
         if not by_partition:
             return
-        covered = self._covered(work, batch)
-        for to, tallies in sorted(by_partition.items()):
-            counts: Mapping[str, int] = work.counts if to == 0 else {}
-            work.effects.vitals.extend((to, value) for value in vitals_messages(covered, tallies, counts))
+        covered = self._covered(context, batch)
+        for to, all_stats in sorted(by_partition.items()):
+            counts: Mapping[str, int] = context.counts if to == 0 else {}
+            messages = vitals_messages(covered, all_stats, counts)
+            context.output.vitals.extend(VitalsMessage(to, value) for value in messages)
 
-    def _covered(self, work: Work, batch: Batch) -> Covered:
+    def _covered(self, context: BatchContext, batch: Batch) -> Covered:
         before, after = self.position, self._staged
         times = (*batch.prediction_records.append_ms, *batch.label_records.append_ms)
-        stamps = [event.ts for tally in work.tallies.values() for event in tally.events]
+        stamps = [event.ts for stats in context.stats.values() for event in stats.events]
         return Covered(
             self.partition,
-            (before.predictions, after.predictions),
-            (before.labels, after.labels),
+            before.offsets,
+            after.offsets,
             min(times, default=after.newest_ms),
             max(times, default=after.newest_ms),
             min(stamps, default=None),
@@ -204,15 +203,15 @@ class Joiner:
         )
 
 
-def _recalled(held: Held, told: Mapping[str, object], append_ms: int) -> Match:
-    """What is held and what was emitted, put together; where they differ, what was emitted is so."""
-    label = cast("ClassValue | None", told.get("label"))
-    verdict = label is None
-    value = told.get("correct") is True if label is None else label
-    source = cast("str", told.get("source", "system"))
-    match, revision, seq = held.match, cast("int", told["revision"]), cast("int", told["seq"])
+def _replayed_match(pending: PendingPrediction, emitted: Mapping[str, object], append_ms: int) -> Match:
+    """Combine what the replay of the inputs made with what was emitted, which is right where they differ."""
+    label = cast("ClassValue | None", emitted.get("label"))
+    feedback = label is None
+    value = emitted.get("correct") is True if label is None else label
+    source = cast("str", emitted.get("source", "system"))
+    match, revision, seq = pending.match, cast("int", emitted["revision"]), cast("int", emitted["seq"])
     if match is None:
-        return Match(value, verdict, source, max(held.append_ms, append_ms), revision, seq)
+        return Match(value, feedback, source, max(pending.append_ms, append_ms), revision, seq)
     # A repeat by a stronger source left no trace in the log but the label itself, which was replayed.
-    kept = match.source if is_same(value, verdict, match) else source
-    return Match(value, verdict, kept, match.matched_ms, revision, seq)
+    kept = match.source if is_same(value, feedback, match) else source
+    return Match(value, feedback, kept, match.matched_ms, revision, seq)

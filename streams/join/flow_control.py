@@ -25,9 +25,10 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
-from .config import JoinStats, JoinTuning
+from .config import JoinTuning
 from .reading.columns import append_ms_of, offset_of
 from .state.position import INPUTS, NO_WATERMARKS, Position, Watermarks
+from .stats import JoinStats
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import orjson
 from confluent_kafka import Message, TopicPartition
 
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
-from .batch_output import Effects
+from .batch_output import BatchOutput
 from .core import Joiner
 from .reading.batch import Batch, Reader
 from .reading.columns import columns_of
@@ -42,7 +42,7 @@ class AssignedPartition:
             *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
         )
 
-    def process(self, batch: Batch, rules: Rules, idle: Watermarks) -> Effects:
+    def process(self, batch: Batch, rules: Rules, idle: Watermarks) -> BatchOutput:
         self.joiner.rules = rules
         return self.joiner.process(batch, idle)
 

@@ -1,9 +1,9 @@
-"""What the joiner holds of an id until its time is over, and how that lies on disk.
+"""What the joiner keeps of an id until it expires, and how that is written to disk.
 
-Values never change: a changed one is a new one, so that an aborted batch is forgotten by forgetting its
-changes. What is usual is held in few objects: a prediction that waits, a label that waits, a pair that has
-met; everything else is a ``Group``, and ``group_of`` makes one of anything. The garbage collector never
-looks at any of them: they hold no cycles.
+Values never change: a changed one is a new one, so an aborted batch is undone by dropping its changes. The
+usual cases take few objects: a pending prediction, a buffered label, a joined pair. Everything else is a
+``KeyState``, and ``key_state_of`` makes one of anything. They hold no cycles, so the garbage collector
+ignores all of them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ...schemas.events import Role
 Answer = str | float | None
 Segments = tuple[tuple[str, str], ...]
 
-# Whoever sends more than this under one id has no use for it, and would make each further one dearer.
+# More under one id is of no use to its sender, and would make each further record more expensive.
 MAX_PER_ID = 64
 
 
-class Track(NamedTuple):
+class Variant(NamedTuple):
     """Whose answers these are: what vitals, detectors and rolling accuracy are kept by."""
 
     model: str
@@ -34,30 +34,32 @@ class Match(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The label that a prediction's newest outcome carries. ``seq`` -1: its outcome is not known yet."""
 
     value: ClassValue
-    verdict: bool
+    feedback: bool
     source: str
     matched_ms: int
     revision: int
     seq: int
 
 
-class Held(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="h"):
-    """A prediction: ``head`` is the JSON of its outcome up to the label, without the closing brace."""
+class PendingPrediction(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="h"):
+    """A prediction. ``prefix`` is the JSON of its outcome up to the label, without the closing brace."""
 
-    track: Track
-    head: bytes
+    variant: Variant
+    prefix: bytes
     append_ms: int
     ts: int
     answer: Answer
     segments: Segments
     match: Match | None
 
-    def matched(self, match: Match | None) -> Held:
-        return Held(self.track, self.head, self.append_ms, self.ts, self.answer, self.segments, match)
+    def matched(self, match: Match | None) -> PendingPrediction:
+        return PendingPrediction(
+            self.variant, self.prefix, self.append_ms, self.ts, self.answer, self.segments, match
+        )
 
 
-class KeptLabel(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="l"):
-    """A label as it came. ``used``: it reached a prediction, so nobody misses it when its time is over."""
+class BufferedLabel(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="l"):
+    """A label as it came. ``used``: it reached a prediction, so its expiry is not announced."""
 
     value: bytes
     key: bytes | None
@@ -65,14 +67,14 @@ class KeptLabel(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="l")
     offset: int
     used: bool
 
-    def reached(self) -> KeptLabel:
-        return KeptLabel(self.value, None, self.append_ms, self.offset, True)
+    def reached(self) -> BufferedLabel:
+        return BufferedLabel(self.value, None, self.append_ms, self.offset, True)
 
 
-class Pair(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
-    """A prediction (as it waited) and the label of its one outcome, which is no verdict."""
+class JoinedPair(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
+    """A prediction (as it was pending) and the label of its one outcome, which is no feedback."""
 
-    held: Held
+    pending: PendingPrediction
     value: ClassValue
     source: str
     seq: int
@@ -82,17 +84,17 @@ class Pair(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
 
     @property
     def matched_ms(self) -> int:
-        return max(self.held.append_ms, self.label_ms)
+        return max(self.pending.append_ms, self.label_ms)
 
 
-class Group(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="g"):
-    """All that is held under one prediction_id; labels in their partition's order."""
+class KeyState(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="g"):
+    """Everything kept under one prediction_id; labels in their partition's order."""
 
-    predictions: tuple[Held, ...]
-    labels: tuple[KeptLabel, ...]
+    predictions: tuple[PendingPrediction, ...]
+    labels: tuple[BufferedLabel, ...]
 
 
-Entry = Held | KeptLabel | Pair | Group
+Entry = PendingPrediction | BufferedLabel | JoinedPair | KeyState
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Entry)
@@ -101,20 +103,20 @@ encode_entry = _ENCODER.encode
 
 
 def decode_entry(data: bytes) -> Entry:
-    """Raises msgspec.MsgspecError for what ``encode_entry`` has not made."""
+    """Raises msgspec.MsgspecError for what ``encode_entry`` did not write."""
     return _DECODER.decode(data)
 
 
-def group_of(entry: Entry) -> Group:
-    """The same, told in the one way that holds everything."""
-    if isinstance(entry, Group):
+def key_state_of(entry: Entry) -> KeyState:
+    """Return the same in the form that can hold everything."""
+    if isinstance(entry, KeyState):
         return entry
-    if isinstance(entry, Held):
-        return Group((entry,), ())
-    if isinstance(entry, KeptLabel):
-        return Group((), (entry,))
+    if isinstance(entry, PendingPrediction):
+        return KeyState((entry,), ())
+    if isinstance(entry, BufferedLabel):
+        return KeyState((), (entry,))
     match = Match(entry.value, False, entry.source, entry.matched_ms, 0, entry.seq)
-    return Group(
-        (entry.held.matched(match),),
-        (KeptLabel(entry.label, None, entry.label_ms, entry.label_offset, True),),
+    return KeyState(
+        (entry.pending.matched(match),),
+        (BufferedLabel(entry.label, None, entry.label_ms, entry.label_offset, True),),
     )

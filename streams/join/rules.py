@@ -1,11 +1,11 @@
-"""What a label does to a prediction: the whole of the joiner's judgement, as functions of the two alone.
+"""What a label does to a prediction, as functions of the two alone.
 
 Everything follows from the records and their append times, never from the order in which the two topics were
-read: an answer's outcomes are the fold of ``judge`` over the labels of its id in their partition's order.
+read: an answer's outcomes are the fold of ``classify`` over the labels of its id in their partition's order.
 
 - A label meets a prediction iff it was appended at most ``horizon`` after it, or at most ``early_horizon``
   before it. From the first meeting on, labels count as corrections for ``correction_window``.
-- A verdict (``correct``) is about the champion's answer and says nothing of shadows and canaries.
+- Feedback (``correct``) is about the champion's answer and says nothing of shadows and canaries.
 - A label of a source that the model's spec does not allow changes nothing, whenever it comes.
 - A weaker source never overrides a stronger one; of equal or stronger ones a different label revises, and
   the same label is a repeat (and lends its source's strength).
@@ -21,26 +21,26 @@ from enum import Enum
 from ...schemas.base import ClassValue, class_name
 from ...schemas.serving import FeatureType
 from ...schemas.spec.model import Join, ModelSpec
-from .outcomes import Statement
-from .records import Answer, Held, Match
+from .outcomes import LabelPayload
+from .records import Answer, Match, PendingPrediction
 
 
-class Ruling(Enum):
-    """What a label is to one prediction."""
+class LabelEffect(Enum):
+    """What a label does to one prediction."""
 
     FIRST = "first"
     CORRECTION = "correction"
     REPEAT = "repeat"
     WEAKER = "weaker"
     OUT_OF_TIME = "out of time"
-    NOT_ABOUT_IT = "not about it"
+    NOT_APPLICABLE = "not applicable"
     UNUSABLE = "unusable"
     NOT_ALLOWED = "not allowed"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRules:
-    """What joining needs of a model's spec."""
+    """What joining needs to know of a model's spec."""
 
     regression: bool = False
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -69,11 +69,11 @@ class ModelRules:
 
     @property
     def takes_any_class(self) -> bool:
-        """Whether any label that is no verdict may be a match."""
+        """Whether any label that is not feedback may be a match."""
         return self.allowed_sources is None and not self.regression
 
     def rank(self, source: str) -> int:
-        """0 is the strongest; sources that the spec does not name rank below all that it does."""
+        """Return 0 for the strongest; sources that the spec does not name rank below all that it does."""
         return self.ranks.get(source, len(self.ranks))
 
 
@@ -82,66 +82,73 @@ DEFAULT_RULES = ModelRules.of(ModelSpec())
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The published specs as the joiner last read them."""
+    """The published specs as last read."""
 
     join: Join = field(default_factory=Join)
     models: Mapping[str, ModelRules] = field(default_factory=dict[str, ModelRules])
 
     def of(self, model: str) -> ModelRules:
-        """A model's rules; the default ones where its spec is gone since its predictions came."""
+        """Return a model's rules; the default ones if its spec was removed after its predictions came."""
         return self.models.get(model, DEFAULT_RULES)
 
 
-def judge(held: Held, said: Statement, append_ms: int, rules: ModelRules, join: Join, proven: bool) -> Ruling:
-    """What a label appended at ``append_ms`` is to ``held``.
+def classify(
+    pending: PendingPrediction,
+    payload: LabelPayload,
+    append_ms: int,
+    rules: ModelRules,
+    join: Join,
+    proven: bool,
+) -> LabelEffect:
+    """Return what a label appended at ``append_ms`` does to ``pending``.
 
-    ``proven``: a match counts only if its outcome is known to be in the log. While restoring it is False,
-    because what was emitted is learned after what was read.
+    ``proven``: a match counts only if its outcome is known to be in the log. It is False while restoring,
+    because emitted outcomes are replayed after the inputs.
     """
-    if said.verdict and held.track.role != "champion":
-        return Ruling.NOT_ABOUT_IT
-    if not rules.allows(said.source):
-        return Ruling.NOT_ALLOWED
-    match = held.match
+    if payload.feedback and pending.variant.role != "champion":
+        return LabelEffect.NOT_APPLICABLE
+    if not rules.allows(payload.source):
+        return LabelEffect.NOT_ALLOWED
+    match = pending.match
     if match is None or (proven and match.seq < 0):
-        delay = append_ms - held.append_ms
+        delay = append_ms - pending.append_ms
         if delay > join.horizon or -delay > join.early_horizon:
-            return Ruling.OUT_OF_TIME
-        return Ruling.FIRST if is_usable(said, rules) else Ruling.UNUSABLE
+            return LabelEffect.OUT_OF_TIME
+        return LabelEffect.FIRST if is_usable(payload, rules) else LabelEffect.UNUSABLE
     if append_ms - match.matched_ms > join.correction_window:
-        return Ruling.OUT_OF_TIME
-    if rules.rank(said.source) > rules.rank(match.source):
-        return Ruling.WEAKER
-    if is_same(said.value, said.verdict, match):
-        return Ruling.REPEAT
-    return Ruling.CORRECTION if is_usable(said, rules) else Ruling.UNUSABLE
+        return LabelEffect.OUT_OF_TIME
+    if rules.rank(payload.source) > rules.rank(match.source):
+        return LabelEffect.WEAKER
+    if is_same(payload.value, payload.feedback, match):
+        return LabelEffect.REPEAT
+    return LabelEffect.CORRECTION if is_usable(payload, rules) else LabelEffect.UNUSABLE
 
 
-def is_same(value: ClassValue, verdict: bool, match: Match) -> bool:
-    """Whether a label says what the match has."""
-    return verdict == match.verdict and class_name(value) == class_name(match.value)
+def is_same(value: ClassValue, feedback: bool, match: Match) -> bool:
+    """Whether a label repeats what the match has."""
+    return feedback == match.feedback and class_name(value) == class_name(match.value)
 
 
-def is_usable(said: Statement, rules: ModelRules) -> bool:
-    """A regression's ground truth is a number; a verdict or a class is right for any model's outcome."""
-    return said.verdict or not rules.regression or type(said.value) in (int, float)
+def is_usable(payload: LabelPayload, rules: ModelRules) -> bool:
+    """Whether the label can be ground truth: a regression needs a number, unless it is feedback."""
+    return payload.feedback or not rules.regression or type(payload.value) in (int, float)
 
 
-def error_value(answer: Answer, said: Statement, rules: ModelRules) -> float | None:
-    """0 or 1 for classes and verdicts, |y − ŷ| for numbers; None where there is nothing to compare."""
+def error_value(answer: Answer, payload: LabelPayload, rules: ModelRules) -> float | None:
+    """Return 0 or 1 for classes and feedback, |y − ŷ| for numbers; None if there is nothing to compare."""
     if answer is None:
         return None
     if rules.regression:
-        if said.verdict or isinstance(answer, str) or isinstance(said.value, str):
+        if payload.feedback or isinstance(answer, str) or isinstance(payload.value, str):
             return None
-        return min(abs(float(said.value) - answer), sys.float_info.max)
-    if said.verdict:
-        return 0.0 if said.value else 1.0
-    return 0.0 if said.name == (answer if isinstance(answer, str) else class_name(answer)) else 1.0
+        return min(abs(float(payload.value) - answer), sys.float_info.max)
+    if payload.feedback:
+        return 0.0 if payload.value else 1.0
+    return 0.0 if payload.name == (answer if isinstance(answer, str) else class_name(answer)) else 1.0
 
 
 def answer_of(prediction: ClassValue | None, rules: ModelRules) -> Answer:
-    """A prediction as it is compared: a class by its canonical name, a number as float."""
+    """Return a prediction in the form that is compared: a class by its canonical name, a number as float."""
     if prediction is None:
         return None
     if rules.regression and not isinstance(prediction, (str, bool)):

@@ -44,16 +44,17 @@ from ..kafka.ranges import LogOffsets
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed
 from .batch_writer import BatchWriter
-from .config import JoinStats, JoinTuning, RestoreStats
+from .config import JoinTuning
 from .flow_control import FlowControl
 from .partition import AssignedPartition, offsets_of, position_of
 from .reading.batch import Batch, Records
 from .recovery.checkpointer import Checkpointer
-from .recovery.data_loss import GapCheck
-from .recovery.loading import PartitionOpener
-from .recovery.progress import JoinReports
+from .recovery.data_loss import DataLossCheck
+from .recovery.loading import PartitionLoader
+from .recovery.progress import ProgressReporter
 from .specs import JoinRules
 from .state.position import INPUTS
+from .stats import JoinStats, RestoreStats
 
 log = logging.getLogger(__name__)
 
@@ -126,16 +127,16 @@ class _JoinShell:
         self._aborts_in_a_row = 0
         self._watched_at = 0.0
         self._writer = BatchWriter(connection, instance_id)
-        self._reports = JoinReports(connection, instance_id)
+        self._reports = ProgressReporter(connection, instance_id)
         offsets = LogOffsets(connection)
-        self._gaps = GapCheck(connection, GROUP, offsets, self._reports, stats)
+        self._data_loss = DataLossCheck(connection, GROUP, offsets, self._reports, stats)
         self._specs = JoinRules(connection, offsets)
-        self._opener = PartitionOpener(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
+        self._loader = PartitionLoader(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
         self._checkpointer = (
             None
-            if self._opener.checkpoints is None or tuning.checkpoint_interval_s <= 0
+            if self._loader.checkpoints is None or tuning.checkpoint_interval_s <= 0
             else Checkpointer(
-                self._opener.checkpoints,
+                self._loader.checkpoints,
                 state_dir,
                 stats,
                 interval_s=tuning.checkpoint_interval_s,
@@ -213,7 +214,7 @@ class _JoinShell:
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() == _NO_OFFSET:
             topic = self._topics[message.topic() or ""]
-            self._gaps.out_of_range(topic, message.partition() or 0, message.offset() or 0)
+            self._data_loss.out_of_range(topic, message.partition() or 0, message.offset() or 0)
         if error.fatal():
             raise BrokerError(f"{where} cannot be read: {error}")
         log.warning("%s: %s", where, error)
@@ -229,22 +230,19 @@ class _JoinShell:
 
     def _join(self, batches: Mapping[int, Batch], group_metadata: object) -> None:
         self._observe("read")
-        effects = [
-            (
-                number,
-                self._owned[number].process(batch, self._specs.rules, self._flow.idle_watermarks(number)),
-            )
+        outputs = {
+            number: self._owned[number].process(batch, self._specs.rules, self._flow.idle_watermarks(number))
             for number, batch in batches.items()
-        ]
+        }
         self._observe("processed")
-        if any(of_partition for _, of_partition in effects) or any(map(len, batches.values())):
+        if any(outputs.values()) or any(map(len, batches.values())):
             offsets = [
                 offset
                 for number in batches
                 for offset in offsets_of(self._names, number, self._owned[number].joiner.staged_position)
             ]
             try:
-                self._writer.write(effects, Consumed(offsets, group_metadata), self._observe)
+                self._writer.write(outputs, Consumed(offsets, group_metadata), self._observe)
             except Aborted as aborted:
                 return self._rewind(batches, str(aborted))
         self._observe("committed")
@@ -255,10 +253,10 @@ class _JoinShell:
         stats = self._stats
         stats.batches += 1
         stats.records += sum(map(len, batches.values()))
-        for _, of_partition in effects:
-            stats.outcomes += len(of_partition.outcomes)
-            stats.dead_letters += len(of_partition.refused)
-            stats.rerouted += len(of_partition.rerouted)
+        for output in outputs.values():
+            stats.outcomes += len(output.outcomes)
+            stats.dead_letters += len(output.refused)
+            stats.misrouted += len(output.misrouted)
         return None
 
     def _rewind(self, batches: Mapping[int, Batch], reason: str) -> None:
@@ -286,7 +284,7 @@ class _JoinShell:
             number: position_of(*(committed[self._names[topic], number] for topic in INPUTS))
             for number in numbers
         }
-        self._gaps.check(
+        self._data_loss.check(
             {
                 number: {PREDICTIONS: position.predictions, LABELS: position.labels}
                 for number, position in positions.items()
@@ -294,7 +292,7 @@ class _JoinShell:
             }
         )
         for number in numbers:
-            owned, target = self._opener.open(number, positions[number])
+            owned, target = self._loader.open(number, positions[number])
             self._owned[number] = owned
             self._flow.assign(number, target)
             for topic in INPUTS:

@@ -160,10 +160,10 @@ def test_the_joiner_reads_old_bytes_and_keeps_what_it_does_not_know() -> None:
         old = orjson.loads(stored("Prediction", what))
         later = old | {"from_the_future": FUTURE}
         for event in (old, later):
-            assert orjson.loads(read_prediction(orjson.dumps(event)).head + b"}") == event
+            assert orjson.loads(read_prediction(orjson.dumps(event)).prefix + b"}") == event
         known = orjson.loads(stored("Label", what))
-        statement = read_label(orjson.dumps(known)).statement
-        later_statement = read_label(orjson.dumps(known | {"from_the_future": FUTURE})).statement
+        statement = read_label(orjson.dumps(known)).payload
+        later_statement = read_label(orjson.dumps(known | {"from_the_future": FUTURE})).payload
         assert statement.value == later_statement.value == known["label"]
         assert statement.source == later_statement.source == known.get("source", "system")
 

@@ -176,15 +176,15 @@ def test_the_joiner_goes_on_after_any_records_and_accounts_for_each(
         predictions.append(written(prediction("odd", model="late") | {"features": {"x": value}}))
     of_predictions, of_labels = columns(predictions), columns(labels)
     batch = world.reader.read(of_predictions, of_labels)
-    effects = world.joiner.process(batch)
-    for refused in effects.refused:
+    output = world.joiner.process(batch)
+    for refused in output.refused:
         letter = DeadLetter.decode(refused.letter(refused.topic.name))
         sent = predictions if refused.topic is PREDICTIONS else labels
         assert base64.b64decode(letter.value_b64 or "") == sent[letter.offset]
         assert letter.reason
-    for _, value in effects.outcomes:
+    for _, value in output.outcomes:
         outcome_key(value, len(model_prefix("late")))
-    world.log(effects)
+    world.log(output)
     world.joiner.commit()
 
 
@@ -202,9 +202,9 @@ def test_an_outcome_of_numbers_of_any_size_can_be_read_and_written_again(number:
     world = World(rules_of(Join(), late=ModelSpec()))
     world.reader = Reader(0, 1)
     batch = world.reader.read(columns([value]), columns([label]))
-    effects = world.joiner.process(batch)
-    assert len(effects.outcomes) + len(effects.refused) == 1
-    for _, outcome in effects.outcomes:
+    output = world.joiner.process(batch)
+    assert len(output.outcomes) + len(output.refused) == 1
+    for _, outcome in output.outcomes:
         assert Outcome.decode(outcome).encode()
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from driftloop.schemas.base import MODEL_NAME_PATTERN, Event
 from driftloop.schemas.events import Label, Prediction
-from driftloop.streams.join.reading.events import LabelEvent, PredictionEvent
+from driftloop.streams.join.reading.plain import LabelEvent, PredictionEvent
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.events import label_event, prediction_event
 

@@ -123,7 +123,7 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
     ]
 
 
-def test_the_joiner_may_put_a_misplaced_record_right(locked: Locked) -> None:
+def test_the_joiner_may_put_a_misrouted_record_right(locked: Locked) -> None:
     producer = Producer(locked.connection("client").client())
     for partition in (0, 1):  # one of the two is the wrong one
         label = Label(prediction_id=f"astray-{partition}", ts=1, label="late")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 from driftloop.schemas.spec.model import Join, ModelSpec
-from driftloop.streams.join.state.state import MemoryStore
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.fuzz import effort
+from tests.support.join.memory_store import MemoryStore
 from tests.support.join.world import World, got, label, oracle, prediction, rules_of
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)

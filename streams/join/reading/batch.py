@@ -1,8 +1,8 @@
-"""One batch of an input partition, read: what each record is, where it belongs, and what cannot be used.
+"""Reading one batch of an input partition: what each record is, where it belongs, and what cannot be used.
 
-A record belongs on the partition of its payload's prediction_id, whatever its key says. One that lies
-elsewhere (another partitioner, no key) is sent on to where it belongs, once: it carries where it came from,
-and if it is misplaced again, something is wrong that sending it on will not mend.
+A record belongs on the partition of its payload's prediction_id, whatever its key says. A misrouted one
+(another partitioner, no key) is sent on to where it belongs, once: it carries where it came from, and if it
+is misrouted again, something is wrong that sending it on cannot repair.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import NamedTuple, TypeVar
 from ....schemas.events import DeadLetter
 from ....schemas.ids import event_id
 from ....schemas.topics import LABELS, PREDICTIONS, Topic
-from .events import PredictionEvent, ReadLabel, read_labels, read_predictions
+from .events import ReadLabel, read_labels, read_predictions
 from .placement import ORIGIN_HEADER, partitions_of
+from .plain import PredictionEvent
 
 STAGE = "join"
 # Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
@@ -37,7 +38,7 @@ def _no_headers(_index: int) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Consecutive records of one topic partition, as columns. ``headers`` are asked for rarely."""
+    """Consecutive records of one topic partition, as columns. ``headers`` are rarely asked for."""
 
     values: Sequence[bytes | None] = ()
     keys: Sequence[bytes | None] = ()
@@ -48,9 +49,21 @@ class Records:
     def __len__(self) -> int:
         return len(self.values)
 
+    def refused(self, topic: Topic, partition: int, index: int, reason: str) -> Refused:
+        return Refused(
+            topic,
+            partition,
+            self.offsets[index],
+            self.append_ms[index],
+            self.keys[index],
+            self.values[index],
+            reason,
+            self.headers(index),
+        )
+
 
 class Refused(NamedTuple):
-    """What the joiner cannot use, and why."""
+    """A record that the joiner cannot use, and why."""
 
     topic: Topic
     partition: int
@@ -99,7 +112,7 @@ def _as_bytes(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-class Rerouted(NamedTuple):
+class Misrouted(NamedTuple):
     """A record for the partition where it belongs, as it was, with its origin among the headers."""
 
     topic: Topic
@@ -113,17 +126,17 @@ class Rerouted(NamedTuple):
 class Batch:
     """Events in their partitions' order; None where a record is refused or belongs elsewhere.
 
-    ``heads``: of the predictions' outcomes. ``label_ids``: the labels' prediction ids as bytes.
+    ``prefixes``: of the predictions' outcomes. ``label_ids``: the labels' prediction ids as bytes.
     """
 
     prediction_records: Records
     label_records: Records
     predictions: list[PredictionEvent | None] = field(default_factory=list[PredictionEvent | None])
-    heads: list[bytes] = field(default_factory=list[bytes])
+    prefixes: list[bytes] = field(default_factory=list[bytes])
     labels: list[ReadLabel | None] = field(default_factory=list[ReadLabel | None])
     label_ids: list[bytes] = field(default_factory=list[bytes])
     refused: list[Refused] = field(default_factory=list[Refused])
-    rerouted: list[Rerouted] = field(default_factory=list[Rerouted])
+    misrouted: list[Misrouted] = field(default_factory=list[Misrouted])
 
     def __len__(self) -> int:
         return len(self.prediction_records) + len(self.label_records)
@@ -132,14 +145,14 @@ class Batch:
         return {event.model for event in self.predictions if event is not None}
 
     def ids(self) -> list[str]:
-        """An id of two records comes twice."""
+        """Return the ids of all records; an id of two records comes twice."""
         ids = [event.prediction_id for event in self.predictions if event is not None]
         ids += [label.prediction_id for label in self.labels if label is not None]
         return ids
 
 
 class Reader:
-    """Reads batches of one input partition out of ``partitions``."""
+    """Reads batches of one of ``partitions`` input partitions."""
 
     def __init__(self, partition: int, partitions: int) -> None:
         self.partition = partition
@@ -153,14 +166,14 @@ class Reader:
         skip_predictions: AbstractSet[int] = frozenset(),
         skip_labels: AbstractSet[int] = frozenset(),
     ) -> Batch:
-        """``skip_…``: offsets that were refused when they were first read."""
+        """Read a batch. ``skip_…``: offsets that were refused when they were first read."""
         batch = Batch(predictions, labels)
-        batch.predictions, batch.heads = read_predictions(
+        batch.predictions, batch.prefixes = read_predictions(
             predictions.values,
-            lambda index, reason: self.refuse(batch, PREDICTIONS, predictions, index, reason),
+            lambda index, reason: self._refuse(batch, PREDICTIONS, predictions, index, reason),
         )
         batch.labels = read_labels(
-            labels.values, lambda index, reason: self.refuse(batch, LABELS, labels, index, reason)
+            labels.values, lambda index, reason: self._refuse(batch, LABELS, labels, index, reason)
         )
         _skip(batch.predictions, predictions, skip_predictions)
         _skip(batch.labels, labels, skip_labels)
@@ -175,7 +188,7 @@ class Reader:
         events: list[Event | None],
         batch: Batch,
     ) -> list[bytes]:
-        """Takes out what belongs elsewhere; gives the ids as bytes."""
+        """Take out what belongs elsewhere; return the ids as bytes."""
         ids = [b"" if event is None else event.prediction_id.encode() for event in events]
         belongs = partitions_of(ids, self._partitions)
         for index in (belongs != self.partition).nonzero()[0].tolist():
@@ -184,16 +197,16 @@ class Reader:
             events[index] = None
             headers = list(records.headers(index))
             if any(name == ORIGIN_HEADER for name, _ in headers):
-                reason = f"misplaced: belongs on partition {belongs[index]} and was sent on once already"
-                self.refuse(batch, topic, records, index, reason)
+                reason = f"misrouted: belongs on partition {belongs[index]} and was sent on once already"
+                self._refuse(batch, topic, records, index, reason)
                 continue
             if sum(len(name) + len(value or b"") for name, value in headers) > MAX_HEADER_BYTES:
-                reason = f"misplaced: belongs on partition {belongs[index]}, and its headers are too large"
-                self.refuse(batch, topic, records, index, reason)
+                reason = f"misrouted: belongs on partition {belongs[index]}, and its headers are too large"
+                self._refuse(batch, topic, records, index, reason)
                 continue
             origin = f"{topic.name}/{self.partition}/{records.offsets[index]}".encode()
-            batch.rerouted.append(
-                Rerouted(
+            batch.misrouted.append(
+                Misrouted(
                     topic,
                     int(belongs[index]),
                     ids[index],
@@ -203,19 +216,8 @@ class Reader:
             )
         return ids
 
-    def refuse(self, batch: Batch, topic: Topic, records: Records, index: int, reason: str) -> None:
-        batch.refused.append(
-            Refused(
-                topic,
-                self.partition,
-                records.offsets[index],
-                records.append_ms[index],
-                records.keys[index],
-                records.values[index],
-                reason,
-                records.headers(index),
-            )
-        )
+    def _refuse(self, batch: Batch, topic: Topic, records: Records, index: int, reason: str) -> None:
+        batch.refused.append(records.refused(topic, self.partition, index, reason))
 
 
 def _skip(events: list[Event | None], records: Records, offsets: AbstractSet[int]) -> None:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from ....models.registry.artifacts import without_secrets
 from ....schemas.errors import Error
-from ..config import CheckpointStats, JoinStats
 from ..partition import AssignedPartition
 from ..state.position import Position
 from ..state.store import Origin
+from ..stats import CheckpointStats, JoinStats
 from .background import in_background
 from .checkpoints import Cancelled, CheckpointStore, Published
 

@@ -1,7 +1,7 @@
-"""Gaps in the log: records that retention removed before the joiner read them.
+"""Data loss: records that retention removed before the joiner read them.
 
-They are told three ways (log, metric, ``driftloop status``) and end the process: what to do about lost labels
-is for a person to decide, and no later start passes over them by itself.
+It is reported three ways (log, metric, ``driftloop status``) and ends the process: a person must decide what
+to do about it, and no later start passes over it by itself.
 """
 
 from __future__ import annotations
@@ -13,43 +13,47 @@ from ....schemas.errors import StateError
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets
-from ..config import JoinStats
 from ..state.position import INPUTS
-from .progress import JoinReports
+from ..stats import DataLoss, JoinStats
+from .progress import ProgressReporter
 
 log = logging.getLogger(__name__)
 
 
-class GapCheck:
-    """Compares what comes next with what the log still has."""
+class DataLossCheck:
+    """Compares the next offsets with what the log still has."""
 
     def __init__(
-        self, connection: Connection, group: str, offsets: LogOffsets, reports: JoinReports, stats: JoinStats
+        self,
+        connection: Connection,
+        group: str,
+        offsets: LogOffsets,
+        reports: ProgressReporter,
+        stats: JoinStats,
     ) -> None:
         self._connection, self._group = connection, connection.group(group)
         self._offsets, self._reports, self._stats = offsets, reports, stats
 
-    def check(self, following: Mapping[int, Mapping[Topic, int]]) -> None:
-        """``following``: per partition the next offsets. Raises StateError where the log begins after one."""
-        gaps: list[str] = []
+    def check(self, next_offsets: Mapping[int, Mapping[Topic, int]]) -> None:
+        """Compare per partition and topic. Raises StateError if the log begins after a next offset."""
+        found: list[str] = []
         for topic in INPUTS:
-            wanted = {number: next_of[topic] for number, next_of in following.items() if topic in next_of}
+            wanted = {number: of[topic] for number, of in next_offsets.items() if topic in of}
             begins = self._offsets.begins(topic, list(wanted)) if wanted else {}
             for number, begin in begins.items():
                 missing = begin - wanted[number]
                 if missing > 0:
-                    self._stats.gaps[topic.name, number] = missing
-                    self._reports.gap(number, topic.name, missing)
+                    self._stats.data_loss.append(DataLoss(topic.name, number, missing))
+                    self._reports.data_loss(number, topic.name, missing)
                     where = f"{self._connection.topic(topic)}[{number}]"
-                    gaps.append(f"{where} begins at offset {begin}, {missing} after where it stands")
-        if gaps:
+                    found.append(f"{where} begins at offset {begin}, {missing} after the next one to read")
+        if found:
             self._end(
-                f"a gap in the log: {'; '.join(gaps)}: retention removed them before they were read",
-                "earliest",
+                f"data loss: {'; '.join(found)}: retention removed records before they were read", "earliest"
             )
 
     def out_of_range(self, topic: Topic, number: int, wanted: int) -> None:
-        """The broker has no such offset. Raises StateError that says why."""
+        """Say why the broker has no such offset. Raises StateError."""
         self.check({number: {topic: wanted}})
         where = f"{self._connection.topic(topic)}[{number}]"
         self._end(
@@ -60,6 +64,6 @@ class GapCheck:
     def _end(self, problem: str, place: str) -> None:
         log.error("%s", problem)
         raise StateError(
-            f"{problem}. To go on with what is left, stop the joiners and set the group's offsets "
+            f"{problem}. To continue with what is left, stop the joiners and set the group's offsets "
             f"(kafka-consumer-groups --reset-offsets --to-{place} --group {self._group})"
         )

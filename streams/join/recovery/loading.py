@@ -18,13 +18,14 @@ from ....schemas.errors import BrokerError, StateError, TopicError
 from ....schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
-from ..config import JoinStats, JoinTuning, RestoreStats
+from ..config import JoinTuning
 from ..core import Joiner
 from ..partition import AssignedPartition
 from ..reading.batch import Reader
 from ..specs import JoinRules
 from ..state.position import Offsets, Position
 from ..state.store import Origin, RocksStore, shared_cache
+from ..stats import JoinStats, RestoreStats
 from .background import in_background
 from .checkpoints import Checkpoint, CheckpointStore
 from .restore import Restoration
@@ -38,7 +39,7 @@ _FETCH_POLL_S = 0.02
 _FETCH_STOPS_S = 5.0
 
 
-class PartitionOpener:
+class PartitionLoader:
     """Opens partitions of one process."""
 
     def __init__(
@@ -97,7 +98,7 @@ class PartitionOpener:
         if target is None:
             target = self._first_position(number)
             self._clear(owned)
-            owned.joiner.resume(target)
+            owned.joiner.finish_restore(target)
         else:
             owned.restoring = self._restore(owned, target)
         return owned, target

@@ -1,6 +1,6 @@
-"""Telling people how restoring goes, on a topic that ``driftloop status`` reads.
+"""Reporting how restoring goes, on a topic that ``driftloop status`` reads.
 
-On failure: a report that cannot be delivered is logged; nothing waits for it, and nothing depends on it.
+On failure: a report that cannot be delivered is logged; nothing waits for it or depends on it.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ from confluent_kafka import KafkaError, Message, Producer
 from ....schemas.joining import JoinPhase, JoinProgress
 from ....schemas.topics import JOIN_PROGRESS
 from ...kafka.connection import Connection
-from ..config import RestoreStats
+from ..stats import RestoreStats
 
 log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
-_GAP_FLUSH_S = 5.0  # the process ends after it has told of a gap
+_DATA_LOSS_FLUSH_S = 5.0  # the process ends after it has reported data loss
 _CLOSE_FLUSH_S = 0.5
 
 
-class JoinReports:
+class ProgressReporter:
     """The reports of one joiner: one record per partition, replaced by the next."""
 
     def __init__(self, connection: Connection, instance_id: str) -> None:
         self._topic = connection.topic(JOIN_PROGRESS)
         self._instance = instance_id
         self._producer = Producer(connection.producer(linger_ms=5))
-        self._told_at: dict[int, float] = {}
+        self._reported_at: dict[int, float] = {}
 
     def restoring(self, partition: int, stats: RestoreStats, now: float) -> None:
-        """At most once a second."""
-        if now - self._told_at.get(partition, 0.0) >= _EVERY_S:
-            self._told_at[partition] = now
+        """Report at most once a second."""
+        if now - self._reported_at.get(partition, 0.0) >= _EVERY_S:
+            self._reported_at[partition] = now
             self._send(self._progress(partition, "restoring", stats, now))
 
     def joining(self, partition: int, stats: RestoreStats | None, now: float) -> None:
-        """The partition is live; ``stats``: of its restoration, if there was one."""
-        self._told_at.pop(partition, None)
+        """Report that the partition is live; ``stats``: of its restoration, if there was one."""
+        self._reported_at.pop(partition, None)
         if stats is None:
             stats = RestoreStats(now, "log", took_s=0.0)
         self._send(self._progress(partition, "joining", stats, now))
 
-    def gap(self, partition: int, topic: str, missing: int) -> None:
-        """The log no longer has what comes next. Waits for the report to arrive: the process ends now."""
+    def data_loss(self, partition: int, topic: str, missing: int) -> None:
+        """Report data loss and wait for the report to arrive: the process ends now."""
         self._send(
             JoinProgress(
                 partition=partition,
                 instance=self._instance,
-                phase="gap",
+                phase="data_loss",
                 ts=_now_ms(),
                 topic=topic,
                 missing=missing,
             )
         )
-        self._producer.flush(_GAP_FLUSH_S)
+        self._producer.flush(_DATA_LOSS_FLUSH_S)
 
     def close(self) -> None:
         self._producer.flush(_CLOSE_FLUSH_S)
@@ -83,13 +83,13 @@ class JoinReports:
             key = str(progress.partition).encode()
             self._producer.produce(self._topic, progress.encode(), key, on_delivery=_delivered)
         except BufferError:
-            log.warning("partition %d: the report of its progress is left out", progress.partition)
+            log.warning("partition %d: a progress report was left out: the queue is full", progress.partition)
         self._producer.poll(0)
 
 
 def _delivered(error: KafkaError | None, message: Message) -> None:
     if error is not None:
-        log.warning("a report of progress was not delivered to %s: %s", message.topic(), error)
+        log.warning("a progress report was not delivered to %s: %s", message.topic(), error)
 
 
 def _now_ms() -> int:

@@ -23,11 +23,11 @@ from ....schemas.events import DeadLetter
 from ....schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, Topic
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
-from ..config import RestoreStats
 from ..core import Joiner
 from ..reading.batch import STAGE, Reader, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of
 from ..state.position import Position
+from ..stats import RestoreStats
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +89,9 @@ class Restoration:
         """Restores; yields how many records each step took. Raises BrokerError if the log cannot be read."""
         joiner, target = self._joiner, self._target
         if joiner.position.offsets == target.offsets and not joiner.position.replay_outcomes_from_ms:
-            joiner.resume(target)
+            joiner.finish_restore(target)
             return
-        recall_ms = joiner.restore(start)
+        recall_ms = joiner.begin_restore(start)
         outcomes = self._outcomes_since(recall_ms)
         self._stats.total = self.gap() + outcomes[1] - outcomes[0]
         readers = {topic: LogRanges(self._connection, name=f"join-{topic.name}") for topic in _READ}
@@ -104,7 +104,7 @@ class Restoration:
         self._stats.done = self._stats.total  # markers of transactions are offsets too
         # Offsets that somebody set by hand come without the rest of a position: it is what the log says.
         replayed = joiner.position
-        joiner.resume(
+        joiner.finish_restore(
             target._replace(
                 next_seq=max(target.next_seq, next_seq),
                 predictions_ms=max(target.predictions_ms, replayed.predictions_ms),
@@ -173,12 +173,12 @@ class Restoration:
         next_seq, at = 0, offsets[0]
         for chunk in reader.runs(OUTCOMES, self._partition, offsets):
             for record in chunk:
-                seq = self._joiner.recall(record.value() or b"", append_ms_of(record))
+                seq = self._joiner.replay_outcome(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
             reached = offset_of(chunk[-1]) + 1
             self._stats.done += reached - at
             self._stats.records += len(chunk)
-            self._stats.recalled += len(chunk)
+            self._stats.outcomes += len(chunk)
             at = reached
             self._write_behind()
             yield len(chunk)

@@ -1,13 +1,13 @@
-"""What the joiner remembers of one input partition: a memory tier, written behind to a key-value store.
+"""The joiner's state of one input partition: a memory tier, written behind to a key-value store.
 
-Layers, newest first: the changes of the batch under way (forgotten by ``rollback``); two generations of
-entries (the older one is dropped whole, once all of it is written); the store.
-The store is written by ``flush`` only, after the transactions it covers have committed: entries, expiry times
-and the position they stand for in one atomic write. Between two flushes the log is what remembers.
+Layers, newest first: the changes of the batch under way (dropped by ``rollback``); two generations of entries
+(the older one is dropped whole, once all of it is written); the store. Only ``flush`` writes to the store,
+after the transactions that it covers have committed: entries, expiry lists and the position they stand for in
+one atomic write. What changed since then is in the log.
 
-Expiry: each id is listed under the second in which its first prediction ends, and under that in which its
-first unused label does. A list is read when time has got there; reading it twice, or listing a group twice,
-does no harm, because what has ended is decided from the entry itself.
+Expiry: each id is listed under the second in which its first prediction expires, and under that in which its
+first unused label does. A list is read when time has got there. Reading it twice, or listing an id twice,
+does no harm, because the entry itself decides what has expired.
 
 On failure: a crash at any moment leaves the store at the last flush, which is a state the log once produced.
 """
@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
 from ..records import Entry, decode_entry, encode_entry
-from .position import BUCKET_MS, Position, bucket_of
+from .position import BUCKET_MS, Position
 
 ENTRY_PREFIX = b"e"
-PREDICTION_ENDS = b"P"
-LABEL_ENDS = b"L"
+PREDICTION_EXPIRY = b"P"
+LABEL_EXPIRY = b"L"
 _POSITION_KEY = b"m"
-_LIST_MAX = 5_000  # ids per expiry list: one is the least that an eviction reads
+_LIST_MAX = 5_000  # ids per expiry list: the least that one batch expires
 _U64 = struct.Struct(">Q")
 LAYOUT = 2  # of keys and values below; another number on disk means: discard and restore from the log
 
@@ -50,34 +50,36 @@ class Store(Protocol):
     def is_empty(self) -> bool: ...
 
 
-class MemoryStore:
-    """A store in a dict: what the core is tested on, and what a store has to be."""
+class Deadlines(NamedTuple):
+    """When an entry's first prediction and its first unused label expire, in ms; None: it has none."""
 
-    def __init__(self) -> None:
-        self.pairs: dict[bytes, bytes] = {}
-
-    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        return [self.pairs.get(key) for key in keys]
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return iter(sorted((k, v) for k, v in self.pairs.items() if start <= k < end))
-
-    def write(
-        self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes], ranges: Iterable[tuple[bytes, bytes]]
-    ) -> None:
-        for start, end in ranges:
-            for key in [k for k in self.pairs if start <= k < end]:
-                del self.pairs[key]
-        for key in deletes:
-            self.pairs.pop(key, None)
-        self.pairs.update(puts)
-
-    def is_empty(self) -> bool:
-        return not self.pairs
+    prediction_ms: int | None
+    label_ms: int | None
 
 
-# When an entry's first prediction and its first unused label end, in ms; None: it has none.
-Deadlines = tuple[int | None, int | None]
+class DeadlineColumns(NamedTuple):
+    """The ``Deadlines`` of several entries, as columns."""
+
+    prediction_ms: Sequence[int | None]
+    label_ms: Sequence[int | None]
+
+
+class Layers(NamedTuple):
+    """The entries in memory, newest first: the first layer that has an id has the right entry.
+
+    That holds as long as the batch under way has removed nothing. Putting an entry into ``staged`` stages it.
+    """
+
+    staged: dict[str, Entry | None]
+    recent: Mapping[str, Entry]
+    old: Mapping[str, Entry]
+
+
+class Expiring(NamedTuple):
+    """Ids that may expire up to the bucket ``reached``."""
+
+    names: list[str]
+    reached: int
 
 
 class JoinState:
@@ -86,18 +88,18 @@ class JoinState:
     def __init__(
         self,
         store: Store,
-        deadlines: Callable[[Iterable[Entry]], Sequence[Deadlines]],
+        deadlines: Callable[[Iterable[Entry]], DeadlineColumns],
         *,
         capacity: int = 200_000,
     ) -> None:
-        """``deadlines`` tells when entries end. ``capacity``: about how many ids memory holds."""
+        """``deadlines``: of entries, by the present rules. ``capacity``: about how many ids memory holds."""
         self._store = store
         self._deadlines = deadlines
         self._capacity = capacity
         self._staged: dict[str, Entry | None] = {}
         self._removed: list[str] = []
         self._unwritten: dict[str, Entry | None] = {}
-        self._unwritten_ends = False
+        self._unwritten_removals = False
         self._recent: dict[str, Entry] = {}
         self._old: dict[str, Entry] = {}
         self._complete = store.is_empty()
@@ -106,33 +108,23 @@ class JoinState:
         self._lists, *position = [0] if data is None else orjson.loads(data)
         self.position = Position(*position)
 
-    def warm_up(self) -> None:
-        """Reads all entries into memory if they fit, so that no batch needs to ask the store."""
-        found: dict[str, Entry] = {}
-        for key, data in self._store.scan(ENTRY_PREFIX, _after(ENTRY_PREFIX)):
-            if len(found) > self._capacity // 2:
-                return
-            found[key[1:].decode()] = decode_entry(data)
-        self._recent = found
-        self._complete = True
-
     @property
     def unwritten(self) -> int:
-        """Ids changed since the last flush."""
+        """How many ids changed since the last flush."""
         return len(self._unwritten)
 
     @property
     def complete(self) -> bool:
-        """Whether memory has everything, so that nothing need be fetched."""
+        """Whether memory has everything, so that nothing needs to be fetched."""
         return self._complete
 
     def fetch(self, ids: Iterable[str]) -> None:
-        """Brings what the store holds of these ids into memory, so that ``get`` finds it."""
+        """Load what the store has of these ids into memory, so that ``get`` finds it."""
         if self._complete:
             return
         recent, old = self._recent, self._old
         absent = [name for name in ids if name not in recent and name not in old]
-        if self._unwritten_ends:  # the store has them still
+        if self._unwritten_removals:  # the store has them still
             absent = [name for name in absent if name not in self._unwritten]
         if not absent:
             return
@@ -142,50 +134,47 @@ class JoinState:
                 recent[name] = decode_entry(data)
 
     def get(self, name: str) -> Entry | None:
-        """The entry as the batch under way sees it. The id must have been fetched in this batch."""
+        """Return the entry as the batch under way sees it. The id must have been fetched in this batch."""
         if name in self._staged:
             return self._staged[name]
         return self._recent.get(name) or self._old.get(name)
 
-    def layers(self) -> tuple[dict[str, Entry | None], Mapping[str, Entry], Mapping[str, Entry]]:
-        """What ``get`` looks through, for the loop that cannot afford a call per record: the first that has
-        an entry under the id has the right one, as long as the batch under way has removed nothing. A change
-        may be staged by putting it into the first.
-        """
-        return self._staged, self._recent, self._old
+    def layers(self) -> Layers:
+        """Return what ``get`` looks through, for a loop that cannot afford a call per record."""
+        return Layers(self._staged, self._recent, self._old)
 
     def staged(self) -> list[tuple[str, Entry]]:
-        """The entries that the batch under way has changed and not removed."""
+        """Return the entries that the batch under way has changed and not removed."""
         return [(name, entry) for name, entry in self._staged.items() if entry is not None]
 
     def put(self, name: str, entry: Entry | None) -> None:
-        """Stages a change; None removes the entry."""
+        """Stage a change; None removes the entry."""
         self._staged[name] = entry
         if entry is None:
             self._removed.append(name)
 
     def commit(self, position: Position) -> None:
-        """The batch's transaction has committed."""
+        """Keep what the batch staged: its transaction has committed."""
         self._unwritten.update(self._staged)
         self._recent.update(self._staged)  # pyright: ignore[reportArgumentType, reportCallIssue]
         for name in self._removed:
             if self._staged[name] is None:
                 self._recent.pop(name, None)
                 self._old.pop(name, None)
-                self._unwritten_ends = True
+                self._unwritten_removals = True
         self._staged.clear()
         self._removed.clear()
         self.position = position
 
     def rollback(self) -> None:
-        """The batch's transaction was aborted: as if it had never been read."""
+        """Drop what the batch staged: its transaction was aborted."""
         self._staged.clear()
         self._removed.clear()
 
-    def ending(self, kind: bytes, after: int, until: int, limit: int) -> tuple[list[str], int]:
-        """Ids listed in buckets (after, until], and the last bucket they reach: at most about ``limit`` ids.
+    def expiring(self, kind: bytes, after: int, until: int, limit: int) -> Expiring:
+        """Return the ids listed in buckets after ``after`` up to ``until``: at most about ``limit``.
 
-        A bucket is given whole or not at all, so the second value is as good as ``until`` for what is given.
+        A bucket is returned whole or not at all, so everything up to ``reached`` is there.
         """
         names: list[str] = []
         start, end = kind + _U64.pack(after + 1), kind + _U64.pack(until + 1)
@@ -193,53 +182,47 @@ class JoinState:
         for key, value in self._store.scan(start, end):
             bucket = _U64.unpack_from(key, 1)[0]
             if len(names) >= limit and bucket != reached:
-                return names, reached
+                return Expiring(names, reached)
             reached = bucket
             names.extend(orjson.loads(value))
-        return names, until
+        return Expiring(names, until)
 
     def flush(self) -> None:
-        """Writes what changed since the last flush, with the position; then lets go of the older half."""
+        """Write what changed since the last flush, with the position; then drop the older generation."""
         changed = {name: entry for name, entry in self._unwritten.items() if entry is not None}
         deletes = [ENTRY_PREFIX + name.encode() for name, entry in self._unwritten.items() if entry is None]
         puts = {ENTRY_PREFIX + name.encode(): encode_entry(entry) for name, entry in changed.items()}
-        prediction_ends: dict[int, list[str]] = {}
-        label_ends: dict[int, list[str]] = {}
+        deadlines = self._deadlines(changed.values())
         lists = self._lists
-        for name, (predictions_end, labels_end) in zip(
-            changed, self._deadlines(changed.values()), strict=True
+        for kind, column in (
+            (PREDICTION_EXPIRY, deadlines.prediction_ms),
+            (LABEL_EXPIRY, deadlines.label_ms),
         ):
-            if predictions_end is not None:
-                bucket = predictions_end // BUCKET_MS + 1
-                if bucket in prediction_ends:
-                    prediction_ends[bucket].append(name)
-                else:
-                    prediction_ends[bucket] = [name]
-            if labels_end is not None:
-                label_ends.setdefault(bucket_of(labels_end), []).append(name)
-        for kind, ends in ((PREDICTION_ENDS, prediction_ends), (LABEL_ENDS, label_ends)):
-            for bucket, names in ends.items():
+            by_bucket: dict[int, list[str]] = {}
+            for name, deadline_ms in zip(changed, column, strict=True):
+                if deadline_ms is not None:
+                    bucket = deadline_ms // BUCKET_MS + 1  # as ``bucket_of``, without a call
+                    if bucket in by_bucket:
+                        by_bucket[bucket].append(name)
+                    else:
+                        by_bucket[bucket] = [name]
+            for bucket, names in by_bucket.items():
                 for i in range(0, len(names), _LIST_MAX):
                     listed = orjson.dumps(names[i : i + _LIST_MAX])
                     puts[kind + _U64.pack(bucket) + _U64.pack(lists)] = listed
                     lists += 1
         self._lists = lists
         puts[_POSITION_KEY] = orjson.dumps((lists, *self.position))
-        over = [
-            (kind + _U64.pack(0), kind + _U64.pack(evicted + 1))
-            for kind, evicted in (
-                (PREDICTION_ENDS, self.position.expired_predictions),
-                (LABEL_ENDS, self.position.expired_labels),
+        passed = [
+            (kind + _U64.pack(0), kind + _U64.pack(expired + 1))
+            for kind, expired in (
+                (PREDICTION_EXPIRY, self.position.expired_predictions),
+                (LABEL_EXPIRY, self.position.expired_labels),
             )
         ]
-        self._store.write(puts, deletes, over)
+        self._store.write(puts, deletes, passed)
         self._unwritten.clear()
-        self._unwritten_ends = False
+        self._unwritten_removals = False
         if len(self._recent) > self._capacity // 2:
             self._complete = self._complete and not self._old
             self._old, self._recent = self._recent, {}
-
-
-def _after(prefix: bytes) -> bytes:
-    """The first key behind all that begin with ``prefix``, one byte."""
-    return bytes((prefix[0] + 1,))

@@ -1,12 +1,12 @@
 """The joiner's store on disk: one RocksDB per input partition, in a folder of its own.
 
-A folder belongs to one cluster and one pair of topics (by their ids: topics that were deleted and made again
-are others) and to one layout. What belongs to something else is removed: the log has everything. Writes go to
-the write-ahead log without fsync: they survive the process; after a power cut RocksDB recovers an earlier
-flush, and the log the rest.
+A folder belongs to one cluster, one pair of topics (by their ids, so topics that were deleted and created
+again are different ones) and one layout. What belongs to something else is removed: the log has everything.
+Writes go to the write-ahead log without fsync. They survive the process; after a power cut RocksDB recovers
+an earlier flush, and the log the rest.
 
-Checkpoints: ``checkpoint`` makes a consistent copy (hard links) that opens like the folder itself; it carries
-its position and its origin, so it can be put anywhere and be opened by another host.
+``checkpoint`` makes a consistent copy (hard links) that opens like the folder itself. It carries its position
+and its origin, so another host can open it anywhere.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class RocksStore:
     """``join.state.Store`` on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
 
     def __init__(self, folder: Path, origin: Origin, cache: Cache, tuning: StoreTuning) -> None:
-        """Opens the folder, or begins it anew where it holds something else, or is damaged.
+        """Open the folder; clear it if it holds something else or is damaged.
 
-        Raises StateError when it cannot be opened, because another process has it for one.
+        Raises StateError when it cannot be opened, for example because another process has it.
         """
         self._folder = folder
         self._options = _options(cache, tuning)
@@ -72,30 +72,29 @@ class RocksStore:
         self._db = self._open()
         wanted = orjson.dumps(asdict(origin))
         found = cast("bytes | None", self._db.get(_ORIGIN_KEY))
-        self.discarded = found is not None and found != wanted
         if found != wanted:
-            self._begin_anew(wanted)
+            self._reset(wanted)
 
     def _open(self) -> Rdict:
         try:
             return Rdict(str(self._folder), self._options)
         except Exception as error:  # all that RocksDB reports comes as a plain Exception
-            # Anything else, such as a lock that another process holds, is no reason to remove it.
+            # Anything else, such as another process's lock, is no reason to remove it.
             if not str(error).startswith("Corruption"):
                 raise StateError(f"the state in {self._folder} cannot be opened: {error}") from error
-            log.error("the state in %s is damaged and removed: %s", self._folder, error)
+            log.error("the state in %s is damaged and was removed: %s", self._folder, error)
             shutil.rmtree(self._folder)
             return Rdict(str(self._folder), self._options)
 
-    def _begin_anew(self, origin: bytes) -> None:
+    def _reset(self, origin: bytes) -> None:
         self._db.close()
         shutil.rmtree(self._folder)
         self._db = Rdict(str(self._folder), self._options)
         self._db.put(_ORIGIN_KEY, origin)
 
     def clear(self) -> None:
-        """Forgets everything."""
-        self._begin_anew(cast("bytes", self._db.get(_ORIGIN_KEY)))
+        """Remove everything."""
+        self._reset(cast("bytes", self._db.get(_ORIGIN_KEY)))
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         wanted = cast("list[str | int | float | bytes | bool]", list(keys))
@@ -123,13 +122,14 @@ class RocksStore:
         return next((False for key, _ in self.scan(b"", b"\xff") if key != _ORIGIN_KEY), True)
 
     def write_out(self) -> None:
-        """Has RocksDB write its memory to tables, in the background."""
+        """Let RocksDB write its memory to tables, in the background."""
         self._db.flush(False)
 
     def checkpoint(self, folder: Path) -> None:
-        """A consistent copy at the last write. ``folder`` must not exist.
+        """Make a consistent copy as of the last write. ``folder`` must not exist.
 
-        Some milliseconds a while after ``write_out``, and up to 200 without (everything stands still).
+        Everything stands still meanwhile: some milliseconds if ``write_out`` was called before, else up to
+        200.
         """
         Checkpoint(self._db).create_checkpoint(str(folder))
 

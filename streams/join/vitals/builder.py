@@ -1,7 +1,7 @@
-"""What passed in one batch, made into vitals messages: columns by numpy, features from a bounded sample.
+"""Vitals messages of one batch: columns by numpy, features from a bounded sample.
 
 Everything in a message is a function of the batch's records in their order: samples are evenly strided, and
-sketches hold what they were given (see ``join.vitals_sketches``).
+sketches hold what they were given (see ``vitals.sketches``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 import orjson
 
 from ....schemas.base import class_name
-from ..reading.events import PredictionEvent
-from ..records import Segments, Track
+from ..reading.plain import PredictionEvent
+from ..records import Segments, Variant
 from ..rules import ModelRules
+from ..state.position import Offsets
 from .sketches import (
     FEW,
     NAMES,
@@ -41,8 +42,11 @@ _ERRORS_PER_ENTRY = 16_384  # 175 KB of float64 in base64, and 87 KB of gaps
 _CLASSES = 1_000
 
 
-class Tally:
-    """One track in one batch. The lists from ``seqs`` to ``actuals`` are columns: its revision-0 outcomes."""
+class BatchStats:
+    """What one variant did in one batch.
+
+    The lists from ``seqs`` to ``actuals`` are columns: its revision-0 outcomes.
+    """
 
     __slots__ = (
         "actuals",
@@ -54,12 +58,12 @@ class Tally:
         "rules",
         "segments",
         "seqs",
-        "track",
         "ts",
+        "variant",
     )
 
-    def __init__(self, track: Track, rules: ModelRules) -> None:
-        self.track = track
+    def __init__(self, variant: Variant, rules: ModelRules) -> None:
+        self.variant = variant
         self.rules = rules
         self.events: list[PredictionEvent] = []
         self.seqs: list[int] = []
@@ -73,20 +77,22 @@ class Tally:
 
 
 class Covered(NamedTuple):
-    """The input that a batch's messages cover: offsets [start, end) of both topics, and times."""
+    """The input that a batch's messages cover: offsets from ``start`` to before ``end``, and times."""
 
     partition: int
-    predictions: tuple[int, int]
-    labels: tuple[int, int]
+    start: Offsets
+    end: Offsets
     append_min_ms: int
     append_max_ms: int
     ts_min: int | None
     ts_max: int | None
 
 
-def vitals_messages(covered: Covered, tallies: Iterable[Tally], counts: Mapping[str, int]) -> list[bytes]:
-    """The messages of one vitals partition, each under 512 KiB. ``counts``: what belongs to no model."""
-    entries = [entry for tally in tallies for entry in _entries(tally)]
+def vitals_messages(
+    covered: Covered, all_stats: Iterable[BatchStats], counts: Mapping[str, int]
+) -> list[bytes]:
+    """Return the messages of a vitals partition, each under 512 KiB. ``counts``: what belongs to no model."""
+    entries = [entry for stats in all_stats for entry in _entries(stats)]
     parts: list[list[bytes]] = [[]]
     size = _ENVELOPE_BYTES
     for entry in entries:
@@ -101,50 +107,52 @@ def vitals_messages(covered: Covered, tallies: Iterable[Tally], counts: Mapping[
 
 
 def _message(covered: Covered, part: int, entries: list[bytes], counts: Mapping[str, int]) -> bytes:
-    head: Json = {
+    envelope: Json = {
         "vitals": 1,
         "partition": covered.partition,
         "part": part,
-        "predictions": {"start": covered.predictions[0], "end": covered.predictions[1]},
-        "labels": {"start": covered.labels[0], "end": covered.labels[1]},
+        "predictions": {"start": covered.start.predictions, "end": covered.end.predictions},
+        "labels": {"start": covered.start.labels, "end": covered.end.labels},
         "append_min_ms": covered.append_min_ms,
         "append_max_ms": covered.append_max_ms,
     }
     if covered.ts_min is not None:
-        head |= {"ts_min": covered.ts_min, "ts_max": covered.ts_max}
-    head["counts"] = _present(counts)
-    return b"".join((orjson.dumps(head)[:-1], b',"models":[', b",".join(entries), b"]}"))
+        envelope |= {"ts_min": covered.ts_min, "ts_max": covered.ts_max}
+    envelope["counts"] = _present(counts)
+    return b"".join((orjson.dumps(envelope)[:-1], b',"models":[', b",".join(entries), b"]}"))
 
 
-def _entries(tally: Tally) -> list[bytes]:
-    """Usually one; several where one would be too large."""
-    rows = _sampled(tally.events)
-    model, version, role = tally.track
-    track: Json = {"model": model, "version": version, "role": role}
-    entry: Json = track | {"counts": _counts(tally)}
-    entry |= _outcomes(tally, slice(0, _ERRORS_PER_ENTRY))
-    entry |= _answers(tally)
+def _entries(stats: BatchStats) -> list[bytes]:
+    """Return usually one entry; several where one would be too large."""
+    rows = _sampled(stats.events)
+    model, version, role = stats.variant
+    variant: Json = {"model": model, "version": version, "role": role}
+    entry: Json = variant | {"counts": _counts(stats)}
+    entry |= _outcomes(stats, slice(0, _ERRORS_PER_ENTRY))
+    entry |= _answers(stats)
     latencies = [latency for row in rows if (latency := row.latency_ms) is not None]
     if latencies:
         entry["latency_ms"] = number_sketch(latencies)
-    if tally.delays:
-        entry["label_delay_ms"] = number_sketch(_sampled(tally.delays))
-    numbers, categories = summarise_features([row.features for row in rows], tally.rules.feature_types)
+    if stats.delays:
+        entry["label_delay_ms"] = number_sketch(_sampled(stats.delays))
+    numbers, categories = summarise_features([row.features for row in rows], stats.rules.feature_types)
     whole = (
         entry | ({"numbers": numbers} if numbers else {}) | ({"categories": categories} if categories else {})
     )
     encoded = orjson.dumps(whole)
     more = [
-        orjson.dumps(track | {"counts": {}} | _outcomes(tally, slice(i, i + _ERRORS_PER_ENTRY)))
-        for i in range(_ERRORS_PER_ENTRY, len(tally.seqs), _ERRORS_PER_ENTRY)
+        orjson.dumps(variant | {"counts": {}} | _outcomes(stats, slice(i, i + _ERRORS_PER_ENTRY)))
+        for i in range(_ERRORS_PER_ENTRY, len(stats.seqs), _ERRORS_PER_ENTRY)
     ]
     if len(encoded) <= MAX_MESSAGE_BYTES // 2:
         return [encoded, *more]
-    return [orjson.dumps(entry), *_feature_entries(track, numbers, categories), *more]
+    return [orjson.dumps(entry), *_feature_entries(variant, numbers, categories), *more]
 
 
-def _feature_entries(track: Json, numbers: Mapping[str, Json], categories: Mapping[str, Json]) -> list[bytes]:
-    """Features too many for one entry, in entries of their own that count nothing."""
+def _feature_entries(
+    variant: Json, numbers: Mapping[str, Json], categories: Mapping[str, Json]
+) -> list[bytes]:
+    """Return features that are too many for one entry, in entries of their own that count nothing."""
     columns = [("numbers", n, c) for n, c in numbers.items()] + [
         ("categories", n, c) for n, c in categories.items()
     ]
@@ -154,58 +162,58 @@ def _feature_entries(track: Json, numbers: Mapping[str, Json], categories: Mappi
     for kind, name, column in columns:
         size += len(orjson.dumps(column)) + len(name.encode()) + 8
         if size > MAX_MESSAGE_BYTES // 2 and chosen:
-            entries.append(orjson.dumps(track | {"counts": {}} | chosen))
+            entries.append(orjson.dumps(variant | {"counts": {}} | chosen))
             chosen, size = {}, 0
         chosen.setdefault(kind, {})[name] = column
-    return [*entries, orjson.dumps(track | {"counts": {}} | chosen)]
+    return [*entries, orjson.dumps(variant | {"counts": {}} | chosen)]
 
 
-def _counts(tally: Tally) -> dict[str, int]:
+def _counts(stats: BatchStats) -> dict[str, int]:
     return _present(
         {
-            "predictions": len(tally.events),
-            "failed": [event.prediction for event in tally.events].count(None),
-            "labels": tally.labels,
-            "outcomes": len(tally.seqs),
+            "predictions": len(stats.events),
+            "failed": [event.prediction for event in stats.events].count(None),
+            "labels": stats.labels,
+            "outcomes": len(stats.seqs),
         }
-        | tally.counts
+        | stats.counts
     )
 
 
-def _outcomes(tally: Tally, part: slice) -> Json:
-    """Of the outcomes in ``part``; the segments of all are told with the first part."""
-    if not tally.seqs:
+def _outcomes(stats: BatchStats, part: slice) -> Json:
+    """Return the columns of the outcomes in ``part``; the segments of all go with the first part."""
+    if not stats.seqs:
         return {}
-    ts, errors, numbers = tally.ts[part], tally.errors[part], tally.seqs[part]
+    ts, errors, numbers = stats.ts[part], stats.errors[part], stats.seqs[part]
     entry: Json = {"ts_min": min(ts), "ts_max": max(ts)}
     if None in errors:
-        judged = [index for index, error in enumerate(errors) if error is not None]
-        errors, numbers = [errors[index] for index in judged], [numbers[index] for index in judged]
+        with_error = [index for index, error in enumerate(errors) if error is not None]
+        errors, numbers = [errors[index] for index in with_error], [numbers[index] for index in with_error]
     if errors:
-        entry["errors"] = _errors(cast("list[float]", errors), tally.rules)
+        entry["errors"] = _errors(cast("list[float]", errors), stats.rules)
         entry["first_seq"] = numbers[0]
         if numbers[-1] - numbers[0] != len(numbers) - 1:
             entry["seqs"] = base64_text(_gaps(numbers))
     if part.start == 0:
-        segments = _segment_errors(tally.segments)
+        segments = _segment_errors(stats.segments)
         if segments:
             entry["segments"] = segments
-    if not tally.rules.regression:
-        actual = [label for label in tally.actuals[part] if label is not None]
+    if not stats.rules.regression:
+        actual = [label for label in stats.actuals[part] if label is not None]
         if actual:
             entry["actual"] = bounded_counts(counted(actual), _CLASSES)
     return entry
 
 
 def _gaps(seqs: Sequence[int]) -> bytes:
-    """Between consecutive ones, as u32 little-endian."""
+    """Return the gaps between consecutive ones, as u32 little-endian."""
     if len(seqs) > FEW:
         return np.diff(np.array(seqs, dtype=np.int64)).astype("<u4").tobytes()
     return b"".join([(after - before).to_bytes(4, "little") for before, after in pairwise(seqs)])
 
 
 def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
-    """As ``schemas.vitals.Errors``."""
+    """Return an entry as ``schemas.vitals.Errors`` describes it."""
     if rules.regression:
         data = np.array(errors, dtype="<f8").tobytes()
         return {"kind": "f64", "count": len(errors), "data": base64_text(data)}
@@ -213,7 +221,7 @@ def _errors(errors: Sequence[float], rules: ModelRules) -> Json:
 
 
 def _packed(errors: Sequence[float]) -> bytes:
-    """A bit per error, the first one highest, as ``numpy.packbits`` does."""
+    """Pack a bit per error, the first one highest, as ``numpy.packbits`` does."""
     if len(errors) > FEW:
         return np.packbits([error > 0 for error in errors]).tobytes()
     bits = 0
@@ -223,10 +231,10 @@ def _packed(errors: Sequence[float]) -> bytes:
     return (bits << 8 * size - len(errors)).to_bytes(size, "big")
 
 
-def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
-    """Per segment and value: outcomes and summed error."""
+def _segment_errors(with_error: Sequence[tuple[Segments, float | None]]) -> dict[str, dict[str, Json]]:
+    """Return outcomes and summed error per segment and value."""
     together: dict[Segments, list[float]] = {}
-    for segments, error in judged:
+    for segments, error in with_error:
         if error is not None:
             together.setdefault(segments, []).append(error)
     counts: dict[str, Counter[str]] = {}
@@ -250,15 +258,15 @@ def _segment_errors(judged: Sequence[tuple[Segments, float | None]]) -> dict[str
     return result
 
 
-def _answers(tally: Tally) -> Json:
-    if tally.rules.regression:
+def _answers(stats: BatchStats) -> Json:
+    if stats.rules.regression:
         values = [
             float(event.prediction)
-            for event in _sampled(tally.events)
+            for event in _sampled(stats.events)
             if event.prediction is not None and not isinstance(event.prediction, (str, bool))
         ]
         return {"predicted_values": number_sketch(values)} if values else {}
-    answers = [event.prediction for event in tally.events]
+    answers = [event.prediction for event in stats.events]
     names = [answer for answer in answers if type(answer) is str]
     if len(names) < len(answers):
         names += [class_name(one) for one in answers if one is not None and type(one) is not str]
@@ -267,7 +275,7 @@ def _answers(tally: Tally) -> Json:
 
 
 def _sampled(items: Sequence[T]) -> Sequence[T]:
-    """At most ``SAMPLE`` of them, evenly strided."""
+    """Return at most ``SAMPLE`` of them, evenly strided."""
     return items[:: -(-len(items) // SAMPLE)] if len(items) > SAMPLE else items
 
 

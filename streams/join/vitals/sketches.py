@@ -26,7 +26,7 @@ SAMPLE = 200
 NAMES = 100
 NAME_CHARS = 100
 OTHER = "other"
-FEW = 16  # as many values are told as they are, and plain Python is quicker on them than numpy or a Counter
+FEW = 16  # up to so many values are sent as they are, and plain Python beats numpy and Counter on them
 
 _AMOUNTS = frozenset({int, float})
 _TEXTS = frozenset({str})
@@ -44,7 +44,7 @@ class _Sketch(Protocol):
 def summarise_features(
     rows: Sequence[Mapping[str, FeatureValue]], declared_types: Mapping[str, FeatureType]
 ) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Sketches of numbers and counts of categories, by what the spec says, else by what the values are.
+    """Return sketches of numbers and counts of categories, by what the spec says, else by the values.
 
     A missing feature counts as null, one that no row has any more too; a text where a number should be shows
     up among the categories.
@@ -69,7 +69,7 @@ def summarise_features(
 def _split(
     column: Sequence[FeatureValue], declared: FeatureType | None
 ) -> tuple[Sequence[float], Mapping[str, int], int]:
-    """A feature's values: amounts, classes, and how many are missing."""
+    """Split a feature's values into amounts, classes, and how many are missing."""
     kinds = set(map(type, column))
     if kinds <= _AMOUNTS and declared in _NUMERIC:
         return cast("Sequence[float]", column), _NO_CLASSES, 0
@@ -94,7 +94,7 @@ def _is_amount(value: FeatureValue, declared: str | None) -> bool:
 
 
 def counted(names: Sequence[str]) -> dict[str, int]:
-    """How often each comes; a Counter takes longer to make than a few names to count."""
+    """Count each name; for a few names a Counter takes longer to make than they take to count."""
     if len(names) > FEW:
         return Counter(names)
     counts: dict[str, int] = {}
@@ -109,7 +109,7 @@ def category_counts(classes: Mapping[str, int], nulls: int) -> Json:
 
 
 def most_frequent(counts: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
-    """At most ``most`` names, and how many records the others have."""
+    """Return at most ``most`` names, and how many records the others have."""
     if len(counts) <= most and max(map(len, counts), default=0) <= NAME_CHARS:
         return dict(counts), 0
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -123,7 +123,7 @@ def bounded_counts(counts: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
-    """As ``schemas.vitals.NumberSketch``."""
+    """Return an entry as ``schemas.vitals.NumberSketch`` describes it."""
     if not values:
         return {"count": 0, "nulls": nulls}
     if min(values) < -FLOAT32_MAX or max(values) > FLOAT32_MAX:

@@ -1,4 +1,4 @@
-"""How restoring, gaps and misplaced records show: in ``status``, and where Prometheus asks."""
+"""How restoring, data loss and misrouted records show: in ``status``, and where Prometheus asks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from driftloop.infra.status.join_status import JoinView, read_join_view
 from driftloop.infra.status.overview import Overview
 from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.topics import JOIN_PROGRESS
-from driftloop.streams.join.config import CheckpointStats, JoinStats, RestoreStats
-from driftloop.streams.join.recovery.progress import JoinReports
+from driftloop.streams.join.recovery.progress import ProgressReporter
+from driftloop.streams.join.stats import CheckpointStats, DataLoss, JoinStats, RestoreStats
 from driftloop.streams.kafka.connection import Connection
 from rich.console import Console
 
@@ -36,25 +36,25 @@ def progress(**changed: object) -> JoinProgress:
 
 
 def test_status_shows_how_far_restoring_is_and_when_it_fell_silent() -> None:
-    told = shown(JoinView({3: progress()}))
-    assert "restoring from checkpoint: 25%, 250 of 1,000 offsets, 12,346 records/s" in told
+    text = shown(JoinView({3: progress()}))
+    assert "restoring from checkpoint: 25%, 250 of 1,000 offsets, 12,346 records/s" in text
     assert "silent for 41 s" in shown(JoinView({3: progress()}), now_ms=90_000)
-    told = shown(JoinView({3: progress(phase="joining", source="log")}))
-    assert "joining; restored from log in 2.0 s: 240 records" in told
+    text = shown(JoinView({3: progress(phase="joining", source="log")}))
+    assert "joining; restored from log in 2.0 s: 240 records" in text
 
 
-def test_status_shows_a_gap_and_misplaced_records() -> None:
-    gap = JoinProgress(partition=0, instance="join-0", phase="gap", ts=1, topic="labels", missing=77)
-    told = shown(JoinView({0: gap}), Overview("p.", misrouted=5))
-    assert "77 labels were removed by retention before they were read" in told
-    assert "misrouted: 5 recently" in told
+def test_status_shows_data_loss_and_misrouted_records() -> None:
+    lost = JoinProgress(partition=0, instance="join-0", phase="data_loss", ts=1, topic="labels", missing=77)
+    text = shown(JoinView({0: lost}), Overview("p.", misrouted=5))
+    assert "77 labels were removed by retention before they were read" in text
+    assert "misrouted: 5 recently" in text
 
 
 def test_scrapes_see_a_restore_while_it_runs() -> None:
-    stats, metrics = JoinStats(rerouted=4), Metrics()
+    stats, metrics = JoinStats(misrouted=4), Metrics()
     stats.restores[1] = RestoreStats(0.0, "checkpoint", done=10, total=25, records=9, fetched=5_000)
     stats.checkpoints[1] = CheckpointStats(0, 25, 6_000, 100, 0.004, 0.2)
-    stats.gaps["labels", 1] = 12
+    stats.data_loss.append(DataLoss("labels", 1, 12))
     metrics.read_with(lambda: join_readings(stats))
     port = metrics.serve("127.0.0.1", 0)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -62,7 +62,7 @@ def test_scrapes_see_a_restore_while_it_runs() -> None:
     assert 'driftloop_join_restoring{partition="1",source="checkpoint"} 1.0' in text
     assert 'driftloop_join_restored_offsets{partition="1",source="checkpoint"} 10.0' in text
     assert 'driftloop_join_to_restore_offsets{partition="1",source="checkpoint"} 15.0' in text
-    assert 'driftloop_join_gap_records{partition="1",topic="labels"} 12.0' in text
+    assert 'driftloop_join_data_loss_records{partition="1",topic="labels"} 12.0' in text
     assert "driftloop_join_misrouted_total 4.0" in text
     assert {meter.name for meter in JOIN_METERS} == {
         line.split()[2] for line in text.splitlines() if line.startswith("# HELP driftloop_")
@@ -71,12 +71,12 @@ def test_scrapes_see_a_restore_while_it_runs() -> None:
 
 @pytest.mark.integration
 def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
-    reports = JoinReports(topics, "join-7")
+    reports = ProgressReporter(topics, "join-7")
     stats = RestoreStats(0.0, "log", done=1, total=4, records=1)
     reports.restoring(1, stats, now=2.0)
-    reports.restoring(1, stats, now=2.5)  # within a second: not told again
+    reports.restoring(1, stats, now=2.5)  # within a second: not reported again
     reports.joining(0, None, now=3.0)
-    reports.gap(2, "labels", 9)
+    reports.data_loss(2, "labels", 9)
     reports.close()
     garbage = Producer(topics.producer())
     garbage.produce(topics.topic(JOIN_PROGRESS), b"{]", b"9")
@@ -85,7 +85,7 @@ def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
     assert {number: (one.phase, one.instance) for number, one in view.partitions.items()} == {
         0: ("joining", "join-7"),
         1: ("restoring", "join-7"),
-        2: ("gap", "join-7"),
+        2: ("data_loss", "join-7"),
     }
     assert (view.partitions[1].records_per_s, view.partitions[2].missing) == (0.5, 9)
     assert view.unreadable == 1

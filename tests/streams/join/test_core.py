@@ -47,13 +47,13 @@ def test_an_outcome_begins_with_its_model_and_has_no_field_twice() -> None:
     w = world()
     raw = orjson.dumps(prediction("a"))[:-1] + b',"ts":1,"ts":1000,"seq":9,"label":"mine", "model":"m"}'
     w.reader = Reader(0, 1)
-    effects = w.joiner.process(
+    output = w.joiner.process(
         w.reader.read(
             Records([raw], [b"a"], [0], [1_000]),
             Records([b'{"ts":4000,"label":"late","prediction_id":"a","x":1,"x":2}'], [b"a"], [0], [2_000]),
         )
     )
-    ((key, value),) = effects.outcomes
+    ((key, value),) = output.outcomes
     assert key == b"a"
     assert value.startswith(b'{"model":"m",')
     pairs: list[str] = []
@@ -299,7 +299,7 @@ def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
     assert (third.topic, third.value_b64) == ("t.labels", None)
 
 
-def test_misplaced_records_are_sent_on_once_with_their_origin() -> None:
+def test_misrouted_records_are_sent_on_once_with_their_origin() -> None:
     w = world()
     reader = Reader(0, 7)
     values = [orjson.dumps(prediction(f"p{i}")) for i in range(50)]
@@ -309,17 +309,17 @@ def test_misplaced_records_are_sent_on_once_with_their_origin() -> None:
         return [("trace", b"1")] + ([moved] if index >= 25 else [])
 
     batch = reader.read(Records(values, [None] * 50, range(50), [5] * 50, headers), Records())
-    effects = w.joiner.process(batch)
+    output = w.joiner.process(batch)
     kept = [event for event in batch.predictions if event is not None]
-    assert len(kept) + len(effects.rerouted) + len(effects.refused) == 50
-    assert len(effects.rerouted) > 10
-    for record in effects.rerouted:
+    assert len(kept) + len(output.misrouted) + len(output.refused) == 50
+    assert len(output.misrouted) > 10
+    for record in output.misrouted:
         offset = values.index(record.value)
         assert offset < 25
         assert record.partition != 0
         assert record.key.decode() == orjson.loads(record.value)["prediction_id"]
         assert record.headers == [("trace", b"1"), (ORIGIN_HEADER, b"predictions/0/%d" % offset)]
-    assert all(refused.offset >= 25 for refused in effects.refused)
+    assert all(refused.offset >= 25 for refused in output.refused)
 
 
 def test_segments_come_from_the_event_and_from_features_that_the_spec_names() -> None:

@@ -13,9 +13,10 @@ from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS, Topic
 from driftloop.streams.join import shell
-from driftloop.streams.join.config import JoinStats, JoinTuning
+from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.flow_control import WatermarkAlignment
 from driftloop.streams.join.state.position import INPUTS, Position
+from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from hypothesis import given
 from hypothesis import strategies as st

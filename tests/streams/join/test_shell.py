@@ -132,7 +132,7 @@ def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays
     assert restores[0].source == "checkpoint"
     assert restores[0].fetched > 0
     of_partition = sum(one.partition == 0 for one in (*made.predictions, *made.labels))
-    assert 0 < restores[0].records - restores[0].recalled < of_partition / 2
+    assert 0 < restores[0].records - restores[0].outcomes < of_partition / 2
     assert all(one.done == one.total and one.took_s is not None for one in restores.values())
     told = [
         JoinProgress.decode(record.value or b"")

@@ -21,8 +21,8 @@ from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from driftloop.schemas.vitals import Vitals
-from driftloop.streams.join.config import JoinStats
 from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 

@@ -16,12 +16,13 @@ from driftloop.schemas.base import ClassValue, class_name
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.schemas.vitals import ModelVitals, Vitals
-from driftloop.streams.join.batch_output import Effects
+from driftloop.streams.join.batch_output import BatchOutput
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.reading.batch import Reader, Records
 from driftloop.streams.join.rules import ModelRules, Rules
 from driftloop.streams.join.state.position import Position, Watermarks
-from driftloop.streams.join.state.state import MemoryStore
+
+from tests.support.join.memory_store import MemoryStore
 
 SOURCES = ("expert", "system", "user")
 
@@ -101,7 +102,7 @@ class World:
     def send_label(self, event: dict[str, object]) -> None:
         self.labels.append(Sent(event, self.now_ms))
 
-    def process(self, predictions: int, labels: int) -> Effects:
+    def process(self, predictions: int, labels: int) -> BatchOutput:
         """Stages the next records of both topics; what is read to its end tells the time."""
         at = self.joiner.position
         next_predictions = _records(self.predictions, at.predictions, predictions)
@@ -114,18 +115,18 @@ class World:
         )
 
     def batch(self, predictions: int = 1_000_000, labels: int = 1_000_000, *, commits: bool = True) -> None:
-        effects = self.process(predictions, labels)
+        output = self.process(predictions, labels)
         if not commits:
             self.joiner.rollback()
             return
-        self.log(effects)
+        self.log(output)
         self.joiner.commit()
 
-    def log(self, effects: Effects) -> None:
+    def log(self, output: BatchOutput) -> None:
         """The transaction commits: what it holds is in the log, and the offsets are the group's."""
-        self.outcomes += [(Outcome.decode(value), self.now_ms) for _, value in effects.outcomes]
-        self.vitals += [Vitals.decode(value) for _, value in effects.vitals]
-        self.letters += [DeadLetter.decode(one.letter(one.topic.name)) for one in effects.refused]
+        self.outcomes += [(Outcome.decode(value), self.now_ms) for _, value in output.outcomes]
+        self.vitals += [Vitals.decode(value) for _, value in output.vitals]
+        self.letters += [DeadLetter.decode(one.letter(one.topic.name)) for one in output.refused]
         self.committed = self.joiner.staged_position
 
     def die(self, *, disk_lost: bool = False) -> None:
@@ -142,7 +143,7 @@ class World:
         target = self.committed
         if target is None:
             return
-        since_ms = self.joiner.restore(Position())
+        since_ms = self.joiner.begin_restore(Position())
         refused = {(one.topic, one.offset) for one in self.letters}
         done = 0
         while (self.joiner.position.predictions, self.joiner.position.labels) != (
@@ -164,8 +165,8 @@ class World:
                 return self.restore(steps=steps)
         for outcome, append_ms in self.outcomes:
             if append_ms >= since_ms:
-                self.joiner.recall(outcome.encode(), append_ms)
-        self.joiner.resume(target)
+                self.joiner.replay_outcome(outcome.encode(), append_ms)
+        self.joiner.finish_restore(target)
         return None
 
     def totals(self) -> Counter[str]:

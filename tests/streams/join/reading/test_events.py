@@ -9,16 +9,16 @@ import orjson
 import pytest
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Label, Prediction
-from driftloop.streams.join.outcomes import outcome_head
+from driftloop.streams.join.outcomes import outcome_prefix
 from driftloop.streams.join.reading.events import (
-    MAX_PAYLOAD_BYTES,
-    OUTCOME_FIELDS,
     label_extras,
     read_label,
     read_labels,
     read_prediction,
     read_predictions,
 )
+from driftloop.streams.join.reading.plain import MAX_PAYLOAD_BYTES
+from driftloop.streams.join.reading.prefixes import OUTCOME_FIELDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,8 +106,8 @@ def test_what_is_accepted_has_the_values_that_the_schema_reads(changes: dict[str
         read, judged = read_prediction(data), Prediction.parse(data).model_dump(exclude_unset=True)
         told = {name: getattr(read.event, name) or None for name in Prediction.model_fields}
         assert told == {name: judged.get(name) or None for name in Prediction.model_fields}
-        carried = orjson.loads(read.head + b"}")
-        assert read.head.startswith(b'{"model":"%b"' % read.event.model.encode())
+        carried = orjson.loads(read.prefix + b"}")
+        assert read.prefix.startswith(b'{"model":"%b"' % read.event.model.encode())
         assert {k: v for k, v in carried.items() if k in Prediction.model_fields} == orjson.loads(
             orjson.dumps({k: v for k, v in judged.items() if k in Prediction.model_fields})
         )
@@ -120,14 +120,14 @@ def test_many_predictions_read_at_once_are_what_they_are_one_by_one(
 ) -> None:
     values = [orjson.dumps(PREDICTION | change) for change in changes] + [orjson.dumps(PREDICTION) + tail]
     refused: dict[int, str] = {}
-    events, heads = read_predictions(values, refused.__setitem__)
+    events, prefixes = read_predictions(values, refused.__setitem__)
     for index, value in enumerate(values):
         if index in refused:
             assert events[index] is None
             with pytest.raises(DecodeError, match=re.escape(refused[index])):
                 read_prediction(value)
         else:
-            assert (events[index], heads[index]) == read_prediction(value)
+            assert (events[index], prefixes[index]) == read_prediction(value)
 
 
 @settings(max_examples=300)
@@ -167,7 +167,7 @@ def test_a_record_with_two_objects_takes_no_other_records_place(values: list[byt
 
 
 @pytest.mark.parametrize(
-    ("raw", "head"),
+    ("raw", "prefix"),
     [
         (b'{"model":"m","prediction_id":"a","version":1,"ts":5,"features":{},"prediction":1}', None),
         (
@@ -189,9 +189,9 @@ def test_a_record_with_two_objects_takes_no_other_records_place(values: list[byt
     ],
 )
 def test_an_outcome_begins_with_the_payload_itself_where_that_holds_no_field_twice(
-    raw: bytes, head: bytes | None
+    raw: bytes, prefix: bytes | None
 ) -> None:
-    assert read_prediction(raw).head == (raw[:-1] if head is None else head)
+    assert read_prediction(raw).prefix == (raw[:-1] if prefix is None else prefix)
 
 
 @pytest.mark.parametrize(
@@ -225,14 +225,14 @@ def test_what_grows_beyond_a_message_when_written_again_is_refused() -> None:
     data = orjson.dumps(PREDICTION).replace(b'"x":1.5', numbers)
     assert len(data) < MAX_PAYLOAD_BYTES
     with pytest.raises(DecodeError, match="too large"):
-        outcome_head(orjson.loads(data))
+        outcome_prefix(orjson.loads(data))
 
 
 def test_a_predictions_own_fields_give_way_to_the_outcomes() -> None:
     read = read_prediction(
         orjson.dumps(PREDICTION | {"source": "web", "label_note": 1, "prediction_source": 2, "note": 3})
     )
-    carried = orjson.loads(read.head + b"}")
+    carried = orjson.loads(read.prefix + b"}")
     assert carried["note"] == 3
     assert carried["prediction_source"] == 2
     assert carried["prediction_prediction_source"] == "web"

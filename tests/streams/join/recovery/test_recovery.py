@@ -1,4 +1,4 @@
-"""The joiner stops in time, tells of gaps in the log, and is back soon."""
+"""The joiner stops in time, reports data loss, and is back soon."""
 
 from __future__ import annotations
 
@@ -93,9 +93,7 @@ def test_sigterm_under_load_ends_it_within_five_seconds_and_leaves_nothing_open(
 
 
 @pytest.mark.parametrize("topic", [PREDICTIONS, LABELS], ids=["predictions", "labels"])
-def test_a_gap_in_the_labels_is_announced_and_not_passed_over(
-    kafka: Connection, tmp_path: Path, topic: object
-) -> None:
+def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path: Path, topic: object) -> None:
     name = kafka.topic(topic)  # type: ignore[arg-type]
     feed = Feed(kafka, seed=9)
     feed.mixture(50)
@@ -114,10 +112,10 @@ def test_a_gap_in_the_labels_is_announced_and_not_passed_over(
         assert isinstance(running.error, StateError)
         assert "retention removed" in str(running.error)
         gone = {p: begins[p] - stood_at[p] for p in (0, 1)}
-        assert {p: missing for (_, p), missing in running.stats.gaps.items()} == gone
-        told = read_join_view(kafka).partitions
-        assert {p: (one.phase, one.missing) for p, one in told.items()} == {
-            p: ("gap", missing) for p, missing in gone.items()
+        assert {lost.partition: lost.missing for lost in running.stats.data_loss} == gone
+        reported = read_join_view(kafka).partitions
+        assert {p: (one.phase, one.missing) for p, one in reported.items()} == {
+            p: ("data_loss", missing) for p, missing in gone.items()
         }
     assert len(read_made(kafka).outcomes) == before
     # A person decides to go on with what is left.

@@ -7,15 +7,16 @@ from typing import cast
 import pytest
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import Topic
-from driftloop.streams.join.config import RestoreStats
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.reading.batch import Reader
 from driftloop.streams.join.recovery.restore import Restoration
 from driftloop.streams.join.rules import Rules
 from driftloop.streams.join.state.position import Position
-from driftloop.streams.join.state.state import MemoryStore
+from driftloop.streams.join.stats import RestoreStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.ranges import LogOffsets
+
+from tests.support.join.memory_store import MemoryStore
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=60_000, clock_skew=1_000)
 FAR = 1 << 40

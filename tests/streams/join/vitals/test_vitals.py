@@ -15,16 +15,17 @@ from datasketches import kll_floats_sketch
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.spec.model import Feature, ModelSpec
 from driftloop.schemas.vitals import NumberSketch, Vitals
-from driftloop.streams.join.reading.events import PredictionEvent
-from driftloop.streams.join.records import Segments, Track
+from driftloop.streams.join.reading.plain import PredictionEvent
+from driftloop.streams.join.records import Segments, Variant
 from driftloop.streams.join.rules import ModelRules
-from driftloop.streams.join.vitals.builder import MAX_MESSAGE_BYTES, Covered, Tally, vitals_messages
+from driftloop.streams.join.state.position import Offsets
+from driftloop.streams.join.vitals.builder import MAX_MESSAGE_BYTES, BatchStats, Covered, vitals_messages
 from driftloop.streams.join.vitals.sketches import FEW, NAMES, SAMPLE
 from driftloop.streams.monitor.observations import decode_record
 
 from tests.support.join.world import entry_seqs
 
-COVERED = Covered(3, (10, 20), (30, 40), 1_000, 2_000, 5, 9)
+COVERED = Covered(3, Offsets(10, 30), Offsets(20, 40), 1_000, 2_000, 5, 9)
 RULES = ModelRules.of(ModelSpec())
 
 
@@ -45,22 +46,22 @@ def tally_of(
     *,
     rules: ModelRules = RULES,
     model: str = "m",
-) -> Tally:
-    tally = Tally(Track(model, 1, "champion"), rules)
-    tally.events += events
+) -> BatchStats:
+    stats = BatchStats(Variant(model, 1, "champion"), rules)
+    stats.events += events
     for one in seen or []:
-        tally.seqs.append(one.seq)
-        tally.errors.append(one.error)
-        tally.ts.append(one.ts)
-        tally.delays.append(50)
-        tally.actuals.append("x")
+        stats.seqs.append(one.seq)
+        stats.errors.append(one.error)
+        stats.ts.append(one.ts)
+        stats.delays.append(50)
+        stats.actuals.append("x")
         if one.segments:
-            tally.segments.append((one.segments, one.error))
-    return tally
+            stats.segments.append((one.segments, one.error))
+    return stats
 
 
-def messages(*tallies: Tally) -> list[Vitals]:
-    return [Vitals.decode(value) for value in vitals_messages(COVERED, tallies, {"labels": 2})]
+def messages(*all_stats: BatchStats) -> list[Vitals]:
+    return [Vitals.decode(value) for value in vitals_messages(COVERED, all_stats, {"labels": 2})]
 
 
 def sketched(sketch: NumberSketch) -> list[float]:
@@ -194,11 +195,11 @@ def test_large_batches_are_split_below_the_limit_and_add_up() -> None:
     rules = ModelRules(regression=True)
     wide = [event(**{f"feature-{f}": float(f + i) for f in range(1_500)}) for i in range(SAMPLE)]
     seen = [outcome(2 * i, float(draw.random())) for i in range(40_000)]
-    tallies = [
+    all_stats = [
         tally_of(wide, seen, rules=rules),
         *(tally_of([event(x=1)], model=f"n{i}") for i in range(900)),
     ]
-    values = vitals_messages(COVERED, tallies, {"labels": 2})
+    values = vitals_messages(COVERED, all_stats, {"labels": 2})
     assert all(len(value) <= MAX_MESSAGE_BYTES for value in values)
     parts = [Vitals.decode(value) for value in values]
     assert [part.part for part in parts] == list(range(len(parts)))
