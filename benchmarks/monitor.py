@@ -34,7 +34,8 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.monitor.detect.error_stream import ErrorStream
 from driftloop.streams.monitor.observations import decode_record
-from driftloop.streams.monitor.progress import MonitorProgress
+
+from tests.support.monitor.progress import MonitorProgress
 
 from .cluster import cluster, fresh
 from .events import Shape, fill
@@ -44,7 +45,7 @@ from .results import show, write
 
 MODELS = (1, 100, 1_000)
 ERROR_RATE = 0.25
-_PATIENCE_S = 300.0
+_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _produce(connection: Connection, messages: Sequence[tuple[int, bytes, int]])
 
 
 def _until_applied(progress: MonitorProgress) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while progress.behind():
         if time.monotonic() > deadline:
             raise SystemExit(f"the monitor is still {progress.behind()} messages behind")

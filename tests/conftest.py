@@ -24,10 +24,10 @@ from driftloop.infra.cluster.topics import apply_topics  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
 from driftloop.schemas.topics import CATALOGUE  # noqa: E402
 from driftloop.streams.kafka.connection import Connection  # noqa: E402
-from driftloop.streams.monitor.progress import MonitorProgress  # noqa: E402
 from driftloop.streams.serve.client import EventClient  # noqa: E402
 
 from tests.support.kafka.broker import embedded  # noqa: E402
+from tests.support.monitor.progress import MonitorProgress  # noqa: E402
 from tests.support.serve.bench import Bench  # noqa: E402
 
 

@@ -1,5 +1,4 @@
-"""From the bytes on vitals to what the monitor works with: everything that can be wrong with them is found
-here.
+"""From the bytes on vitals to what the monitor works with. Whatever is wrong with them is found here.
 
 On failure: DecodeError, before anything was applied; a vitals message is used whole or not at all.
 """
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,18 +25,17 @@ from ...schemas.base import check_writable, first_reason
 from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
+from ...schemas.serving import Reference
 from ...schemas.vitals import FLOAT32_MAX, Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
-from .detect.reference_check import check_reference
 
-LIMIT = 2**53  # beyond it JSON's numbers and ours part ways
-
+LIMIT = 2**53  # beyond it not every whole number is a JSON number
 MAX_ERROR = 1e150  # its square is still a number
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 
-class _Sketch(Protocol):
+class _KllSketch(Protocol):
     """What is used of datasketches' class."""
 
     n: int
@@ -46,7 +45,7 @@ class _Sketch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The values of a sketch (ascending), and how many nulls came beside them."""
+    """The values of a sketch, ascending, and how many nulls there were."""
 
     values: Float32Array
     nulls: int
@@ -54,7 +53,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """Counts per category; nulls and the sketch's overflow counted apart."""
+    """Counts per category; nulls and the sketch's overflow are counted apart."""
 
     counts: Mapping[str, int]
     nulls: int
@@ -87,8 +86,8 @@ class Observation:
 
 
 def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
-    """A control record, or the observations of a vitals message. Raises DecodeError with the reason."""
-    if value.startswith(b'{"vitals":'):  # as the joiner writes them: spares looking into a large message
+    """Return a control record or a vitals message's observations. Raises DecodeError with the reason."""
+    if value.startswith(b'{"vitals":'):  # as the joiner writes them: a large message is parsed once
         return _observations(Vitals.decode(value))
     try:
         record: object = orjson.loads(value)
@@ -104,7 +103,7 @@ def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
         raise DecodeError(first_reason("Control", error)) from error
     check_writable(control, value)
     if isinstance(control, UpdateControl) and control.reference is not None:
-        check_reference(control.reference)
+        _check_reference(control.reference)
     return control
 
 
@@ -166,7 +165,7 @@ def _errors(entry: ModelVitals, where: str) -> FloatArray:
 
 
 def _seqs(entry: ModelVitals, count: int, where: str) -> npt.NDArray[np.int64]:
-    """The seq of each error."""
+    """Return the seq of each error."""
     if entry.seqs is None or count == 0:
         return np.arange(entry.first_seq, entry.first_seq + count, dtype=np.int64)
     try:
@@ -182,13 +181,13 @@ def _seqs(entry: ModelVitals, count: int, where: str) -> npt.NDArray[np.int64]:
 def _numbers(sketch: NumberSketch, where: str) -> Numbers:
     if sketch.values is not None:
         if not all(-FLOAT32_MAX <= value <= FLOAT32_MAX for value in sketch.values):  # also refuses NaN
-            raise DecodeError(f"{where}: a value that is no 32-bit float")
+            raise DecodeError(f"{where}: a value that is not a 32-bit float")
         return Numbers(np.array(sorted(sketch.values), dtype=np.float32), sketch.nulls)
     if sketch.kll is None:
         return Numbers(np.zeros(0, np.float32), sketch.nulls)
     try:
-        kll = cast("_Sketch", kll_floats_sketch.deserialize(base64.b64decode(sketch.kll, validate=True)))
-    except (ValueError, IndexError, RuntimeError) as error:  # what the C++ library makes of damaged bytes
+        kll = cast("_KllSketch", kll_floats_sketch.deserialize(base64.b64decode(sketch.kll, validate=True)))
+    except (ValueError, IndexError, RuntimeError) as error:  # the C++ library's answers to damaged bytes
         raise DecodeError(f"{where}: {error}") from error
     n = kll.n
     if n == 0:
@@ -198,12 +197,12 @@ def _numbers(sketch: NumberSketch, where: str) -> Numbers:
 
 @lru_cache(maxsize=256)
 def _ranks(n: int) -> FloatArray:
-    """One quantile per value gives back the values themselves while a sketch holds at most k of them."""
+    """Return one rank per value: while a sketch holds at most k, its quantiles there are the values."""
     return (np.arange(n) + 0.5) / n
 
 
 def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
-    """Every whole number that is used must be one that a count or a time can be."""
+    """Raises DecodeError when a number that is used cannot be a count, a time or a sum of errors."""
     segments = [errors for values in (entry.segments or {}).values() for errors in values.values()]
     sketches = [entry.latency_ms, *(entry.numbers or {}).values(), *(entry.categories or {}).values()]
     counts = {
@@ -232,6 +231,40 @@ def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
 
 
 def _extreme(counts: Iterable[int]) -> int:
-    """The count that would break the bounds first."""
+    """Return the count that would break the bounds first."""
     known = list(counts)
     return min(known, default=0) if min(known, default=0) < 0 else max(known, default=0)
+
+
+def _check_reference(reference: Reference) -> None:
+    """Raises DecodeError naming the number that no statistic can be made of."""
+    numbers, categories = reference.numbers.items(), reference.categories.items()
+    shares = {
+        "accuracy": reference.accuracy,
+        "failure_rate": reference.failure_rate,
+        **{f"predicted.{name}": share for name, share in (reference.predicted or {}).items()},
+    }
+    sizes = {
+        "rows": reference.rows,
+        "mean_error": reference.mean_error,
+        "latency_p95_ms": reference.latency_p95_ms,
+        **{f"numbers.{name}.count": profile.count for name, profile in numbers},
+        **{f"numbers.{name}.nulls": profile.nulls for name, profile in numbers},
+        **{f"categories.{name}.nulls": profile.nulls for name, profile in categories},
+        **{f"categories.{name}.other": profile.other for name, profile in categories},
+        **{f"categories.{name}": min(profile.counts.values(), default=0) for name, profile in categories},
+        **{
+            f"segments.{name}.{value}": error
+            for name, values in reference.segments.items()
+            for value, error in values.items()
+        },
+    }
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise DecodeError(f"UpdateControl: reference.{name}: {share} is not from 0 to 1")
+    for name, size in sizes.items():
+        if size is not None and size < 0:
+            raise DecodeError(f"UpdateControl: reference.{name}: {size} is negative")
+    for name, profile in numbers:
+        if any(b < a for a, b in itertools.pairwise(profile.quantiles)):
+            raise DecodeError(f"UpdateControl: reference.numbers.{name}.quantiles: they do not ascend")

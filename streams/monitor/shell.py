@@ -1,4 +1,4 @@
-"""What stands between a monitor's cores and Kafka: one core per vitals partition, its events and snapshots.
+"""What connects the monitor's cores with Kafka: one core per vitals partition, its events and snapshots.
 
 For each vitals record, in this order (what happens if the process dies after each step):
 
@@ -8,11 +8,11 @@ For each vitals record, in this order (what happens if the process dies after ea
 4. when due, a snapshot with its offset     - the restart resumes after this record.
 
 The next record does not wait for 3 and 4: a snapshot is taken at once, and written when all events before it
-are acknowledged; progress goes on to the first that is not.
+are acknowledged; progress is published up to the first that is not.
 
-On failure: an exception leaves the partition's core unusable, so it is dropped and the error goes on to crash
-the process; what could not be delivered or written is found at the next record, or within a second. Nothing
-is acknowledged for a record that was not applied.
+On failure: an exception leaves the partition's core unusable, so it is dropped and the error crashes the
+process. A failed delivery or snapshot is noticed at the next record, or within a second. No progress is
+published past a record that was not applied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from faust.types import TP
@@ -33,8 +33,8 @@ from ...schemas.ids import event_id
 from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
 from ..kafka.connection import Connection
 from .core import Emitted
-from .deliveries import Deliveries
 from .faust.transport import LinkedMessage
+from .partition import Core, OwnedPartition
 from .snapshots import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
 
 log = logging.getLogger(__name__)
@@ -60,19 +60,8 @@ class MonitorSettings:
     stop_s: float = 4.5
 
 
-class Core(Protocol):
-    """What is kept per vitals partition (see vitals_core): a pure function of the records applied."""
-
-    @property
-    def applied_offset(self) -> int: ...
-
-    def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]: ...
-
-    def snapshot(self) -> bytes: ...
-
-
-class Wire(Protocol):
-    """What the shell needs of the Kafka client."""
+class KafkaClient(Protocol):
+    """What the shell needs of a Kafka client."""
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes, partition: int | None
@@ -83,35 +72,6 @@ class Wire(Protocol):
     async def seek(self, tp: TP, offset: int) -> None:
         """Read ``tp`` from ``offset`` on."""
         ...
-
-
-@dataclass(slots=True)
-class OwnedPartition:
-    """One vitals partition while it is ours. ``lock`` is held from applying to handing events on."""
-
-    core: Core
-    cursor: int  # everything up to this offset is applied, or was never there
-    snapshot_at: float
-    heard_at: float
-    slot: int = 0
-    unsaved: int = 0
-    rereading: bool = False
-    broken: bool = False  # the core failed or was interrupted: it must not be used or saved again
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    deliveries: Deliveries = field(default_factory=Deliveries)
-    saving: asyncio.Task[None] | None = None
-
-    @property
-    def acknowledged(self) -> int:
-        """Everything up to this offset is applied, and its events have arrived."""
-        return self.deliveries.reached(self.cursor)
-
-    def check(self) -> None:
-        """Raises what went wrong behind our back."""
-        self.deliveries.check()
-        if self.saving is not None and self.saving.done():
-            self.saving.result()
-            self.saving = None
 
 
 class MonitorShell:
@@ -134,24 +94,24 @@ class MonitorShell:
         self._find = find
         self._monotonic = monotonic
         self._owned: dict[TP, OwnedPartition] = {}
-        self._released: dict[TP, int] = {}  # where those given up stood: progress still to be published
-        self._wire: Wire | None = None
+        self._released: dict[TP, int] = {}  # the last offsets of those given up: still to be published
+        self._client: KafkaClient | None = None
         self._resuming = asyncio.Lock()  # Faust may seek from two tasks at once
 
-    def connect(self, wire: Wire) -> None:
+    def connect(self, client: KafkaClient) -> None:
         """Must be called before anything is applied."""
-        self._wire = wire
+        self._client = client
 
     @property
-    def wire(self) -> Wire:
-        if self._wire is None:
+    def client(self) -> KafkaClient:
+        if self._client is None:
             raise StateError("the monitor shell was used before it was connected")
-        return self._wire
+        return self._client
 
     # --- positions -------------------------------------------------------------------------------------
 
     async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
-        """Restore what is newly ours, forget what is no longer, and say where reading goes on."""
+        """Restore partitions that are new, drop those that are gone, and return where to read on."""
         async with self._resuming:
             for tp in [tp for tp in self._owned if tp not in assigned]:
                 del self._owned[tp]
@@ -184,25 +144,25 @@ class MonitorShell:
         if core is None:
             core = self._make_core(tp.partition)
         elif point.lost is not None:
-            await self._report_loss(tp, *point.lost)
+            await self._report_loss(tp, point.lost)
         log.info("%s[%d] resumes at offset %d (state at %d)", *tp, start, core.applied_offset)
-        return OwnedPartition(core, start - 1, snapshot_at=now, heard_at=now, slot=slot)
+        return OwnedPartition(core, start - 1, snapshot_at=now, received_at=now, slot=slot)
 
-    async def _report_loss(self, tp: TP, begin: int, end: int) -> None:
+    async def _report_loss(self, tp: TP, lost: range) -> None:
         letter = DeadLetter(
-            id=event_id("dead", VITALS.name, tp.partition, begin, "lost"),
+            id=event_id("dead", VITALS.name, tp.partition, lost.start, "lost"),
             stage="monitor",
             topic=VITALS.name,
             partition=tp.partition,
-            offset=begin,
+            offset=lost.start,
             append_ms=0,
-            reason=f"retention removed offsets {begin} to {end - 1} before the monitor had read them",
+            reason=f"retention removed offsets {lost.start} to {lost[-1]} before the monitor had read them",
             cut=True,
         )
         await asyncio.gather(*await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())]))
 
     async def release(self, partitions: frozenset[TP]) -> None:
-        """Give partitions up: finish what is in flight and write a last snapshot, within ``revoke_s``."""
+        """Give partitions up: wait for what is in flight and write a last snapshot, within ``revoke_s``."""
         owned = [(tp, self._owned.pop(tp)) for tp in partitions if tp in self._owned]
         try:
             async with asyncio.timeout(self._settings.revoke_s):
@@ -223,7 +183,7 @@ class MonitorShell:
     # --- records ---------------------------------------------------------------------------------------
 
     async def on_message(self, message: LinkedMessage) -> None:
-        """Apply one record and send its events. Repeats are dropped."""
+        """Apply one record and send its events; drop it if it was applied before."""
         tp = message.tp
         owned = self._owned.get(tp)
         if owned is None:
@@ -257,27 +217,27 @@ class MonitorShell:
         owned.deliveries.add(message.offset, acks)
         owned.unsaved += 1
         owned.rereading = False
-        owned.heard_at = self._monotonic()
+        owned.received_at = self._monotonic()
 
     async def _reread(self, tp: TP, owned: OwnedPartition, message: LinkedMessage) -> None:
         if owned.rereading:
             return
         log.warning(
-            "%s[%d]: offset %d came, but %d, read before it, did not: reading again from %d",
+            "%s[%d]: offset %d arrived without %d, which was read before it: reading again from %d",
             *tp,
             message.offset,
             message.previous,
             owned.cursor + 1,
         )
         owned.rereading = True
-        await self.wire.seek(tp, owned.cursor + 1)
+        await self.client.seek(tp, owned.cursor + 1)
 
     async def _send(self, events: list[Emitted]) -> list[Awaitable[object]]:
         acks: list[Awaitable[object]] = []
         for event in events:
             name = self._connection.topic(event.topic)
             partition = None if event.key else 0
-            acks.append(await self.wire.send(name, event.key or None, _fitting(event), partition))
+            acks.append(await self.client.send(name, event.key or None, _fitting(event), partition))
         return acks
 
     # --- snapshots and time ----------------------------------------------------------------------------
@@ -291,7 +251,7 @@ class MonitorShell:
         return many or age >= settings.snapshot_max_s
 
     def _save(self, tp: TP, owned: OwnedPartition) -> asyncio.Task[None] | None:
-        """Takes a snapshot and begins to write it; the caller holds the lock, and none is being written."""
+        """Take a snapshot and start writing it. The caller holds the lock, and none is being written."""
         if owned.unsaved == 0 or owned.broken:
             return None
         snapshot = Snapshot(owned.cursor, owned.core.snapshot(), owned.slot)
@@ -304,7 +264,7 @@ class MonitorShell:
         topic = self._connection.topic(MONITOR_STATE)
         chunks = await asyncio.to_thread(encode_snapshot, snapshot, partition=tp.partition)
         await owned.deliveries.settled()
-        acks = [await self.wire.send(topic, key, value, tp.partition) for key, value in chunks]
+        acks = [await self.client.send(topic, key, value, tp.partition) for key, value in chunks]
         await asyncio.gather(*acks)
         owned.slot = (owned.slot + 1) % SLOTS
 
@@ -318,18 +278,18 @@ class MonitorShell:
                 if self._due(owned):
                     self._save(tp, owned)
             idle = self._settings.idle_tick_s
-            if idle is not None and self._monotonic() - owned.heard_at >= idle:
-                owned.heard_at = self._monotonic()
-                await (await self.wire.send(tp.topic, None, TickControl().encode(), tp.partition))
+            if idle is not None and self._monotonic() - owned.received_at >= idle:
+                owned.received_at = self._monotonic()
+                await (await self.client.send(tp.topic, None, TickControl().encode(), tp.partition))
 
 
 def _fitting(event: Emitted) -> bytes:
-    """The event's bytes; a dead letter too large for Kafka keeps its offset instead of its bytes."""
+    """Return the event's bytes; a dead letter too large for Kafka keeps its offset instead of its bytes."""
     if len(event.value) <= MAX_RECORD_BYTES or event.topic is not DEAD_LETTERS:
         return event.value
     try:
         letter = DeadLetter.decode(event.value)
     except DecodeError as error:
-        raise StateError(f"the monitor's core gave a dead letter that is none: {error.reason}") from error
+        raise StateError(f"the monitor's core made an invalid dead letter: {error.reason}") from error
     reason = f"{letter.reason} (its bytes are too many to repeat: read them at its offset)"
     return letter.model_copy(update={"value_b64": None, "reason": reason, "cut": True}).encode()

@@ -1,11 +1,12 @@
-"""The monitor's snapshots: how they lie on monitor-state, and where a partition resumes.
+"""The monitor's snapshots: how they are stored in monitor-state, and where a partition resumes.
 
 A snapshot is written to the partition of monitor-state that has the vitals partition's number, after the
-events of every record it covers were acknowledged. Two slots take turns, so that a snapshot torn by a crash
+events of every record it covers were acknowledged. Two slots alternate, so that a snapshot torn by a crash
 between its chunks never replaces the last whole one. Compaction keeps the newest of each slot.
 
-Any whole snapshot is a true state of the log's prefix, so a stale one (from a worker that has lost the
-partition but not noticed) costs replaying, never a wrong decision; readers take the one that is furthest.
+Any whole snapshot is a true state of a prefix of the log. A stale one (from a worker that has lost the
+partition but not noticed) therefore costs a longer replay, never a wrong decision. Readers take the one with
+the highest offset.
 
 On failure: reading has no side effects; do it again.
 """
@@ -31,7 +32,7 @@ from ..kafka.retry import retry
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 900_000  # below Kafka's default message.max.bytes (1,048,588) with room for headers
+CHUNK_BYTES = 900_000  # with headers, below Kafka's default message.max.bytes (1,048,588)
 SLOTS = 2
 # A partition's leader is just moving, as it does when a broker is lost or a topic was made a moment ago.
 _MOVING = frozenset(
@@ -70,7 +71,7 @@ class ChunkHeader(BaseModel):
 def encode_snapshot(
     snapshot: Snapshot, *, partition: int, chunk_bytes: int = CHUNK_BYTES
 ) -> list[tuple[bytes, bytes]]:
-    """(key, value) of each chunk, to be sent in order."""
+    """Return (key, value) of each chunk, to be sent in order."""
     packed = zlib.compress(snapshot.data, level=1)
     digest = hashlib.sha256(packed).hexdigest()
     parts = [packed[i : i + chunk_bytes] for i in range(0, len(packed), chunk_bytes)]
@@ -89,7 +90,7 @@ def encode_snapshot(
 
 
 def newest_snapshot(values: Iterable[bytes]) -> Snapshot | None:
-    """The furthest whole snapshot among chunks in any order; torn and damaged ones are passed over."""
+    """Return the whole snapshot with the highest offset, or None. Torn and damaged ones are skipped."""
     whole: dict[tuple[int, str], dict[int, bytes]] = {}
     best: Snapshot | None = None
     for value in values:
@@ -97,7 +98,7 @@ def newest_snapshot(values: Iterable[bytes]) -> Snapshot | None:
         try:
             header = ChunkHeader.model_validate_json(line)
         except ValidationError:
-            log.warning("monitor-state holds a record that is no snapshot chunk: %r", line[:80])
+            log.warning("monitor-state holds a record that is not a snapshot chunk: %r", line[:80])
             continue
         parts = whole.setdefault((header.applied_offset, header.sha256), {})
         parts[header.chunk] = part
@@ -116,13 +117,13 @@ class ResumePoint:
     snapshot: Snapshot | None
     start: int
     low: int  # the log's first offset
-    lost: tuple[int, int] | None = None  # offsets that retention removed before we read them: [from, to)
+    lost: range | None = None  # offsets that retention removed before they were read
 
     @classmethod
     def decide(cls, snapshot: Snapshot | None, low: int, high: int) -> ResumePoint:
         """``low`` and ``high`` are the vitals partition's first and next offset.
 
-        A snapshot beyond the log's end is of another log (the topic was created anew) and is dropped.
+        A snapshot beyond the log's end belongs to another log (the topic was recreated) and is dropped.
         """
         if snapshot is not None and snapshot.applied_offset >= high:
             log.error(
@@ -139,7 +140,7 @@ class ResumePoint:
             return cls(snapshot, start, low)
         # The state is kept: it also carries specs and references whose control records are long gone.
         log.error("vitals lost offsets %d to %d to retention before the monitor read them", start, low - 1)
-        return cls(snapshot, low, low, (start, low))
+        return cls(snapshot, low, low, range(start, low))
 
 
 def find_resume_point(connection: Connection, partition: int, *, deadline_s: float = 30.0) -> ResumePoint:
@@ -168,7 +169,7 @@ def _bounds(consumer: Consumer, where: TopicPartition, deadline_s: float) -> tup
 
 
 def _read_newest(consumer: Consumer, topic: str, partition: int, deadline_s: float) -> Snapshot | None:
-    """Look into ever larger windows at the log's end: compaction is lazy, so the log may be long."""
+    """Read growing windows at the log's end: compaction is lazy, so the log may be long."""
     low, high = _bounds(consumer, TopicPartition(topic, partition), deadline_s)
     window, start = FIRST_WINDOW, high
     while start > low:

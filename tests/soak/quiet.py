@@ -15,10 +15,10 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
-from driftloop.streams.monitor.progress import MonitorProgress
 
 from tests.soak.traffic.http import serving
 from tests.soak.traffic.story import MODELS
+from tests.support.monitor.progress import MonitorProgress
 
 _TRAILING_MARKERS = 4  # a transaction's markers take offsets that no reader consumes
 CLOCK = "clock-"  # prediction_ids of the records that only move the time on

@@ -20,12 +20,12 @@ from driftloop.infra.cluster.topics import apply_topics
 from driftloop.schemas.topics import LABELS, PREDICTIONS, VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
-from driftloop.streams.monitor.progress import MonitorProgress
 
 from tests.soak.monitor.run import PARTITIONS, Report, VitalsWriter, Worker, compare
 from tests.soak.monitor.subjects import SUBJECTS
 from tests.support.join.world import label, prediction
 from tests.support.kafka.broker import embedded
+from tests.support.monitor.progress import MonitorProgress
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 

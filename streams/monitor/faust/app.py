@@ -1,11 +1,11 @@
 """The monitor's process: a Faust app whose agent feeds vitals to cores, in-process and without a web server.
 
-Faust brings the consumer group, rebalancing, the agent and the timers. State and position are ours
-(``monitor.shell``, ``monitor.state``), because Faust's tables and offset bookkeeping lose or repeat records
-when killed amid transactions (DESIGN.md, Decisions).
+Faust provides the consumer group, rebalancing, the agent and the timers. State and offsets are the shell's
+and its snapshots', because Faust's tables and offset bookkeeping lose or repeat records when the process is
+killed during transactions (see docs/decisions).
 
-On failure: whatever goes wrong in the agent, a timer or the consumer ends ``run_monitor`` with
-MonitorCrashed; the next start resumes at the newest snapshot.
+On failure: an error in the agent, a timer or the consumer ends ``run_monitor`` with MonitorCrashed; the next
+start resumes at the newest snapshot.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from ....schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VIT
 from ...kafka.connection import Connection
 from ...kafka.stop_deadline import StopDeadline
 from ..core import Clock, VitalsCore
-from ..progress import GROUP
-from ..shell import MAX_RECORD_BYTES, Core, MonitorSettings, MonitorShell
+from ..partition import Core
+from ..shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
 from .settings import client_settings
-from .transport import KeeperApp, LinkedMessage
+from .transport import LinkedMessage, MonitorApp
 
 log = logging.getLogger(__name__)
 
+GROUP = "monitor"
 _CRASH_S = 2.0  # after a crash, Faust's own stop sometimes hangs
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 
@@ -73,7 +74,7 @@ def run_monitor(
 
 
 def check_topics(connection: Connection, *, timeout_s: float = 30.0) -> None:
-    """Raises TopicError when a topic the monitor needs is missing, BrokerError when nobody answers."""
+    """Raises TopicError when a topic the monitor needs is missing, BrokerError without an answer."""
     try:
         found = AdminClient(connection.client()).list_topics(timeout=timeout_s).topics
     except KafkaException as error:
@@ -92,18 +93,18 @@ def check_topics(connection: Connection, *, timeout_s: float = 30.0) -> None:
 
 def build_app(
     connection: Connection, instance_id: str, shell: MonitorShell, settings: MonitorSettings
-) -> KeeperApp:
+) -> MonitorApp:
     """The Faust app: one agent over vitals, one timer. Not started."""
-    app = KeeperApp(
+    app = MonitorApp(
         connection.group(GROUP),
         **client_settings(connection),
         autodiscover=False,
         web_enabled=False,
         topic_allow_declare=False,
-        table_standby_replicas=0,  # else Faust puts its own assignor in place of round robin
+        table_standby_replicas=0,  # else Faust replaces round robin by its own assignor
         topic_disable_leader=True,
         consumer_group_instance_id=instance_id,
-        consumer_auto_offset_reset="none",  # retention overtaking us must be loud (see faust_transport)
+        consumer_auto_offset_reset="none",  # retention overtaking us must be an error (see transport)
         consumer_max_fetch_size=MAX_RECORD_BYTES,
         broker_session_timeout=settings.session_s,
         broker_heartbeat_interval=settings.session_s / 5,
@@ -115,9 +116,9 @@ def build_app(
         producer_acks=-1,
         producer_max_request_size=MAX_RECORD_BYTES + 1024,
     )
-    app.keeper = shell
-    shell.connect(_FaustWire(app))
-    # acks=False: Faust keeps no books of offsets, which transaction gaps would spoil.
+    app.offset_store = shell
+    shell.connect(_FaustClient(app))
+    # acks=False: no offset bookkeeping by Faust, which goes wrong where transactions leave gaps.
     vitals = app.topic(connection.topic(VITALS), value_serializer="raw", key_serializer="raw", acks=False)
 
     async def follow(stream: StreamT[bytes]) -> None:
@@ -145,10 +146,10 @@ def build_app(
     return app
 
 
-class _FaustWire:
-    """The app's own producer and consumer, as the shell uses them."""
+class _FaustClient:
+    """The app's producer and consumer, as the shell uses them."""
 
-    def __init__(self, app: KeeperApp) -> None:
+    def __init__(self, app: MonitorApp) -> None:
         self._app = app
 
     async def send(
@@ -158,11 +159,11 @@ class _FaustWire:
 
     async def seek(self, tp: TP, offset: int) -> None:
         consumer = self._app.consumer
-        if tp in consumer.assignment():  # else a rebalance is under way, which seeks by itself
+        if tp in consumer.assignment():  # else a rebalance is in progress, which seeks itself
             await consumer.seek_wait({tp: offset})
 
 
-async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline, stop_s: float) -> None:
+async def _serve(app: MonitorApp, shell: MonitorShell, deadline: StopDeadline, stop_s: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,8 +183,8 @@ async def _serve(app: KeeperApp, shell: MonitorShell, deadline: StopDeadline, st
         raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason
 
 
-async def _run_until(app: KeeperApp, stop: asyncio.Event) -> None:
-    """Start, and go on until ``stop`` is set or the app has crashed."""
+async def _run_until(app: MonitorApp, stop: asyncio.Event) -> None:
+    """Start, and run until ``stop`` is set or the app has crashed."""
     stopping = asyncio.create_task(stop.wait())
     starting = asyncio.create_task(app.start())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

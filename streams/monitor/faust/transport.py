@@ -1,17 +1,18 @@
-"""Faust's Kafka transport for an agent that keeps its own position.
+"""Faust's Kafka transport for an agent whose state carries its own offset.
 
-Faust's stock consumer reads uncommitted records, resumes at the group's committed offset and keeps books of
-acknowledged offsets that go wrong where transactions leave gaps. Here the agent's state knows which record it
-stands at, so that position, and nothing else, decides where reading resumes:
+Faust's own consumer reads uncommitted records, resumes at the group's committed offset, and its bookkeeping
+of acknowledged offsets goes wrong where transactions leave gaps. Here the state says which record it was
+applied up to, and that alone decides where reading resumes:
 
-- read_committed: the aiokafka consumer's isolation level is set as it is created;
-- resume: after each assignment, and whenever Faust seeks back, partitions are sought to ``Keeper.resume_at``;
-- linked records: each carries the offset of the one read just before it, so that the agent sees when
-  something between the fetch and itself dropped a record (Faust clears its buffers on every rebalance);
-- progress: the group's committed offset is written for others to read, and never read by us;
+- read_committed: the aiokafka consumer's isolation level is set when it is created;
+- resume: after each assignment, and whenever Faust seeks back, partitions are sought to
+  ``OffsetStore.resume_at``;
+- linked records: each carries the offset of the one read just before it, so that the agent notices when a
+  record was dropped between the fetch and itself (Faust clears its buffers on every rebalance);
+- progress: the group's committed offset is written for others to read, and never read here;
 - no silent reset: where retention has removed what comes next, reading raises instead of jumping ahead.
 
-On failure: any exception here crashes the app; the next start resumes from the keeper's position.
+On failure: any exception here crashes the app; the next start resumes at the offset store's offsets.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from faust.types import TP, AppT, ConsumerMessage, TransportT
 
 Record = ConsumerRecord[bytes, bytes]
 
-_faust_log = logging.getLogger("faust")  # what Faust's services say about themselves stays under its name
+_faust_log = logging.getLogger("faust")  # Faust's services log under Faust's name
 
 
-class Keeper(Protocol):
-    """Who knows how far each partition has been applied."""
+class OffsetStore(Protocol):
+    """Knows how far each partition has been applied."""
 
     async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
-        """The next offset to read, for every assigned partition."""
+        """Return the next offset to read, for every assigned partition."""
         ...
 
     def applied(self) -> Mapping[TP, int]:
-        """The offset up to which each owned partition is applied, its events acknowledged."""
+        """Return the offset up to which each owned partition is applied and its events are acknowledged."""
         ...
 
 
-# A partition that has just been read joins the next fetch only, so this is what its next record may wait for
-# while the others are idle. Faust asks for 1,500.
+# A partition that has just been read is part of the next fetch only: its next record may wait this long while
+# the others are idle. Faust asks for 1,500.
 FETCH_WAIT_MS = 20
 
 
@@ -73,13 +74,13 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Offset of the last record handed on, per partition sought by us since its assignment.
+        # Offset of the last record passed on, per partition that was sought here since its assignment.
         self._last_read: dict[TP, int] = {}
 
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        # Faust sets read_committed only for exactly_once, which it cannot keep; aiokafka takes the level
-        # over when it starts.
+        # Faust sets read_committed only for exactly_once, which does not work; aiokafka applies the level
+        # when it starts.
         consumer._isolation_level = "read_committed"  # pyright: ignore[reportPrivateUsage]
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # pyright: ignore[reportPrivateUsage]
         return consumer
@@ -90,7 +91,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        # Until we have sought them, aiokafka would read these from the group's committed offsets.
+        # Until they are sought, aiokafka would read these from the group's committed offsets.
         self._last_read.clear()
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -112,7 +113,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
             return {}  # a first start: nothing committed and not yet sought
         except OffsetOutOfRangeError as error:
             if not any(tp in self._last_read for tp in _partitions_of(error)):
-                return {}  # it was the group's committed offset, which does not count
+                return {}  # it was the group's committed offset, which is not used
             raise
         return {tp: self._link(tp, records) for tp, records in fetched.items()}
 
@@ -120,7 +121,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         linked: list[LinkedRecord] = []
         last = self._last_read.get(tp)
         if last is None:
-            return linked  # read from a position that is not ours; seeking will come back to it
+            return linked  # read from another position: the seek that follows reads it again
         for record in cast("Iterable[Record]", records):
             linked.append(LinkedRecord(record, last))
             last = record.offset
@@ -128,7 +129,7 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         return linked
 
     async def progress(self) -> Mapping[TP, tuple[int, int]]:
-        """Per partition sought: the next offset to fetch, and the last record handed on."""
+        """Return per partition sought the next offset to fetch, and that of the last record passed on."""
         return cast("Mapping[TP, tuple[int, int]]", await self.call_thread(self._progress))
 
     async def _progress(self) -> Mapping[TP, tuple[int, int]]:
@@ -142,12 +143,12 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
 
 
 def _partitions_of(error: OffsetOutOfRangeError) -> Iterable[TP]:
-    """aiokafka raises it with {partition: offset}."""
+    """Return the partitions of an error that aiokafka raises with {partition: offset}."""
     return cast("Mapping[TP, int]", error.args[0])
 
 
 class ReadCommittedConsumer(Consumer):
-    """Faust's consumer, resuming where the app's keeper says. Topics must be declared with ``acks=False``."""
+    """Faust's consumer, resuming at the app's offset store. Topics must be declared with ``acks=False``."""
 
     logger = _faust_log
 
@@ -155,8 +156,8 @@ class ReadCommittedConsumer(Consumer):
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
-    def _keeper(self) -> Keeper:
-        return cast(KeeperApp, self.app).keeper
+    def _offset_store(self) -> OffsetStore:
+        return cast(MonitorApp, self.app).offset_store
 
     def _to_message(self, tp: TP, record: LinkedRecord) -> ConsumerMessage:
         plain = record.record
@@ -179,13 +180,13 @@ class ReadCommittedConsumer(Consumer):
         return message
 
     async def perform_seek(self) -> None:
-        """Seek every assigned partition to the keeper's position (Faust: to the committed one)."""
+        """Seek every assigned partition to the offset store's offset (Faust: to the committed one)."""
         assigned = frozenset(self.assignment())
         if assigned:
-            await self.seek_wait(await self._keeper.resume_at(assigned))
+            await self.seek_wait(await self._offset_store.resume_at(assigned))
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: a full buffer makes the reader wait in ``put``, which is all the pressure needed.
+        """Do nothing: a full buffer makes the reader wait in ``put``, which is backpressure enough.
 
         Faust would take the partition out of the fetch and then sleep a whole second.
         """
@@ -196,10 +197,10 @@ class ReadCommittedConsumer(Consumer):
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Publish progress: everything below the committed offset is applied and its events acknowledged.
 
-        Where all that was read is applied, the fetch position is committed, so that the lag is 0 although
+        Where everything read is applied, the fetch position is committed, so that the lag is 0 although
         transaction markers follow the last record.
         """
-        applied = self._keeper.applied()
+        applied = self._offset_store.applied()
         offsets: dict[TP, int] = {}
         for tp, (position, last_read) in (await cast(ReadCommittedThread, self._thread).progress()).items():
             done = applied.get(tp)
@@ -220,14 +221,14 @@ class ReadCommittedTransport(Transport):
     Consumer = ReadCommittedConsumer
 
 
-class KeeperApp(faust.App):
-    """A Faust app whose keeper, not the group, knows the positions."""
+class MonitorApp(faust.App):
+    """A Faust app whose offset store, not the group, knows the offsets."""
 
     logger = _faust_log
-    keeper: Keeper
+    offset_store: OffsetStore
 
     def _create_directories(self) -> None:
-        """Make none: Faust would put folders for tables, of which there are none, where the process runs."""
+        """Create none: Faust would create them for tables, which are not used, in the working directory."""
 
     def _new_transport(self) -> TransportT:
         return ReadCommittedTransport(self.conf.broker_consumer, cast(AppT, self))

@@ -37,11 +37,12 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.app import run_monitor
-from driftloop.streams.monitor.progress import MonitorProgress
-from driftloop.streams.monitor.shell import Core, MonitorSettings
+from driftloop.streams.monitor.partition import Core
+from driftloop.streams.monitor.shell import MonitorSettings
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.soak.monitor.subjects import MODELS, SUBJECTS, Subject
+from tests.support.monitor.progress import MonitorProgress
 from tests.support.waiting import wait_until
 
 PARTITIONS = 2

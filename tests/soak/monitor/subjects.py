@@ -11,7 +11,7 @@ import numpy as np
 from driftloop.schemas.control import UpdateControl
 from driftloop.schemas.serving import Reference
 from driftloop.streams.monitor.core import Emitted, VitalsCore
-from driftloop.streams.monitor.shell import Core
+from driftloop.streams.monitor.partition import Core
 from driftloop.streams.monitor.state import encode_state
 
 from tests.support.monitor.chain_core import ChainCore

@@ -9,11 +9,11 @@ from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.core import Emitted, VitalsCore
-from driftloop.streams.monitor.progress import MonitorProgress
 
 from tests.support.monitor.live import Vitals, applied_all, monitor, read
 from tests.support.monitor.odd_records import ODD
 from tests.support.monitor.output import live
+from tests.support.monitor.progress import MonitorProgress
 from tests.support.monitor.records import bits
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]

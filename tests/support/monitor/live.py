@@ -15,11 +15,12 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.app import build_app
-from driftloop.streams.monitor.progress import MonitorProgress
-from driftloop.streams.monitor.shell import Core, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.partition import Core
+from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.support.monitor.chain_core import ChainCore
+from tests.support.monitor.progress import MonitorProgress
 
 QUICK = MonitorSettings(
     snapshot_records=5, snapshot_min_s=0.0, idle_tick_s=None, progress_s=0.1, session_s=6.0

@@ -23,8 +23,8 @@ from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.faust.app import check_topics
 from driftloop.streams.monitor.faust.transport import LinkedMessage
-from driftloop.streams.monitor.progress import MonitorProgress
-from driftloop.streams.monitor.shell import Core, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.partition import Core
+from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.soak.monitor.run import Worker
@@ -41,6 +41,7 @@ from tests.support.monitor.live import (
     saved,
     until,
 )
+from tests.support.monitor.progress import MonitorProgress
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
