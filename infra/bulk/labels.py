@@ -1,4 +1,4 @@
-"""Ground truth that comes in bulk: a CSV file's rows as labels. A bad row is told and stops nothing."""
+"""Ground truth in bulk: the rows of a CSV file as labels. A bad row is reported and stops nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from ...models.registry.csv_values import TRUE_FALSE, number_of
 from ...schemas.errors import Error
 from ...streams.serve.client import EventClient, InvalidEvent
-from .requests import BadRow, milliseconds_of, read_cells
+from .csv_values import BadRow, milliseconds_of, read_csv
 
 LabelType = Literal["auto", "text", "number"]
 
@@ -20,7 +20,7 @@ _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
 
 @dataclass(frozen=True, slots=True)
 class LabelColumns:
-    """Where a file holds what. Without ``ts`` the labels are from now."""
+    """Which columns hold what. Without ``ts`` the labels are from now."""
 
     prediction_id: str
     label: str
@@ -47,19 +47,19 @@ class Imported:
 
 
 def read_labels(lines: Iterable[str], columns: LabelColumns, source: str) -> Iterator[LabelRow | BadRow]:
-    """Raises Error when the header lacks a column."""
+    """Raises Error if the header lacks a column."""
     needed = [name for name in (columns.prediction_id, columns.label, columns.ts) if name is not None]
-    for row in read_cells(lines, needed, source):
+    for row in read_csv(lines, needed, source):
         if isinstance(row, BadRow):
             yield row
             continue
         try:
-            label = _label(row.cells[columns.label], columns.type)
-            ts = None if columns.ts is None else milliseconds_of(row.cells[columns.ts])
+            label = _label(row.values[columns.label], columns.type)
+            ts = None if columns.ts is None else milliseconds_of(row.values[columns.ts])
         except ValueError as error:
             yield BadRow(row.line, str(error))
             continue
-        yield LabelRow(row.line, row.cells[columns.prediction_id], label, ts)
+        yield LabelRow(row.line, row.values[columns.prediction_id], label, ts)
 
 
 def import_labels(
@@ -70,7 +70,7 @@ def import_labels(
     annotator: str | None = None,
     on_bad: Callable[[BadRow], None],
 ) -> Imported:
-    """Emits every usable row. Raises Error when Kafka takes them not all in time."""
+    """Emit every usable row. Raises Error if Kafka does not take all of them in time."""
     sent = bad = 0
     for row in rows:
         if isinstance(row, LabelRow):
@@ -84,12 +84,12 @@ def import_labels(
             continue
         sent += 1
         if sent % _FLUSH_EVERY == 0:
-            _arrived(client, sent)
-    _arrived(client, sent)
+            _flush(client, sent)
+    _flush(client, sent)
     return Imported(sent, bad)
 
 
-def _arrived(client: EventClient, sent: int) -> None:
+def _flush(client: EventClient, sent: int) -> None:
     waiting = client.flush(FLUSH_S)
     lost = client.stats.dropped
     if waiting or lost:

@@ -14,7 +14,8 @@ from ...schemas.errors import Error
 from ...streams.serve.client import EventClient
 from ...streams.serve.hot.model import LiveModel
 from ...streams.serve.hot.requests import Failed
-from .requests import Asked, BadRow
+from .csv_values import BadRow
+from .requests import FileRequest
 
 BATCH_ROWS = 500
 FLUSH_S = 60.0
@@ -39,11 +40,10 @@ class Scorer:
         self._batch_rows = batch_rows
         self.report = ScoreReport()
 
-    def score(self, rows: Iterable[Asked | BadRow]) -> Iterator[dict[str, object]]:
+    def score(self, rows: Iterable[FileRequest | BadRow]) -> Iterator[dict[str, object]]:
         """One result per row, with its line; a row that fails has ``error``.
 
-        Raises NoModelError when there is no version and no fallback, Error when Kafka does not take the
-        predictions.
+        Raises NoModelError without a version or fallback, Error if Kafka does not take the predictions.
         """
         remaining = iter(rows)
         while batch := list(itertools.islice(remaining, self._batch_rows)):
@@ -53,7 +53,7 @@ class Scorer:
         self.flush()
 
     def flush(self) -> None:
-        """Raises Error when not every prediction has arrived."""
+        """Raises Error if a prediction has not arrived."""
         waiting = self._client.flush(FLUSH_S)
         lost = self._client.stats.dropped
         if waiting or lost:
@@ -62,14 +62,14 @@ class Scorer:
                 "cluster reachable?"
             )
 
-    def _answer(self, batch: list[Asked | BadRow]) -> Iterator[dict[str, object]]:
-        asked = [row.question for row in batch if isinstance(row, Asked)]
+    def _answer(self, batch: list[FileRequest | BadRow]) -> Iterator[dict[str, object]]:
+        requests = [row.request for row in batch if isinstance(row, FileRequest)]
         answers = iter(
             self._hot.predict_many(
-                [question.features for question in asked],
-                [question.prediction_id for question in asked],
-                segments=[question.segments for question in asked],
-                ts=[question.ts for question in asked],
+                [request.features for request in requests],
+                [request.prediction_id for request in requests],
+                segments=[request.segments for request in requests],
+                ts=[request.ts for request in requests],
             )
         )
         for row in batch:

@@ -11,8 +11,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...schemas.errors import Error
+from ..bulk.csv_values import BadRow
 from ..bulk.labels import Imported, LabelColumns, LabelType, import_labels, read_labels
-from ..bulk.requests import BadRow
 from ..settings import Settings
 from .console import errors, output
 
@@ -20,7 +20,7 @@ _SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
-    labels = typer.Typer(help="What turned out to be true.", no_args_is_help=True)
+    labels = typer.Typer(help="Labels: what turned out to be true.", no_args_is_help=True)
     labels.callback()(_labels)
     labels.command("import")(import_file)
     app.add_typer(labels, name="labels")
@@ -45,14 +45,14 @@ def import_file(
         Path | None, typer.Option(help="Write every row that cannot be used here: line, reason.")
     ] = None,
 ) -> None:
-    """Import labels from a CSV file. Rows that cannot be used are told, by line, and stop nothing."""
+    """Import labels from a CSV file. Rows that cannot be used are reported by line, and stop nothing."""
     from ...streams.serve.client import EventClient
 
     if bad_rows is not None and bad_rows.exists() and bad_rows.samefile(file):
         raise Error(f"--bad-rows must be another file than {file}")
     columns = LabelColumns(id_column, label_column, ts_column, label_type)
     with ExitStack() as stack:
-        told = _Told(stack, bad_rows)
+        report_bad = _BadRows(stack, bad_rows)
         client = stack.enter_context(EventClient(Settings().connection()))
         progress = stack.enter_context(
             Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=errors)
@@ -63,13 +63,17 @@ def import_file(
             )
         )
         imported = import_labels(
-            read_labels(lines, columns, str(file)), client, source=source, annotator=annotator, on_bad=told
+            read_labels(lines, columns, str(file)),
+            client,
+            source=source,
+            annotator=annotator,
+            on_bad=report_bad,
         )
     _report(imported, bad_rows)
 
 
-class _Told:
-    """Shows the first bad rows, and writes all of them where that was asked for."""
+class _BadRows:
+    """Shows the first bad rows, and writes all of them to ``path`` if there is one."""
 
     def __init__(self, stack: ExitStack, path: Path | None) -> None:
         self._count = 0
@@ -82,7 +86,7 @@ class _Told:
             errors.print(f"line {row.line}: {row.reason}", highlight=False, markup=False, soft_wrap=True)
         if self._path is None:
             return
-        if self._file is None:  # only now: without a bad row nothing is written over
+        if self._file is None:  # only now: without a bad row no file is overwritten
             self._file = self._stack.enter_context(self._path.open("w", encoding="utf-8", newline=""))
             csv.writer(self._file).writerow(["line", "reason"])
         csv.writer(self._file).writerow([row.line, row.reason])

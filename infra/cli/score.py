@@ -1,4 +1,4 @@
-"""``driftloop score``: a file of questions through the live model."""
+"""``driftloop score``: a file of requests through the live model."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def score(
         Literal["jsonl", "csv"] | None, typer.Option("--format", show_default="by the file's name")
     ] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV: column with the prediction_id.")] = None,
-    ts_column: Annotated[str | None, typer.Option(help="CSV: column with the time of asking.")] = None,
+    ts_column: Annotated[str | None, typer.Option(help="CSV: column with the request's time.")] = None,
     batch: Annotated[int, typer.Option(help="Rows answered at once.", min=1, max=100_000)] = 500,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a live version.", min=0)] = 60.0,
 ) -> None:
-    """Answer a file of questions with the live model; each answer is emitted as a prediction.
+    """Answer a file of requests with the live model; each answer is emitted as a prediction.
 
     JSONL: {"features": {…}} per line, and prediction_id, segments, ts where there are any. CSV: a header;
     every column but those named is a feature.
     """
-    from ..bulk.requests import read_csv_questions, read_json_questions
+    from ..bulk.requests import read_csv_requests, read_json_requests
     from ..bulk.scoring import Scorer
     from ..wiring import open_models
 
@@ -56,11 +56,11 @@ def score(
         if (form or file.suffix.removeprefix(".").lower()) == "csv":
             features = () if manifest is None else manifest.features
             types: dict[str, FeatureType] = {feature.name: feature.type for feature in features}
-            rows = read_csv_questions(lines, str(file), id_column=id_column, ts_column=ts_column, types=types)
+            rows = read_csv_requests(lines, str(file), id_column=id_column, ts_column=ts_column, types=types)
         elif id_column is not None or ts_column is not None:
             raise Error("--id-column and --ts-column have no effect on JSONL: leave them out")
         else:
-            rows = read_json_questions(lines)
+            rows = read_json_requests(lines)
         scorer = Scorer(hot, opened.client, batch_rows=batch)
         for result in scorer.score(rows):
             sink.write(orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE))

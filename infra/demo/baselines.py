@@ -1,7 +1,7 @@
 """What the loop is measured against, on the very rows it answered: accuracy is nothing without these.
 
 - static: version 1 for ever.
-- no_change: the last label that had arrived when the question was asked.
+- no_change: the last label that had arrived when the request was made.
 - schedule: as many retrainings as the loop promoted, evenly spaced, same learner, same window.
 """
 

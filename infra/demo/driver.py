@@ -1,6 +1,6 @@
 """Plays the year in event-time order: asks at scheduled departure, answers at arrival, holds during runs.
 
-A part of the questions goes over HTTP through the reference server, the rest through the same LiveModel in
+A part of the requests goes over HTTP through the reference server, the rest through a LiveModel of its own in
 this process (the batch scorer). Both emit their own predictions; this driver only keeps the ledger.
 """
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...schemas.base import first_reason
 from ...schemas.errors import Error
 from ...streams.serve.hot.requests import Failed, Served
-from ..bulk.requests import Body, Question
+from ..bulk.requests import Body, PredictRequest
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -27,7 +27,7 @@ class RequestRefused(Error):
         super().__init__(reason)
 
 
-class PredictBody(Question):
+class PredictBody(PredictRequest):
     """``POST /predict``."""
 
     model: str | None = Field(None, description="needed where several models are served")
@@ -36,7 +36,7 @@ class PredictBody(Question):
 class BatchBody(Body):
     """``POST /predict/batch``."""
 
-    rows: list[Question] = Field(max_length=MAX_BATCH_ROWS)
+    rows: list[PredictRequest] = Field(max_length=MAX_BATCH_ROWS)
     model: str | None = Field(None, description="needed where several models are served")
 
 

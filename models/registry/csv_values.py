@@ -1,4 +1,4 @@
-"""What a cell of a CSV file means: the same in a reference, in questions and in labels that come in bulk."""
+"""What a cell of a CSV file means: the same in a reference, in requests and in labels in bulk."""
 
 from __future__ import annotations
 

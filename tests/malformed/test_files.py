@@ -11,8 +11,9 @@ from typing import TypeVar
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from driftloop.infra.bulk.csv_values import BadRow
 from driftloop.infra.bulk.labels import LabelColumns, LabelRow, read_labels
-from driftloop.infra.bulk.requests import BadRow, read_json_questions
+from driftloop.infra.bulk.requests import read_json_requests
 from driftloop.infra.http.bodies import BatchBody, FeedbackBody, PredictBody, RequestRefused, read_body
 from driftloop.models.registry.artifacts import ArtifactStore
 from driftloop.models.registry.reference_csv import read_reference_csv
@@ -126,9 +127,9 @@ def test_label_files_give_rows_or_say_which_line_is_wrong(rows: list[list[str]],
 
 @quick
 @given(st.lists(st.one_of(anything("Prediction"), st.binary(max_size=30)), max_size=4))
-def test_lines_to_score_give_questions_or_reasons(lines: list[bytes]) -> None:
+def test_lines_to_score_give_requests_or_reasons(lines: list[bytes]) -> None:
     texts = [line.decode("utf-8", errors="surrogateescape") for line in lines]
-    assert all(row.reason for row in read_json_questions(texts) if isinstance(row, BadRow))
+    assert all(row.reason for row in read_json_requests(texts) if isinstance(row, BadRow))
 
 
 @quick

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from driftloop.infra.bulk.csv_values import BadRow, milliseconds_of, number_of
 from driftloop.infra.bulk.labels import Imported, LabelColumns, LabelRow, import_labels, read_labels
-from driftloop.infra.bulk.requests import BadRow, milliseconds_of, number_of
 from driftloop.infra.cli import build
 from driftloop.infra.control.commands import command
 from driftloop.models.registry.reference_csv import read_reference_csv

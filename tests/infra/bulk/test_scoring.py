@@ -10,7 +10,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-from driftloop.infra.bulk.requests import Asked, BadRow, Question, read_csv_questions, read_json_questions
+from driftloop.infra.bulk.csv_values import BadRow
+from driftloop.infra.bulk.requests import FileRequest, PredictRequest, read_csv_requests, read_json_requests
 from driftloop.infra.bulk.scoring import Scorer
 from driftloop.schemas.errors import Error, NoModelError
 from driftloop.streams.serve.client import EventClient
@@ -29,17 +30,17 @@ e,1,JFK,true,soon
 
 def test_cells_become_features_of_the_models_types() -> None:
     rows = list(
-        read_csv_questions(
+        read_csv_requests(
             CSV.splitlines(keepends=True), "f", id_column="id", ts_column="asked",
             types={"x": "number", "hub": "category", "big": "bool"},
         )
     )  # fmt: skip
     first, second = rows[:2]
-    assert isinstance(first, Asked)
-    assert isinstance(second, Asked)
-    assert (first.line, first.question.prediction_id, first.question.ts) == (2, "a", 1_700_000_000_000)
-    assert first.question.features == {"x": 1.5, "hub": "JFK", "big": True}
-    assert second.question.features == {"x": None, "hub": "007", "big": False}
+    assert isinstance(first, FileRequest)
+    assert isinstance(second, FileRequest)
+    assert (first.line, first.request.prediction_id, first.request.ts) == (2, "a", 1_700_000_000_000)
+    assert first.request.features == {"x": 1.5, "hub": "JFK", "big": True}
+    assert second.request.features == {"x": None, "hub": "007", "big": False}
     assert [(row.line, row.reason) for row in rows[2:] if isinstance(row, BadRow)] == [
         (4, "x: 'wide' is not a number"),
         (5, "big: 'maybe' is neither true nor false"),
@@ -48,14 +49,14 @@ def test_cells_become_features_of_the_models_types() -> None:
 
 
 def test_without_types_cells_are_what_they_look_like() -> None:
-    (row,) = read_csv_questions(["x,n,t\n", "1.5,7,AA\n"], "f", id_column=None, ts_column=None, types={})
-    assert isinstance(row, Asked)
-    assert row.question.features == {"x": 1.5, "n": 7, "t": "AA"}
+    (row,) = read_csv_requests(["x,n,t\n", "1.5,7,AA\n"], "f", id_column=None, ts_column=None, types={})
+    assert isinstance(row, FileRequest)
+    assert row.request.features == {"x": 1.5, "n": 7, "t": "AA"}
     with pytest.raises(Error, match="has no column 'id'"):
-        list(read_csv_questions(["x\n"], "f", id_column="id", ts_column=None, types={}))
+        list(read_csv_requests(["x\n"], "f", id_column="id", ts_column=None, types={}))
 
 
-def test_lines_of_json_are_questions_or_told() -> None:
+def test_lines_of_json_are_requests_or_have_a_reason() -> None:
     lines = [
         '{"features":{"x":1},"prediction_id":"a","ts":5}',
         "",
@@ -63,9 +64,11 @@ def test_lines_of_json_are_questions_or_told() -> None:
         '{"x":1}',
         '{"features":{}}',
     ]
-    rows = list(read_json_questions(lines))
+    rows = list(read_json_requests(lines))
     assert [row.line for row in rows] == [1, 3, 4, 5]
-    assert rows[0] == Asked(1, Question(features={"x": 1}, prediction_id="a", segments=None, ts=5))
+    assert rows[0] == FileRequest(
+        1, PredictRequest(features={"x": 1}, prediction_id="a", segments=None, ts=5)
+    )
     assert isinstance(rows[1], BadRow)
     assert isinstance(rows[2], BadRow)
     assert "row: features: Field required" in rows[2].reason
@@ -75,12 +78,14 @@ def test_lines_of_json_are_questions_or_told() -> None:
 def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
     bench.publish(bench.update(1, 1))
 
-    def rows() -> Iterator[Asked]:
+    def rows() -> Iterator[FileRequest]:
         for i in range(40):
             if i == 20:
                 bench.publish(bench.update(2, 2))
                 assert hot.wait_generation(2)
-            yield Asked(i, Question(features={"x": 0.0}, prediction_id=f"p{i}", segments=None, ts=i))
+            yield FileRequest(
+                i, PredictRequest(features={"x": 0.0}, prediction_id=f"p{i}", segments=None, ts=i)
+            )
 
     with EventClient(bench.connection) as client, bench.serve(client) as hot:
         assert hot.wait_ready()
@@ -96,9 +101,9 @@ def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
 
 @pytest.mark.integration
 def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Bench) -> None:
-    asked = Asked(1, Question(features={"x": 0.0}, prediction_id=None, segments=None, ts=None))
+    request = FileRequest(1, PredictRequest(features={"x": 0.0}, prediction_id=None, segments=None, ts=None))
     with EventClient(bench.connection) as client, bench.serve(client) as hot:
-        results = Scorer(hot, client).score([asked])
+        results = Scorer(hot, client).score([request])
         with pytest.raises(NoModelError):
             next(results)
 
