@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...schemas.serving import FeatureSpec
-from ...schemas.spec.model import Learner as LearnerSpec
-from ...schemas.spec.model import ModelSpec
+from ...schemas.spec.model import LearnerSpec, ModelSpec
 from ..formats.fitted import Fitted, LearningError
 from ..formats.learners import make_learner
 from ..formats.loaders import load

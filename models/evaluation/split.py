@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...schemas.runs import Lineage
-from ...schemas.spec.model import Window
+from ...schemas.spec.model import WindowRules
 from ..rows import LabelledRow
 
 VALIDATION = 0.2  # share of the training rows, newest, that chooses among candidates
@@ -42,7 +42,7 @@ class RowSplit:
 def split(
     before: Sequence[LabelledRow],
     after: Sequence[LabelledRow],
-    window: Window,
+    window: WindowRules,
     *,
     champion_saw: frozenset[str] = frozenset(),
     champion_saw_until_ts: int | None = None,

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import cast
 
 from ...schemas.errors import SpecError
-from ...schemas.spec.model import CustomLearner, HistGradientBoosting
-from ...schemas.spec.model import Learner as LearnerSpec
+from ...schemas.spec.model import CustomLearner, HistGradientBoosting, LearnerSpec
 from .fitted import Fitted, Learner, LearningError
 
 __all__ = ["Fitted", "Learner", "LearningError", "make_learner", "refuse_unlisted"]

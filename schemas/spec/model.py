@@ -72,17 +72,17 @@ class CustomLearner(Table):
         return value
 
 
-Learner = Annotated[HistGradientBoosting | RiverLinear | CustomLearner, Field(discriminator="kind")]
+LearnerSpec = Annotated[HistGradientBoosting | RiverLinear | CustomLearner, Field(discriminator="kind")]
 
 
-class Adwin(Table):
+class AdwinRules(Table):
     """ADWIN on the error stream (Bifet & Gavaldà 2007)."""
 
     enabled: bool = True
     delta: float = Field(default=0.002, gt=0, lt=1)
 
 
-class PageHinkley(Table):
+class PageHinkleyRules(Table):
     """Page-Hinkley on the error stream (Page 1954)."""
 
     enabled: bool = True
@@ -91,7 +91,7 @@ class PageHinkley(Table):
     min_outcomes: Whole = Field(default=100, ge=1)
 
 
-class RollingAccuracy(Table):
+class AccuracyRules(Table):
     """Accuracy of the newest ``window`` outcomes against the manifest's. Regression: error, relatively."""
 
     enabled: bool = True
@@ -99,7 +99,7 @@ class RollingAccuracy(Table):
     drop: float = Field(default=0.05, gt=0, description="5 points below; regression: 5 % above")
 
 
-class DataDrift(Table):
+class DataDriftRules(Table):
     """KS (numbers) and chi² (categories) of live features against the manifest's profile."""
 
     enabled: bool = True
@@ -108,7 +108,7 @@ class DataDrift(Table):
     min_effect: float = Field(default=0.15, ge=0, le=1, description="KS distance, or Cramér's V")
 
 
-class Latency(Table):
+class LatencyRules(Table):
     """p95 of the live latency against the manifest's."""
 
     enabled: bool = True
@@ -117,7 +117,7 @@ class Latency(Table):
     floor_ms: float = Field(default=5.0, ge=0, description="below this p95 nobody is woken")
 
 
-class Failures(Table):
+class FailureRules(Table):
     """Share of failed requests against the manifest's."""
 
     enabled: bool = True
@@ -126,12 +126,12 @@ class Failures(Table):
 
 
 class Detectors(Table):
-    adwin: Adwin = Adwin()
-    page_hinkley: PageHinkley = PageHinkley()
-    accuracy: RollingAccuracy = RollingAccuracy()
-    data: DataDrift = DataDrift()
-    latency: Latency = Latency()
-    failures: Failures = Failures()
+    adwin: AdwinRules = AdwinRules()
+    page_hinkley: PageHinkleyRules = PageHinkleyRules()
+    accuracy: AccuracyRules = AccuracyRules()
+    data: DataDriftRules = DataDriftRules()
+    latency: LatencyRules = LatencyRules()
+    failures: FailureRules = FailureRules()
 
 
 class Triggers(Table):
@@ -158,7 +158,7 @@ class Triggers(Table):
         return value
 
 
-class Window(Table):
+class WindowRules(Table):
     """Which rows a candidate is trained and evaluated on."""
 
     max_rows: Whole = Field(default=50_000, ge=100)
@@ -174,7 +174,7 @@ class Window(Table):
     time_limit: DurationMs = 600_000
 
     @model_validator(mode="after")
-    def _ascending(self) -> Window:
+    def _ascending(self) -> WindowRules:
         stages = (self.labels_after_change, *self.follow_ups)
         if any(b <= a for a, b in itertools.pairwise(stages)):
             raise ValueError("follow_ups must ascend from labels_after_change, e.g. 500 then [1000, 2000]")
@@ -211,7 +211,7 @@ class Gates(Table):
     cost: Cost | None = None
 
 
-class Serving(Table):
+class ServingRules(Table):
     fallback: ClassValue | None = Field(
         default=None, description="answer while there is no version; absent: 503"
     )
@@ -237,14 +237,14 @@ class ModelSpec(Table):
     classes: tuple[str, ...] | None = None
     features: dict[str, Feature] = Field(default_factory=dict)
     segments: tuple[str, ...] = ()
-    learner: tuple[Learner, ...] = Field(default=(HistGradientBoosting(),), min_length=1)
+    learner: tuple[LearnerSpec, ...] = Field(default=(HistGradientBoosting(),), min_length=1)
     seed: int = Field(default=7, ge=0, lt=2**32)
     labels: LabelRules = LabelRules()
     detectors: Detectors = Detectors()
     triggers: Triggers = Triggers()
-    window: Window = Window()
+    window: WindowRules = WindowRules()
     gates: Gates = Gates()
-    serving: Serving = Serving()
+    serving: ServingRules = ServingRules()
 
     @field_validator("features", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from driftloop.models.registry.self_test import check_self_test
 from driftloop.models.rows import LabelledRow
 from driftloop.schemas.errors import ArtifactError
 from driftloop.schemas.serving import Manifest
-from driftloop.schemas.spec.model import ModelSpec, Window
+from driftloop.schemas.spec.model import ModelSpec, WindowRules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,7 +156,7 @@ def test_the_hold_out_is_newest_and_used_nobody(champion: tuple[Manifest, bytes]
 def test_the_window_bounds_what_is_used(
     old_rows: int, max_rows: int, holdout: float, count: int, older: int
 ) -> None:
-    window = Window(old_rows=old_rows, max_rows=max_rows, holdout=holdout)
+    window = WindowRules(old_rows=old_rows, max_rows=max_rows, holdout=holdout)
     parts = split(BEFORE[:older], FLIPPED[:count], window)
     assert len(parts.older) <= min(old_rows, older)
     assert len(parts.older) + len(parts.training) <= max_rows

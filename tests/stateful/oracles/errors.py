@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from driftloop.schemas.serving import Reference
-from driftloop.schemas.spec.model import Adwin, Detectors, ModelSpec, PageHinkley
+from driftloop.schemas.spec.model import AdwinRules, Detectors, ModelSpec, PageHinkleyRules
 from river._river_rust.drift import AdaptiveWindowing  # type: ignore[import-not-found]
 
 BLOCK = 16  # a change is dated to so many outcomes
@@ -141,7 +141,7 @@ class ErrorOracle:
         self.places = Places()
         self.delta = spec.detectors.adwin.delta
         self.to_adwin: list[tuple[int, float]] = []
-        self.to_page_hinkley: list[tuple[int, float, PageHinkley]] = []
+        self.to_page_hinkley: list[tuple[int, float, PageHinkleyRules]] = []
         self.page_hinkley_since = 0
         self.alarms = {"adwin": Alarm(), "page-hinkley": Alarm(), "rolling-accuracy": Alarm()}
         self.fall_told: int | None = None
@@ -177,7 +177,7 @@ class ErrorOracle:
 
     # --- detectors, over all they were fed ---
 
-    def _adwin(self, fresh: list[tuple[int, float]], rule: Adwin) -> list[Fired]:
+    def _adwin(self, fresh: list[tuple[int, float]], rule: AdwinRules) -> list[Fired]:
         """river's own, one error after the other; switched off or told another delta it begins anew."""
         if not rule.enabled or rule.delta != self.delta:
             self.to_adwin.clear()
@@ -200,7 +200,7 @@ class ErrorOracle:
         self.adwin_width = width
         return [one for one in fired if one.at >= fresh[0][0]]
 
-    def _page_hinkley(self, fresh: list[tuple[int, float]], rule: PageHinkley) -> list[Fired]:
+    def _page_hinkley(self, fresh: list[tuple[int, float]], rule: PageHinkleyRules) -> list[Fired]:
         """The cumulative sum since it last began, anew each time; the change is after its lowest point."""
         if not rule.enabled:
             self.to_page_hinkley.clear()
