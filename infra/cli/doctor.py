@@ -9,11 +9,12 @@ import orjson
 import typer
 
 from ..doctor.cluster import check_cluster
-from ..doctor.findings import Finding, check_machine
+from ..doctor.findings import Finding
+from ..doctor.machine import check_machine
 from ..settings import Settings
 from .console import output
 
-_MARKS = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "fault": "[red]FAULT[/]  "}
+_SHOWN = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "fault": "[red]FAULT[/]  "}
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +29,7 @@ def doctor(
     found: list[Finding] = []
     for finding in (*check_machine(settings), *check_cluster(settings)):
         found.append(finding)
-        _tell(finding, as_json)
+        _print(finding, as_json)
     faults = sum(finding.level == "fault" for finding in found)
     if not as_json:
         output.print(f"{faults} faults in {len(found)} findings" if faults else "no faults", highlight=False)
@@ -36,11 +37,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _tell(finding: Finding, as_json: bool) -> None:
+def _print(finding: Finding, as_json: bool) -> None:
     if as_json:
         typer.echo(orjson.dumps(asdict(finding)).decode())
         return
-    output.print(_MARKS[finding.level], end=" ")
+    output.print(_SHOWN[finding.level], end=" ")
     output.print(f"{finding.check}: {finding.what}", markup=False, highlight=False, soft_wrap=True)
     if finding.fix:
         output.print(f"        → {finding.fix}", markup=False, highlight=False, soft_wrap=True)

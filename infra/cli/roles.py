@@ -85,29 +85,30 @@ def train() -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set, whatever the main thread is doing.
+    """Return an event that SIGTERM and Ctrl-C set, whatever the main thread is doing.
 
-    Python runs handlers in the main thread only, between two steps of it, and a call of librdkafka that waits
-    for a broker (``send_offsets_to_transaction``, far beyond its timeout) is one step. A thread listens.
+    Python runs signal handlers in the main thread only, between two bytecode instructions, and a call of
+    librdkafka that waits for a broker (``send_offsets_to_transaction``, far beyond its timeout) is one
+    instruction. So another thread listens on the wake-up socket.
     """
     stop = threading.Event()
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    receiving, sending = socket.socketpair()
+    sending.setblocking(False)
 
     def listen() -> None:
-        while heard.recv(1)[0] not in _STOPPING:
+        while receiving.recv(1)[0] not in _STOPPING:
             continue
         stop.set()
 
-    signal.set_wakeup_fd(told.detach())
+    signal.set_wakeup_fd(sending.detach())
     for number in _STOPPING:
-        signal.signal(number, _heard)
+        signal.signal(number, _ignore)
     threading.Thread(target=listen, name="driftloop-signals", daemon=True).start()
     return stop
 
 
-def _heard(_signal: int, _frame: FrameType | None) -> None:
-    """A handler there must be for the signal to reach the listener."""
+def _ignore(_signal: int, _frame: FrameType | None) -> None:
+    """Do nothing: without a handler the signal would not reach the wake-up socket."""
 
 
 def _announce(role: str, instance: str) -> None:

@@ -1,4 +1,4 @@
-"""``driftloop topics``: create, mend and check the catalogue's topics, and who may do what with them."""
+"""``driftloop topics``: create, correct and check the catalogue's topics and their ACLs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def apply() -> None:
-    """Create what is missing and mend what differs; name every difference."""
+    """Create what is missing and correct what differs; name every difference."""
     settings = Settings()
     _print(
         apply_topics(
@@ -95,8 +95,8 @@ def acls(
     report = (apply_acls if apply else inspect_acls)(connection, wanted)
     for acl in report.missing:
         output.print(f"{'added' if apply else 'missing'}   {acl}", markup=False, soft_wrap=True)
-    for told in report.beyond:
-        output.print(f"beyond  {told}", markup=False, soft_wrap=True)
+    for binding in report.beyond:
+        output.print(f"beyond  {binding}", markup=False, soft_wrap=True)
     output.print(f"{len(wanted) - len(report.missing)} of {len(wanted)} ACLs were there")
     if check and (report.missing or report.beyond):
         raise typer.Exit(1)
@@ -108,7 +108,7 @@ def _principals(given: list[str]) -> list[tuple[str, str]]:
     for text in given:
         role, _, who = text.partition("=")
         if role not in ROLES:
-            raise SettingsError(f"--principal {text!r}: {role!r} is no role; roles are {', '.join(ROLES)}")
+            raise SettingsError(f"--principal {text!r}: {role!r} is not a role; roles are {', '.join(ROLES)}")
         kind, _, name = who.partition(":")
         if not kind or not name:
             raise SettingsError(
@@ -122,6 +122,6 @@ def _print(report: TopicsReport) -> None:
     for name in report.created:
         output.print(f"{'created' if report.applied else 'missing'}  {name}")
     for difference in report.differences:
-        output.print(f"{'mended' if report.applied else 'differs'}  {difference}", soft_wrap=True)
+        output.print(f"{'corrected' if report.applied else 'differs'}  {difference}", soft_wrap=True)
     if not report.created and not report.differences:
         output.print(f"all {len(CATALOGUE)} topics are as the catalogue says")

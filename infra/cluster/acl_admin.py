@@ -1,4 +1,4 @@
-"""Brings a cluster's ACLs to what the roles need, and tells what it allows beyond that."""
+"""Sets a cluster's ACLs to what the roles need, and reports what it allows beyond that."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _OPERATIONS: Mapping[Operation, AclOperation] = {
 
 @dataclass(frozen=True, slots=True)
 class AclsReport:
-    """``missing`` was not there (``applied``: it is now); ``beyond`` is allowed to these principals too."""
+    """``missing`` was not there (``applied``: it is now). ``beyond``: allowed to these principals besides."""
 
     missing: tuple[Acl, ...]
     beyond: tuple[str, ...]
@@ -57,12 +57,12 @@ class AclsReport:
 
 
 def inspect_acls(connection: Connection, wanted: Iterable[Acl]) -> AclsReport:
-    """Compares the cluster's ACLs with ``wanted`` and changes nothing. Raises BrokerError."""
+    """Compare the cluster's ACLs with ``wanted`` and change nothing. Raises BrokerError."""
     return _compare(AdminClient(connection.client()), connection, frozenset(wanted), applied=False)
 
 
 def apply_acls(connection: Connection, wanted: Iterable[Acl]) -> AclsReport:
-    """Adds what is missing, takes nothing away. Raises BrokerError where this user may not."""
+    """Add what is missing and remove nothing. Raises BrokerError if this user may not."""
     admin = AdminClient(connection.client())
     report = _compare(admin, connection, frozenset(wanted), applied=True)
     if report.missing:
@@ -91,7 +91,7 @@ def _compare(
         future = cast("Future[list[AclBinding]]", admin.describe_acls(everything, request_timeout=_TIMEOUT_S))
         found |= {_key(binding): binding for binding in _result(future, connection)}
     missing = sorted(acl for key, acl in bindings.items() if key not in found)
-    beyond = sorted(_told(binding) for key, binding in found.items() if key not in bindings)
+    beyond = sorted(_shown(binding) for key, binding in found.items() if key not in bindings)
     return AclsReport(tuple(missing), tuple(beyond), applied)
 
 
@@ -124,7 +124,7 @@ def _key(binding: AclBinding) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _told(binding: AclBinding) -> str:
+def _shown(binding: AclBinding) -> str:
     permission = _name(cast("AclPermissionType", binding.permission_type))
     operation = _name(cast("AclOperation", binding.operation))
     kind = _name(cast("ResourceType", binding.restype))

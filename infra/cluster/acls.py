@@ -1,8 +1,8 @@
 """Who may do what on a cluster with ACLs: one row per role, and the bindings that follow from it.
 
 A role gets what its code does and no more: topics it reads and writes, consumer groups it commits to,
-transactional ids it owns, and the nameless groups of its readers (which never commit anything, but Kafka asks
-for the right to a group's name even of a consumer that only follows). Only ``train`` may write model-updates.
+transactional ids it owns, and the groups of its readers, since Kafka checks the right to a group's name even
+for a consumer that never commits. Only ``train`` may write model-updates.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ Operation = Literal["read", "write", "describe", "describe-configs", "alter", "a
 class Access:
     """What one role does on Kafka. Names are without the deployment's prefix.
 
-    ``reads``, ``writes``: contents of topics. ``looks_at``: topics whose offsets are asked for. ``groups``:
-    what it joins and commits to. ``readers``: how the names of its uncommitting groups begin. ``watches``:
-    groups whose progress it asks for. ``transactions``: how its transactional ids begin. ``keeps_topics``:
-    creates and mends every topic of the deployment, and reads none.
+    ``reads``, ``writes``: contents of topics. ``looks_at``: topics of which it reads only the offsets.
+    ``groups``: those it joins and commits to. ``readers``: prefixes of its groups that never commit.
+    ``watches``: groups whose progress it reads. ``transactions``: prefixes of its transactional ids.
+    ``keeps_topics``: creates and corrects every topic of the deployment, and reads none.
     """
 
     does: str
@@ -63,7 +63,7 @@ ROLES: Mapping[str, Access] = {
     "join": Access(
         "driftloop join",
         reads=(PREDICTIONS, LABELS, OUTCOMES, DEAD_LETTERS, SPECS),  # outcomes, dead letters: to restore
-        # Predictions, labels: what was misrouted.
+        # predictions, labels: misrouted records, which it forwards
         writes=(OUTCOMES, VITALS, DEAD_LETTERS, PREDICTIONS, LABELS, JOIN_PROGRESS),
         groups=("join",),
         readers=("reader-", "ranges-join-"),
@@ -120,7 +120,7 @@ ROLES: Mapping[str, Access] = {
         watches=("join", "monitor", "trainer"),
     ),
     "dlq": Access(
-        "driftloop dlq: reads what was refused, and sends it to where it came from",
+        "driftloop dlq: reads what was refused, and sends it back to where it came from",
         reads=(DEAD_LETTERS, DEAD_LETTER_RESOLUTIONS, PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS),
         writes=(PREDICTIONS, LABELS, VITALS, TRIGGERS, COMMANDS, DEAD_LETTER_RESOLUTIONS),
         readers=("ranges-",),

@@ -38,7 +38,7 @@ class Lag:
 
 
 def read_lag(connection: Connection) -> list[Lag]:
-    """Raises BrokerError when the cluster does not answer, or not to this principal."""
+    """Raises BrokerError if the cluster does not answer, or not to this principal."""
     offsets = LogOffsets(connection, timeout_s=_TIMEOUT_S)
     admin = AdminClient(connection.client())
     try:
@@ -72,7 +72,7 @@ def _committed(
     try:
         answer = futures[group].result(timeout=_TIMEOUT_S)
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:  # nobody has used it yet
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:  # it was never used
             return {}
         raise BrokerError(f"the offsets of group {group} cannot be read: {error.args[0]}") from error
     found = cast("list[TopicPartition]", answer.topic_partitions)

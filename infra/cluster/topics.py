@@ -1,4 +1,4 @@
-"""Creates and verifies the catalogue's topics; names every difference and never repartitions data topics."""
+"""Creates and verifies the catalogue's topics; names every difference, and never repartitions data topics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which the cluster is not as the catalogue says."""
+    """One way in which the cluster differs from the catalogue."""
 
     topic: str
     what: str
@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class TopicsReport:
-    """What was missing or different; ``applied`` says whether it was mended."""
+    """What was missing or different; ``applied``: it has been created and corrected."""
 
     created: tuple[str, ...]
     differences: tuple[Difference, ...]
@@ -57,7 +57,7 @@ class TopicsReport:
 
 
 def inspect_topics(connection: Connection, *, data_partitions: int, model_partitions: int) -> TopicsReport:
-    """Compares the cluster with the catalogue and changes nothing."""
+    """Compare the cluster with the catalogue and change nothing."""
     admin = AdminClient(connection.client())
     missing, differences = _compare(admin, connection, data_partitions, model_partitions)
     return TopicsReport(tuple(connection.topic(t) for t in missing), tuple(differences), applied=False)
@@ -66,9 +66,9 @@ def inspect_topics(connection: Connection, *, data_partitions: int, model_partit
 def apply_topics(
     connection: Connection, *, data_partitions: int, model_partitions: int, replication: int = -1
 ) -> TopicsReport:
-    """Creates what is missing and mends what differs.
+    """Create what is missing and correct what differs.
 
-    Raises TopicError, before anything is changed, where the partition count of predictions, labels or
+    Raises TopicError, before anything is changed, if the partition count of predictions, labels or
     outcomes differs: pending pairs would be split. ``replication`` -1 takes the broker's default.
     """
     admin = AdminClient(connection.client())
@@ -77,7 +77,7 @@ def apply_topics(
     if refused:
         raise TopicError("; ".join(str(difference) for difference in refused))
     _create(admin, connection, missing, data_partitions, model_partitions, replication)
-    _mend(admin, differences)
+    _correct(admin, differences)
     return TopicsReport(tuple(connection.topic(t) for t in missing), tuple(differences), applied=True)
 
 
@@ -152,13 +152,13 @@ def _create(
         try:
             future.result()
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster: fine
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 raise TopicError(f"topic {name} cannot be created: {error.args[0].str()}") from error
     _await_visible(admin, {topic.topic for topic in new})
 
 
 def _await_visible(admin: AdminClient, names: set[str]) -> None:
-    """A created topic reaches the brokers' metadata a moment later; nobody should meet that moment."""
+    """Wait for the brokers' metadata, which a created topic reaches a moment later."""
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         known = admin.list_topics(timeout=_TIMEOUT_S).topics
@@ -176,7 +176,7 @@ def _await_visible(admin: AdminClient, names: set[str]) -> None:
         time.sleep(0.02)
 
 
-def _mend(admin: AdminClient, differences: list[Difference]) -> None:
+def _correct(admin: AdminClient, differences: list[Difference]) -> None:
     changes: dict[str, list[ConfigEntry]] = {}
     for difference in differences:
         if difference.what == "partitions":

@@ -47,6 +47,10 @@ _AT_REST = 2  # offsets per partition that transaction markers leave
 _TIMEOUT_S = 10.0
 _RIVAL = "another `driftloop doctor` took over"
 _APPLY = "driftloop topics apply"
+_MIGRATE = (
+    "the drained migration in docs/operations.md, or set DRIFTLOOP_DATA_PARTITIONS or "
+    "DRIFTLOOP_MODEL_PARTITIONS to what there is"
+)
 
 Clock = Callable[[], int]
 
@@ -56,7 +60,7 @@ def local_ms() -> int:
 
 
 def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Finding]:
-    """Everything that can be seen through Kafka; where it is away, that is the one finding."""
+    """Check everything that can be seen through Kafka; if it is away, that is the only finding."""
     try:
         connection = settings.connection()
         admin = AdminClient(connection.client())
@@ -87,10 +91,10 @@ def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Findi
 
 
 def check_brokers(admin: AdminClient, metadata: ClusterMetadata) -> Iterator[Finding]:
-    """Kafka tells its version only through settings that 4.0 took away."""
+    """Check the brokers and Kafka's release, known only through a setting that 4.0 removed."""
     count = len(metadata.brokers)
-    told = _configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))])
-    protocol = next(iter(told.values())).get("inter.broker.protocol.version")
+    configs = _configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))])
+    protocol = next(iter(configs.values())).get("inter.broker.protocol.version")
     release = "4 or newer" if protocol is None else protocol
     level = "ok"
     if protocol is not None and tuple(map(int, protocol.split("-")[0].split(".")[:2])) < (2, 5):
@@ -109,13 +113,7 @@ def check_topics(connection: Connection, settings: Settings) -> Iterator[Finding
     for name in report.created:
         yield Finding("topics", "fault", f"{name} is missing", _APPLY)
     for difference in report.differences:
-        fix = (
-            "the drained migration in docs/operations.md, or set DRIFTLOOP_DATA_PARTITIONS or \
-DRIFTLOOP_MODEL_PARTITIONS to what there is"
-            if difference.refused
-            else _APPLY
-        )
-        yield Finding("topics", "fault", str(difference), fix)
+        yield Finding("topics", "fault", str(difference), _MIGRATE if difference.refused else _APPLY)
     if not report.created and not report.differences:
         yield Finding("topics", "ok", f"all {len(CATALOGUE)} are as the catalogue says")
 
@@ -123,12 +121,12 @@ DRIFTLOOP_MODEL_PARTITIONS to what there is"
 def check_co_partitioning(connection: Connection, metadata: ClusterMetadata) -> Iterator[Finding]:
     names = [connection.topic(topic) for topic in CO_PARTITIONED]
     counts = {name: len(metadata.topics[name].partitions) for name in names if name in metadata.topics}
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    shown = ", ".join(f"{name} {count}" for name, count in counts.items())
     if len(set(counts.values())) > 1:
         fix = "partitions cannot be taken away: the drained migration in docs/operations.md"
-        yield Finding("co-partitioning", "fault", f"these must have as many partitions each: {told}", fix)
+        yield Finding("co-partitioning", "fault", f"these must have as many partitions each: {shown}", fix)
     else:
-        yield Finding("co-partitioning", "ok", told or "no topics yet")
+        yield Finding("co-partitioning", "ok", shown or "no topics yet")
 
 
 def check_replication(
@@ -233,8 +231,8 @@ def check_specs(connection: Connection) -> Iterator[Finding]:
             _ = record.join() if key == JOIN_KEY else record.model_spec()
         except (DecodeError, ValidationError) as error:
             wrong = True
-            told = error.reason if isinstance(error, DecodeError) else first_reason("spec", error)
-            what = f"the published spec of {key!r} cannot be read: {told}"
+            reason = error.reason if isinstance(error, DecodeError) else first_reason("spec", error)
+            what = f"the published spec of {key!r} cannot be read: {reason}"
             yield Finding("specs", "fault", what, "driftloop apply")
     models = len(newest.keys() - {JOIN_KEY})
     if not models:
@@ -246,11 +244,11 @@ def check_specs(connection: Connection) -> Iterator[Finding]:
 def check_retention(
     admin: AdminClient, connection: Connection, metadata: ClusterMetadata
 ) -> Iterator[Finding]:
-    """A joiner that starts anew reads back over the horizon and the correction window."""
+    """Check that retention covers the horizon and correction window, which a new joiner reads back."""
     join = Join()
     value = newest_values(connection, SPECS, timeout_s=_TIMEOUT_S).get(JOIN_KEY)
     if value is not None:
-        with suppress(DecodeError, ValidationError):  # check_specs tells
+        with suppress(DecodeError, ValidationError):  # check_specs reports it
             join = SpecRecord.decode(value).join()
     needed = join.horizon + join.early_horizon + join.correction_window
     names = [name for topic in (PREDICTIONS, LABELS) if (name := connection.topic(topic)) in metadata.topics]
@@ -282,24 +280,24 @@ def check_groups(admin: AdminClient, connection: Connection) -> Iterator[Finding
         try:
             members = len(described[connection.group(group)].result(_TIMEOUT_S).members)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # that: nobody was ever in it
-                told = f"{group}: its members cannot be seen: {error.args[0]}"
-                yield Finding("groups", "fault", told, "let doctor describe groups: docs/doctor.md")
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # no consumer has joined it yet
+                what = f"{group}: its members cannot be seen: {error.args[0]}"
+                yield Finding("groups", "fault", what, "let doctor describe groups: docs/doctor.md")
                 continue
             members = 0
-        told = f"{group}: {members} members, {lag} offsets behind"
+        what = f"{group}: {members} members, {lag} offsets behind"
         if lag and not members:
-            yield Finding("groups", "fault", told, f"start one: {start[group]} (or driftloop up)")
+            yield Finding("groups", "fault", what, f"start one: {start[group]} (or driftloop up)")
         elif lag > MAX_LAG:
-            yield Finding("groups", "fault", told, f"start more: {start[group]}; see docs/operations.md")
+            yield Finding("groups", "fault", what, f"start more: {start[group]}; see docs/operations.md")
         elif not members:
-            yield Finding("groups", "warning", told, f"start one: {start[group]} (or driftloop up)")
+            yield Finding("groups", "warning", what, f"start one: {start[group]} (or driftloop up)")
         else:
-            yield Finding("groups", "ok", told)
+            yield Finding("groups", "ok", what)
 
 
 def check_signatures(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Whether what is to be served can be verified with the keys that are trusted here."""
+    """Check that the newest updates can be verified with the keys that are trusted here."""
     verifier = load_verifier(settings.keys_path())
     updates = wrong = 0
     for key, value in newest_values(connection, MODEL_UPDATES, timeout_s=_TIMEOUT_S).items():

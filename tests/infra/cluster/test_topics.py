@@ -1,4 +1,4 @@
-"""The catalogue on a real cluster: created, verified, mended, never repartitioned in silence."""
+"""The catalogue on a real cluster: created, verified, corrected, never repartitioned in silence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_topics_are_created_once_and_then_found_in_order(connection: Connection)
     assert (again.created, again.differences) == ((), ())
 
 
-def test_a_changed_setting_is_named_and_mended(topics: Connection) -> None:
+def test_a_changed_setting_is_named_and_corrected(topics: Connection) -> None:
     name = topics.topic(PREDICTIONS)
     entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     changed = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])

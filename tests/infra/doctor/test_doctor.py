@@ -19,13 +19,8 @@ from confluent_kafka.admin import (
 )
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.doctor.cluster import check_cluster, local_ms
-from driftloop.infra.doctor.findings import (
-    Finding,
-    check_disk,
-    check_keys,
-    check_requirements,
-    check_spec_file,
-)
+from driftloop.infra.doctor.findings import Finding
+from driftloop.infra.doctor.machine import check_disk, check_keys, check_requirements, check_spec_file
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.spec.model import Deployment, ModelSpec
