@@ -41,6 +41,7 @@ from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
+from ..kafka.reader import end_of_partition
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed
 from .batch_writer import BatchWriter
@@ -66,7 +67,6 @@ _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 _MAX_ABORTS = 10  # in a row: then something is wrong that repeating will not mend
-_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 _NO_OFFSET = KafkaError._AUTO_OFFSET_RESET  # pyright: ignore[reportPrivateUsage]
 
 
@@ -204,8 +204,8 @@ class _JoinShell:
                 add(message)
                 continue
             topic, number = self._topics[here[0] or ""], here[1] or 0
-            if error.code() == _EOF:
-                self._flow.saw_end(number, topic, message.offset() or 0)
+            if (end := end_of_partition(message)) is not None:
+                self._flow.saw_end(number, topic, end)
             else:
                 self._fetch_failed(message, error)
         return fetched

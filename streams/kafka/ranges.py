@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
+from .reader import end_of_partition
 from .retry import Unanswered, retry
 
 # "From this time on" is answered with -1 where there is no record. An offset below -1 means "unknown": while
 # a broker is failing, librdkafka can return -1001 without an error. Taken for an offset, it would make a log
 # begin or end where it does not.
 _NO_RECORD = -1
-_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 _RUN = 10_000
 
 
@@ -141,50 +142,27 @@ class LogRanges:
         """Committed records from each partition's first offset up to, not including, its second.
 
         In order per partition; only those whose value begins with ``prefix``. Raises BrokerError when nothing
-        moves for ``stalled_s`` or the log no longer holds the range's beginning, Cancelled once ``cancel`` is
-        set.
+        arrives for ``stalled_s`` or the log no longer holds the range's beginning, Cancelled once ``cancel``
+        is set.
         """
-        name = self._connection.topic(topic)
-        waiting = {partition: end for partition, (start, end) in ranges.items() if start < end}
-        if not waiting:
-            return
-        assigned = [TopicPartition(name, p, ranges[p][0]) for p in sorted(waiting)]
-        self._consumer.assign(assigned)
-        try:
-            moved_at = time.monotonic()
-            while waiting:
-                messages = self._poll()
-                now = time.monotonic()
-                moved_at = now if messages else moved_at
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled
-                if now - moved_at > self._stalled_s:
-                    raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
+        starts = {partition: start for partition, (start, end) in ranges.items() if start < end}
+        waiting = {partition: ranges[partition][1] for partition in starts}
+        with closing(self._arrivals(topic, starts, waiting, cancel)) as arrivals:
+            for messages in arrivals:
                 for message in messages:
                     if self._is_in(message, waiting):
                         value = message.value()
                         if not prefix or (isinstance(value, bytes) and value.startswith(prefix)):
                             yield message
-        finally:
-            self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
-            self._consumer.unassign()
 
     def runs(self, topic: Topic, partition: int, offsets: tuple[int, int]) -> Iterator[list[Message]]:
         """As ``read``, for one partition and in lists of what has come: nothing is done for each record."""
-        name, (start, end) = self._connection.topic(topic), offsets
+        start, end = offsets
         if start >= end:
             return
-        self._consumer.assign([TopicPartition(name, partition, start)])
-        try:
-            moved_at, waiting = time.monotonic(), {partition: end}
-            while waiting:
-                messages = self._poll(_RUN)
-                now = time.monotonic()
-                moved_at = now if messages else moved_at
-                if now - moved_at > self._stalled_s:
-                    raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
-                if not messages:
-                    continue
+        waiting = {partition: end}
+        with closing(self._arrivals(topic, {partition: start}, waiting, most=_RUN)) as arrivals:
+            for messages in arrivals:
                 last = messages[-1]
                 if last.error() is None and (last.offset() or 0) + 1 < end:
                     found = [message for message in messages if message.error() is None]
@@ -194,8 +172,36 @@ class LogRanges:
                 found = [message for message in messages if self._is_in(message, waiting)]
                 if found:
                     yield found
+
+    def _arrivals(
+        self,
+        topic: Topic,
+        starts: Mapping[int, int],
+        waiting: dict[int, int],
+        cancel: threading.Event | None = None,
+        *,
+        most: int = 1000,
+    ) -> Generator[list[Message]]:
+        """What arrives from ``starts`` on, until the caller has removed every partition from ``waiting``."""
+        if not waiting:
+            return
+        name = self._connection.topic(topic)
+        assigned = [TopicPartition(name, partition, start) for partition, start in sorted(starts.items())]
+        self._consumer.assign(assigned)
+        try:
+            moved_at = time.monotonic()
+            while waiting:
+                messages = self._poll(most)
+                now = time.monotonic()
+                moved_at = now if messages else moved_at
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
+                if now - moved_at > self._stalled_s:
+                    raise BrokerError(f"{name} could not be read to {waiting} within {self._stalled_s:g} s")
+                if messages:
+                    yield messages
         finally:
-            self._consumer.resume([TopicPartition(name, partition)])
+            self._consumer.resume(assigned)  # librdkafka remembers a pause beyond the assignment
             self._consumer.unassign()
 
     def _poll(self, most: int = 1000) -> list[Message]:
@@ -208,12 +214,12 @@ class LogRanges:
         end = waiting.get(partition)
         if end is None:
             return False
-        if error is not None and error.code() != _EOF:
-            if error.retriable():
+        reached = offset + 1 if error is None else end_of_partition(message)
+        if reached is None:
+            if error is not None and error.retriable():
                 return False
             raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
-        # An end-of-partition's offset is where the next record will be, past transaction markers.
-        if (offset if error is not None else offset + 1) >= end:
+        if reached >= end:
             del waiting[partition]
             self._consumer.pause([TopicPartition(message.topic() or "", partition)])
         return error is None and offset < end

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...schemas.errors import BrokerError
 from ...schemas.topics import MONITOR_STATE, VITALS
 from ..kafka.connection import Connection
+from ..kafka.reader import end_of_partition
 from ..kafka.retry import retry
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ def _read_to_end(consumer: Consumer, where: str, deadline_s: float) -> Iterator[
             value = message.value()
             if isinstance(value, bytes):
                 yield value
-        elif error.code() == KafkaError._PARTITION_EOF:  # pyright: ignore[reportPrivateUsage]
+        elif end_of_partition(message) is not None:
             return
         elif not error.retriable():
             raise KafkaException(error)

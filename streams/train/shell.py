@@ -40,7 +40,7 @@ from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
-from ..kafka.reader import Record, as_record
+from ..kafka.reader import Record, as_record, end_of_partition
 from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed, GroupMetadata
@@ -60,7 +60,6 @@ from .worker import TrainingWorker
 log = logging.getLogger(__name__)
 
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
-_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 _STORE_S = 120.0
 _REFRESH_S = 2.0
 _STORE_PAUSE_S = 1.0
@@ -296,7 +295,7 @@ class TrainerShell:
             record = as_record(message)
             self._next[record.topic, record.partition] = record.offset + 1
             return record
-        if error.code() == _EOF:
+        if end_of_partition(message) is not None:
             return None
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]

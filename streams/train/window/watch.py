@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from ....models.registry.artifacts import ArtifactStore
 from ....schemas.errors import ArtifactError, BrokerError, DecodeError
 from ....schemas.topics import OUTCOMES
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
-from ...kafka.reader import as_record
+from ...kafka.reader import as_record, end_of_partition
 from .cache import (
     APPEND_MS,
     IS_ROW,
@@ -40,7 +40,6 @@ from .window import Clock, FrozenWindow, LabelCount, LogPlace, WaitRequest, Wind
 
 log = logging.getLogger(__name__)
 
-_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
 POLL_S = 0.02
 # After this, what is appended has a later time than what was seen before it: times are in milliseconds.
 FINALISE_S = 0.002
@@ -283,8 +282,8 @@ class OutcomeWatch:
             partition, offset = message.partition() or 0, message.offset() or 0
             error = message.error()
             if error is not None:
-                if error.code() == _EOF:
-                    self._at[partition] = max(self._at.get(partition, 0), offset)
+                if (end := end_of_partition(message)) is not None:
+                    self._at[partition] = max(self._at.get(partition, 0), end)
                 elif partition in self._at:
                     raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
                 continue
