@@ -168,7 +168,7 @@ def test_packages_disks_and_spec_files_that_do_not_do_are_named(tmp_path: Path) 
     assert "are free" in faults(check_disk("state", tmp_path / "new", least_bytes=2**62))["disk"]
     assert faults(check_disk("state", tmp_path, least_bytes=0, least_share=0)) == {}
     (tmp_path / "file").write_text("")
-    assert "no folder" in faults(check_disk("state", tmp_path / "file"))["disk"]
+    assert "not a folder" in faults(check_disk("state", tmp_path / "file"))["disk"]
     toml = tmp_path / "driftloop.toml"
     toml.write_text('[models.late]\ntask = "guess"\n')
     assert "models.late.task" in faults(check_spec_file(toml))["spec file"]
