@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from ...models.registry.artifacts import ArtifactStore
-from ...models.registry.import_model import build_manifest_parts, read_reference_csv
+from ...models.registry.import_model import build_manifest_parts
+from ...models.registry.reference_csv import read_reference_csv
 from ...schemas.errors import ArtifactError, Error
 from ...schemas.serving import Manifest
 from ...streams.kafka.connection import Connection

@@ -1,4 +1,4 @@
-"""From named feature values to the model's input: one float32 column per feature, in a stated order.
+"""Encode named feature values as the model's input: one float32 column per feature, in a stated order.
 
 Category → index in ``FeatureSpec.categories`` (sorted by name); unseen and null → NaN; bool → 0/1. The same
 encoder is used to train, to evaluate and to serve, so a row means the same everywhere. Ordering categories by
@@ -22,7 +22,7 @@ from ...schemas.spec.model import ModelSpec
 Row = Mapping[str, FeatureValue]
 Matrix = NDArray[np.float32]
 
-MAX_CATEGORIES = 1000  # rarer ones count as unseen: a manifest must stay small enough to be read by people
+MAX_CATEGORIES = 1000  # rarer ones count as unseen, so that people can still read a manifest
 MOSTLY = 0.99  # an undeclared column is of a type when this share of its values is
 _NAN = math.nan
 _LARGEST = float(np.finfo(np.float32).max)
@@ -112,7 +112,7 @@ def _number_converter(name: str) -> Callable[[FeatureValue], float]:
             raise FeatureError(f"feature {name}: must be a number or null, got {value[:40]!r}")
         if -_LARGEST <= value <= _LARGEST:
             return value
-        # Beyond float32 a number is as good as the largest one; NaN compares false and stays itself.
+        # A number beyond float32 becomes the largest one; NaN compares false and stays itself.
         return _LARGEST if value > 0 else -_LARGEST if value < 0 else _NAN
 
     return convert

@@ -1,4 +1,4 @@
-"""What learners give and loaders take."""
+"""What learners return and loaders take."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LearningError(Error):
 
 
 class AnswerError(Error):
-    """A model's answer to a row is no answer: not a number. That request failed; others may not."""
+    """A model's answer to a row is not a number. Only that request failed."""
 
 
 def classes_present(labels: Sequence[str | float], classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The classes that labels name, in the order given (absent: sorted). Raises LearningError below two."""
+    """The classes that occur in labels, in the order given (else sorted). Raises LearningError below two."""
     present = {str(label) for label in labels}
     kept = tuple(name for name in (classes or sorted(present)) if name in present)
     if len(kept) < 2:
@@ -31,7 +31,7 @@ def classes_present(labels: Sequence[str | float], classes: tuple[str, ...] | No
 
 
 class ModelSignature(Protocol):
-    """What a loader must know of a model; a Manifest and a Fitted both are one."""
+    """What a loader must know of a model; Manifest and Fitted both have it."""
 
     @property
     def format(self) -> ArtifactFormat: ...
@@ -55,7 +55,7 @@ class Fitted:
 
 
 class Learner(Protocol):
-    """Something that learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
+    """Learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
 
     Raises LearningError when it cannot learn from the rows.
     """
@@ -87,6 +87,6 @@ class Predictor(Protocol):
         """One answer per row.
 
         Raises FeatureError when a value is not of its feature's type, AnswerError when an answer is not a
-        number; a model that somebody brought may raise what its runtime raises.
+        number; an imported model may raise what its runtime raises.
         """
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ _OPSETS = {"": 15, "ai.onnx.ml": 3}
 
 @dataclass(frozen=True, slots=True)
 class HgbLearner:
-    """Learns trees; missing values and unseen categories go the way that helped at fit."""
+    """Learns trees; missing values and unseen categories take the branch that helped at fit."""
 
     spec: HistGradientBoosting
 
@@ -100,14 +100,21 @@ def _trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor
     return _Trees(tuple(float(value) for value in base), trees, targets)
 
 
-def _graph(trees: _Trees, tail: tuple[list[NodeProto], str, int], features: int) -> bytes:
-    nodes, output, width = tail
+class _Tail(NamedTuple):
+    """The nodes behind the trees, and the graph's output: its name and number of columns."""
+
+    nodes: list[NodeProto]
+    output: str
+    width: int
+
+
+def _graph(trees: _Trees, tail: _Tail, features: int) -> bytes:
     graph = helper.make_graph(
-        [_ensemble(trees), *nodes],
+        [_ensemble(trees), *tail.nodes],
         "hgb",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, features])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, width])],
-        initializer=[helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])] if width == 2 else [],
+        [helper.make_tensor_value_info(tail.output, TensorProto.FLOAT, [None, tail.width])],
+        initializer=[helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])] if tail.width == 2 else [],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
     model: ModelProto = helper.make_model(graph, opset_imports=opsets, producer_name="driftloop")
@@ -116,14 +123,15 @@ def _graph(trees: _Trees, tail: tuple[list[NodeProto], str, int], features: int)
     return model.SerializeToString(deterministic=True)
 
 
-def _regression_tail() -> tuple[list[NodeProto], str, int]:
-    return [helper.make_node("Identity", ["raw"], ["value"])], "value", 1
+def _regression_tail() -> _Tail:
+    return _Tail([helper.make_node("Identity", ["raw"], ["value"])], "value", 1)
 
 
-def _probability_tail(classes: int) -> tuple[list[NodeProto], str, int]:
+def _probability_tail(classes: int) -> _Tail:
     if classes > 2:
-        return [helper.make_node("Softmax", ["raw"], ["probabilities"], axis=1)], "probabilities", classes
-    return (
+        softmax = helper.make_node("Softmax", ["raw"], ["probabilities"], axis=1)
+        return _Tail([softmax], "probabilities", classes)
+    return _Tail(
         [
             helper.make_node("Sigmoid", ["raw"], ["positive"]),
             helper.make_node("Sub", ["one", "positive"], ["negative"]),

@@ -1,4 +1,4 @@
-"""Learners by their spec: ``hgb`` gives ONNX, ``river`` gives river-json, ``custom`` is your own."""
+"""Make learners from their spec: ``hgb`` writes ONNX, ``river`` writes river-json, ``custom`` is your own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import cast
 
 from ...schemas.errors import SpecError
 from ...schemas.spec.model import CustomLearner, HistGradientBoosting, LearnerSpec
-from .fitted import Fitted, Learner, LearningError
-
-__all__ = ["Fitted", "Learner", "LearningError", "make_learner", "refuse_unlisted"]
+from .fitted import Learner
 
 
 def make_learner(spec: LearnerSpec) -> Learner:
-    """Raises SpecError when a custom factory cannot be imported or gives no learner.
+    """Raises SpecError if a custom factory cannot be imported or returns no learner.
 
-    The libraries are imported here: a server that only serves has none of them.
+    The libraries are imported here, since a server that only serves has none of them.
     """
     if isinstance(spec, HistGradientBoosting):
         from .hgb import HgbLearner
@@ -32,7 +30,7 @@ def make_learner(spec: LearnerSpec) -> Learner:
 def refuse_unlisted(learners: Iterable[LearnerSpec], allowed: Collection[str]) -> None:
     """Raises SpecError for a custom learner that the trainer's host does not allow.
 
-    A spec comes over Kafka, and a factory's name with its parameters is a call of anything that can be
+    A spec comes over Kafka, and with a factory's name and parameters it could call anything that can be
     imported. ``allowed``: ``package.module:name``, or ``package.module`` for all of a module.
     """
     for spec in learners:

@@ -1,7 +1,7 @@
-"""From artifact bytes to a predictor, by format-specific loaders from an allow-list. Never a pickle.
+"""Load artifact bytes into a predictor, by a loader per format from an allow-list. Never a pickle.
 
-The caller has checked digest and signature; whatever passes here is parsed by a loader that runs no code
-of the artifact's own. The libraries behind a format are imported when the first artifact of it comes.
+The caller has checked digest and signature. The loaders parse the bytes and run no code from the artifact.
+The libraries behind a format are imported with its first artifact.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...schemas.errors import ArtifactError
-from .fitted import Answer, ModelSignature, Predictor
-
-__all__ = ["MAX_ARTIFACT_BYTES", "Answer", "ModelSignature", "Predictor", "load"]
+from .fitted import ModelSignature, Predictor
 
 MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
 
 
 def load(signature: ModelSignature, data: bytes, *, max_bytes: int = MAX_ARTIFACT_BYTES) -> Predictor:
-    """Raises ArtifactError when the bytes are too many, not of the format, or not of the stated signature."""
+    """Raises ArtifactError if the bytes are too many, not of the format, or not of the stated signature."""
     if len(data) > max_bytes:
         raise ArtifactError(f"the artifact has {len(data)} bytes, more than the {max_bytes} allowed")
     loader = _LOADERS.get(signature.format)

@@ -1,4 +1,4 @@
-"""ONNX models: driftloop's own and ones that people bring.
+"""Predict with ONNX models: driftloop's own and imported ones.
 
 Inputs: one float matrix (features in order), or one named input per feature (float, whole number, bool,
 string). Outputs: scores alone (a tensor, one column per class in the order of ``classes``), a label beside
@@ -20,7 +20,7 @@ from .features import FeatureEncoder, FeatureError, Row
 from .fitted import Answer, AnswerError, ModelSignature
 from .onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, AnyArray, OnnxSession
 
-_PROBABILITY_SLACK = 1e-3  # float32 probabilities of many classes add up to one only this well
+_PROBABILITY_SLACK = 1e-3  # the sum of many float32 probabilities is only this close to one
 
 
 class OnnxPredictor:
@@ -167,13 +167,13 @@ def _score_dicts(classes: tuple[str, ...], scores: Any) -> list[dict[str, float]
 
 
 def are_probabilities(scores: dict[str, float]) -> bool:
-    """Some classifiers put margins where others put probabilities; nobody should read those as such."""
+    """Whether scores are probabilities; some classifiers return margins there."""
     low = min(scores.values())
     return low >= -_PROBABILITY_SLACK and abs(sum(scores.values()) - 1.0) <= _PROBABILITY_SLACK
 
 
 def label_names(classes: tuple[str, ...]) -> Callable[[ClassValue], str]:
-    """How a label names a class: by its name or, where no class is named like a number, by its position."""
+    """How a label names a class: by its name or, if no class is named like a number, by its position."""
     known = set(classes)
     by_position = not any(name.lstrip("-").isdigit() for name in classes)
 

@@ -1,4 +1,4 @@
-"""An onnxruntime session that stays in its lane: checked bytes, one thread, CPU, no extra operators."""
+"""A restricted onnxruntime session: checked bytes, one thread, CPU, standard operators only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OnnxSession:
     """A loaded graph. ``run`` may be called from many threads at once."""
 
     def __init__(self, data: bytes) -> None:
-        """Raises ArtifactError when the bytes are not a model that may run here."""
+        """Raises ArtifactError if the bytes are not a model that may run here."""
         check_onnx(data)
         runtime = cast("Any", onnxruntime)  # it carries no types
         options = runtime.SessionOptions()

@@ -68,7 +68,7 @@ class RiverPredictor:
     """Answers with a river-json model. Thread safe: it is only read."""
 
     def __init__(self, signature: ModelSignature, data: bytes) -> None:
-        """Raises ArtifactError when the bytes are not such a model or not the signature's."""
+        """Raises ArtifactError if the bytes are not such a model or do not fit the signature."""
         try:
             model = RiverModel.model_validate_json(data)
         except ValidationError as error:
@@ -96,7 +96,7 @@ class RiverPredictor:
             (names.index(category.name), _with_unseen(weights[:, start:stop]))
             for category, (start, stop) in zip(model.categories, _spans(model), strict=True)
         ]
-        self._target = (model.target_mean, model.target_scale)
+        self._target_mean, self._target_scale = model.target_mean, model.target_scale
 
     def predict(self, rows: Sequence[Row]) -> list[Answer]:
         """See ``Predictor.predict``."""
@@ -107,8 +107,8 @@ class RiverPredictor:
             raise AnswerError("the model answers NaN or infinity: are the features' numbers this large?")
         classes = self._classes
         if classes is None:
-            mean, scale = self._target
-            return [Answer(value) for value in cast("list[float]", (raw[:, 0] * scale + mean).tolist())]
+            values = raw[:, 0] * self._target_scale + self._target_mean
+            return [Answer(value) for value in cast("list[float]", values.tolist())]
         scores = _logistic(raw[:, 0]) if raw.shape[1] == 1 else _softmax(raw)
         best = cast("list[int]", scores.argmax(axis=1).tolist())
         by_class = cast("list[list[float]]", scores.tolist())

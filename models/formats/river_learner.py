@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 from river import linear_model, optim, preprocessing
@@ -20,7 +20,7 @@ from .features import FeatureEncoder, Row
 from .fitted import Fitted, LearningError, classes_present
 from .river_json import CategoryValues, NumberScale, RiverModel
 
-# A single outlier must not throw the weights away; standardised errors are seldom beyond this.
+# A single outlier must not spoil the weights; standardised errors are rarely beyond this.
 _CLIP_GRADIENT = 10.0
 _CONSTANT = -1  # SoftmaxRegression has no intercept: an input that is always 1 stands for it
 
@@ -29,7 +29,7 @@ Inputs = dict[Hashable, float]  # keyed by the input's place; river takes any ha
 
 @dataclass(frozen=True, slots=True)
 class RiverLearner:
-    """Learns a linear model by stochastic gradient descent; the order of rows matters, nothing is random."""
+    """Learns a linear model by stochastic gradient descent; row order matters, nothing is random."""
 
     spec: RiverLinear
 
@@ -52,13 +52,13 @@ class RiverLearner:
         try:
             model = self._model(layout, encoded, labels, kept)
         except (ValidationError, OverflowError) as error:  # the format takes finite numbers only
-            raise LearningError("the weights ran away: choose a smaller learning_rate") from error
+            raise LearningError("the weights diverged: choose a smaller learning_rate") from error
         return Fitted("river-json", model.model_dump_json().encode(), features, kept, task)
 
     def _model(
         self,
         layout: _Layout,
-        encoded: list[tuple[Inputs, Inputs]],
+        encoded: list[_RowInputs],
         labels: Sequence[str | float],
         classes: tuple[str, ...] | None,
     ) -> RiverModel:
@@ -67,6 +67,13 @@ class RiverLearner:
         places = [classes.index(str(label)) for label in labels]
         fit = _logistic if len(classes) == 2 else _softmax
         return fit(self.spec, layout, encoded, places)
+
+
+class _RowInputs(NamedTuple):
+    """A row's numbers, to be scaled, and its one-hot inputs; nulls are absent from both."""
+
+    numbers: Inputs
+    one_hot: Inputs
 
 
 class _Layout:
@@ -83,11 +90,10 @@ class _Layout:
         ]
         self.width = len(self.numbers) + sum(len(category.values) for category in self.categories)
 
-    def encode(self, rows: Sequence[Row]) -> list[tuple[Inputs, Inputs]]:
-        """Per row: its numbers to be scaled, and its one-hot inputs; nulls are absent from both."""
+    def encode(self, rows: Sequence[Row]) -> list[_RowInputs]:
         return [self._split(row) for row in cast("list[list[float]]", self._encoder.encode(rows).tolist())]
 
-    def _split(self, row: list[float]) -> tuple[Inputs, Inputs]:
+    def _split(self, row: list[float]) -> _RowInputs:
         numbers: Inputs = {}
         hot: Inputs = {}
         number, offset, category = 0, len(self.numbers), 0
@@ -101,7 +107,7 @@ class _Layout:
                 if value == value:
                     numbers[number] = value
                 number += 1
-        return numbers, hot
+        return _RowInputs(numbers, hot)
 
     def scales(self, scaler: preprocessing.StandardScaler) -> tuple[NumberScale, ...]:
         """The scaler's state as the artifact keeps it; a column that was always null is always 0."""
@@ -118,7 +124,7 @@ class _Layout:
 
 
 def _pass_over(
-    spec: RiverLinear, encoded: list[tuple[Inputs, Inputs]], learn: Callable[[Inputs, int], None]
+    spec: RiverLinear, encoded: list[_RowInputs], learn: Callable[[Inputs, int], None]
 ) -> preprocessing.StandardScaler:
     scaler = preprocessing.StandardScaler()
     for turn in range(spec.passes):
@@ -130,15 +136,8 @@ def _pass_over(
     return scaler
 
 
-def _logistic(
-    spec: RiverLinear, layout: _Layout, encoded: list[tuple[Inputs, Inputs]], places: list[int]
-) -> RiverModel:
-    model = linear_model.LogisticRegression(
-        optim.SGD(spec.learning_rate),
-        l2=spec.l2,
-        intercept_lr=spec.learning_rate,
-        clip_gradient=_CLIP_GRADIENT,
-    )
+def _logistic(spec: RiverLinear, layout: _Layout, encoded: list[_RowInputs], places: list[int]) -> RiverModel:
+    model = linear_model.LogisticRegression(optim.SGD(spec.learning_rate), **_settings(spec))
     scaler = _pass_over(spec, encoded, lambda inputs, i: model.learn_one(inputs, bool(places[i])))
     return RiverModel(
         task="classification",
@@ -149,9 +148,7 @@ def _logistic(
     )
 
 
-def _softmax(
-    spec: RiverLinear, layout: _Layout, encoded: list[tuple[Inputs, Inputs]], places: list[int]
-) -> RiverModel:
+def _softmax(spec: RiverLinear, layout: _Layout, encoded: list[_RowInputs], places: list[int]) -> RiverModel:
     model = linear_model.SoftmaxRegression(
         optim.SGD(spec.learning_rate), l2=cast("int", spec.l2)
     )  # an untyped default
@@ -170,14 +167,9 @@ def _softmax(
 
 
 def _regression(
-    spec: RiverLinear, layout: _Layout, encoded: list[tuple[Inputs, Inputs]], labels: list[float]
+    spec: RiverLinear, layout: _Layout, encoded: list[_RowInputs], labels: list[float]
 ) -> RiverModel:
-    inner = linear_model.LinearRegression(
-        optim.SGD(spec.learning_rate),
-        l2=spec.l2,
-        intercept_lr=spec.learning_rate,
-        clip_gradient=_CLIP_GRADIENT,
-    )
+    inner = linear_model.LinearRegression(optim.SGD(spec.learning_rate), **_settings(spec))
     model = preprocessing.TargetStandardScaler(inner)
     scaler = _pass_over(spec, encoded, lambda inputs, i: model.learn_one(inputs, labels[i]))
     return RiverModel(
@@ -189,6 +181,10 @@ def _regression(
         target_mean=_float(model.var.mean.get()),
         target_scale=math.sqrt(max(_float(model.var.get()), 0.0)),
     )
+
+
+def _settings(spec: RiverLinear) -> dict[str, Any]:
+    return {"l2": spec.l2, "intercept_lr": spec.learning_rate, "clip_gradient": _CLIP_GRADIENT}
 
 
 def _weights(model: linear_model.LogisticRegression | linear_model.LinearRegression) -> Mapping[int, float]:

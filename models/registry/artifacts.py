@@ -1,11 +1,11 @@
-"""Artifacts and manifests by digest, on any fsspec file system (a folder, S3, GCS, …).
+"""Store artifacts and manifests by digest, on any fsspec file system (a folder, S3, GCS, …).
 
 Layout: ``<root>/<model>/artifacts/<sha256>`` and ``<root>/<model>/manifests/<sha256>.json``. Paths are made
 of a checked model name and a checked digest only, so nothing from the wire can lead out of the root; in a
-local store no link below the root is followed either. Reading stops at the size limit and gives bytes only
-once their digest was seen to be right. Writing is idempotent; a local file appears whole or not at all. On
-failure: nothing half-written is ever visible under a digest, and what is not referenced yet is harmless.
-What the store's URL holds of secrets is kept out of every message.
+local store no link below the root is followed either. Reading stops at the size limit and returns bytes only
+after checking their digest. Writing is idempotent; a local file appears whole or not at all. On failure:
+nothing half-written is ever visible under a digest, and what is not referenced yet is harmless. Secrets in
+the store's URL are kept out of every message.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # a profile of a thousand features with a 
 _MODEL = re.compile(MODEL_NAME_PATTERN)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1024 * 1024
-_SECRET_CHARS = 4  # a password shorter than this would blot out half of a message
+_SECRET_CHARS = 4  # replacing a shorter password would hide half of a message
 
 
 class MissingArtifact(ArtifactError):
-    """Nothing of that digest is in the store (yet, if the store is slow to show what was written)."""
+    """Nothing with that digest is in the store (yet, if the store shows writes late)."""
 
 
 class ArtifactStore:
@@ -48,29 +48,29 @@ class ArtifactStore:
             # A remembered listing would hide what another process has stored since.
             fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            told = without_secrets(secrets_of(url), f"artifact store {url!r} cannot be opened: {error}")
-            raise SettingsError(told) from None
+            message = f"artifact store {url!r} cannot be opened: {error}"
+            raise SettingsError(without_secrets(secrets_of(url), message)) from None
         self._secrets = secrets_of(url)
         self._fs = fs
         self._root = root.rstrip("/")
         self._local = isinstance(fs, LocalFileSystem)
 
     def put_artifact(self, model: str, data: bytes) -> str:
-        """Stores the bytes; gives their sha256. Raises OSError when the file system does."""
+        """Store the bytes and return their sha256. Raises OSError if the file system does."""
         return self._put(model, "artifacts", "", data)
 
     def get_artifact(self, model: str, sha256: str, max_bytes: int = MAX_ARTIFACT_BYTES) -> bytes:
-        """The bytes of that digest. Raises MissingArtifact; ArtifactError when too many or altered."""
+        """The bytes with that digest. Raises MissingArtifact; ArtifactError if too many or altered."""
         return self._get(model, "artifacts", "", sha256, max_bytes)
 
     def put_manifest(self, manifest: Manifest) -> str:
-        """Stores the manifest; gives the sha256 of its bytes, which names it in model updates."""
+        """Store the manifest and return the sha256 of its bytes, which names it in model updates."""
         return self._put(manifest.model, "manifests", ".json", manifest.encode())
 
     def get_manifest(self, model: str, sha256: str) -> Manifest:
-        """The manifest of that digest; its signature is for the caller to verify.
+        """The manifest with that digest; the caller must verify its signature.
 
-        Raises ArtifactError when it is missing, altered, no manifest or another model's.
+        Raises ArtifactError if it is missing, altered, no manifest or another model's.
         """
         data = self._get(model, "manifests", ".json", sha256, MAX_MANIFEST_BYTES)
         try:
@@ -82,7 +82,7 @@ class ArtifactStore:
         return manifest
 
     def list_manifests(self, model: str) -> list[Manifest]:
-        """Every stored manifest, by version and refresh. Raises ArtifactError when one is altered."""
+        """Every stored manifest, by version and refresh. Raises ArtifactError if one is altered."""
         folder = f"{self._root}/{_checked_model(model)}/manifests"
         try:
             with self._secrets_kept():
@@ -136,24 +136,24 @@ class ArtifactStore:
 
     @contextmanager
     def _secrets_kept(self) -> Generator[None]:
-        """Each file system fails in its own way; here all do with OSError.
+        """Turn every file system's errors into OSError without secrets.
 
-        They tell the whole URL then, and that would reach acknowledgements.
+        Their messages hold the whole URL and would reach acknowledgements.
         """
         try:
             yield
         except (ArtifactError, FileNotFoundError):
             raise
         except Exception as error:
-            told = repr(error)
-            secret = any(secret in told for secret in self._secrets)
+            message = repr(error)
+            secret = any(secret in message for secret in self._secrets)
             if isinstance(error, OSError) and not secret:
                 raise
-            raise OSError(without_secrets(self._secrets, told)) from (None if secret else error)
+            raise OSError(without_secrets(self._secrets, message)) from (None if secret else error)
 
 
 def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
-    """All of the file; None as soon as it is known to be more."""
+    """Read the whole file; None as soon as it has more than ``max_bytes``."""
     data = bytearray()
     while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(data))):
         data += chunk
@@ -163,7 +163,7 @@ def _read_at_most(file: IO[bytes], max_bytes: int) -> bytes | None:
 
 
 def secrets_of(url: str) -> tuple[str, ...]:
-    """A store's password and what its URL's query says, as written and as meant; longest first."""
+    """A store's password and its URL's query values, as written and unquoted; longest first."""
     split = urlsplit(url.rpartition("::")[2])
     _, _, host = split.netloc.rpartition("@")
     password = split.netloc.removesuffix(f"@{host}").partition(":")[2] if "@" in split.netloc else ""
@@ -173,7 +173,7 @@ def secrets_of(url: str) -> tuple[str, ...]:
 
 
 def without_secrets(secrets: tuple[str, ...], text: str) -> str:
-    """``text`` with each secret blotted out."""
+    """``text`` with each secret replaced by ***."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

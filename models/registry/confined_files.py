@@ -1,6 +1,6 @@
-"""Files of a local artifact store, never outside its root: no symbolic link is followed below it.
+"""Read and write files of a local artifact store, never outside its root: no link is followed below it.
 
-Whoever may write into the store's folder could otherwise make a server read (or the trainer write)
+Otherwise anyone who may write into the store's folder could make a server read (or the trainer write)
 anywhere, or hang on a pipe. Each step of a path is opened in the folder before it, so nothing can be
 exchanged in between.
 """
@@ -25,15 +25,15 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe mus
 
 @contextmanager
 def open_confined(root: Path, parts: tuple[str, ...]) -> Generator[IO[bytes]]:
-    """The file ``root/parts…`` for reading. Raises ArtifactError for what is no plain file below the root.
+    """Open ``root/parts…`` for reading. Raises ArtifactError for what is not a plain file below the root.
 
-    FileNotFoundError when there is none, OSError when it cannot be read.
+    Raises FileNotFoundError if there is none, OSError if it cannot be read.
     """
     with _folder(root, parts[:-1]) as folder:
         try:
             handle = os.open(parts[-1], _FILE, dir_fd=folder)
         except OSError as error:
-            raise _told(error, root, parts) from error
+            raise _refusal(error, root, parts) from error
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise ArtifactError(f"{root.joinpath(*parts)} is no plain file: it is not read")
@@ -66,7 +66,7 @@ def _folder(root: Path, parts: tuple[str, ...], *, make: bool = False) -> Genera
             try:
                 inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
             except OSError as error:
-                raise _told(error, root, parts) from error
+                raise _refusal(error, root, parts) from error
             os.close(handle)
             handle = inner
         yield handle
@@ -74,7 +74,7 @@ def _folder(root: Path, parts: tuple[str, ...], *, make: bool = False) -> Genera
         os.close(handle)
 
 
-def _told(error: OSError, root: Path, parts: tuple[str, ...]) -> Exception:
+def _refusal(error: OSError, root: Path, parts: tuple[str, ...]) -> Exception:
     # ELOOP: a link where O_NOFOLLOW stands; ENOTDIR: the same, where a folder was asked for; ENXIO: a socket
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
         where = root.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""What a cell of a CSV file means: the same in a reference, in requests and in labels in bulk."""
+"""What a value in a CSV file means: the same in references, bulk requests and bulk labels."""
 
 from __future__ import annotations
 

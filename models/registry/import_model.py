@@ -1,7 +1,7 @@
-"""Bring a model that already exists: what an ONNX file says of itself, checked against labelled rows.
+"""Import an existing model: what an ONNX file declares, checked against labelled rows.
 
-The rows (a CSV with a header) name the features, show what they hold, tell the classes, and become the
-version's reference profile and self-test. Whatever does not fit is said here, not at the first request.
+The rows (a CSV with a header) name the features, show their values and the classes, and become the version's
+reference profile and self-test. What does not fit is reported here, not at the first request.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from ..formats.features import FeatureError, Row, infer_features
 from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
 from ..formats.onnx_model import OnnxPredictor, are_probabilities
 from ..formats.onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, OnnxSession
-from .reference_csv import ReferenceTable, read_reference_csv
+from .reference_csv import ReferenceTable
 from .self_test import build_self_test
-
-__all__ = ["ManifestParts", "ReferenceTable", "build_manifest_parts", "inspect_onnx", "read_reference_csv"]
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestParts:
-    """What a registrar needs beside version, time and signature to make a Manifest."""
+    """What a Manifest needs besides version, time and signature."""
 
     fitted: Fitted
     reference: Reference
@@ -48,7 +46,7 @@ def inspect_onnx(
 
     ``classes`` as the spec names them; absent: those of the labels. A model that answers labels beside scores
     shows their order itself; one of scores alone is taken to score in the order given (absent: sorted).
-    Raises ArtifactError saying what does not fit and what to do.
+    Raises ArtifactError that names what does not fit and what to do.
     """
     session = OnnxSession(data)
     features = (
@@ -158,13 +156,13 @@ def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
 
 
 def _sorted_classes(names: set[str]) -> tuple[str, ...]:
-    """As trainers number classes: whole numbers by value, others by name."""
+    """Sort as trainers number classes: whole numbers by value, others by name."""
     whole = all(name.lstrip("-").isdigit() for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
 
 
 def _in_score_order(known: tuple[str, ...], answers: Sequence[Answer]) -> tuple[str, ...]:
-    """Which class each column of scores stands for, seen from the labels that go with its highest scores."""
+    """Find which class each column of scores stands for, from the labels that go with its highest scores."""
     together: Counter[tuple[int, str]] = Counter()
     for answer in answers:
         if answer.scores is not None:
@@ -175,17 +173,17 @@ def _in_score_order(known: tuple[str, ...], answers: Sequence[Answer]) -> tuple[
         if column not in order and name not in order.values():
             order[column] = name
     rest = [name for name in known if name not in order.values()]
-    settled = tuple(order.get(column) or rest.pop(0) for column in range(len(known)))
-    if settled != known and len(known) - len(order) > 1:
+    ordered = tuple(order.get(column) or rest.pop(0) for column in range(len(known)))
+    if ordered != known and len(known) - len(order) > 1:
         raise ArtifactError(
             f"the model does not score its classes in the order {list(known)}, and the CSV's rows do not "
             "show which: state the classes in the order of its scores, or give rows of every class"
         )
-    return settled
+    return ordered
 
 
 def _check_scores(classes: tuple[str, ...], answers: Sequence[Answer], labels: Sequence[str | float]) -> None:
-    """Without a label output the scores decide alone, so they had better be what they are taken for."""
+    """Without a label output the scores alone decide, so they must be probabilities in the right order."""
     if not all(answer.scores is not None and are_probabilities(answer.scores) for answer in answers):
         raise ArtifactError(
             "the model's only output is not a probability per class: end it with a softmax (or, for two "

@@ -1,4 +1,4 @@
-"""Making, changing and revoking signing keys: files in the keys folder, and nothing else.
+"""Make, change and revoke signing keys: files in the keys folder, and nothing else.
 
 ``signing.key`` is the key that the trainer signs with, ``<key_id>.key`` are keys that it could (0600, they
 never leave the trainer's host); ``trusted/<key_id>.pub`` and ``trusted/<key_id>.revoked`` go to every
@@ -43,7 +43,7 @@ class KeyInfo:
 
 
 def new_key(keys_dir: Path) -> str:
-    """Makes a key that is trusted here; gives its id. The first one is the signing key at once."""
+    """Make a key that is trusted here and return its id. The first one becomes the signing key."""
     pem = new_private_pem()
     private = load_pem_private_key(pem, password=None)
     public = private.public_key()
@@ -57,12 +57,12 @@ def new_key(keys_dir: Path) -> str:
 
 
 def use_key(keys_dir: Path, key_id: str) -> None:
-    """Makes it the signing key, from the trainer's next start on; the one before stays, under its id.
+    """Make it the signing key from the trainer's next start on; the one before stays, under its id.
 
-    Raises Error for a key that is not here or was revoked, SettingsError for one that is no key.
+    Raises Error for a key that is not here or was revoked, SettingsError for one that is not a key.
     """
     if key_id in revoked_ids(keys_dir):
-        raise Error(f"key {key_id} was revoked: nobody would believe what it signs")
+        raise Error(f"key {key_id} was revoked: nobody would trust what it signs")
     path = _private_path(keys_dir, key_id)
     if not path.exists():
         raise Error(f"there is no private key {path}: `driftloop keys list` shows those that are here")
@@ -81,7 +81,7 @@ def use_key(keys_dir: Path, key_id: str) -> None:
 
 
 def revoke_key(keys_dir: Path, key_id: str, why: str = "") -> None:
-    """Nothing that it signed is believed from now on. Raises Error for one that is unknown or signs now."""
+    """Stop trusting everything it signed. Raises Error for a key that is unknown or signs now."""
     known = {info.key_id: info for info in list_keys(keys_dir)}
     found = known.get(key_id)
     if found is None:

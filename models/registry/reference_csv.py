@@ -26,17 +26,19 @@ class ReferenceTable:
 def read_reference_csv(
     path: Path, *, task: Task, label: str = "label", segments: tuple[str, ...] = ()
 ) -> ReferenceTable:
-    """Cells: empty → null, ``true``/``false`` → bool, numbers → numbers, else text. A column is of one kind:
-    one cell of text makes it a column of text. Raises ArtifactError naming the line and what is wrong there.
+    """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
+
+    A column has one kind: one text makes it a column of text. Raises ArtifactError that names the line and
+    what is wrong there.
     """
     header, lines = _read_lines(path)
     if label not in header:
         raise ArtifactError(
-            f"{path}: no column {label!r} (it has {', '.join(header)}): name the column of the truth"
+            f"{path}: no column {label!r} (it has {', '.join(header)}): name the column of the labels"
         )
     columns = {name: [line[place] for line in lines] for place, name in enumerate(header)}
-    labels = tuple(_label(path, number + 2, cell, task) for number, cell in enumerate(columns.pop(label)))
-    values = {name: _column(cells) for name, cells in columns.items()}
+    labels = tuple(_label(path, number + 2, text, task) for number, text in enumerate(columns.pop(label)))
+    values = {name: _column(texts) for name, texts in columns.items()}
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
     named = tuple(
         {name: class_name(value) for name in segments if (value := row.get(name)) is not None} for row in rows
@@ -54,29 +56,29 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ArtifactError(f"{path} is empty: it needs a header and labelled rows") from error
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
-            raise ArtifactError(f"{path}, row {number}: {len(line)} cells under {len(header)} names")
+            raise ArtifactError(f"{path}, row {number}: {len(line)} values under {len(header)} names")
     if not lines:
         raise ArtifactError(f"{path} has a header and no rows")
     return header, lines
 
 
-def _label(path: Path, number: int, cell: str, task: Task) -> str | float:
+def _label(path: Path, number: int, text: str, task: Task) -> str | float:
     if task == "classification":
-        if not cell:
+        if not text:
             raise ArtifactError(f"{path}, row {number}: the label is empty")
-        value = _column([cell])[0]
-        return class_name(cell if value is None else value)
-    value = number_of(cell)
+        value = _column([text])[0]
+        return class_name(text if value is None else value)
+    value = number_of(text)
     if value is None:
-        raise ArtifactError(f"{path}, row {number}: the label must be a number, got {cell[:40]!r}")
+        raise ArtifactError(f"{path}, row {number}: the label must be a number, got {text[:40]!r}")
     return float(value)
 
 
-def _column(cells: Sequence[str]) -> list[FeatureValue]:
-    known = [cell for cell in cells if cell]
-    if all(cell.lower() in TRUE_FALSE for cell in known):
-        return [TRUE_FALSE[cell.lower()] if cell else None for cell in cells]
-    numbers = [number_of(cell) for cell in cells]  # of an empty cell: None
+def _column(texts: Sequence[str]) -> list[FeatureValue]:
+    known = [text for text in texts if text]
+    if all(text.lower() in TRUE_FALSE for text in known):
+        return [TRUE_FALSE[text.lower()] if text else None for text in texts]
+    numbers = [number_of(text) for text in texts]  # of an empty text: None
     if sum(number is not None for number in numbers) == len(known):
         return list(numbers)
-    return [cell or None for cell in cells]
+    return [text or None for text in texts]

@@ -1,6 +1,6 @@
-"""Self-tests: rows with the answers that the trainer's own loader gave; a server must get the same.
+"""Self-tests: rows with the answers of the trainer's own loader; a server must get the same.
 
-They catch what digests cannot: another library version, another processor, an encoder that changed.
+They catch what digests cannot: another library version, another processor, a changed encoder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def build_self_test(
 
 
 def check_self_test(predictor: Predictor, expected: Sequence[SelfTestRow]) -> None:
-    """Asks row by row, as a server will. Raises ArtifactError at the first answer that differs."""
+    """Predict row by row, as a server does. Raises ArtifactError at the first answer that differs."""
     if not expected:
         raise ArtifactError(
             "the manifest has no self-test rows, so nothing shows that it answers as it should"

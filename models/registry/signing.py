@@ -6,7 +6,7 @@ not, so versions of driftloop verify each other's events.
 
 ``keys_dir/signing.key`` (mode 0600) stays where the trainer runs; ``keys_dir/trusted/<key_id>.pub`` is all
 that a server needs. Several keys may be trusted at once; ``trusted/<key_id>.revoked`` ends that for one,
-whatever it signed and whenever. ``key_ring`` makes, changes and revokes them.
+whatever it signed and whenever. ``keys.py`` makes, changes and revokes them.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ REVOKED_SUFFIX = ".revoked"
 
 
 class RevokedKey(ArtifactError):
-    """It is signed with a key that was trusted once, and is no longer."""
+    """It is signed with a key that was trusted once and is revoked."""
 
 
 def canonical_bytes(event: Manifest | ModelUpdate) -> bytes:
-    """What is signed. The same before encoding, after decoding, and in another version of driftloop."""
+    """The bytes that are signed: the same before encoding, after decoding, and in other versions."""
     fields = event.model_dump(exclude={"signature"}, exclude_none=True, exclude_unset=True)
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
 
@@ -58,7 +58,7 @@ def key_id_of(public: Ed25519PublicKey) -> str:
 
 
 class Verifier:
-    """Knows whom to trust. Servers hold one; it has no private key."""
+    """Verifies signatures with the trusted public keys. Servers have one; it has no private key."""
 
     def __init__(
         self, trusted: Mapping[str, Ed25519PublicKey], revoked: Collection[str] = frozenset()
@@ -68,13 +68,13 @@ class Verifier:
 
     @property
     def key_ids(self) -> frozenset[str]:
-        """Whose signatures are believed."""
+        """The keys whose signatures are trusted."""
         return frozenset(self._trusted) - self._revoked
 
     def verify(self, event: Manifest | ModelUpdate) -> None:
-        """Raises ArtifactError when the event is unsigned, altered, or signed by nobody trusted.
+        """Raises ArtifactError if the event is unsigned, altered, or signed by nobody trusted.
 
-        RevokedKey where its key was revoked, whether or not the signature is right.
+        Raises RevokedKey if its key was revoked, whether or not the signature is right.
         """
         if event.signature and event.key_id in self._revoked:
             what = type(event).__name__
@@ -82,9 +82,9 @@ class Verifier:
         self.verify_history(event)
 
     def verify_history(self, event: Manifest | ModelUpdate) -> None:
-        """As ``verify``, but what was signed before its key was revoked still tells what has been.
+        """As ``verify``, but accept what was signed before its key was revoked, as a record of the past.
 
-        For the registrar, which must count on from there; nothing is ever served on the strength of this.
+        For the registrar, which must count on from there; nothing is ever served because of this.
         """
         what = type(event).__name__
         if not event.signature:
@@ -119,9 +119,9 @@ class Signer:
         """The event with ``key_id`` and ``signature``, exactly as a reader will decode it."""
         # Through its own bytes: every field is then set, and numbers are what a reader will see.
         unsigned = event.model_copy(update={"key_id": self._key_id, "signature": ""})
-        settled = type(event).decode(unsigned.encode())
-        signature = base64.b64encode(self._private.sign(canonical_bytes(settled))).decode()
-        return settled.model_copy(update={"signature": signature})
+        canonical = type(event).decode(unsigned.encode())
+        signature = base64.b64encode(self._private.sign(canonical_bytes(canonical))).decode()
+        return canonical.model_copy(update={"signature": signature})
 
     def verifier(self) -> Verifier:
         """Trusts this signer alone."""
@@ -129,9 +129,9 @@ class Signer:
 
 
 def load_or_create_keypair(keys_dir: Path) -> Signer:
-    """The folder's signing key, made on first use; its public key is put among the trusted ones.
+    """The folder's signing key, made on first use; its public key is added to the trusted ones.
 
-    Raises SettingsError when the key file is no Ed25519 key, others may read it, or it was revoked.
+    Raises SettingsError if the key file is not an Ed25519 key, others may read it, or it was revoked.
     """
     path = keys_dir / SIGNING_KEY
     keys_dir.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def load_or_create_keypair(keys_dir: Path) -> Signer:
 
 
 def trust(keys_dir: Path, public: Ed25519PublicKey) -> None:
-    """Puts a public key among the trusted ones."""
+    """Add a public key to the trusted ones."""
     trusted = keys_dir / TRUSTED / f"{key_id_of(public)}.pub"
     trusted.parent.mkdir(parents=True, exist_ok=True)
     if not trusted.exists():
@@ -158,7 +158,7 @@ def trust(keys_dir: Path, public: Ed25519PublicKey) -> None:
 
 
 def revoked_ids(keys_dir: Path) -> frozenset[str]:
-    """The keys that nothing is believed of any more."""
+    """The ids of revoked keys."""
     return frozenset(path.stem for path in (keys_dir / TRUSTED).glob(f"*{REVOKED_SUFFIX}"))
 
 
@@ -200,7 +200,7 @@ def _check_mode(path: Path) -> None:
 
 
 def read_private(path: Path) -> Ed25519PrivateKey:
-    """Raises SettingsError when it is no Ed25519 key, or others may read it."""
+    """Raises SettingsError if it is not an Ed25519 key, or others may read it."""
     _check_mode(path)
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)

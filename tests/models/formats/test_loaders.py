@@ -13,9 +13,9 @@ from typing import Any, cast
 import orjson
 import pytest
 from driftloop.models.formats.features import FeatureError, infer_features
-from driftloop.models.formats.fitted import AnswerError, Fitted
+from driftloop.models.formats.fitted import Answer, AnswerError, Fitted
 from driftloop.models.formats.learners import make_learner
-from driftloop.models.formats.loaders import Answer, load
+from driftloop.models.formats.loaders import load
 from driftloop.models.formats.onnx_guard import check_onnx
 from driftloop.models.formats.river_json import NumberScale, RiverModel
 from driftloop.schemas.errors import ArtifactError

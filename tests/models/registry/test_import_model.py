@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from driftloop.models.formats.loaders import load
-from driftloop.models.registry.import_model import (
-    ReferenceTable,
-    build_manifest_parts,
-    inspect_onnx,
-    read_reference_csv,
-)
+from driftloop.models.registry.import_model import build_manifest_parts, inspect_onnx
+from driftloop.models.registry.reference_csv import ReferenceTable, read_reference_csv
 from driftloop.models.registry.self_test import check_self_test
 from driftloop.schemas.errors import ArtifactError
 from driftloop.schemas.serving import Task
@@ -74,7 +70,7 @@ def test_labels_are_class_names_or_numbers_by_the_task(tmp_path: Path) -> None:
         ("", "is empty"),
         ("x,label\n", "a header and no rows"),
         ("x,y\n1,2\n", r"no column 'label' \(it has x, y\)"),
-        ("x,label\n1,a\n2\n", "row 3: 1 cells under 2 names"),
+        ("x,label\n1,a\n2\n", "row 3: 1 values under 2 names"),
         ("x,label\n1,\n", "row 2: the label is empty"),
     ],
 )
