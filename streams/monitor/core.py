@@ -1,7 +1,7 @@
 """One vitals partition's monitor and policy: bytes and offsets in, events out. No Kafka, no clock, no I/O.
 
-``now`` is the newest append time of the partition; with the event clock (the demo), each model's
-newest prediction time behind an outcome, and then only the model's own vitals move it.
+``now`` is the newest append time of the partition. With the event clock (the demo) it is the newest
+prediction time of each model's outcomes, and only the model's own vitals move it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class VitalsCore(State):
         try:
             record = decode_record(value)
             events = self._on_vitals(record) if isinstance(record, tuple) else self._on_control(record)
-        except DecodeError as error:  # all of them are raised before any state changed
+        except DecodeError as error:  # always raised before any state changed
             events = [self._dead_letter(value, error, append_time_ms)]
         if self.clock == "append":
             events += self._wake()
@@ -169,7 +169,7 @@ class VitalsCore(State):
         return Emitted(DEAD_LETTERS, b"", letter.encode())
 
     def snapshot(self) -> bytes:
-        """Return the whole state with the offset it stands at; the same state gives the same bytes."""
+        """Return the whole state, with its offset. The same state returns the same bytes."""
         return encode_state(self)
 
     @classmethod

@@ -210,7 +210,7 @@ class MonitorShell:
         events = owned.core.apply(message.value or b"", offset=message.offset, append_time_ms=append_ms)
         if owned.core.applied_offset != message.offset:
             raise StateError(
-                f"the monitor's core stands at {owned.core.applied_offset} after offset {message.offset}"
+                f"the monitor's core is at {owned.core.applied_offset} after offset {message.offset}"
             )
         acks = await self._send(events)
         owned.cursor = message.offset

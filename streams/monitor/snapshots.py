@@ -128,7 +128,7 @@ class ResumePoint:
         """
         if snapshot is not None and snapshot.applied_offset >= high:
             log.error(
-                "the monitor's snapshot stands at offset %d but vitals ends at %d: it belongs to another log "
+                "the monitor's snapshot is at offset %d but vitals ends at %d: it belongs to another log "
                 "and is dropped",
                 snapshot.applied_offset,
                 high,

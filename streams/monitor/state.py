@@ -30,7 +30,7 @@ class State(msgspec.Struct, array_like=True):
 
 
 def encode_state(state: State) -> bytes:
-    """The same state gives the same bytes."""
+    """Return bytes that are the same for the same state."""
     return msgspec.msgpack.encode((FORMAT, state), enc_hook=_to_plain)
 
 
@@ -86,7 +86,7 @@ def _unpack(kind: str, size: int, data: bytes) -> npt.NDArray[Any]:
 
 
 def _adwin_window(data: bytes) -> AdaptiveWindowing:
-    window = AdaptiveWindowing(0.5, 1, 1, 1, 1)  # arguments of no effect: the state brings its own
+    window = AdaptiveWindowing(0.5, 1, 1, 1, 1)  # without effect: the state has its own arguments
     window.__setstate__(data)
     if window.__getstate__() != data:
         raise StateError("ADWIN's window does not survive its own restore: was river changed?")

@@ -1,6 +1,6 @@
 """Where a change began: the best split of a stream's error history into a before and an after.
 
-ADWIN's buckets and Page-Hinkley's argmin tell that a change happened long before they tell where: ADWIN's
+ADWIN's buckets and Page-Hinkley's argmin show that a change happened long before they show where: ADWIN's
 first cut keeps hundreds of outcomes from before it. So the history is kept in blocks of outcomes, fine
 where recent and coarser with age, and the change is dated to the split that separates the means best (the
 least-squares estimate of a single change point; Bai, "Least squares estimation of a shift in linear
@@ -24,10 +24,10 @@ FloatArray = npt.NDArray[np.float64]
 Direction = Literal["rise", "fall"]
 
 BLOCK = 16
-RESOLUTION = 64  # a block of merged ones is at most this part of its age: about 1,000 blocks for a million
-SLACK = 128  # blocks that may gather before thinning
+RESOLUTION = 64  # a merged block is at most this part of its age: about 1,000 blocks for a million
+SLACK = 128  # blocks that may accumulate before thinning
 
-MIN_BATCHES = 8  # fewer batch means say too little about their own spread
+MIN_BATCHES = 8  # with fewer, the spread of batch means is not known well enough
 MAX_BATCHES = 20  # older ones say little about the time of the change
 
 

@@ -1,7 +1,7 @@
-"""Has a distribution changed? Two-sample tests with effect sizes, and a correction for asking often.
+"""Has a distribution changed? Two-sample tests with effect sizes.
 
-A test of significance fires on any difference once samples are large, so each gives an effect size too, and
-the caller asks for both.
+A test of significance fires on any difference once samples are large, so each returns an effect size too, and
+callers require both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TestResult:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCurve:
-    """What evenly spaced quantiles tell of a distribution function, ties included.
+    """What evenly spaced quantiles say about a distribution function, ties included.
 
     ``points``: the distinct quantiles, float32 as the sketches are. The true P(X < point) lies in
     [below_low, below_high] and P(X ≤ point) in [upto_low, upto_high]: quantiles know ranks only to one step.

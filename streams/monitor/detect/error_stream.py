@@ -2,7 +2,7 @@
 
 A detector's firing is recorded at once, as a warning, with the best estimate of where the change began. It
 becomes an alarm when the move across that point is large enough to matter (half of
-``detectors.accuracy.drop``) and stands out of what the stream's means do anyway (3.5 standard errors, see
+``detectors.accuracy.drop``) and exceeds what the stream's means do anyway (3.5 standard errors, see
 ErrorHistory.deviations); on correlated errors most firings never do. The rolling accuracy alarms against
 the version's reference.
 
@@ -40,7 +40,7 @@ ADWIN: Firing = "adwin"
 PAGE_HINKLEY: Firing = "page-hinkley"
 ROLLING = "rolling-accuracy"
 
-# Stationary streams of 1.2 million outcomes gave 47 firings; 7 of them stood out by 3.5, 19 by 3.
+# Stationary streams of 1.2 million outcomes had 47 firings; 7 of them exceeded 3.5, 19 exceeded 3.
 CONFIRM_DEVIATIONS = 3.5
 LOOK_BACK = 1000  # outcomes before Page-Hinkley's own change point that are enough for a `before`
 # The rolling rule's window and hold-out may be small: a fall must exceed their noise too.
@@ -224,7 +224,7 @@ class ErrorStream(State):
         )
         alert.move("recover", self.count)
         if name == PAGE_HINKLEY:
-            self.page_hinkley = PageHinkleyTest.started(self.count)  # its mean still holds what is over
+            self.page_hinkley = PageHinkleyTest.started(self.count)  # its mean still includes what is over
         return [recovered]
 
     def _follow_reference(self, spec: ModelSpec, reference: Reference | None) -> list[Detection]:

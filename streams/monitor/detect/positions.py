@@ -17,7 +17,7 @@ from ..observations import Observation
 from ..state import State
 
 RESOLUTION = 64  # a merged span covers at most this part of its age, times the number of partitions
-SLACK = 128  # spans that may gather before thinning
+SLACK = 128  # spans that may accumulate before thinning
 CHUNK = 64  # outcomes per span where the seqs have gaps
 
 

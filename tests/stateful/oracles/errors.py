@@ -26,10 +26,6 @@ def named(kind: str, *causes: object) -> str:
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def short(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
 def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
