@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import astuple
 
 from tests.stateful.oracles.errors import LONGEST, Seen
-from tests.stateful.oracles.monitor import HOUR_MS, HOURLY, PartitionOracle, Said
+from tests.stateful.oracles.monitor import HOUR_MS, HOURLY, Expected, PartitionOracle
 from tests.support.fuzz import effort
 from tests.support.monitor.records import START_MS, entry, number_profile, reference, sketch, vitals
 
@@ -73,17 +73,17 @@ def rules(source: np.random.Generator) -> ModelSpec:
     })  # fmt: skip
 
 
-def same(told: object, expected: object) -> bool:
+def same(actual: object, expected: object) -> bool:
     """Equal, but for what is lost by adding the same numbers in another order."""
     if isinstance(expected, dict):
-        mine, other = cast("dict[str, Any]", told), cast("dict[str, Any]", expected)
+        mine, other = cast("dict[str, Any]", actual), cast("dict[str, Any]", expected)
         return mine.keys() == other.keys() and all(same(mine[name], other[name]) for name in other)
     if isinstance(expected, list | tuple):
-        items, others = cast("list[Any]", told), cast("list[Any]", expected)
+        items, others = cast("list[Any]", actual), cast("list[Any]", expected)
         return len(items) == len(others) and all(map(same, items, others))
     if isinstance(expected, float):
-        return math.isclose(cast("float", told), expected, rel_tol=1e-4, abs_tol=1e-9)
-    return told == expected
+        return math.isclose(cast("float", actual), expected, rel_tol=1e-4, abs_tol=1e-9)
+    return actual == expected
 
 
 class MonitorMachine(RuleBasedStateMachine):
@@ -93,7 +93,7 @@ class MonitorMachine(RuleBasedStateMachine):
         super().__init__()
         self.core, self.oracle = VitalsCore(3), PartitionOracle(3)
         self.records: list[tuple[int, bytes, int]] = []
-        self.said: list[list[Emitted]] = []
+        self.emitted: list[list[Emitted]] = []
         self.kept = (self.core.snapshot(), 0)
         self.offset = -1
         self.now_ms = START_MS
@@ -112,17 +112,17 @@ class MonitorMachine(RuleBasedStateMachine):
         self.offset += 1
         self.oracle.at(self.now_ms)
         self.records.append((self.offset, value, self.now_ms))
-        self.said.append(self.core.apply(value, offset=self.offset, append_time_ms=self.now_ms))
-        return self.said[-1], self.oracle.now_ms
+        self.emitted.append(self.core.apply(value, offset=self.offset, append_time_ms=self.now_ms))
+        return self.emitted[-1], self.oracle.now_ms
 
-    def compare(self, told: list[Emitted], expected: list[Said]) -> None:
-        heard = [(one.topic.name, cast("dict[str, Any]", orjson.loads(one.value))) for one in told]
-        for topic, value in heard:
+    def compare(self, emitted: list[Emitted], expected: list[Expected]) -> None:
+        decoded = [(one.topic.name, cast("dict[str, Any]", orjson.loads(one.value))) for one in emitted]
+        for topic, value in decoded:
             if topic == "dead-letters":
                 assert value.pop("reason")
         expected += self.oracle.others()
-        assert [topic for topic, _ in heard] == [topic for topic, _ in expected], (heard, expected)
-        for (_, value), (_, wanted) in zip(heard, expected, strict=True):
+        assert [topic for topic, _ in decoded] == [topic for topic, _ in expected], (decoded, expected)
+        for (_, value), (_, wanted) in zip(decoded, expected, strict=True):
             assert same(value, wanted), (value, wanted)
 
     def seen(self, source: np.random.Generator, version: int, role: Role, rate: float, count: int) -> Seen:
@@ -166,7 +166,7 @@ class MonitorMachine(RuleBasedStateMachine):
     ) -> None:
         source, role = np.random.default_rng(seed), cast("Role", "shadow" if shadow else "champion")
         batch = [(model, self.seen(source, version, role, rate, count))]
-        if source.random() < 0.2:  # a message tells of several
+        if source.random() < 0.2:  # a message has several models
             other = MODELS[int(source.integers(0, 2))]
             batch.append((other, self.seen(source, int(source.integers(1, 6)), role, 0.2, 40)))
             batch[1][1].partition, batch[1][1].append_ms = batch[0][1].partition, batch[0][1].append_ms
@@ -175,11 +175,11 @@ class MonitorMachine(RuleBasedStateMachine):
         value = vitals(*(_entry(name, seen) for name, seen in batch), partition=batch[0][1].partition,
                        append_ms=batch[0][1].append_ms)  # fmt: skip
         fits = self.oracle.fits(batch)
-        told, now_ms = self.append(value)
+        emitted, now_ms = self.append(value)
         expected = (
             self.oracle.observe(batch, self.offset) if fits else self.oracle.dead(value, self.offset, now_ms)
         )
-        self.compare(told, expected)
+        self.compare(emitted, expected)
 
     @rule(seed=st.integers(0, 2**20), shadow=st.booleans(), before=st.sampled_from([0.05, 0.2, 0.5]),
           after=st.sampled_from([0.02, 0.6, 0.9]))  # fmt: skip
@@ -204,68 +204,68 @@ class MonitorMachine(RuleBasedStateMachine):
     def a_version_goes_live(self, model: str, version: int, which: int) -> None:
         known = REFERENCES[which] if version else None
         value = UpdateControl(model=model, generation=1, version=version, reference=known, ts=1).encode()
-        told, now_ms = self.append(value)
-        said = self.oracle.model(model).live(version, known, now_ms)
-        self.compare(told, self.decided(model, [("triggers", trigger) for trigger in said]))
+        emitted, now_ms = self.append(value)
+        triggers = self.oracle.model(model).live(version, known, now_ms)
+        self.compare(emitted, self.decided(model, [("triggers", trigger) for trigger in triggers]))
 
-    def decided(self, model: str, said: list[Said]) -> list[Said]:
-        return said + [("triggers", one) for one in self.oracle.model(model).decide(self.oracle.now_ms)]
+    def decided(self, model: str, expected: list[Expected]) -> list[Expected]:
+        return expected + [("triggers", one) for one in self.oracle.model(model).decide(self.oracle.now_ms)]
 
     @rule(model=st.sampled_from(MODELS), seed=st.integers(0, 2**20))
     def a_spec_is_applied(self, model: str, seed: int) -> None:
         spec = rules(np.random.default_rng(seed))
         table = spec.model_dump(mode="json")
-        told, _ = self.append(SpecControl(model=model, digest=spec.digest(), spec=table, ts=1).encode())
+        emitted, _ = self.append(SpecControl(model=model, digest=spec.digest(), spec=table, ts=1).encode())
         self.oracle.model(model).apply_spec(spec)
-        self.compare(told, self.decided(model, []))
+        self.compare(emitted, self.decided(model, []))
 
     @rule(model=st.sampled_from(MODELS), command=st.integers(0, 3))
     def a_person_asks(self, model: str, command: int) -> None:
-        asked = RequestControl(model=model, command_id=f"c{command}", by="ann", why="so", ts=1)
-        told, now_ms = self.append(asked.encode())
-        said = self.oracle.model(model).request(f"c{command}", now_ms)
-        self.compare(told, self.decided(model, [("triggers", trigger) for trigger in said]))
+        request = RequestControl(model=model, command_id=f"c{command}", by="ann", why="so", ts=1)
+        emitted, now_ms = self.append(request.encode())
+        triggers = self.oracle.model(model).request(f"c{command}", now_ms)
+        self.compare(emitted, self.decided(model, [("triggers", trigger) for trigger in triggers]))
 
     def trigger_of(self, model: str, data: st.DataObject) -> str:
         known = self.oracle.models.get(model)
-        return data.draw(st.sampled_from([*reversed(known.asked if known else {}), "trigger-none"]))
+        return data.draw(st.sampled_from([*reversed(known.triggers if known else {}), "trigger-none"]))
 
     @rule(model=st.sampled_from(MODELS), data=st.data(), approved=st.booleans())
     def a_person_decides(self, model: str, data: st.DataObject, approved: bool) -> None:
         trigger_id = self.trigger_of(model, data)
-        said = ApprovalControl(
+        control = ApprovalControl(
             model=model, command_id="c", trigger_id=trigger_id, approved=approved, by="ann", why="so", ts=1
         )
-        told, now_ms = self.append(said.encode())
+        emitted, now_ms = self.append(control.encode())
         known = self.oracle.models.get(model)
         done = known.approve(trigger_id, approved, now_ms) if known else None
         if done is None:
-            self.compare(told, self.oracle.dead(said.encode(), self.offset, now_ms))
+            self.compare(emitted, self.oracle.dead(control.encode(), self.offset, now_ms))
         else:
-            self.compare(told, self.decided(model, [("triggers", trigger) for trigger in done]))
+            self.compare(emitted, self.decided(model, [("triggers", trigger) for trigger in done]))
 
     @rule(model=st.sampled_from(MODELS), data=st.data(), status=st.sampled_from(ENDS), last=st.booleans())
     def a_run_ends(self, model: str, data: st.DataObject, status: RunStatus, last: bool) -> None:
         trigger_id = self.trigger_of(model, data)
-        said = RunControl(
+        control = RunControl(
             model=model, run_id="r", trigger_id=trigger_id, stage=0, last_stage=last, status=status, ts=1
         )
-        told, now_ms = self.append(said.encode())
+        emitted, now_ms = self.append(control.encode())
         known = self.oracle.models.get(model)
         if known is None or not known.run_ended(trigger_id, status, last, now_ms):
-            self.compare(told, self.oracle.dead(said.encode(), self.offset, now_ms))
+            self.compare(emitted, self.oracle.dead(control.encode(), self.offset, now_ms))
         else:
-            self.compare(told, self.decided(model, []))
+            self.compare(emitted, self.decided(model, []))
 
     @rule(garbage=st.binary(max_size=30))
     def garbage_comes(self, garbage: bytes) -> None:
-        told, now_ms = self.append(b"{" + garbage)
-        self.compare(told, self.oracle.dead(b"{" + garbage, self.offset, now_ms))
+        emitted, now_ms = self.append(b"{" + garbage)
+        self.compare(emitted, self.oracle.dead(b"{" + garbage, self.offset, now_ms))
 
     @rule(hours=st.sampled_from([0, 1, 3, 24 * 60]))
     def time_passes(self, hours: int) -> None:
-        told, _ = self.append(TickControl().encode(), hours * HOUR_MS)
-        self.compare(told, [])
+        emitted, _ = self.append(TickControl().encode(), hours * HOUR_MS)
+        self.compare(emitted, [])
 
     @rule(gap=st.integers(1, 5))
     def a_transaction_is_aborted(self, gap: int) -> None:
@@ -280,13 +280,13 @@ class MonitorMachine(RuleBasedStateMachine):
 
     @rule(overlap=st.integers(0, 4), moves_on=st.booleans())
     def it_crashes(self, overlap: int, moves_on: bool) -> None:
-        """Another owner begins at the snapshot, reads some records twice, and says what was said."""
+        """Another owner begins at the snapshot, reads some records twice, and emits what was emitted."""
         data, at = self.kept
         again = VitalsCore.restore(data)
         for i in range(max(0, at - overlap), len(self.records)):
             offset, value, append_ms = self.records[i]
-            told = again.apply(value, offset=offset, append_time_ms=append_ms)
-            assert told == ([] if i < at else self.said[i])
+            emitted = again.apply(value, offset=offset, append_time_ms=append_ms)
+            assert emitted == ([] if i < at else self.emitted[i])
             assert again.apply(value, offset=offset, append_time_ms=append_ms) == []
         assert again.snapshot() == self.core.snapshot()
         self.core = again
@@ -314,7 +314,7 @@ class MonitorMachine(RuleBasedStateMachine):
             assert policy.last_fired_ms == model.last_fired_ms
             assert (policy.fired, policy.outcomes) == (model.fired, model.outcomes)
             held = {trigger_id: (one.state, one.since_ms) for trigger_id, one in policy.triggers.items()}
-            assert held == {name: (one.state, one.since_ms) for name, one in model.asked.items()}
+            assert held == {name: (one.state, one.since_ms) for name, one in model.triggers.items()}
             assert list(monitor.versions) == list(model.watched)
             for key, version in monitor.versions.items():
                 _compare_errors(version.errors, model.watched[key].errors)

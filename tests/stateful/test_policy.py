@@ -40,7 +40,7 @@ def rules(approval: str = "automatic", volume: int | None = None) -> ModelSpec:
 
 
 @dataclass
-class Asked:
+class KnownTrigger:
     """A trigger as the oracle sees it."""
 
     version: int
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass
 class Oracle:
-    """What the policy promises, said once more, as simply as it can be."""
+    """What the policy promises, computed again in the plainest way."""
 
     spec: ModelSpec = field(default_factory=ModelSpec)
     champion: int = 0
@@ -59,22 +59,22 @@ class Oracle:
     outcomes: int = 0
     last_fired_ms: int | None = None
     pending: dict[str, DriftKind] = field(default_factory=dict[str, DriftKind])
-    asked: dict[str, Asked] = field(default_factory=dict[str, Asked])
+    triggers: dict[str, KnownTrigger] = field(default_factory=dict[str, KnownTrigger])
     kinds: dict[str, DriftKind] = field(default_factory=dict[str, DriftKind])
 
     @property
-    def busy(self) -> bool:
-        return any(one.state in ("pending", "open") for one in self.asked.values())
+    def active(self) -> bool:
+        return any(one.state in ("pending", "open") for one in self.triggers.values())
 
     def next_reason(self, now_ms: int, alarmed: frozenset[str]) -> str | None:
         """Why there must be a trigger now."""
         self.pending = {name: kind for name, kind in self.pending.items() if name in alarmed}
         window = self.spec.window
-        patience = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
-        for one in self.asked.values():
-            if one.state in ("pending", "open") and now_ms >= one.since_ms + patience:
+        timeout = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
+        for one in self.triggers.values():
+            if one.state in ("pending", "open") and now_ms >= one.since_ms + timeout:
                 one.state = "withdrawn" if one.state == "pending" else "closed"
-        if self.busy:
+        if self.active:
             return None
         wanted = [kind for kind in self.pending.values() if kind in self.spec.triggers.on]
         cooled = self.last_fired_ms is None or now_ms >= self.last_fired_ms + self.spec.triggers.cooldown
@@ -99,15 +99,15 @@ class PolicyMachine(RuleBasedStateMachine):
         self.number = 0
 
     def decide(self) -> None:
-        told = self.policy.decide(self.now_ms, frozenset(f"d/{kind}" for kind in self.alarmed))
-        made = [trigger for trigger in told if trigger.approval != "denied"]
+        emitted = self.policy.decide(self.now_ms, frozenset(f"d/{kind}" for kind in self.alarmed))
+        made = [trigger for trigger in emitted if trigger.approval != "denied"]
         reason = self.oracle.next_reason(self.now_ms, frozenset(self.alarmed))
         assert [trigger.reason for trigger in made] == ([] if reason is None else [reason])
         for trigger in made:
             self.fired(trigger)
 
     def fired(self, trigger: Trigger) -> None:
-        assert trigger.trigger_id not in self.oracle.asked, "a trigger is made once"
+        assert trigger.trigger_id not in self.oracle.triggers, "a trigger is made once"
         assert trigger.version == self.oracle.champion
         conditions: tuple[str, ...] = ()
         if trigger.reason == "drift":
@@ -120,7 +120,9 @@ class PolicyMachine(RuleBasedStateMachine):
             self.oracle.outcomes = 0
         state = "pending" if trigger.approval == "pending" else "open"
         self.oracle.last_fired_ms = self.now_ms
-        self.oracle.asked[trigger.trigger_id] = Asked(trigger.version, state, self.now_ms, conditions)
+        self.oracle.triggers[trigger.trigger_id] = KnownTrigger(
+            trigger.version, state, self.now_ms, conditions
+        )
 
     @rule(approval=st.sampled_from(["automatic", "needed"]), volume=st.none() | st.just(200))
     def a_spec_is_applied(self, approval: str, volume: int | None) -> None:
@@ -132,13 +134,13 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule(version=st.integers(0, 3))
     def a_version_goes_live(self, version: int) -> None:
-        told = self.policy.on_champion(version, self.now_ms)
+        emitted = self.policy.on_champion(version, self.now_ms)
         self.oracle.retired = version == 0
         if version != self.oracle.champion:
-            pending = [name for name, one in self.oracle.asked.items() if one.state == "pending"]
-            assert [trigger.trigger_id for trigger in told] == pending
+            pending = [name for name, one in self.oracle.triggers.items() if one.state == "pending"]
+            assert [trigger.trigger_id for trigger in emitted] == pending
             for name in pending:
-                self.oracle.asked[name].state = "withdrawn"
+                self.oracle.triggers[name].state = "withdrawn"
             self.oracle.champion, self.oracle.outcomes = version, 0
             self.oracle.pending.clear()
         self.decide()
@@ -183,27 +185,27 @@ class PolicyMachine(RuleBasedStateMachine):
     def time_passes(self, hours: int) -> None:
         wake_ms = self.policy.wake_ms()
         self.now_ms += hours * HOUR_MS
-        before = len(self.oracle.asked)
+        before = len(self.oracle.triggers)
         self.decide()
-        assert len(self.oracle.asked) == before or wake_ms <= self.now_ms, "it would have been slept through"
+        assert len(self.oracle.triggers) == before or wake_ms <= self.now_ms, "a time was missed"
 
     @rule(again=st.booleans())
     def a_person_asks(self, again: bool) -> None:
         self.number += 1
-        asked = RequestControl(
+        request = RequestControl(
             model=MODEL, command_id=f"command-{self.number}", by="ann", why="so", ts=self.now_ms
         )
-        (trigger,) = self.policy.on_request(asked, self.now_ms)
+        (trigger,) = self.policy.on_request(request, self.now_ms)
         self.fired(trigger)
         if again:
-            assert self.policy.on_request(asked, self.now_ms) == []
+            assert self.policy.on_request(request, self.now_ms) == []
         self.decide()
 
-    @precondition(lambda self: self.oracle.asked)
+    @precondition(lambda self: self.oracle.triggers)
     @rule(data=st.data(), approved=st.booleans())
     def somebody_decides(self, data: st.DataObject, approved: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.oracle.asked)))
-        said = ApprovalControl(
+        name = data.draw(st.sampled_from(sorted(self.oracle.triggers)))
+        control = ApprovalControl(
             model=MODEL,
             command_id="c",
             trigger_id=name,
@@ -212,24 +214,24 @@ class PolicyMachine(RuleBasedStateMachine):
             why="so",
             ts=self.now_ms,
         )
-        one = self.oracle.asked[name]
+        one = self.oracle.triggers[name]
         before = encode_state(self.policy)
         try:
-            (told,) = self.policy.on_approval(said, self.now_ms)
+            (emitted,) = self.policy.on_approval(control, self.now_ms)
         except IllegalTransition:
             assert one.state != "pending"
             assert encode_state(self.policy) == before
         else:
             assert one.state == "pending"
-            assert (told.trigger_id, told.approval) == (name, "approved" if approved else "denied")
+            assert (emitted.trigger_id, emitted.approval) == (name, "approved" if approved else "denied")
             one.state, one.since_ms = ("open" if approved else "denied"), self.now_ms
         self.decide()
 
-    @precondition(lambda self: self.oracle.asked)
+    @precondition(lambda self: self.oracle.triggers)
     @rule(data=st.data(), status=st.sampled_from(ENDS), last=st.booleans())
     def a_run_ends(self, data: st.DataObject, status: RunStatus, last: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.oracle.asked)))
-        one = self.oracle.asked[name]
+        name = data.draw(st.sampled_from(sorted(self.oracle.triggers)))
+        one = self.oracle.triggers[name]
         no_better = self.policy.on_run(
             RunControl(
                 model=MODEL, run_id="r", trigger_id=name, stage=0, last_stage=last, status=status, ts=1
@@ -254,7 +256,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_at_a_time_unless_people_ask(self) -> None:
-        open_ones = [one for one in self.oracle.asked.values() if one.state in ("pending", "open")]
+        open_ones = [one for one in self.oracle.triggers.values() if one.state in ("pending", "open")]
         by_itself = [one for one in open_ones if one.state == "pending" or one.conditions]
         assert len(by_itself) <= 1
 
@@ -329,11 +331,11 @@ class MonitorMachine(RuleBasedStateMachine):
         data, at = self.kept
         again = VitalsCore.restore(data)
         before = sum(1 for _ in self.emitted)
-        told: list[Emitted] = []
+        emitted: list[Emitted] = []
         for offset in range(at, len(self.records)):
             value, append_ms = self.records[offset]
-            told += again.apply(value, offset=offset, append_time_ms=append_ms)
-        assert told == self.emitted[before - len(told) :]
+            emitted += again.apply(value, offset=offset, append_time_ms=append_ms)
+        assert emitted == self.emitted[before - len(emitted) :]
         assert again.snapshot() == self.core.snapshot()
         self.core = again
 
@@ -348,12 +350,12 @@ class MonitorMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         once = VitalsCore(0)
-        told = [
+        emitted = [
             event
             for offset, (value, append_ms) in enumerate(self.records)
             for event in once.apply(value, offset=offset, append_time_ms=append_ms)
         ]
-        assert told == self.emitted
+        assert emitted == self.emitted
         assert once.snapshot() == self.core.snapshot()
 
 

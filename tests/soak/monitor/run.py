@@ -1,4 +1,4 @@
-"""Kill the monitor again and again amid transactions, then compare it with an offline replay of vitals.
+"""Kill the monitor repeatedly, in transactions too, then compare it with an offline replay of vitals.
 
     python -m tests.soak.monitor --kills 100 --seed 1
 
@@ -54,7 +54,7 @@ SETTINGS = MonitorSettings(snapshot_records=20, snapshot_min_s=0.2, snapshot_max
 
 @dataclass(slots=True)
 class Report:
-    """What happened, and the verdict."""
+    """What happened, and whether the results are exact."""
 
     kills: int = 0
     zombies: int = 0
@@ -78,7 +78,7 @@ class Report:
 
 
 class VitalsWriter(threading.Thread):
-    """Writes transactions of vitals-like records until told to stop."""
+    """Writes transactions of vitals-like records until it is stopped."""
 
     def __init__(self, connection: Connection, subject: Subject, seed: int, rate: float) -> None:
         super().__init__(daemon=True)
@@ -124,7 +124,7 @@ class VitalsWriter(threading.Thread):
 
 
 class Worker:
-    """A monitor in a process of its own; its stderr says when it applied its first record."""
+    """A monitor in a process of its own; its output shows when it applied its first record."""
 
     def __init__(self, connection: Connection, instance: str, logs: Path, core: str = "chain") -> None:
         self.core = core
@@ -177,9 +177,9 @@ def work(connection: Connection, instance: str, subject: Subject) -> None:
 
 
 class Announcing:
-    """A core that says when the process applied its first record."""
+    """A core that prints when the process applied its first record."""
 
-    said = False
+    printed = False
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -189,8 +189,8 @@ class Announcing:
         return self._core.applied_offset
 
     def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
-        if not Announcing.said:
-            Announcing.said = True
+        if not Announcing.printed:
+            Announcing.printed = True
             print(f"first record applied: {offset}", flush=True)
         return self._core.apply(value, offset=offset, append_time_ms=append_time_ms)
 
@@ -213,7 +213,7 @@ def soak(
         if number in freezes:
             worker = _freeze_and_take_over(worker, connection, number, logs, workers)
         elif chance.random() < 0.15:
-            time.sleep(chance.uniform(0.0, 2.0))  # amid start-up
+            time.sleep(chance.uniform(0.0, 2.0))  # during start-up
         else:
             report.restart_s.append(worker.wait_applying())
             time.sleep(chance.uniform(0.0, 2.0))

@@ -25,7 +25,7 @@ SHIFT_EVERY = 30  # records of one model until its error rate changes
 
 
 class Subject(Protocol):
-    """A kind of core, records to feed it with, and what its state is per model."""
+    """A kind of core, records for it, and its state per model."""
 
     def make(self, partition: int) -> Core: ...
 
@@ -36,7 +36,7 @@ class Subject(Protocol):
         ...
 
     def states(self, core: Core) -> dict[str, bytes]:
-        """Per model, bytes that differ when the states do."""
+        """Return per model bytes that differ when the states do."""
         ...
 
 
@@ -58,7 +58,7 @@ class ChainSubject:
 
 
 class SlowCore(ChainCore):
-    """A monitor on a machine with no time for it."""
+    """A monitor that is slower than its vitals."""
 
     def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
         time.sleep(0.005)
@@ -66,7 +66,7 @@ class SlowCore(ChainCore):
 
 
 class SlowSubject(ChainSubject):
-    """Large records, slowly applied; as heavy as a busy joiner writes them."""
+    """Records as large as a busy joiner writes them, applied slowly."""
 
     def make(self, partition: int) -> Core:
         return SlowCore(partition)
@@ -80,7 +80,7 @@ class SlowSubject(ChainSubject):
 
 
 class VitalsSubject:
-    """Monitor and policy on vitals whose error rate shifts again and again."""
+    """Monitor and policy on vitals whose error rate keeps shifting."""
 
     def make(self, partition: int) -> Core:
         return VitalsCore(partition)
@@ -89,7 +89,7 @@ class VitalsSubject:
         return VitalsCore.restore(data)
 
     def record(self, chance: random.Random, model: str, number: int) -> bytes:
-        if number % GO_LIVE_EVERY == 5:  # early, but after the transactions at first that are aborted
+        if number % GO_LIVE_EVERY == 5:  # early, but after the first transactions, which are aborted
             reference = Reference(rows=5000, accuracy=0.8, latency_p95_ms=10.0, failure_rate=0.01)
             return UpdateControl(
                 model=model, generation=1, version=1, reference=reference, ts=START_MS

@@ -1,6 +1,6 @@
-"""What one vitals partition must bring forth: every model's drift and triggers, said once more and plainly.
+"""What one vitals partition must emit: every model's drift and triggers, computed again in the plainest way.
 
-Every policy is asked after every record, so it never sleeps and cannot oversleep.
+Every policy decides after every record, so that it cannot miss a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Key = tuple[int, str]
 
 
 @dataclass
-class Asked:
+class KnownTrigger:
     """A trigger; ``drifts``: condition, drift and kind of what it is for."""
 
     trigger: Found
@@ -31,7 +31,7 @@ class Asked:
     drifts: list[tuple[str, Found]] = field(default_factory=list[tuple[str, Found]])
 
     @property
-    def busy(self) -> bool:
+    def active(self) -> bool:
         return self.state in ("pending", "open")
 
 
@@ -55,7 +55,7 @@ class ModelOracle:
         self.retired = False
         self.watched: dict[Key, Watched] = {}
         self.pending: dict[str, Found] = {}
-        self.asked: dict[str, Asked] = {}
+        self.triggers: dict[str, KnownTrigger] = {}
         self.fired = self.outcomes = 0
         self.last_fired_ms: int | None = None
         self.next_hour_ms: int | None = None
@@ -67,7 +67,7 @@ class ModelOracle:
         return self.watched.setdefault(key, Watched(ErrorOracle(self.spec)))
 
     def forget(self) -> None:
-        """The longest silent go first, never the champion."""
+        """Drop the longest silent first, never the champion."""
         while len(self.watched) > MOST_WATCHED:
             del self.watched[next(key for key in self.watched if key != (self.champion, "champion"))]
 
@@ -84,7 +84,7 @@ class ModelOracle:
         count = watched.errors.count
         if watched.windows:
             found += watched.windows.add(seen, self.spec, watched.errors.places, count)
-        told: list[Found] = []
+        events: list[Found] = []
         for number, one in enumerate(found):
             causes = (one["detector"], one["subject"], one["severity"], *place, count, number)
             drift = {
@@ -92,21 +92,21 @@ class ModelOracle:
                 "model": self.model, "version": seen.version, "role": seen.role, "ts": now_ms,
                 "caused_append_ms": seen.append_ms, **one,
             }  # fmt: skip
-            told.append(drift)
+            events.append(drift)
             if drift["severity"] == "alarm" and key == (self.champion, "champion"):
                 self.pending[f"{one['detector']}/{one['subject']}"] = drift
-        return told
+        return events
 
     def live(self, version: int, reference: Reference | None, now_ms: int) -> list[Found]:
-        told: list[Found] = []
+        events: list[Found] = []
         self.retired = version == 0
         if version != self.champion:
             self.champion, self.outcomes = version, 0
             self.pending.clear()
             self.watched.pop((version, "champion"), None)
-            for asked in self.asked.values():
-                if asked.state == "pending":
-                    told.append(self._withdrawn(asked, f"version {version} is live now", now_ms))
+            for record in self.triggers.values():
+                if record.state == "pending":
+                    events.append(self._withdrawn(record, f"version {version} is live now", now_ms))
         if version:
             watched = self.watch((version, "champion"))
             self.forget()
@@ -115,7 +115,7 @@ class ModelOracle:
             elif watched.windows is not None and reference is not None and reference != watched.reference:
                 watched.windows.begin(reference)
             watched.reference = reference or watched.reference
-        return told
+        return events
 
     def alarmed(self) -> list[str]:
         watched = self.watched.get((self.champion, "champion"))
@@ -138,31 +138,31 @@ class ModelOracle:
             self.next_hour_ms = (now_ms // HOUR_MS + 1) * HOUR_MS
 
     def decide(self, now_ms: int) -> list[Found]:
-        told: list[Found] = []
+        events: list[Found] = []
         window, rules = self.spec.window, self.spec.triggers
-        patience = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
-        for asked in self.asked.values():
-            if asked.busy and now_ms >= asked.since_ms + patience:
-                if asked.state == "pending":
-                    told.append(self._withdrawn(asked, "nobody decided in time", now_ms))
+        timeout = (1 + len(window.follow_ups)) * (window.max_wait + window.time_limit)
+        for record in self.triggers.values():
+            if record.active and now_ms >= record.since_ms + timeout:
+                if record.state == "pending":
+                    events.append(self._withdrawn(record, "nobody decided in time", now_ms))
                 else:
-                    asked.state, asked.since_ms = "closed", now_ms
+                    record.state, record.since_ms = "closed", now_ms
         self.hours_pass(now_ms)
         alarmed = self.alarmed()
         self.pending = {name: drift for name, drift in self.pending.items() if name in alarmed}
-        if any(asked.busy for asked in self.asked.values()):
-            return told
+        if any(record.active for record in self.triggers.values()):
+            return events
         wanted = [(name, drift) for name, drift in self.pending.items() if drift["kind"] in rules.on]
         cooled = self.last_fired_ms is None or now_ms >= self.last_fired_ms + rules.cooldown
         if wanted and cooled:
-            return [*told, self._fire("drift", now_ms, wanted)]
+            return [*events, self._fire("drift", now_ms, wanted)]
         least = rules.volume if self.champion else None if self.retired else rules.first_labels
         if least is not None and self.outcomes >= least:
             self.outcomes = 0
-            return [*told, self._fire("volume", now_ms, [])]
+            return [*events, self._fire("volume", now_ms, [])]
         if self.champion and self.due_ms is not None:
-            return [*told, self._fire("schedule", now_ms, [])]
-        return told
+            return [*events, self._fire("schedule", now_ms, [])]
+        return events
 
     def _fire(self, reason: str, now_ms: int, drifts: list[tuple[str, Found]]) -> Found:
         causes: list[Any] = [drift["drift_id"] for _, drift in drifts]
@@ -194,61 +194,61 @@ class ModelOracle:
 
     def _remember(self, trigger: Found, state: str, now_ms: int, drifts: list[tuple[str, Found]]) -> None:
         self.fired, self.last_fired_ms = self.fired + 1, now_ms
-        self.asked[trigger["trigger_id"]] = Asked(trigger, state, now_ms, drifts)
+        self.triggers[trigger["trigger_id"]] = KnownTrigger(trigger, state, now_ms, drifts)
 
-    def _withdrawn(self, asked: Asked, why: str, now_ms: int) -> Found:
-        asked.state, asked.since_ms = "withdrawn", now_ms
-        asked.trigger = asked.trigger | {"approval": "denied", "by": "policy", "why": why, "ts": now_ms}
-        return asked.trigger
+    def _withdrawn(self, record: KnownTrigger, why: str, now_ms: int) -> Found:
+        record.state, record.since_ms = "withdrawn", now_ms
+        record.trigger = record.trigger | {"approval": "denied", "by": "policy", "why": why, "ts": now_ms}
+        return record.trigger
 
     def request(self, command_id: str, now_ms: int) -> list[Found]:
         trigger_id = named("trigger", self.model, "manual", command_id)
-        if trigger_id in self.asked:
+        if trigger_id in self.triggers:
             return []
         approval = "approved" if self.spec.triggers.approval == "needed" else "automatic"
-        said = {"approval": approval, "by": "ann", "why": "so"}
-        trigger = self._trigger(trigger_id, "manual", now_ms) | said
+        trigger = self._trigger(trigger_id, "manual", now_ms)
+        trigger |= {"approval": approval, "by": "ann", "why": "so"}
         self._remember(trigger, "open", now_ms, [])
         return [trigger]
 
     def approve(self, trigger_id: str, approved: bool, now_ms: int) -> list[Found] | None:
-        """None: it cannot be."""
-        asked = self.asked.get(trigger_id)
-        if asked is None or asked.state != "pending":
+        """Return None where that is impossible."""
+        record = self.triggers.get(trigger_id)
+        if record is None or record.state != "pending":
             return None
-        asked.state, asked.since_ms = "open" if approved else "denied", now_ms
+        record.state, record.since_ms = "open" if approved else "denied", now_ms
         answer = "approved" if approved else "denied"
-        asked.trigger = asked.trigger | {"approval": answer, "by": "ann", "why": "so", "ts": now_ms}
-        return [asked.trigger]
+        record.trigger = record.trigger | {"approval": answer, "by": "ann", "why": "so", "ts": now_ms}
+        return [record.trigger]
 
     def run_ended(self, trigger_id: str, status: str, last: bool, now_ms: int) -> bool:
-        """False: it cannot be."""
-        asked = self.asked.get(trigger_id)
-        if asked is None:
+        """Return False where that is impossible."""
+        record = self.triggers.get(trigger_id)
+        if record is None:
             return False
         if not last and status in ("rejected", "failed"):
             return True
-        was_open, asked.since_ms = asked.state == "open", now_ms
-        asked.state = "closed" if asked.busy else asked.state
+        was_open, record.since_ms = record.state == "open", now_ms
+        record.state = "closed" if record.active else record.state
         if was_open and status == "promoted":
             self.pending.clear()
         if was_open and status == "failed":
-            for name, drift in asked.drifts:
+            for name, drift in record.drifts:
                 if drift["version"] == self.champion:
                     self.pending.setdefault(name, drift)
         watched = self.watched.get((self.champion, "champion"))
-        if was_open and status == "rejected" and asked.trigger["version"] == self.champion and watched:
+        if was_open and status == "rejected" and record.trigger["version"] == self.champion and watched:
             watched.errors.acknowledge()
             if watched.windows:
                 watched.windows.acknowledge(watched.errors.count)
         return True
 
 
-Said = tuple[Literal["drift", "triggers", "dead-letters"], Found]
+Expected = tuple[Literal["drift", "triggers", "dead-letters"], Found]
 
 
 class PartitionOracle:
-    """One vitals partition. ``tell`` is given each record as its meaning, beside its bytes."""
+    """One vitals partition. It gets each record's meaning, not its bytes."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -275,25 +275,25 @@ class PartitionOracle:
                 return False
         return True
 
-    def observe(self, batch: list[tuple[str, Seen]], offset: int) -> list[Said]:
-        """A vitals message that fits."""
-        said: list[Said] = []
+    def observe(self, batch: list[tuple[str, Seen]], offset: int) -> list[Expected]:
+        """Return what a vitals message that fits causes."""
+        expected: list[Expected] = []
         for name in dict.fromkeys(name for name, _ in batch):
             for seen in (seen for other, seen in batch if other == name):
                 drifts = self.model(name).observe(seen, (self.partition, offset), self.now_ms)
-                said += [("drift", drift) for drift in drifts]
-            said += [("triggers", trigger) for trigger in self.model(name).decide(self.now_ms)]
-        return said
+                expected += [("drift", drift) for drift in drifts]
+            expected += [("triggers", trigger) for trigger in self.model(name).decide(self.now_ms)]
+        return expected
 
-    def others(self) -> list[Said]:
-        """After each record: time may be due to do something for any model."""
+    def others(self) -> list[Expected]:
+        """After each record, time alone may cause a trigger of any model."""
         return [
             ("triggers", trigger)
             for model in self.models.values()
             for trigger in model.decide(self.now_ms)
         ]  # fmt: skip
 
-    def dead(self, value: bytes, offset: int, append_ms: int) -> list[Said]:
+    def dead(self, value: bytes, offset: int, append_ms: int) -> list[Expected]:
         letter = {
             "id": named("dead", "vitals", self.partition, offset), "stage": "monitor", "topic": "vitals",
             "partition": self.partition, "offset": offset, "append_ms": append_ms,

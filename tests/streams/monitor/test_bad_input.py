@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.monitor.odd_records import GOOD, ODD
-from tests.support.monitor.output import drifts, letters, live
+from tests.support.monitor.output import dead_letters, drifts, live
 from tests.support.monitor.records import (
     MODEL,
     START_MS,
@@ -36,8 +36,8 @@ def test_a_schedule_that_cannot_be_is_a_dead_letter(schedule: str) -> None:
     spec["triggers"]["schedule"] = schedule  # as somebody might write it past `driftloop apply`
     digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()
     log.append(SpecControl(model=MODEL, digest=digest, spec=spec, ts=START_MS).encode())
-    (letter,) = letters(log.emitted)
-    assert "schedule" in letter.reason
+    (dead_letter,) = dead_letters(log.emitted)
+    assert "schedule" in dead_letter.reason
 
 
 def timeless(core: VitalsCore) -> bytes:
@@ -54,13 +54,13 @@ def test_what_cannot_be_used_is_a_dead_letter_and_changes_nothing(value: bytes) 
     log.stream(bits(0.2, 200, 1))
     before = timeless(log.core)
     emitted = log.append(value)
-    (letter,) = letters(emitted)
+    (dead_letter,) = dead_letters(emitted)
     assert len(emitted) == 1
-    assert base64.b64decode(letter.value_b64 or "") == value
-    assert letter.offset == len(log.records) - 1
-    assert letter.append_ms == log.now_ms
-    assert letter.stage == "monitor"
-    assert letter.reason
+    assert base64.b64decode(dead_letter.value_b64 or "") == value
+    assert dead_letter.offset == len(log.records) - 1
+    assert dead_letter.append_ms == log.now_ms
+    assert dead_letter.stage == "monitor"
+    assert dead_letter.reason
     assert timeless(log.core) == before
     log.stream(bits(0.2, 2_000, 1))
     assert drifts(log.stream(bits(0.6, 800, 2)))
@@ -70,15 +70,15 @@ def test_errors_that_turn_from_bits_to_numbers_are_refused_whole() -> None:
     log = live()
     log.stream(bits(0.2, 100, 1))
     other = entry(bits(0.2, 100, 1), model="other")
-    (letter,) = letters(log.append(vitals(other, entry(np.ones(10)))))
-    assert "no longer" in letter.reason
+    (dead_letter,) = dead_letters(log.append(vitals(other, entry(np.ones(10)))))
+    assert "no longer" in dead_letter.reason
     assert len(log.core.models) == 1
 
 
 def test_a_message_whose_errors_of_one_version_are_bits_and_numbers_is_refused() -> None:
     log = Log()
-    (letter,) = letters(log.append(vitals(entry(bits(0.2, 10, 1)), entry(np.full(10, 0.5)))))
-    assert "bits and numbers" in letter.reason
+    (dead_letter,) = dead_letters(log.append(vitals(entry(bits(0.2, 10, 1)), entry(np.full(10, 0.5)))))
+    assert "bits and numbers" in dead_letter.reason
     assert log.core.models == {}
 
 

@@ -48,13 +48,13 @@ async def test_every_kind_of_bad_vitals_is_a_dead_letter_and_drift_is_found_all_
         await applied_all(progress)
         assert not crashed.is_set()
     written = {record.offset: record.value or b"" for record in read(topics, VITALS)}
-    letters = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
-    assert len(letters) >= len(ODD)
-    for letter in letters:
-        assert (letter.stage, letter.topic, letter.partition) == ("monitor", VITALS.name, 0)
-        assert base64.b64decode(letter.value_b64 or "") == written[letter.offset]
-        assert letter.reason
-    assert {letter.offset for letter in letters} == {
+    dead_letters = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
+    assert len(dead_letters) >= len(ODD)
+    for dead_letter in dead_letters:
+        assert (dead_letter.stage, dead_letter.topic, dead_letter.partition) == ("monitor", VITALS.name, 0)
+        assert base64.b64decode(dead_letter.value_b64 or "") == written[dead_letter.offset]
+        assert dead_letter.reason
+    assert {dead_letter.offset for dead_letter in dead_letters} == {
         offset for offset, value in written.items() if value in {*ODD.values(), b"\xff"}
     }
     expected = replayed(topics)

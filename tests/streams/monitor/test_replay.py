@@ -15,7 +15,7 @@ from driftloop.streams.monitor.core import Emitted, VitalsCore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.monitor.output import drifts, letters, triggers
+from tests.support.monitor.output import dead_letters, drifts, triggers
 from tests.support.monitor.records import (
     MODEL,
     START_MS,
@@ -146,7 +146,7 @@ def test_the_random_logs_reach_every_kind_of_event() -> None:
         "approved",
         "denied",
     }
-    assert letters(emitted)
+    assert dead_letters(emitted)
 
 
 def test_ids_are_unique_and_events_carry_their_model_as_key() -> None:

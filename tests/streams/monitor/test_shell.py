@@ -217,7 +217,7 @@ def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> N
 
 
 @dataclass
-class SlowWire(Reader):
+class SlowClient(Reader):
     """Nothing is acknowledged until the test does it."""
 
     acks: list[asyncio.Future[None]] = field(default_factory=list)
@@ -237,12 +237,12 @@ class SlowWire(Reader):
         return False
 
 
-async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowWire]:
-    wire = SlowWire(Log([(n, b"bad") for n in range(3)]))  # each gives a dead letter
-    shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, settings, find=wire.log.find)
-    shell.connect(wire)
+async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowClient]:
+    client = SlowClient(Log([(n, b"bad") for n in range(3)]))  # each is a dead letter
+    shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, settings, find=client.log.find)
+    shell.connect(client)
     await shell.resume_at(frozenset({PLACE}))
-    return shell, wire
+    return shell, client
 
 
 EAGER = MonitorSettings(snapshot_records=1, snapshot_min_s=0.0)
@@ -250,16 +250,16 @@ EAGER = MonitorSettings(snapshot_records=1, snapshot_min_s=0.0)
 
 def test_a_snapshot_is_written_only_after_the_events_before_it_are_acknowledged() -> None:
     async def run() -> None:
-        shell, wire = await slow(EAGER)
+        shell, client = await slow(EAGER)
         await shell.on_message(message(0, b"bad", -1))
         await asyncio.sleep(0.05)
         await shell.keep_time()
-        assert await wire.has_sent("t.dead-letters")
+        assert await client.has_sent("t.dead-letters")
         assert shell.applied() == {PLACE: -1}
-        wire.acks[0].set_result(None)
-        assert await wire.has_sent("t.dead-letters", "t.monitor-state")
+        client.acks[0].set_result(None)
+        assert await client.has_sent("t.dead-letters", "t.monitor-state")
         assert shell.applied() == {PLACE: 0}
-        wire.acks[1].set_result(None)
+        client.acks[1].set_result(None)
         await shell.release_all()
 
     asyncio.run(run())
@@ -267,13 +267,13 @@ def test_a_snapshot_is_written_only_after_the_events_before_it_are_acknowledged(
 
 def test_records_are_applied_while_events_are_under_way_and_progress_waits_for_the_oldest() -> None:
     async def run() -> None:
-        shell, wire = await slow(MonitorSettings())
+        shell, client = await slow(MonitorSettings())
         for offset in range(3):
             await shell.on_message(message(offset, b"bad", offset - 1))
-        assert len(wire.acks) == 3
-        wire.acks[1].set_result(None)
+        assert len(client.acks) == 3
+        client.acks[1].set_result(None)
         assert shell.applied() == {PLACE: -1}
-        wire.acks[0].set_result(None)
+        client.acks[0].set_result(None)
         assert shell.applied() == {PLACE: 1}
 
     asyncio.run(run())
@@ -282,24 +282,24 @@ def test_records_are_applied_while_events_are_under_way_and_progress_waits_for_t
 @pytest.mark.parametrize("found_by", ["a record", "time"])
 def test_an_event_that_could_not_be_delivered_ends_the_process_and_is_in_no_snapshot(found_by: str) -> None:
     async def run() -> None:
-        shell, wire = await slow(EAGER)
+        shell, client = await slow(EAGER)
         await shell.on_message(message(0, b"bad", -1))
-        wire.acks[0].set_exception(PowerCut())
+        client.acks[0].set_exception(PowerCut())
         with pytest.raises(PowerCut):
             await (shell.on_message(message(1, b"bad", 0)) if found_by == "a record" else shell.keep_time())
         await asyncio.sleep(0.05)
-        assert [topic for topic, *_ in wire.log.sent] == ["t.dead-letters"]
+        assert [topic for topic, *_ in client.log.sent] == ["t.dead-letters"]
 
     asyncio.run(run())
 
 
 def test_a_snapshot_that_could_not_be_written_ends_the_process() -> None:
     async def run() -> None:
-        shell, wire = await slow(EAGER)
+        shell, client = await slow(EAGER)
         await shell.on_message(message(0, b"bad", -1))
-        wire.acks[0].set_result(None)
-        assert await wire.has_sent("t.dead-letters", "t.monitor-state")
-        wire.acks[1].set_exception(PowerCut())
+        client.acks[0].set_result(None)
+        assert await client.has_sent("t.dead-letters", "t.monitor-state")
+        client.acks[1].set_exception(PowerCut())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with pytest.raises(PowerCut):
@@ -313,7 +313,7 @@ def test_a_core_that_failed_is_never_saved() -> None:
         def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
             if offset == 2:
                 self.chains["half"] = (1, "done")
-                raise ArithmeticError("amid a change of state")
+                raise ArithmeticError("in the middle of a change")
             return super().apply(value, offset=offset, append_time_ms=append_time_ms)
 
     async def run() -> Log:
@@ -360,8 +360,8 @@ def test_a_dead_letter_too_large_for_kafka_keeps_its_offset_instead_of_its_bytes
     class Hoarder(ChainCore):
         def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
             (event,) = super().apply(value, offset=offset, append_time_ms=append_time_ms)
-            letter = DeadLetter.decode(event.value).model_copy(update={"value_b64": "A" * MAX_RECORD_BYTES})
-            return [Emitted(DEAD_LETTERS, b"", letter.encode())]
+            large = DeadLetter.decode(event.value).model_copy(update={"value_b64": "A" * MAX_RECORD_BYTES})
+            return [Emitted(DEAD_LETTERS, b"", large.encode())]
 
     async def run() -> Log:
         log = Log([(0, b"bad")])
@@ -372,9 +372,9 @@ def test_a_dead_letter_too_large_for_kafka_keeps_its_offset_instead_of_its_bytes
         return log
 
     ((_, _, value, _),) = asyncio.run(run()).sent
-    letter = DeadLetter.decode(value)
-    assert (letter.offset, letter.value_b64) == (0, None)
-    assert "read them at its offset" in letter.reason
+    dead_letter = DeadLetter.decode(value)
+    assert (dead_letter.offset, dead_letter.value_b64) == (0, None)
+    assert "read them at its offset" in dead_letter.reason
 
 
 def test_keyless_events_go_to_the_first_partition_and_keyed_ones_where_the_key_says() -> None:

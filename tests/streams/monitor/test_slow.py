@@ -39,7 +39,7 @@ def test_a_slow_monitor_holds_a_bounded_part_of_what_waits_for_it(topics: Connec
     grown = memory_bytes(worker.process.pid, "VmHWM") - at_first
     worker.terminate()
     report = Report()
-    compare(topics, SUBJECTS["chain"], report)  # the same core, in no hurry
+    compare(topics, SUBJECTS["chain"], report)  # the same core, without the delay
     assert report.exact, report
     backlog = report.records * SLOW_RECORD_BYTES
     assert grown < backlog / 6, f"{grown / 2**20:.0f} MiB for a backlog of {backlog / 2**20:.0f} MiB"

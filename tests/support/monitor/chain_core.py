@@ -63,7 +63,7 @@ class ChainCore:
         return events
 
     def _dead(self, value: bytes, offset: int, append_ms: int) -> Emitted:
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             id=event_id("dead", "vitals", self.partition, offset),
             stage="monitor",
             topic="vitals",
@@ -72,7 +72,7 @@ class ChainCore:
             append_ms=append_ms,
             reason=f"not JSON: {value[:20]!r}",
         )
-        return Emitted(DEAD_LETTERS, b"", letter.encode())
+        return Emitted(DEAD_LETTERS, b"", dead_letter.encode())
 
     def snapshot(self) -> bytes:
         return orjson.dumps(

@@ -29,7 +29,7 @@ ODD: dict[str, bytes] = {
     "wrong type": GOOD.replace(b'"partition":0', b'"partition":"0"'),
     "missing models": b'{"vitals":1}',
     "unknown control": b'{"control":"dance","model":"fraud"}',
-    "control that is none": b'{"control":{}}',
+    "invalid control": b'{"control":{}}',
     "deep nesting": b'{"control":' + b"[" * 100_000,
     "deep vitals": b'{"vitals":' + b"[" * 100_000,
     "bad model name": GOOD.replace(b'"fraud"', b'"../fraud"'),
@@ -42,18 +42,18 @@ ODD: dict[str, bytes] = {
     "negative errors": vitals(entry(np.array([1.0, -2.0]))),
     "infinite errors": vitals(entry(np.array([1.0, np.inf]))),
     "negative count": vitals(entry(None, outcomes=-1)),
-    "time beyond time": vitals(entry(bits(0.2, 9, 0), ts=(2**60, 2**61))),
+    "time beyond 2**53": vitals(entry(bits(0.2, 9, 0), ts=(2**60, 2**61))),
     "huge number": GOOD.replace(b'"first_seq":0', b'"first_seq":' + b"9" * 400),
     "damaged sketch": vitals(entry(None, latency=[1.0, 2.0, 3.0])).replace(b'"kll":"', b'"kll":"AAAA'),
     "value beyond a float32": vitals(entry(None, numbers={"x": NumberSketch(count=1, values=(1e300,))})),
-    "spec that is none": spec_record(ModelSpec()).replace(b'"seed":', b'"colour":'),
+    "invalid spec": spec_record(ModelSpec()).replace(b'"seed":', b'"colour":'),
     "spec with a bad digest": spec_record(ModelSpec()).replace(ModelSpec().digest().encode(), b"me"),
     "accuracy beyond 1": update_record(2, reference(accuracy=1.5)),
     "negative mean error": update_record(2, reference(accuracy=None, mean_error=-1.0)),
     "quantiles out of order": update_record(2, reference()).replace(b'"quantiles":[', b'"quantiles":[9.0,'),
-    "errors beyond reckoning": vitals(entry(np.array([1.0, 1e200]))),
-    "approval of nothing": ApprovalControl(
+    "errors too large to square": vitals(entry(np.array([1.0, 1e200]))),
+    "approval of an unknown trigger": ApprovalControl(
         model=MODEL, command_id="c", trigger_id="t", approved=True, by="me", why="", ts=1
     ).encode(),
-    "run of nothing": run_record("trigger-0", "promoted"),
+    "run of an unknown trigger": run_record("trigger-0", "promoted"),
 }

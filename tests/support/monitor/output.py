@@ -1,4 +1,4 @@
-"""What a monitor's core said, sorted by kind, and the log of a live version."""
+"""What a monitor core emitted, by kind, and the log of a live version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def triggers(emitted: list[Emitted]) -> list[Trigger]:
     return [Trigger.decode(item.value) for item in emitted if item.topic.name == "triggers"]
 
 
-def letters(emitted: list[Emitted]) -> list[DeadLetter]:
+def dead_letters(emitted: list[Emitted]) -> list[DeadLetter]:
     return [DeadLetter.decode(item.value) for item in emitted if item.topic.name == "dead-letters"]
 
 

@@ -1,4 +1,4 @@
-"""A log of vitals for the policy, and what it said."""
+"""A log of vitals for the policy, and its triggers."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def live(**rules: Any) -> Log:
 
 
 def decayed(log: Log, seed: int = 2, rate: float = 0.5) -> Trigger:
-    """The first trigger that a lasting rise of the error brings."""
+    """The first trigger that a lasting rise of the error causes."""
     for _ in range(40):
         found = triggers(log.stream(bits(rate, 50, seed)))
         if found:
             return found[0]
         seed += 100
-    raise AssertionError("no trigger came")
+    raise AssertionError("there was no trigger")
 
 
 def tick(log: Log, after_ms: int = 0) -> list[Trigger]:

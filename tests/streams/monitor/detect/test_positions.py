@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 
 @dataclass(frozen=True)
-class Lying:
-    """Where one outcome of the stream lies: the oracle's whole knowledge."""
+class Origin:
+    """Where one outcome of the stream is in the log: all that the oracle knows."""
 
     partition: int
     seq: int
@@ -40,9 +40,9 @@ def seen(partition: int, seqs: list[int], append_ms: int, ts: tuple[int, int]) -
     )
 
 
-def feed(messages: list[tuple[int, int, int]], *, gap: int = 0) -> tuple[Positions, list[Lying]]:
+def feed(messages: list[tuple[int, int, int]], *, gap: int = 0) -> tuple[Positions, list[Origin]]:
     """Messages (partition, outcomes, time step); one event-time millisecond per outcome, in order."""
-    positions, stream, next_seq, now = Positions(), list[Lying](), dict[int, int](), 1_000
+    positions, stream, next_seq, now = Positions(), list[Origin](), dict[int, int](), 1_000
     for partition, count, step in messages:
         now += step
         first = next_seq.get(partition, 0)
@@ -50,7 +50,7 @@ def feed(messages: list[tuple[int, int, int]], *, gap: int = 0) -> tuple[Positio
         next_seq[partition] = first + count * (1 + gap)
         start = len(stream)
         positions.update(seen(partition, seqs, now, (start, start + count)), start)
-        stream += [Lying(partition, seq, now, start + i) for i, seq in enumerate(seqs)]
+        stream += [Origin(partition, seq, now, start + i) for i, seq in enumerate(seqs)]
     return positions, stream
 
 

@@ -1,4 +1,4 @@
-"""The monitor under Faust on real Kafka: exact across crashes, loud where it must be, quick to stop."""
+"""The monitor under Faust on real Kafka: exact across crashes, failing with a reason, quick to stop."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_a_defect_of_the_core_ends_the_monitor_before_anything_after_it_is
     topics: Connection,
 ) -> None:
     Vitals(topics).write(*records(6), b'{"model": "m", "defect": true}', *records(6))
-    for _ in range(2):  # and again after a restart: it is never acknowledged and passed over
+    for _ in range(2):  # and again after a restart: it is never skipped
         async with monitor(topics) as crashed:
             await asyncio.wait_for(crashed.wait(), 60)
         assert saved(topics, 0).applied_offset < 6
@@ -161,12 +161,12 @@ async def test_bytes_that_are_no_vitals_reach_dead_letters_and_the_next_record_i
     Vitals(topics).write(b"", b"\xff\xfe", *records(3))
     async with monitor(topics):
         await applied_all(progress)
-    letters = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
-    assert [letter.offset for letter in letters] == [0, 1]
+    dead_letters = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
+    assert [dead_letter.offset for dead_letter in dead_letters] == [0, 1]
     assert saved(topics, 0).chains["m"][0] == 3
 
 
-async def test_events_lie_where_javas_partitioner_puts_their_key(
+async def test_events_are_where_javas_partitioner_puts_their_key(
     topics: Connection, progress: MonitorProgress
 ) -> None:
     names = [f"model-{i}" for i in range(12)]
@@ -237,16 +237,16 @@ async def test_what_retention_removed_unread_is_a_dead_letter_and_the_rest_is_ap
     cut(topics, 12)
     async with monitor(topics):
         await applied_all(progress)
-    (letter,) = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
-    assert letter.offset == 5
-    assert "5 to 11" in letter.reason
+    (dead_letter,) = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
+    assert dead_letter.offset == 5
+    assert "5 to 11" in dead_letter.reason
     assert saved(topics, 0).chains["m"][0] == 10
 
 
 async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skipping(
     topics: Connection,
 ) -> None:
-    """aiokafka alone would move on to the log's new beginning without a word."""
+    """aiokafka alone would move on to the log's new beginning silently."""
     vitals = Vitals(topics)
     async with monitor(topics, shell_type=GatedShell) as crashed:
         for _ in range(4):  # 50 MB: more than all buffers before the gate hold
@@ -290,7 +290,7 @@ class GatedShell(MonitorShell):
 
 
 class LargeCore(ChainCore):
-    """A core whose snapshot weighs 2.5 MB that do not compress."""
+    """A core whose snapshot has 2.5 MB that do not compress."""
 
     ballast = os.urandom(2_500_000)
 

@@ -13,7 +13,7 @@ from driftloop.streams.monitor.detect.alarm_lifecycle import Alert
 from driftloop.streams.monitor.policy.policy import best_dated
 from driftloop.streams.monitor.policy.trigger_lifecycle import TRANSITIONS, PendingDrift, TriggerRecord
 
-from tests.support.monitor.output import letters, triggers
+from tests.support.monitor.output import dead_letters, triggers
 from tests.support.monitor.policy_log import DAY_MS, HOUR_MS, approval, decayed, ended, live, request, tick
 from tests.support.monitor.records import (
     MODEL,
@@ -128,11 +128,11 @@ def test_a_run_that_ended_before_anybody_decided_frees_the_policy() -> None:
     log = live(approval="needed", volume=4_000, cooldown=DAY_MS)
     asked = decayed(log)
     ended(log, asked, "superseded")
-    assert letters(log.append(approval(asked, approved=True)))
+    assert dead_letters(log.append(approval(asked, approved=True)))
     (volume,) = triggers(log.stream(bits(0.5, 1_000, 3)))
     assert volume.reason == "volume"
     log.append(update_record(2, reference()))
-    assert letters(log.append(run_record(volume.trigger_id, "superseded"))) == []  # withdrawn by then
+    assert dead_letters(log.append(run_record(volume.trigger_id, "superseded"))) == []  # withdrawn by then
 
 
 def test_a_trainer_that_never_answers_does_not_block_for_ever() -> None:
@@ -180,7 +180,7 @@ def test_what_is_denied_stays_denied() -> None:
     assert denied.approval == "denied"
     emitted = log.append(approval(asked, approved=True))
     assert triggers(emitted) == []
-    assert "comes too late or twice" in letters(emitted)[0].reason
+    assert "comes too late or twice" in dead_letters(emitted)[0].reason
 
 
 def test_a_pending_trigger_holds_others_back_until_its_version_is_replaced() -> None:
@@ -192,7 +192,7 @@ def test_a_pending_trigger_holds_others_back_until_its_version_is_replaced() -> 
     assert (withdrawn.approval, withdrawn.by) == ("denied", "policy")
     emitted = log.append(approval(asked, approved=True))
     assert triggers(emitted) == []
-    assert letters(emitted)
+    assert dead_letters(emitted)
     (volume,) = triggers(log.stream(bits(0.2, 3_500, 4), version=2))
     assert volume.version == 2
 
