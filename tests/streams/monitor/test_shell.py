@@ -350,7 +350,7 @@ def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() -> None:
         shell = MonitorShell(CONNECTION, Stuck, Stuck.restore, OFTEN, find=log.find)
         shell.connect(Reader(log))
         await shell.resume_at(frozenset({PLACE}))
-        with pytest.raises(StateError, match="stands at -1 after offset 0"):
+        with pytest.raises(StateError, match="is at -1 after offset 0"):
             await shell.on_message(message(0, b"{}", -1))
 
     asyncio.run(run())
