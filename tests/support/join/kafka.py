@@ -242,7 +242,8 @@ class Running:
         try:
             run_joiner(connection, **self._arguments, **observed)  # type: ignore[arg-type]
         except (BrokerError, StateError) as error:
-            self.error = error
+            # confluent-kafka never lets go of what a callback raised; its frames would hold all clients.
+            self.error = error.with_traceback(None)
 
     def ended(self) -> bool:
         return not self._thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Bench:
             "connection": self.connection,
             "client": client,
             "store": self.store,
-            "verifier": lambda: load_verifier(self.keys_dir),
+            "verifier": partial(load_verifier, self.keys_dir),
             "state_dir": self.state_dir,
             "server_id": "serve-test",
         }

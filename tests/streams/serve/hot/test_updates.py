@@ -38,7 +38,9 @@ class _Course:
 
 @pytest.fixture
 def applier(tmp_path: Path) -> _Course:
-    return _Course(Bench(Connection("127.0.0.1:1"), tmp_path), tmp_path / "serve")
+    return _Course(
+        Bench(Connection("127.0.0.1:1", overrides={"log_level": "0"}), tmp_path), tmp_path / "serve"
+    )
 
 
 def test_a_start_loads_only_the_newest_of_a_long_history(applier: _Course) -> None:
