@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typer.testing import CliRunner
 
 from tests.support.serve.bench import Bench
 from tests.support.serve.tokens import GOOD, all_tokens
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
 PATHS: list[tuple[str, str, Scope]] = [
@@ -220,13 +220,13 @@ def test_a_request_that_never_ends_is_ended(locked: Door, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def served(
-    broker: Any, tmp_path_factory: pytest.TempPathFactory
+    broker: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Bench, dict[Scope, str]]]:
     """``driftloop serve`` on all addresses, with a token of each scope."""
     from driftloop.infra.cluster.topics import apply_topics
 
     folder = tmp_path_factory.mktemp("served")
-    connection = Connection(broker.bootstrap_servers, "guarded.")
+    connection = Connection(broker, "guarded.")
     apply_topics(connection, data_partitions=1, model_partitions=1)
     bench = Bench(connection, folder)
     bench.apply_spec()
@@ -304,11 +304,11 @@ def test_a_bomb_of_json_is_refused_at_once_and_the_server_goes_on(
 ) -> None:
     address, _, tokens = served
     headers = {"Authorization": f"Bearer {tokens['predict']}"}
-    started = time.monotonic()
-    answer = httpx.post(f"{address}/predict", content=BOMBS[number], headers=headers, timeout=20)
+    with Stopwatch() as watch:
+        answer = httpx.post(f"{address}/predict", content=BOMBS[number], headers=headers, timeout=120)
     assert answer.status_code in (413, 422), answer.text[:200]
     assert len(answer.content) < 2_000
-    assert time.monotonic() - started < 5
+    assert watch.seconds < 5
     fine = httpx.post(f"{address}/predict", json={"features": {"x": 1.0}}, headers=headers)
     assert fine.status_code == 200
 
@@ -320,10 +320,10 @@ def test_very_many_features_are_answered_or_refused_in_bounded_time(
     address, _, tokens = served
     headers = {"Authorization": f"Bearer {tokens['predict']}"}
     content = b'{"features":{"x":1,' + b",".join(b'"f%d":1' % n for n in range(90_000)) + b"}}"
-    started = time.monotonic()
-    answer = httpx.post(f"{address}/predict", content=content, headers=headers, timeout=20)
+    with Stopwatch() as watch:
+        answer = httpx.post(f"{address}/predict", content=content, headers=headers, timeout=120)
     assert answer.status_code in (200, 413, 422), answer.text[:200]
-    assert time.monotonic() - started < 5
+    assert watch.seconds < 5
 
 
 def test_the_command_line_makes_lists_and_revokes_tokens(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
 THREAD = """
@@ -56,3 +58,12 @@ def test_waiting_ends_at_its_deadline_and_says_for_what() -> None:
     with pytest.raises(AssertionError, match=r"not within 0\.05 s: rain; last value: 0"):
         wait_until(lambda: 0, 0.05, "rain")
     assert wait_until(lambda: "at once", 0) == "at once"
+
+
+def test_a_stopwatch_counts_a_wait_and_counts_it_shorter_on_a_busy_machine() -> None:
+    with Stopwatch() as watch:
+        threading.Event().wait(0.1)
+    assert watch.seconds == watch.wall_s / watch.slowness
+    assert watch.wall_s >= 0.1
+    watch._works = [10.0]  # each piece of work took ten seconds
+    assert watch.seconds < watch.wall_s / 100

@@ -24,6 +24,7 @@ from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.paths import ROOT
 from tests.support.serve.bench import Bench
+from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -75,8 +76,9 @@ def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
     with process(bench, "m") as (server, address):
         wait_ready(address)
         with httpx.Client(base_url=address) as http:
-            timed = sorted(_timed(http) for _ in range(31))
-        assert timed[15] < 0.035  # with Nagle's algorithm on, a kept-alive connection waits for 40 ms
+            timed = sorted([_timed(http) for _ in range(60)][20:])
+        # With Nagle's algorithm on, every request of a kept-alive connection but the first waits for 40 ms.
+        assert timed[10] < 0.035
 
         def hammer() -> None:
             with httpx.Client(base_url=address) as http:
@@ -93,10 +95,7 @@ def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
         for thread in threads:
             thread.start()
         wait_until(lambda: len(answered) > 200)
-        started = time.monotonic()
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
-        assert time.monotonic() - started < 5
+        assert stopped(server) < 5.0
         for thread in threads:
             thread.join()
     emitted = {event.prediction_id for event in bench.predictions()}

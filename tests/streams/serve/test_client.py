@@ -30,6 +30,7 @@ from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
 from tests.support.kafka.forwarding import forwarded
 from tests.support.serve.bench import Bench, numpy_values
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
@@ -210,12 +211,10 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
     client = EventClient(
         nowhere, privacy={}, queue_events=100, overflow=MemoryOverflow(max_events=50), on_drop=drops.append
     )
-    slowest = 0.0
-    for i in range(200):
-        started = time.perf_counter()
-        client.prediction("m", 1, {"x": i}, 1.0, prediction_id=f"p{i}")
-        slowest = max(slowest, time.perf_counter() - started)
-    assert slowest < 1.0
+    with Stopwatch() as watch:
+        for i in range(200):
+            client.prediction("m", 1, {"x": i}, 1.0, prediction_id=f"p{i}")
+    assert watch.seconds < 1.0, "a full queue is no reason to wait"
     wait_until(lambda: client.stats.waiting == 150)  # librdkafka counts its own error reports for a moment
     assert (client.stats.emitted, client.stats.dropped) == (200, 50)
     wait_until(lambda: len(drops) == 50)

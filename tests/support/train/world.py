@@ -261,13 +261,6 @@ class TrainerProcess:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> float:
-        """SIGTERM; seconds until it ended."""
-        started = time.monotonic()
-        self.process.terminate()
-        self.process.wait(20)
-        return time.monotonic() - started
-
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 

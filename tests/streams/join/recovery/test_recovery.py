@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.support.join.kafka import Feed, Running, read_made, read_topic, start_joiner, wait_for_outcomes
 from tests.support.join.world import label, prediction
+from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -70,15 +69,10 @@ def test_sigterm_under_load_ends_it_within_five_seconds_and_leaves_nothing_open(
     try:
         process = start_joiner(kafka, tmp_path, "j0", "--max-batch", "10000", "--flush-s", "600")
         wait_until(lambda: len(joined()) > 500, 60)
-        began = time.monotonic()
-        process.terminate()
-        assert process.wait(30) == 0
-        took_s = time.monotonic() - began
+        assert stopped(process) < 5.0
     finally:
         enough.set()
         feeding.join()
-    # Five seconds of a machine that has a core for it.
-    assert took_s < 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     outcomes = kafka.topic(OUTCOMES)
     committed, all_of_it = (
         ends(kafka, outcomes, level)

@@ -26,6 +26,7 @@ from driftloop.streams.serve.delivery.spill import Spill
 
 from tests.support.kafka.forwarding import forwarded
 from tests.support.serve.bench import Bench
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -51,17 +52,18 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
     port, count = free_port(), 3000
     took: list[float] = []
     client = EventClient(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
-    for number in range(count):
-        started = time.perf_counter()
-        client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
-        took.append(time.perf_counter() - started)
-        if number == count // 2:  # the outage was noticed: the queue's events are on disk, newer ones follow
-            wait_until(lambda: client.stats.on_disk == count // 2 + 1)
+    with Stopwatch() as watch:
+        for number in range(count):
+            started = time.perf_counter()
+            client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
+            took.append(time.perf_counter() - started)
+            if number == count // 2:  # the outage was noticed: events are on disk, newer ones follow
+                wait_until(lambda: client.stats.on_disk == count // 2 + 1)
     wait_until(lambda: client.stats.on_disk == count)
     took.sort()
-    assert took[count // 2] < 0.001
-    assert took[count * 99 // 100] < 0.02
-    assert took[-1] < 1.0  # a machine may hold a thread back; Kafka may not
+    assert took[count // 2] < 0.001 * watch.slowness
+    assert took[count * 99 // 100] < 0.02 * watch.slowness
+    assert took[-1] < 1.0 * watch.slowness  # a machine may hold a thread back; Kafka may not
     with forwarded(port, bench.connection.bootstrap_servers):
         assert client.flush(30) == 0
         wait_until(lambda: client.stats.on_disk == 0)
@@ -141,9 +143,9 @@ def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: Bench, tmp
     client = EventClient(through(free_port(), bench), privacy={}, spill=Spill(tmp_path / "spill"))
     for number in range(100):
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
-    started = time.monotonic()
-    client.close(0.2)
-    assert time.monotonic() - started < 4
+    with Stopwatch() as watch:
+        client.close(0.2)
+    assert watch.seconds < 4
     assert client.stats.dropped == 0
     with EventClient(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as again:
         assert again.stats.waiting == 100
