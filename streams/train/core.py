@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ...models.registry.signing import Signer
 from ...schemas.control import ApprovalControl, RequestControl
-from ...schemas.decisions import Command, CommandResult, Trigger
+from ...schemas.decisions import Change, Command, CommandResult, Trigger
 from ...schemas.errors import DecodeError
 from ...schemas.partition import partition_of
 from ...schemas.runs import TrainingRun
@@ -24,8 +24,10 @@ from ...schemas.topics import COMMAND_RESULTS
 from ..kafka.reader import Record
 from .model_runs import ModelRuns
 from .registrar import SERVING_ACTIONS, IllegalCommand
-from .step import NOTHING, Step, check_change, control, dead_letter, keyed_by_model
+from .step import NOTHING, Step, control, dead_letter, keyed_by_model
 from .window.window import Clock
+
+_LIMIT = 2**53  # of numbers that survive JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class TrainerCore:
         try:
             trigger = Trigger.decode(record.value or b"")
             self._check_place(trigger.model)
-            check_change(trigger.estimated_change)
+            _check_change(trigger.estimated_change)
         except DecodeError as error:
             return Step((dead_letter(record, "train", error.reason),))
         return self.model(trigger.model).accept(trigger, record.append_ms)
@@ -208,3 +210,14 @@ class TrainerCore:
         if found is None:
             found = self._models[model] = ModelRuns(model, self._signer, self._clock)
         return found
+
+
+def _check_change(change: Change | None) -> None:
+    """Raises DecodeError for a change whose positions cannot be positions in a log."""
+    if change is None:
+        return
+    for partition, position in change.partitions.items():
+        if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
+            raise DecodeError(f"Trigger: estimated_change: {partition[:80]!r} is no partition's number")
+        if not (0 <= position.seq < _LIMIT and 0 <= position.append_ms < _LIMIT):
+            raise DecodeError(f"Trigger: estimated_change: partition {partition}: seq and append_ms from 0")

@@ -1,7 +1,7 @@
-"""The trainer's state, rebuilt from the log.
+"""Rebuild the trainer's cores from the log.
 
-Rebuilding reads each topic to the end that it had, transactions that were open then included: what a
-predecessor committed in its last moment is seen, and what it left open has been aborted before we go on.
+Each topic is read to its present end, open transactions included: what a predecessor committed last is seen,
+and what it left open is aborted before the trainer goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Rebuilder:
-    """Makes cores from the log."""
+    """Builds cores from the log."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Rebuilder:
         self._ranges = LogRanges(connection, name="rebuild")
 
     def cores(self, owned: frozenset[int], specs: Mapping[str, ModelSpec]) -> dict[int, TrainerCore]:
-        """One per owned partition, as the log stands now."""
+        """Build one core per owned partition, as the log stands now."""
         cores = {p: TrainerCore(p, self._partitions, self._signer, self._clock) for p in owned}
         for model, spec in specs.items():
             core = cores.get(partition_of(model, self._partitions))
@@ -70,12 +70,12 @@ class Rebuilder:
                 core.restore_result(CommandResult.decode(value))
             else:
                 update = ModelUpdate.decode(value)
-                self._verifier.verify_history(update)  # generations count on past a key that was revoked
+                self._verifier.verify_history(update)  # generations go on after a key was revoked
                 core.restore_update(update)
         except (DecodeError, ArtifactError) as error:
-            # Nobody but us may write there; servers refuse such an update too.
+            # Only trainers may write there; servers refuse such an update too.
             where = f"{record.topic}[{record.partition}]@{record.offset}"
-            log.error("passed over what is not the trainer's at %s: %s", where, error)
+            log.error("skipped what no trainer wrote at %s: %s", where, error)
 
     def close(self) -> None:
         self._ranges.close()

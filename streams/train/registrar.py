@@ -40,7 +40,7 @@ class KnownVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingState:
+class DesiredServing:
     """What is, or will be, served."""
 
     generation: int = 0
@@ -69,7 +69,7 @@ class Registrar:
 
     def __init__(self, model: str, signer: Signer) -> None:
         self.model = model
-        self.serving = ServingState()
+        self.serving = DesiredServing()
         self._signer = signer
         self._versions: dict[int, KnownVersion] = {}
 
@@ -78,7 +78,7 @@ class Registrar:
     def restore(self, update: ModelUpdate) -> None:
         """Apply an update whose signature was verified. Updates older than the newest are skipped."""
         if update.generation > self.serving.generation:
-            self.serving = ServingState(
+            self.serving = DesiredServing(
                 update.generation,
                 update.plan,
                 max(update.last_version, self.serving.last_version),
@@ -147,7 +147,7 @@ class Registrar:
                 "look again"
             )
 
-    def intended(self, command: Command) -> ServingState:
+    def intended(self, command: Command) -> DesiredServing:
         """The serving state after the command. Changes nothing yet; raises IllegalCommand."""
         self.check_generation(command)
         now = self.serving
@@ -169,20 +169,20 @@ class Registrar:
             return replace(now, plan=Plan(), pinned=False)
         raise IllegalCommand(f"{command.action} is not a move of the serving state")
 
-    def manifest_needed(self, intended: ServingState) -> str | None:
+    def manifest_needed(self, intended: DesiredServing) -> str | None:
         """The digest of the manifest whose reference the monitor needs; None: the reference stays."""
         ref = intended.plan.champion
         return None if ref is None or ref == self.serving.plan.champion else ref.manifest_sha256
 
     def carry_out(
-        self, command: Command, intended: ServingState, reference: Reference | None, ts: int
+        self, command: Command, intended: DesiredServing, reference: Reference | None, ts: int
     ) -> tuple[Output, ...]:
         """``reference``: of the manifest that ``manifest_needed`` named."""
         why = f"{command.action} by {command.by}: {command.why}".removesuffix(": ")
         return self._publish(intended, reference, cause=command.command_id, why=why, ts=ts)
 
     def _publish(
-        self, serving: ServingState, reference: Reference | None, *, cause: str, why: str, ts: int
+        self, serving: DesiredServing, reference: Reference | None, *, cause: str, why: str, ts: int
     ) -> tuple[Output, ...]:
         self.serving = replace(serving, generation=self.serving.generation + 1)
         update = ModelUpdate(
@@ -208,7 +208,7 @@ class Registrar:
             control(self.model, report),
         )
 
-    def _serve(self, version: int) -> ServingState:
+    def _serve(self, version: int) -> DesiredServing:
         now = self.serving
         known = self._versions.get(version)
         if known is None:
@@ -220,7 +220,7 @@ class Registrar:
         ref = VersionRef(version=version, manifest_sha256=known.manifest_sha256)
         return replace(now, plan=Plan(champion=ref))
 
-    def _pin(self, version: int | None) -> ServingState:
+    def _pin(self, version: int | None) -> DesiredServing:
         now = self.serving
         if version is not None and version != now.champion:
             return replace(self._serve(version), pinned=True)
@@ -230,7 +230,7 @@ class Registrar:
             raise IllegalCommand(f"version {now.champion} is pinned already")
         return replace(now, pinned=True)
 
-    def _block(self, version: int) -> ServingState:
+    def _block(self, version: int) -> DesiredServing:
         now = self.serving
         if version not in self._versions:
             raise IllegalCommand(f"there is no version {version}; known: {_listed(self._versions)}")

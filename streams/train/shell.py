@@ -2,23 +2,23 @@
 
 A turn, in this order, and what happens if the process is killed after each step:
 
-1. Records are taken from triggers and commands. Nothing is written: they are read again after the restart.
-2. The cores decide; counts and executions report. As 1: from the same records the same is found again.
-3. Manifests of new versions are stored, by digest. An orphan is left that nothing names; its run is trained
+1. Records are read from triggers and commands. Nothing is written: they are read again after the restart.
+2. The cores decide; label counts and executions report. As 1: the same records lead to the same decisions.
+3. Manifests of new versions are stored, by digest. One is left that nothing refers to; its run is trained
    again and gets the same version number, with another manifest.
 4. The transaction is begun and written. The restart's init_transactions aborts it: as 3.
-5. It is committed, offsets included. All is decided; open runs are rebuilt from training-runs.
-6. Executions are begun or called off. A run in ``training`` that has no child is started again, with the same
-   rows and the same seed: the same candidate.
+5. It is committed, offsets included. Everything is decided; open runs are rebuilt from training-runs.
+6. Executions are begun or cancelled. A run in ``training`` that has no child is started again, with the same
+   rows and the same seed, which gives the same candidate.
 
 A child ends with its trainer. Its artifact is in the store before its result is reported, so before 3.
 
-Fencing: each transaction sends the next offsets of the partitions it speaks for, with the group's metadata as
-of their assignment: a trainer that lost them cannot commit. Whoever gets them reads stable offsets, then the
+Fencing: each transaction sends the next offsets of the partitions it changes, with the group's metadata as of
+their assignment, so a trainer that lost them cannot commit. The next owner reads stable offsets, then the
 state topics to an end before which no transaction is open, and only then goes on.
 
-On failure: an aborted transaction drops all state and reads it again; a fatal error ends the process with the
-exception.
+On failure: after an aborted transaction all state is dropped and read again; a fatal error ends the process
+with the exception.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class TrainerTuning:
     """``children``: how many runs are trained at once. Times in seconds.
 
     ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
-    ``kept_bytes``: how many bytes of the newest outcomes to keep at hand, so that a run need not read its
-    window from the log; 0: none, and outcomes are read only while runs need them.
-    ``child_share``: how much of the machine's memory one run may take; it fails when it wants more.
+    ``cache_bytes``: how many bytes of the newest outcomes to cache, so that a run need not read its window
+    from the log; 0: none, and outcomes are read only while runs need them.
+    ``child_share``: how much of the machine's memory one run may take; beyond it the run fails.
     """
 
     idle_poll_s: float = 0.05
@@ -81,7 +81,7 @@ class TrainerTuning:
     children: int = 1
     progress_s: float = 0.25
     stop_s: float = 4.5
-    kept_bytes: int = 256 * 2**20
+    cache_bytes: int = 256 * 2**20
     child_share: float = 0.5
     custom_learners: frozenset[str] = frozenset()
 
@@ -97,10 +97,10 @@ def run_trainer(
     stop: threading.Event,
     tuning: TrainerTuning = TrainerTuning(),  # frozen
 ) -> None:
-    """Serves triggers and commands until ``stop`` is set, then ends within five seconds.
+    """Serve triggers and commands until ``stop`` is set, then end within five seconds.
 
-    Raises BrokerError when the cluster or a topic is missing or this instance was fenced, StateError when the
-    log lacks what was not read yet, SettingsError when the signing key cannot be used.
+    Raises BrokerError if the cluster or a topic is missing or this instance was fenced, StateError if the log
+    lost what was not read yet, SettingsError if the signing key cannot be used.
     """
     with stopping_within(tuning.stop_s, stop):
         shell = TrainerShell(
@@ -112,20 +112,16 @@ def run_trainer(
             clock=clock,
             tuning=tuning,
         )
-        _serve(shell, stop)
-
-
-def _serve(shell: TrainerShell, stop: threading.Event) -> None:
-    try:
-        shell.start()
-        while not stop.is_set():
-            shell.turn()
-    finally:
-        shell.close()
+        try:
+            shell.start()
+            while not stop.is_set():
+                shell.turn()
+        finally:
+            shell.close()
 
 
 class TrainerShell:
-    """One trainer process. ``start`` once, then ``turn`` again and again, from one thread."""
+    """One trainer process. Call ``start`` once, then ``turn`` repeatedly, from one thread."""
 
     def __init__(
         self,
@@ -146,7 +142,7 @@ class TrainerShell:
         self._next: dict[tuple[str, int], int] = {}
         self._group: GroupMetadata = None
         self._assigned = False
-        self._astray = False  # a partition lost its place in the log
+        self._position_lost = False  # of a partition in the log
         shutil.rmtree(state_dir / "jobs", ignore_errors=True)  # what a killed predecessor left
         self._signer = load_or_create_keypair(keys_dir)
         verifier = load_verifier(keys_dir)
@@ -163,7 +159,7 @@ class TrainerShell:
         self._specs = SpecFollower(connection)
         self._specs.catch_up()
         self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
-        self._cache = OutcomeCache(tuning.kept_bytes)
+        self._cache = OutcomeCache(tuning.cache_bytes)
         workers = [
             TrainingWorker(
                 connection,
@@ -189,9 +185,9 @@ class TrainerShell:
         )
 
     def turn(self) -> None:
-        """Takes what has come, decides, commits, and sees to children and counts."""
+        """Read records, decide, commit, then begin and cancel executions."""
         records = self._poll()
-        if self._astray:
+        if self._position_lost:
             self._rewind()
             return
         if self._assigned:
@@ -205,7 +201,7 @@ class TrainerShell:
             self._rewind()
 
     def close(self) -> None:
-        """Children are killed; their runs are started again by whoever comes next."""
+        """Kill the children; the next trainer starts their runs again."""
         self._runs.close()
         self._children.close()
         self._specs.close()
@@ -215,7 +211,7 @@ class TrainerShell:
     # --- a turn -----------------------------------------------------------------------------------------
 
     def _decide(self, records: list[Record]) -> None:
-        step, spoken_for = NOTHING, set[int]()
+        step, touched = NOTHING, set[int]()
         changed = self._specs.poll()
         if any((record.key or b"").decode(errors="replace") not in self._specs.models for record in records):
             changed |= self._specs.refresh(self._offsets, timeout_s=_REFRESH_S, required=False)
@@ -226,24 +222,24 @@ class TrainerShell:
             self._keep_outcomes()
         for record in records:
             if record.partition in self._cores:
-                spoken_for.add(record.partition)
+                touched.add(record.partition)
                 step += self._apply(self._cores[record.partition], record)
         for partition, core in self._cores.items():
             found = self._runs.collect(core)
             if found:
-                spoken_for.add(partition)
+                touched.add(partition)
                 step += found
-        if spoken_for:
-            self._commit(step, spoken_for)
+        if touched:
+            self._commit(step, touched)
         self._runs.reconcile(self._models())
 
     def _apply(self, core: TrainerCore, record: Record) -> Step:
         if self._topics[record.topic] is TRIGGERS:
             return core.on_trigger(record)
-        wanted = core.manifest_request(record)
-        if wanted is None:
+        request = core.manifest_request(record)
+        if request is None:
             return core.on_command(record)
-        manifest, problem = self._manifests.fetch(wanted)
+        manifest, problem = self._manifests.fetch(request)
         return core.on_command(record, manifest, problem)
 
     def _commit(self, step: Step, partitions: set[int]) -> None:
@@ -257,7 +253,7 @@ class TrainerShell:
         self._writer.write(step.outputs, Consumed(offsets, self._group))
 
     def _put(self, manifest: Manifest) -> None:
-        """Into the store, which may be away for a while; after that the step is decided again."""
+        """Store a manifest, retrying while the store is away; after that the step is decided again."""
         until = time.monotonic() + _STORE_S
         while True:
             try:
@@ -270,7 +266,7 @@ class TrainerShell:
             time.sleep(_STORE_PAUSE_S)
 
     def _keep_outcomes(self) -> None:
-        """Of the models that are ours, as many as a window of each takes."""
+        """Cache outcomes of the models this trainer owns: as many as a window of each takes."""
         specs = {m: spec.window for m, spec in self._specs.models.items() if self._owner_of(m)}
         self._cache.keep({model: window.max_rows + window.old_rows for model, window in specs.items()})
 
@@ -283,13 +279,13 @@ class TrainerShell:
     # --- the group --------------------------------------------------------------------------------------
 
     def _poll(self) -> list[Record]:
-        patience = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
-        first = self._consumer.poll(patience)
+        timeout_s = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
+        first = self._consumer.poll(timeout_s)
         messages = [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
         return [record for message in messages if (record := self._accept(message)) is not None]
 
     def _accept(self, message: Message) -> Record | None:
-        """The record, its offset noted; None for what is none."""
+        """The message as a record, its offset noted; None if it is not one."""
         error = message.error()
         if error is None:
             record = as_record(message)
@@ -301,7 +297,7 @@ class TrainerShell:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
             self._check_retention(message.topic() or "", message.partition() or 0)
             log.warning("%s: %s; reading on from the group's offsets", where, error)
-            self._astray = True
+            self._position_lost = True
             return None
         if error.fatal():
             raise BrokerError(f"{where} cannot be read: {error}")
@@ -309,10 +305,10 @@ class TrainerShell:
         return None
 
     def _check_retention(self, name: str, partition: int) -> None:
-        """Whether what comes next is still there: only then may a lost position be found again.
+        """Raise StateError if the next record is gone; otherwise a lost position can be found again.
 
-        A position can be lost without retention: librdkafka asks for the group's offset where it has none of
-        ours, and there is none before the first commit.
+        A position can be lost without retention: librdkafka asks for the group's offset if it has none,
+        and there is none before the first commit.
         """
         topic, wanted = self._topics[name], self._next.get((name, partition))
         begin = self._offsets.begins(topic, [partition])[partition]
@@ -320,12 +316,12 @@ class TrainerShell:
         if wanted is not None and not begin <= wanted <= end:
             raise StateError(
                 f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from "
-                f"{wanted}: retention outran it, or the topic was made anew; to go on "
+                f"{wanted}: retention outran it, or the topic was recreated; to go on "
                 "from what is there, delete the group's offsets of that topic"
             )
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """Reads on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
+        """Read on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
         self._next = self._positions(consumer, assigned) if assigned else {}
         consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in self._next.items()])
         self._group = consumer.consumer_group_metadata()
@@ -362,8 +358,8 @@ class TrainerShell:
         log.info("trainer owns partitions %s, state read in %.0f ms", sorted(owned), took_ms)
 
     def _rewind(self) -> None:
-        """Back to the committed offsets and the state that goes with them."""
-        self._astray = False
+        """Go back to the committed offsets and rebuild the state that belongs to them."""
+        self._position_lost = False
         if not self._next:
             return
         assigned = [TopicPartition(topic, partition) for topic, partition in self._next]

@@ -6,8 +6,6 @@ import base64
 from dataclasses import dataclass
 
 from ...schemas.base import Event
-from ...schemas.decisions import Change
-from ...schemas.errors import DecodeError
 from ...schemas.events import DeadLetter
 from ...schemas.ids import event_id
 from ...schemas.serving import Manifest
@@ -17,7 +15,6 @@ from ..kafka.reader import Record
 MAX_REPEATED_BYTES = 3_000_000  # base64 of these, with their envelope, still fits into one record
 MAX_REPEATED_KEY = 4_096
 MAX_REASON = 1_000
-_LIMIT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +80,3 @@ def dead_letter(record: Record, stage: str, reason: str) -> Output:
     )
     shown = None if key is None else key.decode(errors="replace")
     return Output(DEAD_LETTERS, shown or "", letter, shown)
-
-
-def check_change(change: Change | None) -> None:
-    """Raises DecodeError for a change whose places cannot be places of a log."""
-    if change is None:
-        return
-    for partition, place in change.partitions.items():
-        if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
-            raise DecodeError(f"Trigger: estimated_change: {partition[:80]!r} is no partition's number")
-        if not (0 <= place.seq < _LIMIT and 0 <= place.append_ms < _LIMIT):
-            raise DecodeError(f"Trigger: estimated_change: partition {partition}: seq and append_ms from 0")
