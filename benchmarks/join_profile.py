@@ -36,7 +36,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # In the order of a batch: what it is, and the method that does it.
 STEPS: tuple[tuple[str, type, str], ...] = (
     ("fetch: librdkafka's messages become objects", join_shell._JoinShell, "_fetch"),  # pyright: ignore[reportPrivateUsage]
-    ("read: parse, validate, place, cut outcomes' heads", AssignedPartition, "read"),
+    ("read: parse, validate, place, cut prefixes", AssignedPartition, "read"),
     ("match: state, outcomes, vitals", AssignedPartition, "process"),
     ("produce: outcomes and vitals into librdkafka", BatchWriter, "_send"),
     ("commit: what was staged is kept", Joiner, "commit"),

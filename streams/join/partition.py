@@ -13,19 +13,14 @@ from .core import Joiner
 from .reading.batch import Batch, Reader
 from .reading.columns import columns_of
 from .rules import Rules
-from .state.position import INPUTS, Position, Watermarks
+from .state.position import Position, Watermarks
 from .state.store import RocksStore
 
 
 class AssignedPartition:
-    """``restoring``: the steps that are left until it may process; None once it does."""
+    """``restoring``: the steps that are left until the partition is live; None once it is."""
 
-    def __init__(
-        self,
-        joiner: Joiner,
-        reader: Reader,
-        store: RocksStore,
-    ) -> None:
+    def __init__(self, joiner: Joiner, reader: Reader, store: RocksStore) -> None:
         self.number = joiner.partition
         self.joiner = joiner
         self.restoring: Generator[int, None, None] | None = None
@@ -34,12 +29,11 @@ class AssignedPartition:
         self.reader = reader
         self.store = store
 
-    def next_offset(self, topic: Topic) -> int:
-        return self.joiner.position.next_offset(topic)
-
     def read(self, messages: Mapping[Topic, Sequence[Message]]) -> Batch:
+        at = self.joiner.position
         return self.reader.read(
-            *(columns_of(messages.get(topic, ()), self.next_offset(topic)) for topic in INPUTS)
+            columns_of(messages.get(PREDICTIONS, ()), at.predictions),
+            columns_of(messages.get(LABELS, ()), at.labels),
         )
 
     def process(self, batch: Batch, rules: Rules, idle: Watermarks) -> BatchOutput:
@@ -47,7 +41,7 @@ class AssignedPartition:
         return self.joiner.process(batch, idle)
 
     def restore_step(self) -> int | None:
-        """How many records were replayed; None once all is restored."""
+        """Return how many records were replayed; None once everything is restored."""
         if self.restoring is not None:
             for replayed in self.restoring:
                 return replayed
@@ -56,7 +50,7 @@ class AssignedPartition:
 
     @property
     def has_moved(self) -> bool:
-        """Whether the disk is behind."""
+        """Whether the disk is behind the joiner."""
         return self.flushed_position != self.joiner.position
 
     def flush(self, now: float) -> None:
@@ -64,13 +58,13 @@ class AssignedPartition:
         self.flushed_at = now
         self.flushed_position = self.joiner.position
 
-    def begin_with(self, joiner: Joiner, store: RocksStore) -> None:
-        """Exchanges the state for another one of the same partition; the former store is closed already."""
+    def replace_state(self, joiner: Joiner, store: RocksStore) -> None:
+        """Use another state of the same partition; the former store is closed already."""
         self.joiner, self.store = joiner, store
         self.flushed_position = joiner.position
 
     def close(self) -> None:
-        """Writes what is committed; what is staged belongs to nobody."""
+        """Write what is committed; what is staged was never committed and is dropped."""
         if self.restoring is not None:
             self.restoring.close()
         self.joiner.rollback()
@@ -79,7 +73,7 @@ class AssignedPartition:
 
 
 def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -> list[TopicPartition]:
-    """What a transaction commits for one partition: both offsets, each with the whole position."""
+    """Return what a transaction commits for one partition: both offsets, each with the whole position."""
     whole = orjson.dumps(tuple(position)).decode()
     return [
         TopicPartition(names[PREDICTIONS], partition, position.predictions, metadata=whole),
@@ -88,7 +82,7 @@ def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -
 
 
 def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position | None:
-    """The position that was committed; None before the first. Offsets that were set by hand come alone."""
+    """Return the committed position; None before the first. Offsets that were set by hand come alone."""
     if predictions.offset < 0 and labels.offset < 0:
         return None
     bare = Position(max(0, predictions.offset), max(0, labels.offset))

@@ -1,26 +1,27 @@
 """The joiner on Kafka: a loop of batches, each one transaction.
 
-What happens, in order, and what is left if the process dies right after it:
+The steps of a batch in order, and what is left if the process dies right after each (†):
 
 1. The group's metadata is captured and a batch is fetched; nothing is consumed between the last fetch and the
    commit (librdkafka's queue is the prefetch).  †: nothing has happened.
 2. The core processes it: changes are staged in memory.  †: nothing has happened.
-3. Outcomes, vitals, re-routed records and dead letters are produced in a transaction.  †: the next start of
+3. Outcomes, vitals, misrouted records and dead letters are produced in a transaction.  †: the next start of
    this instance aborts it; read_committed readers never see it.
-4. The offsets of both topics, each with the whole position as metadata, are sent to the transaction; a member
+4. The offsets of both topics, each with the whole position as metadata, are sent to the transaction. A member
    whose generation is over is refused here, and aborts.  †: as before.
 5. The transaction commits.  †: the batch has happened. Memory is lost and the disk is behind: the next start
-   replays the log from where the disk stands to the committed offsets without emitting, and takes from the
-   outcomes and dead letters themselves what was emitted meanwhile (``join.restore``).
+   replays the log from where the disk stands to the committed offsets without emitting, and replays the
+   outcomes and dead letters that were emitted meanwhile (``recovery.restore``).
 6. The core keeps the staged changes.  †: as before.
-7. At intervals the state is written behind: groups, expiry lists and the position in one atomic write.
+7. At intervals the state is written behind: entries, expiry lists and the position in one atomic write.
    †: less is to be replayed.
-8. At longer intervals what 7 has written becomes a checkpoint in the artifact store, beside the loop
-   (``join.checkpointer``).  †: the one before is used.
+8. At longer intervals what 7 has written becomes a checkpoint in the artifact store, in the background
+   (``recovery.checkpointer``).  †: the one before is used.
 
-An abort drops what 2 staged and seeks both topics back to the committed position. A revoked partition has no
-open transaction, since callbacks run inside the fetch only: its state is written and closed; what was fetched
-of it is dropped, for its next owner to read. A lost one likewise: its state stands at what was committed.
+An abort drops what 2 staged and rewinds both topics to the committed position. A partition that is revoked
+has no open transaction, because callbacks run inside the fetch only: its state is written and closed, and
+what was fetched of it is dropped, for its next owner to read. The same holds for a lost one: its state stands
+at what was committed.
 
 On failure: BrokerError and StateError end the process and say why; the supervisor reports them.
 """
@@ -34,18 +35,18 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from ...schemas.errors import BrokerError
-from ...schemas.topics import LABELS, PREDICTIONS, Topic
+from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import committed_offsets
 from ..kafka.ranges import LogOffsets
-from ..kafka.reader import end_of_partition
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed
 from .batch_writer import BatchWriter
 from .config import JoinTuning
+from .fetching import Fetched, Fetcher
 from .flow_control import FlowControl
 from .partition import AssignedPartition, offsets_of, position_of
 from .reading.batch import Batch, Records
@@ -54,20 +55,19 @@ from .recovery.data_loss import DataLossCheck
 from .recovery.loading import PartitionLoader
 from .recovery.progress import ProgressReporter
 from .specs import JoinRules
-from .state.position import INPUTS
-from .stats import JoinStats, RestoreStats
+from .state.position import INPUTS, Position
+from .stats import JoinStats
 
 log = logging.getLogger(__name__)
 
 GROUP = "join"
 _IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
-_STOP_S = 4.5  # then by force: the log has everything, so nothing is lost
-_RESTORE_SLICE_S = 0.1  # restoring yields to the partitions that are live
+_STOP_S = 4.5  # then the process ends by force: the log has everything, so nothing is lost
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
+_BEGIN = Position()
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
-_MAX_ABORTS = 10  # in a row: then something is wrong that repeating will not mend
-_NO_OFFSET = KafkaError._AUTO_OFFSET_RESET  # pyright: ignore[reportPrivateUsage]
+_MAX_ABORTS = 10  # in a row: then something is wrong that repeating cannot repair
 
 
 def _unobserved(_step: str) -> None:
@@ -85,27 +85,24 @@ def run_joiner(
     stats: JoinStats | None = None,
     observe: Callable[[str], None] = _unobserved,
 ) -> None:
-    """Joins until ``stop`` is set. ``observe`` is told each step of a batch as it is done.
+    """Join until ``stop`` is set. ``observe`` is called after each step of a batch.
 
-    ``store_url``: the artifact store, for checkpoints; without one there are none.
+    ``store_url``: the artifact store, for checkpoints; without it there are none.
 
     Raises BrokerError and StateError as the module says, TopicError when the topics do not fit each other.
     """
     tuning, stats = tuning or JoinTuning(), stats or JoinStats()
     with stopping_within(_STOP_S, stop):
-        _serve(_JoinShell(connection, state_dir, instance_id, store_url, tuning, stats, observe), stop)
-
-
-def _serve(shell: _JoinShell, stop: threading.Event) -> None:
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        shell.run(stop)
-    finally:
-        shell.close()
-        gc.unfreeze()  # what the process still has besides the joiner can be collected again
-        if collecting:
-            gc.enable()
+        shell = _JoinShell(connection, state_dir, instance_id, store_url, tuning, stats, observe)
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            shell.run(stop)
+        finally:
+            shell.close()
+            gc.unfreeze()  # what the process still has besides the joiner can be collected again
+            if collecting:
+                gc.enable()
 
 
 class _JoinShell:
@@ -121,7 +118,6 @@ class _JoinShell:
     ) -> None:
         self._tuning, self._stats, self._observe = tuning, stats, observe
         self._names = {topic: connection.topic(topic) for topic in INPUTS}
-        self._topics = {name: topic for topic, name in self._names.items()}
         self._owned: dict[int, AssignedPartition] = {}
         self._epoch = 0
         self._aborts_in_a_row = 0
@@ -131,18 +127,12 @@ class _JoinShell:
         offsets = LogOffsets(connection)
         self._data_loss = DataLossCheck(connection, GROUP, offsets, self._reports, stats)
         self._specs = JoinRules(connection, offsets)
-        self._loader = PartitionLoader(connection, offsets, self._specs, state_dir, tuning, stats, store_url)
-        self._checkpointer = (
-            None
-            if self._loader.checkpoints is None or tuning.checkpoint_interval_s <= 0
-            else Checkpointer(
-                self._loader.checkpoints,
-                state_dir,
-                stats,
-                interval_s=tuning.checkpoint_interval_s,
-                keep=tuning.checkpoints_kept,
-            )
+        self._loader = PartitionLoader(
+            connection, offsets, self._specs, self._reports, state_dir, tuning, stats, store_url
         )
+        self._checkpointer: Checkpointer | None = None
+        if self._loader.checkpoints is not None and tuning.checkpoint_interval_s > 0:
+            self._checkpointer = Checkpointer(self._loader.checkpoints, state_dir, tuning, stats)
         self._consumer = Consumer(
             connection.consumer(
                 GROUP,
@@ -152,6 +142,7 @@ class _JoinShell:
             )
         )
         self._flow = FlowControl(self._consumer, self._names, tuning, stats)
+        self._fetcher = Fetcher(self._consumer, self._names, self._flow, self._data_loss, tuning)
         self._consumer.subscribe(
             list(self._names.values()),
             on_assign=self._assigned,
@@ -170,54 +161,33 @@ class _JoinShell:
                     batches.setdefault(number, Batch(Records(), Records()))
             if batches:
                 self._join(batches, group_metadata)
-            self._restore_some()
+            for number in self._loader.restore_some(self._owned.values()):
+                self._consumer.resume(self._places(number))
             self._write_behind(time.monotonic())
-            self._tend_checkpoints(time.monotonic())
+            if self._checkpointer is not None:
+                self._checkpointer.tend(self._owned.values(), time.monotonic())
             del batches
-            # Cycles are rare here, and live state is large: only what is young is searched, then set aside.
+            # Cycles are rare here, and live state is large: only young objects are searched, then set aside.
             gc.collect(0)
             gc.freeze()
 
     # Fetching
 
-    def _fetch(self) -> dict[int, dict[Topic, list[Message]]]:
-        """Per partition and topic what has come. After a rebalance nothing: both topics are sought anew."""
+    def _fetch(self) -> Fetched:
+        """Return what has come, per partition and topic; nothing after a rebalance, which rewinds all."""
         epoch = self._epoch
-        restoring = any(one.restoring is not None for one in self._owned.values())
-        messages = self._consumer.consume(1, timeout=0.0 if restoring else _IDLE_S)
-        if messages:
-            messages += self._consumer.consume(self._tuning.max_batch - 1, timeout=self._tuning.linger_s)
+        restoring = any(owned.restoring is not None for owned in self._owned.values())
+        messages = self._fetcher.consume(0.0 if restoring else _IDLE_S)
         if epoch != self._epoch:
-            for owned in self._owned.values():
-                if owned.restoring is None:
-                    self._flow.rewind(owned.number, owned.joiner.position)
+            for number, position in self._live_positions().items():
+                self._flow.rewind(number, position)
             return {}
-        fetched: dict[int, dict[Topic, list[Message]]] = {}
-        place, add = None, list[Message]().append
-        for message in messages:
-            error = message.error()
-            here = message.topic(), message.partition()
-            if error is None:
-                if here != place:  # they come in runs
-                    place, topic = here, self._topics[here[0] or ""]
-                    add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
-                add(message)
-                continue
-            topic, number = self._topics[here[0] or ""], here[1] or 0
-            if (end := end_of_partition(message)) is not None:
-                self._flow.saw_end(number, topic, end)
-            else:
-                self._fetch_failed(message, error)
-        return fetched
+        return self._fetcher.sort(messages)
 
-    def _fetch_failed(self, message: Message, error: KafkaError) -> None:
-        where = f"{message.topic()}[{message.partition()}]"
-        if error.code() == _NO_OFFSET:
-            topic = self._topics[message.topic() or ""]
-            self._data_loss.out_of_range(topic, message.partition() or 0, message.offset() or 0)
-        if error.fatal():
-            raise BrokerError(f"{where} cannot be read: {error}")
-        log.warning("%s: %s", where, error)
+    def _live_positions(self) -> dict[int, Position]:
+        return {
+            number: owned.joiner.position for number, owned in self._owned.items() if owned.restoring is None
+        }
 
     def _batches(self, fetched: Mapping[int, Mapping[Topic, list[Message]]]) -> dict[int, Batch]:
         batches = {number: self._owned[number].read(messages) for number, messages in fetched.items()}
@@ -260,7 +230,7 @@ class _JoinShell:
         return None
 
     def _rewind(self, batches: Mapping[int, Batch], reason: str) -> None:
-        """As if the batch had never been read."""
+        """Undo a batch, as if it had never been read."""
         self._stats.aborts += 1
         self._aborts_in_a_row += 1
         log.warning("transaction aborted (%d in a row): %s", self._aborts_in_a_row, reason)
@@ -277,8 +247,8 @@ class _JoinShell:
         self._epoch += 1
         found = committed_offsets(consumer, assigned, timeout_s=_COMMITTED_S)
         committed = {(one.topic, one.partition): one for one in found}
-        places: list[TopicPartition] = []
-        waiting: list[TopicPartition] = []
+        fetched_from: list[TopicPartition] = []
+        paused: list[TopicPartition] = []
         numbers = sorted({one.partition for one in assigned})
         positions = {
             number: position_of(*(committed[self._names[topic], number] for topic in INPUTS))
@@ -286,24 +256,26 @@ class _JoinShell:
         }
         self._data_loss.check(
             {
-                number: {PREDICTIONS: position.predictions, LABELS: position.labels}
+                number: {topic: position.next_offset(topic) for topic in INPUTS}
                 for number, position in positions.items()
                 if position is not None
             }
         )
         for number in numbers:
-            owned, target = self._loader.open(number, positions[number])
+            owned, position = self._loader.load(number, positions[number])
             self._owned[number] = owned
-            self._flow.assign(number, target)
-            for topic in INPUTS:
-                places.append(TopicPartition(self._names[topic], number, target.next_offset(topic)))
+            self._flow.assign(number, position)
+            fetched_from += self._places(number, position)
             if owned.restoring is not None:
-                waiting += places[-2:]
-            else:
-                self._reports.joining(number, None, time.monotonic())
-        consumer.assign(places)
-        consumer.pause(waiting)
+                paused += self._places(number)
+        consumer.assign(fetched_from)
+        consumer.pause(paused)
         self._stats.partitions = len(self._owned)
+
+    def _places(self, number: int, position: Position = _BEGIN) -> list[TopicPartition]:
+        return [
+            TopicPartition(name, number, position.next_offset(topic)) for topic, name in self._names.items()
+        ]
 
     def _revoked(self, _consumer: Consumer, _revoked: list[TopicPartition]) -> None:
         self._epoch += 1
@@ -319,32 +291,10 @@ class _JoinShell:
 
     def _watch(self) -> set[int]:
         """Note where things stand; return the partitions where a topic is idle while time has gone on."""
-        live = {
-            number: owned.joiner.position for number, owned in self._owned.items() if owned.restoring is None
-        }
+        live = self._live_positions()
         self._stats.lag = self._flow.lag(live)
         self._stats.restoring = len(self._owned) - len(live)
         return self._flow.advance_idle(live)
-
-    def _restore_some(self) -> None:
-        """Goes on restoring for a moment; what is restored begins to process."""
-        until = time.monotonic() + _RESTORE_SLICE_S
-        for owned in [one for one in self._owned.values() if one.restoring is not None]:
-            while (now := time.monotonic()) < until:
-                replayed = owned.restore_step()
-                stats = self._stats.restores[owned.number]
-                if replayed is None:
-                    self._begin_joining(owned, stats)
-                    break
-                self._stats.replayed += replayed
-                self._reports.restoring(owned.number, stats, now)
-
-    def _begin_joining(self, owned: AssignedPartition, stats: RestoreStats) -> None:
-        now = time.monotonic()
-        stats.took_s = now - stats.began_at
-        log.info("partition %d is restored: %d records in %.1f s", owned.number, stats.records, stats.took_s)
-        self._reports.joining(owned.number, stats, now)
-        self._consumer.resume([TopicPartition(name, owned.number) for name in self._names.values()])
 
     def _write_behind(self, now: float) -> None:
         for owned in self._owned.values():
@@ -359,14 +309,8 @@ class _JoinShell:
                 owned.flush(now)
                 self._observe("flushed")
 
-    def _tend_checkpoints(self, now: float) -> None:
-        if self._checkpointer is not None:
-            for owned in self._owned.values():
-                if owned.restoring is None:
-                    self._checkpointer.tend(owned, now)
-
     def close(self) -> None:
-        """Leaves the log as the last commit left it, and the disk where the log stands."""
+        """Stop where the last commit left the log, and write the state of that moment."""
         for owned in self._owned.values():
             owned.close()
         self._owned.clear()

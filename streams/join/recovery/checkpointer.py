@@ -4,9 +4,9 @@
    background.
 2. A moment later ``RocksStore.checkpoint`` makes hard links of what is then on disk: milliseconds, the only
    part that the loop waits for.
-3. A thread uploads it (``join.checkpoints``), prunes older ones and removes the links.
+3. A thread uploads it (``recovery.checkpoints``), prunes older ones and removes the links.
 
-On failure: loud, counted, and tried again after the next interval; the joiner itself needs no checkpoint. A
+On failure: it is logged, counted, and tried again after the next interval; joining needs no checkpoint. A
 process that dies leaves a folder of links, which the next start removes.
 """
 
@@ -16,29 +16,30 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....models.registry.artifacts import without_secrets
 from ....schemas.errors import Error
+from ..config import JoinTuning
 from ..partition import AssignedPartition
 from ..state.position import Position
 from ..state.store import Origin
 from ..stats import CheckpointStats, JoinStats
-from .background import in_background
-from .checkpoints import Cancelled, CheckpointStore, Published
+from .checkpoints import Cancelled, CheckpointStore, FileKey, Published, in_background
 
 log = logging.getLogger(__name__)
 
 _MARK = ".checkpoint-"
 _SETTLES_S = 2.0  # RocksDB writes at most two write buffers in this time
-_FIRST_S = 60.0  # processes that live shorter than the interval make checkpoints too
+_FIRST_S = 60.0  # so that processes that live shorter than the interval make checkpoints too
 
 
 @dataclass(slots=True)
 class _Schedule:
-    """When a partition's next checkpoint is begun, and once it is, when it can be made."""
+    """When a partition's next checkpoint is due, and once it was begun, when it can be made."""
 
     due_at: float
     settled_at: float | None = None
@@ -47,22 +48,25 @@ class _Schedule:
 
 
 class Checkpointer:
-    """The checkpoints of one process. ``tend`` is called between batches with what is owned."""
+    """The checkpoints of one process."""
 
-    def __init__(
-        self, store: CheckpointStore, state_dir: Path, stats: JoinStats, *, interval_s: float, keep: int
-    ) -> None:
+    def __init__(self, store: CheckpointStore, state_dir: Path, tuning: JoinTuning, stats: JoinStats) -> None:
+        self._interval_s, self._keep = tuning.checkpoint_interval_s, tuning.checkpoints_kept
         self._store, self._state_dir, self._stats = store, state_dir, stats
-        self._interval_s, self._keep = interval_s, keep
         self._schedules: dict[int, _Schedule] = {}
-        self._known: dict[int, dict[tuple[str, int], str]] = {}
+        self._known: dict[int, dict[FileKey, str]] = {}
         self._made = 0
         self._cancel = threading.Event()
         for left in state_dir.glob(f"partition-*{_MARK}*"):
             shutil.rmtree(left)
 
-    def tend(self, owned: AssignedPartition, now: float) -> None:
-        """Does what is due for a partition that is live."""
+    def tend(self, partitions: Iterable[AssignedPartition], now: float) -> None:
+        """Do what is due for those that are live; called between batches."""
+        for owned in partitions:
+            if owned.restoring is None:
+                self._tend(owned, now)
+
+    def _tend(self, owned: AssignedPartition, now: float) -> None:
         schedule = self._schedules.get(owned.number)
         if schedule is None:
             first = now + min(_FIRST_S, self._interval_s)
@@ -88,12 +92,12 @@ class Checkpointer:
         return any(other.under_way is not None for other in self._schedules.values())
 
     def forget(self) -> None:
-        """Partitions were revoked: what is being uploaded goes on, nothing else is due."""
+        """Drop all schedules, because partitions were revoked; an upload under way continues."""
         self._schedules.clear()
         self._known.clear()  # another instance's tables may come to have the same names
 
     def close(self) -> None:
-        """Gives up what is being uploaded. A store that does not answer is not waited for."""
+        """Cancel the upload under way, without waiting for a store that does not answer."""
         self._cancel.set()
 
     def _make(self, owned: AssignedPartition, schedule: _Schedule, now: float) -> None:
@@ -120,7 +124,7 @@ class Checkpointer:
         origin: Origin,
         folder: Path,
         position: Position,
-        known: dict[tuple[str, int], str],
+        known: dict[FileKey, str],
         stalled_s: float,
     ) -> Published:
         began, now_ms = time.perf_counter(), time.time_ns() // 1_000_000
@@ -132,7 +136,7 @@ class Checkpointer:
         checkpoint = published.checkpoint
         self._stats.checkpoints[origin.partition] = CheckpointStats(
             written_ms=now_ms,
-            offsets=position.predictions + position.labels,
+            offsets=sum(position.offsets),
             size=checkpoint.size,
             uploaded=published.uploaded,
             stalled_s=stalled_s,
@@ -160,5 +164,5 @@ class Checkpointer:
 
     def _failed(self, partition: int, error: Exception) -> None:
         self._stats.checkpoints_failed += 1
-        told = without_secrets(self._store.secrets, str(error))
-        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, told)
+        reason = without_secrets(self._store.secrets, str(error))
+        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, reason)

@@ -2,11 +2,11 @@
 
 Layout: ``<store>/_join/<cluster>/<predictions topic>/<partition>/``, and in it ``files/<sha256>`` and
 ``<newest append time>-<sha256 of the manifest>.json``; no model can be called ``_join``. RocksDB's tables
-never change, so a checkpoint uploads only those that the last ones did not have. The manifest names every
-file with its digest and is written last, whole or not at all: a checkpoint exists once its manifest does.
+never change, so only new ones are uploaded. The manifest names every file with its digest and is written
+last, whole or not at all: a checkpoint exists once its manifest does.
 
-On failure: an upload that ends half-way leaves files that no manifest names; ``prune`` removes them once they
-are old enough that no upload can still be about to name them.
+On failure: an upload that ends half-way leaves files that no manifest names; ``prune`` removes them once no
+upload can be about to name them any more.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
 import orjson
@@ -34,6 +35,9 @@ from ....schemas.base import Sha256, first_reason
 from ....schemas.errors import Error, SettingsError
 from ..state.position import Position
 from ..state.store import Origin
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,14 @@ class CheckpointError(Error):
 
 
 class Cancelled(Exception):
-    """The work was called off."""
+    """The work was cancelled."""
+
+
+class FileKey(NamedTuple):
+    """What identifies one of RocksDB's tables in a folder."""
+
+    name: str
+    size: int
 
 
 class StoredFile(BaseModel):
@@ -65,7 +76,7 @@ class StoredFile(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """A manifest: whose state it is, where it stands, and the files it consists of."""
+    """A manifest: whose state it is, where it stands, and which files it consists of."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -83,16 +94,7 @@ class Checkpoint(BaseModel):
     @classmethod
     def of(cls, origin: Origin, position: Position, written_ms: int, files: list[StoredFile]) -> Self:
         return cls(
-            format=FORMAT,
-            cluster=origin.cluster,
-            predictions=origin.predictions,
-            labels=origin.labels,
-            partition=origin.partition,
-            partitions=origin.partitions,
-            layout=origin.layout,
-            position=list(position),
-            written_ms=written_ms,
-            files=files,
+            format=FORMAT, **asdict(origin), position=list(position), written_ms=written_ms, files=files
         )
 
     @property
@@ -112,14 +114,14 @@ class Checkpoint(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a checkpoint took. ``uploaded``: bytes that the store did not have yet."""
+    """A checkpoint that was stored. ``uploaded``: bytes that the store did not have yet."""
 
     checkpoint: Checkpoint
     uploaded: int
 
 
 class CheckpointStore:
-    """The checkpoints of one deployment. Used by one thread at a time for each partition."""
+    """The checkpoints of one deployment. One thread at a time may use it for each partition."""
 
     def __init__(self, url: str, cluster: str, topic: str) -> None:
         """``url``: the artifact store's; ``topic``: the full name of predictions.
@@ -129,15 +131,15 @@ class CheckpointStore:
         try:
             fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
         except (ImportError, ValueError) as error:
-            told = f"artifact store {url!r} cannot be opened: {error}"
-            raise SettingsError(without_secrets(secrets_of(url), told)) from None
+            reason = f"artifact store {url!r} cannot be opened: {error}"
+            raise SettingsError(without_secrets(secrets_of(url), reason)) from None
         self.secrets = secrets_of(url)
         self._fs = fs
         self._local = isinstance(fs, LocalFileSystem)
         self._root = f"{root.rstrip('/')}/_join/{cluster}/{topic}"
 
     def names(self, partition: int) -> list[str]:
-        """The manifests of a partition, newest first. Raises OSError when the store cannot be read."""
+        """Return a partition's manifests, newest first. Raises OSError when the store cannot be read."""
         try:
             found = cast("list[str]", self._fs.ls(self._folder(partition), detail=False))
         except FileNotFoundError:
@@ -146,7 +148,7 @@ class CheckpointStore:
         return sorted((name for name in names if _MANIFEST.fullmatch(name)), reverse=True)
 
     def read(self, partition: int, name: str) -> Checkpoint:
-        """A manifest that is whole and that this version understands. Raises CheckpointError, OSError."""
+        """Read a manifest. Raises CheckpointError if it is damaged or of another format, OSError."""
         match = _MANIFEST.fullmatch(name)
         if match is None:
             raise CheckpointError(f"{name!r} is not the name of a checkpoint")
@@ -155,10 +157,10 @@ class CheckpointStore:
         if hashlib.sha256(data).hexdigest() != match[2]:
             raise CheckpointError("its manifest was altered: its bytes do not have the digest in its name")
         try:
-            told = cast("dict[str, object]", orjson.loads(data))
-            if told.get("format") != FORMAT:
-                raise CheckpointError(f"it has format {told.get('format')}, this version reads {FORMAT}")
-            checkpoint = Checkpoint.model_validate(told)
+            found = cast("dict[str, object]", orjson.loads(data))
+            if found.get("format") != FORMAT:
+                raise CheckpointError(f"it has format {found.get('format')}, this version reads {FORMAT}")
+            checkpoint = Checkpoint.model_validate(found)
         except (orjson.JSONDecodeError, AttributeError) as error:
             raise CheckpointError(f"its manifest is not an object: {error}") from error
         except ValidationError as error:
@@ -172,12 +174,12 @@ class CheckpointStore:
         folder: Path,
         origin: Origin,
         position: Position,
-        known: dict[tuple[str, int], str],
+        known: dict[FileKey, str],
         cancel: threading.Event,
         *,
         written_ms: int,
     ) -> Published:
-        """Stores a copy of RocksDB. ``known``: digests of its (unchanging) tables by name and size, added to.
+        """Store a copy of RocksDB. ``known``: digests of its tables, which never change; added to.
 
         Raises OSError when the store does, Cancelled once ``cancel`` is set.
         """
@@ -186,15 +188,15 @@ class CheckpointStore:
         files: list[StoredFile] = []
         uploaded = 0
         for path in sorted(folder.iterdir()):
-            key = path.name, path.stat().st_size
+            key = FileKey(path.name, path.stat().st_size)
             sha256 = known.get(key) if path.suffix == ".sst" else None
             if sha256 is None:
                 sha256 = known[key] = _digest(path, cancel)
-            files.append(StoredFile(name=path.name, size=key[1], sha256=sha256))
+            files.append(StoredFile(name=key.name, size=key.size, sha256=sha256))
             stored = f"{target}/files/{sha256}"
             if not self._fs.exists(stored):
                 self._upload(path, stored, cancel)
-                uploaded += key[1]
+                uploaded += key.size
         checkpoint = Checkpoint.of(origin, position, written_ms, files)
         data = orjson.dumps(checkpoint.model_dump())
         name = f"{position.newest_ms:015d}-{hashlib.sha256(data).hexdigest()}.json"
@@ -203,7 +205,7 @@ class CheckpointStore:
         return Published(checkpoint, uploaded)
 
     def fetch(self, checkpoint: Checkpoint, folder: Path, cancel: threading.Event) -> None:
-        """Brings a checkpoint's files into ``folder``, which is made anew.
+        """Download a checkpoint's files into ``folder``, which is created empty.
 
         Raises CheckpointError when one is missing or altered, OSError, Cancelled once ``cancel`` is set.
         """
@@ -228,9 +230,9 @@ class CheckpointStore:
                 raise CheckpointError(f"its file {file.name} was altered: its bytes do not have its digest")
 
     def prune(self, origin: Origin, keep: int) -> int:
-        """Removes all but the newest ``keep`` checkpoints and what no other one needs; says how many.
+        """Remove all but the newest ``keep`` checkpoints and the files only they needed; return how many.
 
-        A checkpoint of other topics (they were deleted and made anew) is of no use to anybody and goes too.
+        A checkpoint of other topics (which were deleted and created again) is of no use and is removed too.
         """
         folder = self._folder(origin.partition)
         kept: list[Checkpoint] = []
@@ -239,7 +241,7 @@ class CheckpointStore:
             try:
                 checkpoint = self.read(origin.partition, name)
             except CheckpointError as error:
-                # What it needs cannot be known, perhaps a newer version wrote it: nothing is removed.
+                # Which files it needs is unknown, perhaps a newer version wrote it: nothing is removed.
                 log.warning("checkpoint %s: %s; not pruning partition %d", name, error, origin.partition)
                 return removed
             if len(kept) < keep and checkpoint.origin == origin:
@@ -292,3 +294,17 @@ def _digest(path: Path, cancel: threading.Event) -> str:
                 raise Cancelled
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def in_background(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Run a call to the store in its own thread; a process that ends does not wait for it."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call(*args, **kwargs))
+        except BaseException as error:  # whatever it is, ``result`` raises it  # noqa: BLE001
+            result.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return result

@@ -1,14 +1,14 @@
-"""Bringing a partition's state to where its group committed: from local state, or from the log alone.
+"""Restoring a partition's state to where its group committed: from local state, or from the log alone.
 
-1. What is on disk is used if it belongs to these topics, stands at or before the committed offsets and the
-   log still has what follows. Otherwise it is removed and everything within the horizon is replayed.
-2. Dead letters since then: which inputs were refused when they were first read. They are skipped, so that a
+1. The state on disk is used if it stands at or before the committed offsets and the log still has what
+   follows. Otherwise everything within the horizon is replayed.
+2. Dead letters since then say which inputs were refused when they were first read. They are skipped, so a
    spec published later changes nothing that has happened.
 3. Inputs are replayed up to the committed offsets, both topics side by side by append time.
-4. Outcomes since then: which label, revision and seq each matched prediction carries.
+4. Outcomes since then are replayed: they say which label, revision and seq each matched prediction carries.
 
-Nothing is emitted, and the group's partitions stay paused. On failure: the state on disk is one that can be
-gone on from (a restoration that was interrupted is known to be one), so the next start does.
+Nothing is emitted, and the partition's topics stay paused. On failure: the state on disk is one that the next
+start can continue from, because an interrupted restoration is recorded in it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ....schemas.events import DeadLetter
 from ....schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, Topic
 from ...kafka.connection import Connection
 from ...kafka.ranges import LogOffsets, LogRanges
-from ..core import Joiner
-from ..reading.batch import STAGE, Reader, Records
+from ..partition import AssignedPartition
+from ..reading.batch import STAGE, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of
 from ..state.position import Position
 from ..stats import RestoreStats
@@ -35,32 +35,30 @@ _READ = (PREDICTIONS, LABELS, DEAD_LETTERS, OUTCOMES)
 
 
 class Restoration:
-    """One partition. ``steps`` does the work piecemeal, so that the group is polled in between."""
+    """Restores one partition. ``steps`` works in small steps, so that the group is polled in between."""
 
     def __init__(
         self,
         connection: Connection,
         offsets: LogOffsets,
-        joiner: Joiner,
-        reader: Reader,
+        owned: AssignedPartition,
         target: Position,
         stats: RestoreStats,
         *,
         flush_ids: int,
     ) -> None:
-        """``target``: the committed position. ``stats``: told how far it is."""
+        """``target``: the committed position. ``stats``: updated with the progress."""
         self._connection = connection
         self._offsets = offsets
-        self._joiner = joiner
-        self._reader = reader
+        self._owned = owned
         self._target = target
         self._flush_ids = flush_ids
         self._stats = stats
-        self._partition = joiner.partition
+        self._partition = owned.number
 
-    def local_state_fits(self) -> bool:
-        """Whether what is on disk can be gone on from."""
-        position, target = self._joiner.position, self._target
+    def state_is_usable(self) -> bool:
+        """Whether the restoration can continue from the partition's state."""
+        position, target = self._position, self._target
         if position.newest_ms == 0 and position.replay_outcomes_from_ms == 0:
             return False
         behind = position.predictions <= target.predictions and position.labels <= target.labels
@@ -68,15 +66,18 @@ class Restoration:
             self._begin(PREDICTIONS) <= position.predictions and self._begin(LABELS) <= position.labels
         )
 
-    def gap(self) -> int:
-        """How many offsets are between the joiner's state and the target."""
-        position, target = self._joiner.position, self._target
-        return target.predictions - position.predictions + target.labels - position.labels
+    @property
+    def _position(self) -> Position:
+        return self._owned.joiner.position
+
+    def remaining(self) -> int:
+        """Return how many offsets of inputs are between the state and the target."""
+        return sum(self._target.offsets) - sum(self._position.offsets)
 
     def start(self) -> Position:
-        """Where a state that is made anew must begin: where nothing before can matter at the target."""
-        # Where one topic was read further than the other, what waits there waits for the one behind.
-        join, read_ms = self._joiner.rules.join, self._target.read_ms
+        """Return where an empty state must begin: nothing before that can matter at the target."""
+        # If one topic was read further than the other, what is kept of it waits for the one behind.
+        join, read_ms = self._owned.joiner.rules.join, self._target.read_ms
         since_ms = read_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
         first_ms = max(0, since_ms - join.horizon)
         return Position(
@@ -86,23 +87,25 @@ class Restoration:
         )
 
     def steps(self, start: Position) -> Generator[int, None, None]:
-        """Restores; yields how many records each step took. Raises BrokerError if the log cannot be read."""
-        joiner, target = self._joiner, self._target
+        """Restore; yield how many records each step took. Raises BrokerError if the log cannot be read."""
+        joiner, target = self._owned.joiner, self._target
         if joiner.position.offsets == target.offsets and not joiner.position.replay_outcomes_from_ms:
             joiner.finish_restore(target)
             return
-        recall_ms = joiner.begin_restore(start)
-        outcomes = self._outcomes_since(recall_ms)
-        self._stats.total = self.gap() + outcomes[1] - outcomes[0]
+        outcomes_ms = joiner.begin_restore(start)
+        outcomes_end = self._offsets.ends(OUTCOMES, [self._partition])[self._partition]
+        outcomes_start = min(outcomes_end, self._at(OUTCOMES, outcomes_ms))
+        self._stats.total = self.remaining() + outcomes_end - outcomes_start
         readers = {topic: LogRanges(self._connection, name=f"join-{topic.name}") for topic in _READ}
         try:
-            yield from self._replay(readers, self._refused(readers[DEAD_LETTERS], self._first_ms(recall_ms)))
-            next_seq = yield from self._recall(readers[OUTCOMES], outcomes)
+            refused = self._refused(readers[DEAD_LETTERS], self._first_ms(outcomes_ms))
+            yield from self._replay(readers, refused)
+            next_seq = yield from self._replay_outcomes(readers[OUTCOMES], outcomes_start, outcomes_end)
         finally:
             for reader in readers.values():
                 reader.close()
         self._stats.done = self._stats.total  # markers of transactions are offsets too
-        # Offsets that somebody set by hand come without the rest of a position: it is what the log says.
+        # Offsets that were set by hand come without the rest of a position: the log has it.
         replayed = joiner.position
         joiner.finish_restore(
             target._replace(
@@ -112,43 +115,43 @@ class Restoration:
             )
         )
 
-    def _first_ms(self, recall_ms: int) -> int:
-        """No input still to be replayed was appended (and so none refused) before this."""
-        position, join = self._joiner.position, self._joiner.rules.join
-        if position.newest_ms:
-            return min(recall_ms, position.newest_ms - join.clock_skew)
-        return recall_ms - join.horizon - join.clock_skew
+    def _first_ms(self, outcomes_ms: int) -> int:
+        """Return a time before which no input that is still to be replayed was appended, so none refused."""
+        newest_ms, join = self._position.newest_ms, self._owned.joiner.rules.join
+        if newest_ms:
+            return min(outcomes_ms, newest_ms - join.clock_skew)
+        return outcomes_ms - join.horizon - join.clock_skew
 
     def _replay(self, readers: Mapping[Topic, LogRanges], refused: Mapping[str, set[int]]) -> Iterator[int]:
-        joiner, target = self._joiner, self._target
+        joiner, target = self._owned.joiner, self._target
         position = joiner.position
         sources = {
             PREDICTIONS: self._runs(readers, PREDICTIONS, position.predictions, target.predictions),
             LABELS: self._runs(readers, LABELS, position.labels, target.labels),
         }
-        waiting = {topic: next(runs, list[Message]()) for topic, runs in sources.items()}
-        while any(waiting.values()):
+        chunks = {topic: next(runs, list[Message]()) for topic, runs in sources.items()}
+        while any(chunks.values()):
             topic = min(
-                (topic for topic in waiting if waiting[topic]),
-                key=lambda topic: append_ms_of(waiting[topic][-1]),
+                (topic for topic in chunks if chunks[topic]),
+                key=lambda topic: append_ms_of(chunks[topic][-1]),
             )
-            chunk = columns_of(waiting[topic])
-            batch = self._reader.read(
+            chunk = columns_of(chunks[topic])
+            batch = self._owned.reader.read(
                 chunk if topic is PREDICTIONS else Records(),
                 chunk if topic is LABELS else Records(),
                 skip_predictions=refused[PREDICTIONS.name],
                 skip_labels=refused[LABELS.name],
             )
-            before = self.gap()
+            before = self.remaining()
             joiner.replay(batch, target.expired)
-            self._stats.done += before - self.gap()
+            self._stats.done += before - self.remaining()
             self._stats.records += len(chunk)
             self._write_behind()
             yield len(chunk)
-            waiting[topic] = next(sources[topic], list[Message]())
+            chunks[topic] = next(sources[topic], list[Message]())
 
     def _refused(self, reader: LogRanges, first_ms: int) -> dict[str, set[int]]:
-        """Offsets of inputs of this partition that are in dead letters since then, by topic."""
+        """Return which offsets of this partition's inputs were refused since then, by topic."""
         names = {self._connection.topic(topic): topic.name for topic in (PREDICTIONS, LABELS)}
         found: dict[str, set[int]] = {name: set() for name in names.values()}
         partitions = self._offsets.partitions(DEAD_LETTERS)
@@ -164,16 +167,12 @@ class Restoration:
                 found[names[letter.topic]].add(letter.offset)
         return found
 
-    def _outcomes_since(self, recall_ms: int) -> tuple[int, int]:
-        end = self._offsets.ends(OUTCOMES, [self._partition])[self._partition]
-        return min(end, self._at(OUTCOMES, recall_ms)), end
-
-    def _recall(self, reader: LogRanges, offsets: tuple[int, int]) -> Generator[int, None, int]:
-        """Takes over what was emitted; gives the seq after the last."""
-        next_seq, at = 0, offsets[0]
-        for chunk in reader.runs(OUTCOMES, self._partition, offsets):
+    def _replay_outcomes(self, reader: LogRanges, start: int, end: int) -> Generator[int, None, int]:
+        """Take over what was emitted; return the seq after the last."""
+        next_seq, at = 0, start
+        for chunk in reader.runs(OUTCOMES, self._partition, (start, end)):
             for record in chunk:
-                seq = self._joiner.replay_outcome(record.value() or b"", append_ms_of(record))
+                seq = self._owned.joiner.replay_outcome(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
             reached = offset_of(chunk[-1]) + 1
             self._stats.done += reached - at
@@ -185,8 +184,8 @@ class Restoration:
         return next_seq
 
     def _write_behind(self) -> None:
-        if self._joiner.unwritten > self._flush_ids:
-            self._joiner.flush()
+        if self._owned.joiner.unwritten > self._flush_ids:
+            self._owned.joiner.flush()
 
     def _runs(
         self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int

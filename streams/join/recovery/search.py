@@ -1,21 +1,25 @@
-"""Looking for the newest checkpoint that a restoration can begin with."""
+"""Finding the newest checkpoint that a restoration can begin with, and fetching it in the background."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 
 from ..state.position import Offsets, Position
 from ..state.store import Origin
-from .checkpoints import Cancelled, Checkpoint, CheckpointError, CheckpointStore
+from .checkpoints import Cancelled, Checkpoint, CheckpointError, CheckpointStore, in_background
 
 log = logging.getLogger(__name__)
 
+_POLL_S = 0.02
+_STOP_S = 5.0
+
 
 class CheckpointSearch:
-    """The checkpoints of one partition, newest first; each that cannot be used is told loudly, and why."""
+    """The checkpoints of one partition, newest first; why one cannot be used is logged as an error."""
 
     def __init__(
         self,
@@ -26,7 +30,7 @@ class CheckpointSearch:
         begins: Offsets,
         target: Position,
     ) -> None:
-        """``at_least``: records of both topics that it must have passed, or it is of no advantage.
+        """``at_least``: the sum of offsets from which on a checkpoint is worth fetching.
 
         ``begins``: the first offsets that the log still has. ``target``: the committed position.
         """
@@ -35,9 +39,9 @@ class CheckpointSearch:
         self._usable: Iterator[Checkpoint] | None = None
 
     def next(self, folder: Path, cancel: threading.Event) -> Checkpoint | None:
-        """The next usable one, brought whole into ``folder``; None when there is none.
+        """Fetch the next usable one into ``folder``; return None when there is none.
 
-        On failure: a store that cannot be read has none, loudly. Raises Cancelled.
+        On failure: a store that cannot be read counts as empty, which is logged. Raises Cancelled.
         """
         try:
             if self._usable is None:
@@ -55,6 +59,18 @@ class CheckpointSearch:
             self._skipped("all that are left", error)
         return None
 
+    def next_in_background(self, folder: Path) -> Generator[int, None, Checkpoint | None]:
+        """As ``next``, for a loop that continues meanwhile: yields until it is done."""
+        cancel = threading.Event()
+        work = in_background("join-fetch", self.next, folder, cancel)
+        try:
+            while not wait([work], timeout=_POLL_S).done:
+                yield 0
+        finally:
+            cancel.set()  # the partition was revoked meanwhile
+            wait([work], timeout=_STOP_S)
+        return work.result()
+
     def _candidates(self) -> Iterator[Checkpoint]:
         for name in self._store.names(self._origin.partition):
             try:
@@ -64,12 +80,12 @@ class CheckpointSearch:
                 self._skipped(name, error)
                 continue
             at = checkpoint.stands_at
-            if at.predictions + at.labels < self._at_least:
-                return  # so are all older ones
+            if sum(at.offsets) < self._at_least:
+                return  # all older ones are below, too
             yield checkpoint
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        """Raises CheckpointError when it is not of this log, or not of what is left of it."""
+        """Raises CheckpointError if it was made of another log, or the log no longer has what follows."""
         if checkpoint.origin != self._origin:
             raise CheckpointError("it was made of other topics or by another layout")
         at, target, begins = checkpoint.stands_at, self._target, self._begins

@@ -17,6 +17,7 @@ from driftloop.streams.join.recovery.checkpoints import (
     Cancelled,
     CheckpointError,
     CheckpointStore,
+    FileKey,
     Published,
 )
 from driftloop.streams.join.recovery.search import CheckpointSearch
@@ -42,7 +43,7 @@ class Desk:
 
     folder: Path
     checkpoints: CheckpointStore
-    known: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict[tuple[str, int], str])
+    known: dict[FileKey, str] = dataclasses.field(default_factory=dict[FileKey, str])
     made: int = 0
 
     def __post_init__(self) -> None:

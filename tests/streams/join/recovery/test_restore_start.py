@@ -8,10 +8,12 @@ import pytest
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import Topic
 from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.partition import AssignedPartition
 from driftloop.streams.join.reading.batch import Reader
 from driftloop.streams.join.recovery.restore import Restoration
 from driftloop.streams.join.rules import Rules
 from driftloop.streams.join.state.position import Position
+from driftloop.streams.join.state.store import RocksStore
 from driftloop.streams.join.stats import RestoreStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.ranges import LogOffsets
@@ -32,10 +34,8 @@ class OneRecordAMillisecond:
 def start(target: Position) -> Position:
     joiner = Joiner(0, MemoryStore(), Rules(JOIN, {}), vitals_partitions=1, capacity=10)
     offsets = cast("LogOffsets", OneRecordAMillisecond())
-    stats = RestoreStats(0.0)
-    return Restoration(
-        Connection(""), offsets, joiner, Reader(0, 1), target, stats, flush_ids=10
-    ).start()  # fmt: skip
+    owned = AssignedPartition(joiner, Reader(0, 1), cast("RocksStore", None))
+    return Restoration(Connection(""), offsets, owned, target, RestoreStats(0.0), flush_ids=10).start()
 
 
 @pytest.mark.parametrize("behind_ms", [0, 100_000, 400_000])
