@@ -1,4 +1,4 @@
-"""The classes that users meet, made from arguments, and from DRIFTLOOP_… variables where these are absent."""
+"""The public API's classes, made from arguments, and from DRIFTLOOP_… variables where these are absent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .wiring import client_parts, follow_parts
 class Client(EventClient):
     """Emits predictions and labels to Kafka in microseconds, never waiting for it.
 
-    Thread safe; one per process is enough; make it after a fork. Close it, or leave a ``with`` block, to send
-    what is still under way; leaving the process does it too.
+    Thread safe; one per process is enough; create it after a fork. Close it, or leave a ``with`` block, to
+    send what is still under way; the end of the process does it too.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Client(EventClient):
         """``bootstrap_servers``: DRIFTLOOP_BOOTSTRAP_SERVERS by default. ``kafka``: settings of librdkafka.
 
         ``privacy``: rules for all models, e.g. {"tail": "hash"}; without it each model's published spec is
-        followed. ``on_drop`` hears of events that will not arrive. ``spill_dir``: a folder of this process's
-        own where events wait on disk while Kafka is away, DRIFTLOOP_SPILL_MB at most; without it they wait in
+        followed. ``on_drop`` is called with events that will not arrive. ``spill_dir``: a folder of its own
+        where events wait on disk while Kafka is away, DRIFTLOOP_SPILL_MB at most; without it they wait in
         memory. Raises SettingsError.
         """
         settings = read_settings(
@@ -51,7 +51,7 @@ class Client(EventClient):
 class HotModel(LiveModel):
     """The live version of a model, in any server: predicts, emits, and swaps as updates come.
 
-    Thread safe; make it after a fork.
+    Thread safe; create it after a fork.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class HotModel(LiveModel):
         on_swap: Callable[[Swapped], None] | None = None,
         spill_dir: str | Path | None = None,
     ) -> None:
-        """Begins to follow at once; ``wait_ready`` waits for the first version.
+        """Start to follow at once; ``wait_ready`` waits for the first version.
 
         ``store``: where artifacts are, a folder or an fsspec URL (DRIFTLOOP_ARTIFACT_STORE).
         ``trusted_keys``: the folder whose ``trusted/`` holds the public keys (DRIFTLOOP_KEYS_DIR).
-        ``state_dir``: where this server keeps what it served (DRIFTLOOP_STATE_DIR). ``server_id``: this
+        ``state_dir``: where this server persists what it serves (DRIFTLOOP_STATE_DIR). ``server_id``: this
         server's name in acknowledgements (DRIFTLOOP_INSTANCE_ID, or the host's name). Without ``client`` it
-        makes its own, whose events wait in ``spill_dir`` while Kafka is away (as Client's do).
-        Raises SettingsError, InvalidEvent for a model's name that cannot be, StateError.
+        creates its own, whose events wait in ``spill_dir`` while Kafka is away (as Client's do).
+        Raises SettingsError, InvalidEvent for a name that no model can have, StateError.
         """
         settings = read_settings(
             bootstrap_servers=bootstrap_servers,
@@ -99,12 +99,12 @@ class HotModel(LiveModel):
         super().__init__(model, client=client, on_swap=on_swap, **parts)
 
     def close(self) -> None:
-        """Stops following, and closes the client when it is the model's own."""
+        """Stop following, and close the client if the model created it."""
         super().close()
         if self._own_client is not None:
             self._own_client.close()
 
 
 def read_settings(**given: Any) -> Settings:
-    """The environment's settings, except those given (None: not given). Raises SettingsError."""
+    """The environment's settings, overridden by those given (None: not given). Raises SettingsError."""
     return Settings(**{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""What ``up`` and ``demo`` have in common: a cluster with topics and specs, and the roles that run on it."""
+"""What ``up`` and ``demo`` share: a cluster with topics and specs, and the roles that run on it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Prepared:
     broker: EmbeddedBroker | None
 
     def check_broker(self) -> None:
-        """Raises BrokerError when the embedded broker has died: nothing can go on without it."""
+        """Raises BrokerError if the embedded broker has died."""
         node = None if self.broker is None else self.broker.failed_node()
         if self.broker is not None and node is not None:
-            raise BrokerError(f"the embedded broker died; its last words are in {self.broker.log_file(node)}")
+            raise BrokerError(f"the embedded broker died; see its log {self.broker.log_file(node)}")
 
 
 @contextmanager
 def prepared_cluster(settings: Settings, deployment: Deployment) -> Generator[Prepared]:
-    """The user's cluster, or the embedded broker where none is named; topics and specs applied."""
+    """The user's cluster, or the embedded broker if none is set; with topics and specs applied."""
     if settings.bootstrap_servers is not None:
         yield _prepare(settings, deployment, None)
         return
@@ -53,7 +53,7 @@ def _prepare(settings: Settings, deployment: Deployment, broker: EmbeddedBroker 
 
 
 def role_environment(settings: Settings, name: str) -> dict[str, str]:
-    """What a role's process must know: where the cluster is and who it is. The rest it inherits."""
+    """The environment of a role's process: where the cluster is and who it is. The rest is inherited."""
     assert settings.bootstrap_servers is not None
     return {
         "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers,

@@ -1,6 +1,6 @@
 """The key that hashes private features: from DRIFTLOOP_HASH_KEY, else from ``hash.key`` in the keys folder.
 
-Every server of a deployment must have the same, or their hashes differ and a model cannot learn from them.
+Every server of a deployment needs the same key, or their hashes differ and a model cannot learn from them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ HASH_KEY = "hash.key"
 
 
 def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
-    """None when there is no key. Raises SettingsError for a key that is too short or cannot be read.
+    """None if there is no key. Raises SettingsError for a key that is too short or cannot be read.
 
-    ``create``: make one in the state folder's own keys folder, where one host runs everything. A program that
-    only embeds driftloop must not, nor may a server whose keys folder was named: they would differ.
+    ``create``: make one in the state folder's own keys folder, for a host that runs all roles. A program
+    that embeds driftloop must not create one, nor one whose keys folder was set: their keys would differ.
     """
     if settings.hash_key is not None:
         return Hasher(settings.hash_key.get_secret_value().encode())
@@ -36,7 +36,7 @@ def find_hasher(settings: Settings, *, create: bool = False) -> Hasher | None:
 
 
 def _made(path: Path) -> bytes:
-    """A new key, or the one that another process made meanwhile."""
+    """A new key, or the one that another process created meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, replace=False) as file:

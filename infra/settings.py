@@ -1,7 +1,7 @@
 """Every setting that a process of driftloop reads from its environment: ``DRIFTLOOP_…``, nothing else.
 
-A variable that driftloop does not know, or one that could have no effect, is an error: a typing mistake in
-a deployment must not silently leave a default in force.
+A variable that driftloop does not know, or one without effect, is an error: a typing mistake in a deployment
+must not silently leave a default in force.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     )
     config: Path = Field(Path("driftloop.toml"), description="the models: path of driftloop.toml")
     state_dir: Path = Field(Path(".driftloop"), description="local state, keys, artifacts, broker")
-    instance_id: str | None = Field(None, description="who this process is; by default role and host name")
-    topic_prefix: str = Field("driftloop.", description="what every topic's and group's name begins with")
+    instance_id: str | None = Field(None, description="this process's name; by default role and host name")
+    topic_prefix: str = Field("driftloop.", description="the prefix of every topic's and group's name")
     kafka: dict[str, str] = Field(
         default_factory=dict[str, str],
         repr=False,
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     )
     keys_dir: Path | None = Field(None, description="signing and trusted keys; <state_dir>/keys by default")
     hash_key: SecretStr | None = Field(
-        None, description="hashes private features: 16 characters or more, alike on every server"
+        None, description="hashes private features: 16 characters or more, the same on every server"
     )
     data_partitions: int = Field(4, ge=1, description="partitions of predictions, labels and outcomes")
     model_partitions: int = Field(4, ge=1, description="partitions of every other topic")
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     http_port: int = Field(8080, ge=0, le=65535, description="where `serve` listens; 0 takes a free port")
     spill_mb: int = Field(
-        1024, ge=1, description="what a server keeps on disk of its events at most, while Kafka is away"
+        1024, ge=1, description="how much of its events a server keeps on disk at most while Kafka is away"
     )
     spill_drops: Literal["newest", "oldest"] = Field(
         "newest", description="which events are dropped when that is full"
@@ -86,7 +86,9 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="the address that goes with metrics_port")
     checkpoint_interval_s: int = Field(
-        300, ge=0, description="how often a joiner's state goes to the artifact store, in seconds; 0: never"
+        300,
+        ge=0,
+        description="how often a joiner's state is copied to the artifact store, seconds; 0: never",
     )
     checkpoints_kept: int = Field(2, ge=1, description="how many checkpoints are kept of each partition")
     join_cache_mb: int = Field(
@@ -151,9 +153,9 @@ class Settings(BaseSettings):
         return value
 
     def connection(self) -> Connection:
-        """How roles reach Kafka: the cluster that is set, or the embedded broker that runs on ``state_dir``.
+        """The connection to the cluster that is set, or to the embedded broker that runs on ``state_dir``.
 
-        Raises SettingsError where there is neither.
+        Raises SettingsError if there is neither.
         """
         servers = self.bootstrap_servers or running_address(self.broker_dir())
         if servers is None:
@@ -168,7 +170,7 @@ class Settings(BaseSettings):
         return self.connection().client(**extra)
 
     def instance(self, role: str) -> str:
-        """This process's name: always with its role, so that roles may share an environment."""
+        """This process's name, with its role, so that roles may share an environment."""
         name = self.instance_id or socket.gethostname()
         return name if name.split("-")[0] == role else f"{role}-{name}"
 
@@ -200,7 +202,7 @@ def _refuse_unknown(environment: Mapping[str, str], fields: frozenset[str]) -> N
             candidates.append(KAFKA_PREFIX + variable.removeprefix(f"{PREFIX}KAFKA_"))
         near = difflib.get_close_matches(variable, candidates, n=1, cutoff=0.0)[0]
         raise SettingsError(
-            f"environment variable {name} means nothing to driftloop; did you mean {near}? "
+            f"environment variable {name} is unknown to driftloop; did you mean {near}? "
             "Unset it or correct its name."
         )
 

@@ -1,7 +1,7 @@
-"""One supervisor for the roles of ``driftloop up`` and the demo: starts, prefixes, restarts, stops.
+"""The supervisor of ``driftloop up`` and the demo starts, restarts and stops roles and prefixes their output.
 
-A role that dies is restarted after a second; while it keeps dying young the pause doubles (2 s to 30 s), so a
-broken one neither loops hot nor is forgotten. Children die with their parent, even when that is killed.
+A role that dies is restarted after a second. While it keeps dying young the pause doubles (2 s to 30 s), so a
+broken role does not loop fast and is still retried. Children die with their parent, even if that is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STOP_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RoleProcess:
-    """A process of the loop: the words after ``driftloop`` and what its environment adds."""
+    """A role's process: the arguments of ``driftloop``, and what is added to its environment."""
 
     name: str
     arguments: tuple[str, ...]
@@ -44,7 +44,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs roles until told to stop. ``say(role, line)`` gets every line they print."""
+    """Runs roles until it is stopped. ``say(role, line)`` is called with every line they print."""
 
     def __init__(self, roles: tuple[RoleProcess, ...], say: Callable[[str, str], None]) -> None:
         self._roles = roles
@@ -56,7 +56,7 @@ class Supervisor:
             self._children[role.name] = self._spawn(role)
 
     def run(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
-        """Watches until ``stop`` is set or ``check`` raises, then stops all."""
+        """Watch until ``stop`` is set or ``check`` raises, then stop all roles."""
         try:
             while not stop.wait(0.2):
                 self.watch()
@@ -65,7 +65,7 @@ class Supervisor:
             self.stop()
 
     def watch(self) -> None:
-        """Restarts what has died and waited its pause. Call it often."""
+        """Restart the roles that have died and whose pause is over. Call it often."""
         now = time.monotonic()
         for name, child in list(self._children.items()):
             code = child.process.poll()
@@ -82,7 +82,7 @@ class Supervisor:
                 self._children[name] = fresh
 
     def pid(self, name: str) -> int:
-        """The present process of a role."""
+        """The process id of a role."""
         return self._children[name].process.pid
 
     def stop(self) -> None:
@@ -112,7 +112,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops them in order
+            start_new_session=True,  # Ctrl-C then reaches only the supervisor, which stops them
             preexec_fn=die_with_parent(),
         )
         child = _Child(role, process, time.monotonic())

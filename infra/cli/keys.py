@@ -18,7 +18,7 @@ KeyId = Annotated[str, typer.Argument(help="As `driftloop keys list` shows it.")
 
 
 def register(app: typer.Typer) -> None:
-    keys = typer.Typer(help="Signing keys: who may say what servers serve.", no_args_is_help=True)
+    keys = typer.Typer(help="Signing keys: who may change what servers serve.", no_args_is_help=True)
     keys.command("new")(new)
     keys.command("list")(list_known)
     keys.command("use")(use)
@@ -40,8 +40,8 @@ def new() -> None:
 
 
 def list_known() -> None:
-    """Every key this folder knows of: which one signs, which are believed, which were revoked."""
-    table = Table("key", "here", "believed", "why")
+    """Every key in this folder: which one signs, which are trusted, which were revoked."""
+    table = Table("key", "here", "trusted", "why")
     for info in list_keys(Settings().keys_path()):
         here = "signs" if info.signing else ("could sign" if info.private else "public half")
         table.add_row(info.key_id, here, "revoked" if info.revoked else str(info.trusted).lower(), info.why)
@@ -56,23 +56,23 @@ def use(key_id: KeyId) -> None:
 
 def reissue(
     model: Annotated[str, typer.Argument(help="The model's name.")],
-    why: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "signed anew",
+    why: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "reissued",
 ) -> None:
-    """Sign the live version anew, as the next version, so that the key it was signed with can be revoked."""
+    """Reissue the live version as the next one, under a new key, so that its old key can be revoked."""
     settings = Settings()
     connection = settings.connection()
     version, digest = store_reissue(
         connection, settings.store_url(), load_verifier(settings.keys_path()), model
     )
-    said = f"version {version}, {why}"
-    result = send(connection, command(model, "register", why=said, manifest_sha256=digest), timeout_s=60)
-    output.print(f"{model}: version {version} signed anew, generation {result.generation}", highlight=False)
+    reason = f"version {version}, {why}"
+    result = send(connection, command(model, "register", why=reason, manifest_sha256=digest), timeout_s=60)
+    output.print(f"{model}: version {version} reissued, generation {result.generation}", highlight=False)
 
 
 def revoke(
     key_id: KeyId, why: Annotated[str, typer.Option(help="Why; shown by `driftloop keys list`.")] = ""
 ) -> None:
-    """Believe nothing that this key signed, whenever. Put the file it makes on every server."""
+    """Trust nothing that this key ever signed. Put the file that this makes on every server."""
     keys_dir = Settings().keys_path()
     revoke_key(keys_dir, key_id, why)
     output.print(

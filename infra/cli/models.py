@@ -1,4 +1,4 @@
-"""``driftloop models``: what versions there are, and a person's hand on which one serves."""
+"""``driftloop models``: which versions there are, and commands that change which one serves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..settings import Settings
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output
 
-_WHY_CHARS = 70  # of why a run ended as it did, where a line is all there is room for
+_WHY_CHARS = 70  # of the reason of a run's end, so that it fits into a line
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Why = Annotated[str, typer.Option(help="Why; kept in the audit trail.")]
 Generation = Annotated[
-    int | None, typer.Option(help="The generation you looked at: refused when it has moved on since.")
+    int | None, typer.Option(help="The generation you saw: the command is refused if it has changed since.")
 ]
 
 
@@ -92,7 +92,7 @@ def register_model(
     label_column: Annotated[str, typer.Option(help="The CSV's column with the label.")] = "label",
     why: Why = "",
 ) -> None:
-    """Bring a model that already exists: it becomes the next version and goes live."""
+    """Register a model that already exists: it becomes the next version and goes live."""
     from ..control.registration import (
         store_registration,  # onnxruntime: of the serve extra, and slow to import
     )
@@ -124,7 +124,7 @@ def rollback(
 
 
 def pin(model: Model, why: Why = "", generation: Generation = None) -> None:
-    """Keep the live version, whatever runs find, until unpinned."""
+    """Keep the live version until unpinned, whatever runs find."""
     _send(model, "pin", why, generation, None)
 
 

@@ -1,4 +1,4 @@
-"""``driftloop status``: what a person at three in the morning wants to see first."""
+"""``driftloop status``: the state of everything on one screen."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .console import errors, output
 
 
 def register(app: typer.Typer) -> None:
-    tokens = typer.Typer(help="Who may ask the reference server.", no_args_is_help=True)
+    tokens = typer.Typer(help="Bearer tokens: who may use the reference server.", no_args_is_help=True)
     tokens.command("new")(new)
     tokens.command("list")(list_tokens)
     tokens.command("revoke")(revoke)
@@ -22,10 +22,10 @@ def register(app: typer.Typer) -> None:
 
 
 def new(
-    scope: Annotated[Scope, typer.Argument(help="What it opens.")],
+    scope: Annotated[Scope, typer.Argument(help="What it allows.")],
     name: Annotated[str | None, typer.Option(help="To revoke it by.", show_default="scope and time")] = None,
 ) -> None:
-    """Make a token and print it, this once: only its hash is kept. Servers take it within a second."""
+    """Make a token and print it, this once: only its hash is kept. Servers accept it within a second."""
     file = TokenFile(Settings().keys_path())
     chosen = name or time.strftime(f"{scope}-%Y%m%d-%H%M%S", time.gmtime())
     token = file.add(scope, chosen)
@@ -44,6 +44,6 @@ def list_tokens() -> None:
 
 
 def revoke(name: Annotated[str, typer.Argument(help="As `driftloop tokens list` shows it.")]) -> None:
-    """Make a token worthless. Servers forget it within a second."""
+    """Revoke a token. Servers refuse it within a second."""
     token = TokenFile(Settings().keys_path()).revoke(name)
     output.print(f"{token.name} ({token.scope}) is revoked", highlight=False)

@@ -1,4 +1,4 @@
-"""Sending a person's command to the registrar and waiting for what became of it."""
+"""Sending a person's command to the registrar, and waiting for its result."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader, newest
 
 
-class CommandRefused(Error):
-    """The registrar refused the command; the message is its reason."""
-
-
 def command(
     model: str,
     action: Action,
@@ -33,7 +29,7 @@ def command(
     trigger_id: str | None = None,
     manifest_sha256: str | None = None,
 ) -> Command:
-    """A command of the person who runs this process, stamped now. Raises Error where no such can be."""
+    """Make a command of the person who runs this process, as of now. Raises Error for invalid values."""
     try:
         return Command(
             command_id=f"command-{uuid.uuid4().hex[:16]}",
@@ -52,7 +48,7 @@ def command(
 
 
 def person() -> str:
-    """Who runs this process; containers often have a number only."""
+    """Who runs this process; in containers often only a number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -60,10 +56,10 @@ def person() -> str:
 
 
 def send(connection: Connection, wanted: Command, *, timeout_s: float = 30.0) -> CommandResult:
-    """Sends it and waits for the registrar's answer.
+    """Send a command and wait for the registrar's result.
 
-    Raises CommandRefused with the reason, or Error when nobody answers in time (the command stays on the
-    topic and is carried out when a trainer runs).
+    Raises Error with the reason of a refusal, or if nobody answers in time (the command stays on the topic
+    and is carried out when a trainer runs).
     """
     reader = LogReader(connection, (COMMAND_RESULTS,), start=newest(0))
     try:
@@ -84,10 +80,10 @@ def _await_result(reader: LogReader, wanted: Command, timeout_s: float) -> Comma
             try:
                 result = CommandResult.decode(record.value or b"")
             except DecodeError:
-                continue  # somebody else's rubbish is no answer
+                continue  # not an answer to anything
             if result.command_id == wanted.command_id:
                 if result.status == "refused":
-                    raise CommandRefused(f"{wanted.action} {wanted.model} was refused: {result.reason}")
+                    raise Error(f"{wanted.action} {wanted.model} was refused: {result.reason}")
                 return result
     raise Error(
         f"no answer to {wanted.action} {wanted.model} ({wanted.command_id}) within {timeout_s:g} s: is a "

@@ -1,6 +1,6 @@
-"""Bringing a model that already exists: its artifact and an unsigned draft manifest go into the store.
+"""Registering a model that already exists: its artifact and an unsigned draft manifest go into the store.
 
-The registrar checks the draft, gives it a version, signs it and makes it live; only the registrar can.
+The registrar checks the draft, gives it a version, signs it and makes it live; nobody else can.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .specs import model_specs
 def store_registration(
     connection: Connection, store_url: str, model: str, file: Path, reference: Path, *, label_column: str
 ) -> str:
-    """The stored draft's digest. Raises Error without a spec, ArtifactError when a file is wrong."""
+    """Store a draft and return its digest. Raises Error without a spec, ArtifactError for a wrong file."""
     spec = model_specs(connection).get(model)
     if spec is None:
         raise Error(
@@ -36,7 +36,7 @@ def store_registration(
     store = ArtifactStore(store_url)
     draft = Manifest(
         model=model,
-        version=0,  # the registrar's to give
+        version=0,  # the registrar gives it one
         created_ms=time.time_ns() // 1_000_000,
         artifact_sha256=store.put_artifact(model, data),
         artifact_bytes=len(data),

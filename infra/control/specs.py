@@ -1,4 +1,4 @@
-"""``driftloop apply``: publishes the specs of a ``driftloop.toml``; no role decides from a local file."""
+"""``driftloop apply``: publishes the specs of a ``driftloop.toml``; no role reads the local file."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class ApplyReport:
 
 
 def read_specs(connection: Connection) -> dict[str, SpecRecord]:
-    """Key → newest spec record, the join settings under ``*``. What is none is left out."""
+    """Key → newest spec record, the join settings under ``*``. Unreadable ones are left out."""
     found: dict[str, SpecRecord] = {}
     for key, value in newest_values(connection, SPECS).items():
         try:
             found[key] = SpecRecord.decode(value)
         except DecodeError as error:
-            log.error("the spec of %r is none and is left out: %s", key, error)
+            log.error("the spec of %r cannot be read and is left out: %s", key, error)
     return found
 
 
@@ -52,12 +52,12 @@ def model_specs(connection: Connection) -> dict[str, ModelSpec]:
             if model != JOIN_KEY:
                 specs[model] = record.model_spec()
         except ValidationError as error:
-            log.error("the spec of %r is none and is left out: %s", model, first_reason("spec", error))
+            log.error("the spec of %r cannot be read and is left out: %s", model, first_reason("spec", error))
     return specs
 
 
 def apply_deployment(connection: Connection, deployment: Deployment) -> ApplyReport:
-    """Publishes each spec that changed, together with its control record, in one transaction.
+    """Publish each spec that changed, together with its control record, in one transaction.
 
     A model that is published but no longer in the file is left as it is: retire it with
     ``driftloop models retire``.
@@ -75,7 +75,7 @@ def apply_deployment(connection: Connection, deployment: Deployment) -> ApplyRep
 
 
 def _plain(table: Table) -> dict[str, object]:
-    """A spec table as it will be read back from JSON."""
+    """A spec table as JSON will give it back."""
     return orjson.loads(orjson.dumps(table.model_dump(mode="json")))
 
 

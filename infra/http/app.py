@@ -1,8 +1,8 @@
-"""The reference server's HTTP: predictions, feedback, what serves, health and metrics.
+"""The reference server's HTTP: predictions, feedback, live versions, health and metrics.
 
-Bodies are read by hand and answered with orjson: FastAPI's own parsing and encoding would be half of a
-request's time. A single prediction runs on the event loop, since handing it to a thread costs more than it
-takes; batches run in a thread.
+Bodies are parsed here and answered with orjson: FastAPI's own parsing and encoding would be half of a
+request's time. A single prediction runs on the event loop, since handing it to a thread costs more than the
+prediction; batches run in a thread.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from .bodies import (
 
 log = logging.getLogger(__name__)
 
-MAX_BEHIND_S = 30.0  # a server that has not read an update for this long says that it is not ready
+MAX_BEHIND_S = 30.0  # a server that is behind the updates for this long is not ready
 
 Handler = Callable[[Request], Awaitable[tuple[str, Response]]]
 
 
 @dataclass(slots=True)
 class Draining:
-    """Set once the server shall get no new requests."""
+    """``on`` is set once the server should get no new requests."""
 
     on: bool = False
 
@@ -59,7 +59,7 @@ def create_app(
     max_behind_s: float = MAX_BEHIND_S,
     draining: Draining | None = None,
 ) -> FastAPI:
-    """An app over models that are followed and a client that is open; the caller closes both."""
+    """Create the app of models that are followed and a client that is open; the caller closes both."""
     api = _Api(models, client, max_behind_s, draining or Draining())
     app = FastAPI(
         title="driftloop", description="Predictions of live models, and what turned out to be true."
@@ -98,7 +98,7 @@ class _Api:
         self._metrics.read_with(self._readings)
 
     def answering(self, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """The handler with every failure told as JSON, counted and timed."""
+        """Wrap a handler: every failure becomes JSON, every request is counted and timed."""
 
         async def answer(request: Request) -> Response:
             started = time.perf_counter()
@@ -113,7 +113,9 @@ class _Api:
                 response = error_response(503, str(error))
             except ClientDisconnect:
                 response = error_response(400, "the request ended before its body did")
-            except Exception as error:  # a model may raise anything; the server tells it and goes on
+            except (
+                Exception
+            ) as error:  # a model may raise anything; the caller gets it, and the server goes on
                 log.exception("%s failed", path)
                 response = error_response(500, f"the request failed: {error!r}")
             self._metrics.count(metrics.REQUESTS, path, model, str(response.status_code))
@@ -123,7 +125,7 @@ class _Api:
         return answer
 
     async def predict(self, request: Request) -> tuple[str, Response]:
-        """Ask the live version; the answer is emitted as a prediction."""
+        """Predict with the live version; the answer is emitted as a prediction."""
         body = await read_body(request, PredictBody)
         hot = self._named(body.model)
         served = hot.predict(body.features, body.prediction_id, segments=body.segments, ts=body.ts)
@@ -131,7 +133,7 @@ class _Api:
         return hot.name, json_response(answer_body(hot.name, served))
 
     async def predict_batch(self, request: Request) -> tuple[str, Response]:
-        """Ask for many rows at once; a row that fails is told in its place."""
+        """Predict many rows at once; a row that fails has its error in its place."""
         body = await read_body(request, BatchBody, MAX_BATCH_BYTES)
         hot = self._named(body.model)
         answers = await run_in_threadpool(
@@ -147,7 +149,7 @@ class _Api:
         return hot.name, json_response({"answers": [answer_body(hot.name, answer) for answer in answers]})
 
     async def feedback(self, request: Request) -> tuple[str, Response]:
-        """Tell what turned out to be true of a prediction, or whether its answer was right."""
+        """Say what was true of a prediction, or whether its answer was right."""
         body = await read_body(request, FeedbackBody)
         source = body.source or ("system" if body.label is not None else "user")
         self._client.label(
@@ -161,12 +163,12 @@ class _Api:
         return "", json_response({"prediction_id": body.prediction_id}, 202)
 
     async def model(self, request: Request) -> tuple[str, Response]:
-        """What serves now; `?model=NAME` where several models are served."""
+        """The live version; `?model=NAME` if several models are served."""
         hot = self._named(request.query_params.get("model"))
         return hot.name, json_response(_described(hot))
 
     async def all_models(self, request: Request) -> tuple[str, Response]:
-        """What serves now, of every model."""
+        """The live version of every model."""
         return "", json_response({"models": [_described(hot) for hot in self._models.values()]})
 
     async def live(self, request: Request) -> tuple[str, Response]:
@@ -176,14 +178,14 @@ class _Api:
     async def ready(self, request: Request) -> tuple[str, Response]:
         """Whether requests should be sent here: every model is followed and can answer."""
         models = {name: self._readiness(hot) for name, hot in self._models.items()}
-        why = [f"{name}: {said['why']}" for name, said in models.items() if said["why"]]
+        why = [f"{name}: {state['why']}" for name, state in models.items() if state["why"]]
         if self._draining.on:
             why.insert(0, "the server is stopping")
         body = {"ready": not why, "why": why, "models": models}
         return "", json_response(body, 503 if why else 200)
 
     async def exposition(self, request: Request) -> tuple[str, Response]:
-        """Prometheus' text format; `docs/metrics.md` lists them."""
+        """Metrics in Prometheus' text format; `docs/metrics.md` lists them."""
         return "", Response(self._metrics.exposition(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
     def _named(self, name: str | None) -> LiveModel:

@@ -1,9 +1,9 @@
-"""Who may ask the reference server what: a thin ASGI layer before the app, and a say in where it listens.
+"""Authentication of the reference server: an ASGI layer before the app, and a check of where it listens.
 
-Everything but the health of the process needs a token once there are any: /predict of scope predict,
-/feedback of scope feedback, all else (what serves, metrics, the API's description) of scope admin. Without
-tokens the server listens on loopback only, and a web page that a browser has open does not get to use it.
-What is refused is answered before a byte of its body is read.
+Once there are tokens, everything but the health checks needs one: /predict of scope predict, /feedback of
+scope feedback, all else (live versions, metrics, the API's description) of scope admin. Without tokens the
+server listens on loopback only, and refuses requests that a browser sends for a page of another site. A
+refusal is sent before a byte of the request's body is read.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-sto
 
 
 def find_tokens(settings: Settings) -> FollowedTokens:
-    """Those of DRIFTLOOP_HTTP_TOKENS and of the keys folder's file. Raises SettingsError."""
+    """The tokens of DRIFTLOOP_HTTP_TOKENS and of the keys folder's file. Raises SettingsError."""
     given = "" if settings.http_tokens is None else settings.http_tokens.get_secret_value()
     return FollowedTokens(TokenFile(settings.keys_path()), given_tokens(given))
 
 
 def check_exposure(host: str, tokens: FollowedTokens) -> None:
-    """Raises SettingsError where others than this machine could ask, and no token would stop them."""
+    """Raises SettingsError if other machines could reach the server and there are no tokens."""
     if tokens.locked or _is_loopback(host):
         return
     raise SettingsError(
-        f"refusing to listen on {host} without a token: whoever reaches it could ask, and could label. Make "
+        f"refusing to listen on {host} without a token: anyone who reaches it could predict and label. Make "
         "tokens with `driftloop tokens new predict` (and feedback, admin) or set DRIFTLOOP_HTTP_TOKENS; or "
-        "listen on 127.0.0.1, behind a proxy that asks who it is"
+        "listen on 127.0.0.1, behind a proxy that authenticates"
     )
 
 
 def _is_loopback(host: str) -> bool:
     if not host:
-        return False  # sockets take it for every address
+        return False  # an empty host means every address
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return True  # it cannot be listened on at all, and that will be told
+        return True  # nothing can listen there, and binding will say so
     return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 
 
 class Guard:
-    """Lets through what a token opens. Without tokens everything, since only this machine can ask then."""
+    """Lets through what a token allows; without tokens all, since only this machine can connect."""
 
     def __init__(self, app: ASGIApp, tokens: FollowedTokens) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Guard:
             return None
         tokens = self._tokens.now()
         if not self._tokens.locked:
-            return _of_another_site(scope)
+            return _cross_site_refusal(scope)
         needed = _SCOPES.get(path, _OTHERWISE)
         given = _bearer(scope)
         if given is None:
@@ -102,17 +102,17 @@ class Guard:
         return None
 
 
-def _of_another_site(scope: Connection) -> tuple[int, str] | None:
-    """Browsers send what any page tells them to, to this machine's own ports too; but they say whose page."""
+def _cross_site_refusal(scope: Connection) -> tuple[int, str] | None:
+    """Refuse other sites' pages: browsers send their requests to loopback too, but name the page's origin."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     origin = headers.get(b"origin")
     if origin is None or origin.rpartition(b"://")[2] == headers.get(b"host"):
         return None
-    return 403, "a page of another site may not ask here; with a token it may"
+    return 403, "a page of another site may not send requests here without a token"
 
 
 def _bearer(scope: Connection) -> str | None:
-    """The token of the request, if it has exactly one."""
+    """The request's token, if it has exactly one."""
     sent: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(sent) != 1:
         return None

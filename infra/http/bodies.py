@@ -1,4 +1,4 @@
-"""What the reference server reads from requests and writes into answers."""
+"""Request and response bodies of the reference server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BATCH_ROWS = 10_000
 
 
 class RequestRefused(Error):
-    """A request that gets no answer of a model: which status, and why."""
+    """A request that no model answers: which status, and why."""
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
@@ -30,14 +30,14 @@ class RequestRefused(Error):
 class PredictBody(PredictRequest):
     """``POST /predict``."""
 
-    model: str | None = Field(None, description="needed where several models are served")
+    model: str | None = Field(None, description="needed if several models are served")
 
 
 class BatchBody(Body):
     """``POST /predict/batch``."""
 
     rows: list[PredictRequest] = Field(max_length=MAX_BATCH_ROWS)
-    model: str | None = Field(None, description="needed where several models are served")
+    model: str | None = Field(None, description="needed if several models are served")
 
 
 class FeedbackBody(Body):
@@ -63,7 +63,7 @@ class FeedbackBody(Body):
 
 
 class Incoming(Protocol):
-    """What reading a body needs of a request."""
+    """What ``read_body`` needs of a request."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -91,12 +91,12 @@ async def read_body(request: Incoming, kind: type[B], max_bytes: int = MAX_BODY_
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """orjson, since a request's answer is mostly this."""
+    """A JSON response, written by orjson: it is most of a response's time."""
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
 def error_response(status: int, reason: str) -> Response:
-    """``{"error": …}``; a 503 says when to come again."""
+    """``{"error": …}``; a 503 says when to retry."""
     return json_response({"error": reason}, status, {"Retry-After": "5"} if status == 503 else None)
 
 
@@ -118,7 +118,7 @@ def answer_body(model: str, answer: Served | Failed) -> dict[str, object]:
 
 
 def body_schema(kind: type[Body]) -> dict[str, object]:
-    """A body for the OpenAPI page: bodies are read by hand, so FastAPI does not see them."""
+    """A body's schema for the OpenAPI page, since FastAPI does not see bodies that it does not parse."""
     schema = kind.model_json_schema()
     if "$defs" in schema:  # OpenAPI resolves references from the document's root, so none may be left
         schema = _inlined(schema, schema.pop("$defs"))

@@ -1,6 +1,6 @@
-"""Bounds on what a connection may cost before a request is even one: the size of its head, and its time.
+"""Limits on a request's head and on the time it takes to arrive, which uvicorn's httptools protocol lacks.
 
-uvicorn's httptools protocol has neither. Bodies are bounded where they are read (``http_bodies``).
+Bodies are limited where they are read (``bodies``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0
 
 
 class HeadTooLarge(ValueError):
-    """Told to the parser, which ends the connection with a 400."""
+    """Raised to the parser, which ends the connection with a 400."""
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """Ends connections whose request has too large a head, or does not come to its end."""
+    """Ends connections whose request has too large a head or takes too long."""
 
     _head_bytes = 0
     _in_head = False

@@ -1,7 +1,8 @@
 """``driftloop serve``: the reference server as a process, from binding its port to its last event sent.
 
-Stopping, within five seconds: readiness says no; no new connections; requests under way end (3 s at most);
-followers stop; what was emitted is sent (1.5 s at most, the rest waits on disk for the next start).
+Stopping takes at most five seconds: it is not ready any more; it accepts no new connections; running requests
+end (3 s at most); followers stop; emitted events are sent (1.5 s at most, the rest waits on disk for the next
+start).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _BACKLOG = 2048
 
 
 def published_models(settings: Settings) -> tuple[str, ...]:
-    """Every model with a published spec. Raises SpecError when there is none."""
+    """Every model with a published spec. Raises SpecError if there is none."""
     names = tuple(sorted(model_specs(settings.connection())))
     if not names:
         raise SpecError(str(settings.config), ("no model is published: publish it with `driftloop apply`",))
@@ -41,9 +42,9 @@ def published_models(settings: Settings) -> tuple[str, ...]:
 def run_server(
     settings: Settings, names: Sequence[str], *, announce: Callable[[str], None] = log.info
 ) -> None:
-    """Serves until SIGTERM or Ctrl-C. ``names``: which models; none: all that are published.
+    """Serve until SIGTERM or Ctrl-C. ``names``: which models; none: all that are published.
 
-    Raises SettingsError when the address is taken, cannot be had or is public without a token, StateError,
+    Raises SettingsError for an address that is taken, unavailable or public without a token, StateError and
     SpecError.
     """
     tokens = find_tokens(settings)
@@ -68,7 +69,7 @@ def run_server(
         )
         host, port = listening.getsockname()[:2]
         announce(f"serving {', '.join(wanted)} on http://{host}:{port}")
-        with _signals_are_only_noted():
+        with _signals_only_logged():
             server.run(sockets=[listening])
 
 
@@ -83,15 +84,15 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _signals_are_only_noted() -> Generator[None]:
-    """uvicorn raises the signal that stopped it once more at its end.
+def _signals_only_logged() -> Generator[None]:
+    """Log signals instead of dying of them: uvicorn raises the one that stopped it again at its end.
 
     Without this the process would die there, with its followers open and its last events unsent.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, _log_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -99,15 +100,15 @@ def _signals_are_only_noted() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _note(number: int, _frame: FrameType | None) -> None:
+def _log_signal(number: int, _frame: FrameType | None) -> None:
     log.info("stopped by %s", signal.Signals(number).name)
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
-    Its protocol is named, because asyncio turns Nagle's algorithm off only where it is: a socket made without
-    answers each kept-alive request 40 ms late (measured), waiting for the client's delayed acknowledgement.
+    Its protocol is given, because asyncio turns Nagle's algorithm off only then. Otherwise each kept-alive
+    request is answered 40 ms late (measured), waiting for the client's delayed acknowledgement.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -1,9 +1,8 @@
-"""Bearer tokens of the reference server: what each may do, and only their hashes on disk.
+"""Bearer tokens of the reference server: their scopes, and only their hashes on disk.
 
-A token is 256 random bits, so a plain SHA-256 of it gives nothing away and cannot be searched. Several
-tokens per scope are good at once: to change one, add the new, hand it out, then revoke the old. On failure:
-a file of tokens that cannot be read keeps the server from starting; later on it keeps those that were
-known, and says so.
+A token is 256 random bits, so its plain SHA-256 cannot be reversed by search. Several tokens per scope are
+valid at once: to change one, add the new, distribute it, then revoke the old. On failure: the server does not
+start with a token file that it cannot read; a running one keeps the tokens that it knows, and logs it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _LOOK_AGAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is kept of a token."""
+    """A token as it is stored."""
 
     scope: Scope
     sha256: str
@@ -54,7 +53,7 @@ def hash_of(token: str) -> str:
 
 
 class Tokens:
-    """The tokens that are good now. Comparing takes the same time whatever was given."""
+    """The valid tokens. A comparison takes the same time whatever was given."""
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._known: tuple[tuple[Scope, bytes], ...] = tuple(
@@ -65,15 +64,15 @@ class Tokens:
         return bool(self._known)
 
     def scopes_of(self, given: str) -> frozenset[Scope]:
-        """What the given token opens; nothing when it is none."""
+        """The scopes of the given token; none if it is unknown."""
         sha256 = hash_of(given).encode()
-        # Every known token is compared, so that neither place nor length of a match shows in the time taken.
+        # All known tokens are compared, so that the time taken tells nothing of a match.
         same = [hmac.compare_digest(sha256, known) for _, known in self._known]
         return frozenset[Scope](scope for (scope, _), found in zip(self._known, same, strict=True) if found)
 
 
 def read_tokens(text: str, source: str) -> list[Token]:
-    """Lines of ``SCOPE sha256:HEX NAME``; ``#`` begins a remark. Raises SettingsError, without the line."""
+    """Parse lines of ``SCOPE sha256:HEX NAME``; ``#`` starts a comment. Raises SettingsError."""
     tokens: list[Token] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -91,9 +90,9 @@ def read_tokens(text: str, source: str) -> list[Token]:
 
 
 def given_tokens(text: str) -> list[Token]:
-    """``scope=token,scope=token``, each token itself or ``sha256:`` and its hash. Raises SettingsError.
+    """Parse ``scope=token,scope=token``, each token itself or ``sha256:`` and its hash. Raises SettingsError.
 
-    Its messages count the entries and never repeat one.
+    Its messages number the entries and never repeat one.
     """
     tokens: list[Token] = []
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
@@ -118,13 +117,13 @@ def given_tokens(text: str) -> list[Token]:
 
 
 class TokenFile:
-    """The folder's file of tokens: written by ``driftloop tokens``, followed by servers."""
+    """The token file of the keys folder: written by ``driftloop tokens``, followed by servers."""
 
     def __init__(self, keys_dir: Path) -> None:
         self.path = keys_dir / FILE
 
     def read(self) -> list[Token]:
-        """Raises SettingsError when it cannot be read or is not a file of tokens."""
+        """Raises SettingsError if it cannot be read or is not a token file."""
         try:
             return read_tokens(self.path.read_text("utf-8"), str(self.path))
         except FileNotFoundError:
@@ -133,18 +132,18 @@ class TokenFile:
             raise SettingsError(f"{self.path} cannot be read: {error}") from error
 
     def add(self, scope: Scope, name: str) -> str:
-        """A new token, which is kept nowhere: only its hash is. Raises Error for a name that is taken."""
+        """Make a token, store its hash and return it, this once. Raises Error for a name that is taken."""
         if not _NAME.fullmatch(name):
             raise Error(f"{name!r} cannot name a token: use letters, digits, '.', '_' and '-'")
         present = self.read()
         if any(token.name == name for token in present):
-            raise Error(f"there is a token {name!r} already: name it otherwise, or revoke that one")
+            raise Error(f"there is a token {name!r} already: choose another name, or revoke that one")
         token = f"driftloop_{scope}_{secrets.token_urlsafe(32)}"
         self._write([*present, Token(scope, hash_of(token), name)])
         return token
 
     def revoke(self, name: str) -> Token:
-        """Raises Error when there is none of that name."""
+        """Raises Error if there is none of that name."""
         present = self.read()
         for token in present:
             if token.name == name:
@@ -164,7 +163,7 @@ class TokenFile:
 
 
 class FollowedTokens:
-    """The tokens given, and those of the file as it is now: a changed file is read within a second."""
+    """The given tokens and those of the file, which is read again within a second of a change."""
 
     def __init__(
         self, file: TokenFile, given: Iterable[Token] = (), *, monotonic: Callable[[], float] = time.monotonic
@@ -180,7 +179,7 @@ class FollowedTokens:
 
     @property
     def locked(self) -> bool:
-        """Whether a token is asked for. Once it was, it stays so: revoking the last one opens nothing."""
+        """Whether a token is required. Once it is, it stays so: revoking the last one opens nothing."""
         return self._locked
 
     def now(self) -> Tokens:
@@ -188,14 +187,14 @@ class FollowedTokens:
             self._look_at = self._monotonic() + _LOOK_AGAIN_S
             stamp = self._stamped()
             if stamp != self._stamp and self._read_again():
-                self._stamp = stamp  # not before: what could not be read is tried again
+                self._stamp = stamp  # only now: a file that could not be read is tried again
         return self._tokens
 
     def _read_again(self) -> bool:
         try:
             self._tokens = Tokens([*self._given, *self._file.read()])
         except SettingsError as error:
-            log.error("the tokens known before stay good: %s", error)
+            log.error("the tokens known before stay valid: %s", error)
             return False
         self._locked = self._locked or bool(self._tokens)
         log.info("the tokens were read again from %s", self._file.path)

@@ -20,7 +20,7 @@ _LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One metric: what it is called, what it says, and by what it is told apart."""
+    """One metric: its name, kind, help text and labels."""
 
     name: str
     kind: Kind
@@ -55,7 +55,7 @@ LIVE_GENERATION = Meter(
 CAN_ANSWER = Meter("driftloop_can_answer", "gauge", "1 when requests can be answered", ("model",))
 FOLLOWING = Meter("driftloop_following", "gauge", "1 when the updates were read to their end", ("model",))
 BEHIND_SECONDS = Meter(
-    "driftloop_updates_behind_seconds", "gauge", "since when there are updates not read yet", ("model",)
+    "driftloop_updates_behind_seconds", "gauge", "how long there have been unread updates", ("model",)
 )
 SHADOWS_SKIPPED = Meter(
     "driftloop_shadow_answers_skipped_total",
@@ -154,7 +154,7 @@ CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)
 
 
 class Reading(NamedTuple):
-    """What a metric is at this moment, read when it is asked for."""
+    """A metric's value at the moment of a scrape."""
 
     meter: Meter
     value: float
@@ -162,7 +162,7 @@ class Reading(NamedTuple):
 
 
 class Metrics:
-    """The metrics of one process or app: counted as things happen, or read when they are scraped."""
+    """The metrics of one process or app: counted as things happen, or read at a scrape."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -171,17 +171,17 @@ class Metrics:
         self._making = threading.Lock()
 
     def count(self, meter: Meter, *labels: str, by: float = 1.0) -> None:
-        """Counts up; ``labels`` in the order of the catalogue."""
+        """Count up; ``labels`` in the order of the catalogue."""
         counter = self._counters.get(meter) or self._make_counter(meter)
         (counter.labels(*labels) if labels else counter).inc(by)
 
     def observe(self, meter: Meter, value: float, *labels: str) -> None:
-        """Adds a value to a histogram."""
+        """Add a value to a histogram."""
         histogram = self._histograms.get(meter) or self._make_histogram(meter)
         (histogram.labels(*labels) if labels else histogram).observe(value)
 
     def read_with(self, read: Callable[[], Iterable[Reading]]) -> None:
-        """``read`` is asked at each scrape."""
+        """Call ``read`` at each scrape."""
         self._registry.register(_Collector(read))
 
     def exposition(self) -> bytes:
@@ -189,9 +189,9 @@ class Metrics:
         return generate_latest(self._registry)
 
     def serve(self, host: str, port: int) -> int:
-        """Answers scrapes for as long as the process runs; gives the port, which 0 leaves to the system.
+        """Answer scrapes for as long as the process runs, and return the port (0: the system chooses one).
 
-        Raises OSError when it cannot be had.
+        Raises OSError if the port is not available.
         """
         server, _ = start_http_server(port, host, self._registry)
         return server.server_port
@@ -227,7 +227,7 @@ class _Collector:
 
 
 def catalogue_as_markdown() -> str:
-    """The catalogue as people read it."""
+    """The catalogue as a page."""
     lines = [
         "# Metrics",
         "",
@@ -235,7 +235,7 @@ def catalogue_as_markdown() -> str:
         "(`DRIFTLOOP_METRICS_PORT`), the others at the reference server.",
         "This page is printed by `python -m driftloop.infra.metrics.catalogue`.",
         "",
-        "| metric | kind | labels | says |",
+        "| metric | kind | labels | meaning |",
         "|---|---|---|---|",
     ]
     for meter in CATALOGUE:

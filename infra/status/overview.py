@@ -56,7 +56,7 @@ class ModelView:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the newest outcomes seen; None for a regression, where 1 − mean error means nothing."""
+        """Of the newest outcomes seen; None for a regression."""
         classification = self.spec is None or self.spec.spec.get("task", "classification") == "classification"
         if not self.errors or not classification:
             return None
@@ -73,7 +73,7 @@ class ModelView:
 
 @dataclass(slots=True)
 class Overview:
-    """All models, and what concerns none in particular. Feed it records in log order."""
+    """All models, and what concerns no single one. Feed it records in log order."""
 
     prefix: str
     models: dict[str, ModelView] = field(default_factory=dict[str, ModelView])
@@ -86,12 +86,12 @@ class Overview:
         return self.models.setdefault(name, ModelView(name))
 
     def apply(self, record: Record) -> None:
-        """Folds one record in. What cannot be read is counted, never raised: status must work on bad days."""
+        """Fold one record in. What cannot be read is counted, not raised: status must work on bad days."""
         if record.value is None:
             return
         try:
             self._apply(record.topic.removeprefix(self.prefix), record.value)
-        except (DecodeError, ValueError):  # a ValueError: errors in vitals that are none
+        except (DecodeError, ValueError):  # ValueError: undecodable errors in vitals
             self.unreadable += 1
 
     def _apply(self, topic: str, value: bytes) -> None:
@@ -130,7 +130,7 @@ class Overview:
 
 
 def read_overview(connection: Connection, *, recent: int = RECENT_RECORDS) -> Overview:
-    """The present state: the compacted topics whole, the others' newest ``recent`` records per partition."""
+    """Read the present state: compacted topics whole, the others' newest ``recent`` records per partition."""
     overview = Overview(connection.prefix)
     for reader in (
         LogReader(connection, LATEST_TOPICS),

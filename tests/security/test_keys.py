@@ -230,7 +230,7 @@ def test_the_documented_rotation_step_by_step(
     with EventClient(topics) as client, bench.serve(client) as server:
         with trainer(settings):  # restarted: it signs with the new key, and counts on
             driftloop("models", "unpin", "m")
-            assert "version 1 signed anew" in driftloop("keys", "reissue", "m")
+            assert "version 1 reissued" in driftloop("keys", "reissue", "m")
             wait_until(lambda: server.version == NEXT)
         assert "is revoked here" in driftloop("keys", "revoke", old, "--why", "rotated")
         assert "rotated" in driftloop("keys", "list")
