@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import astuple
 
 from tests.stateful.oracles.errors import LONGEST, Seen
-from tests.stateful.oracles.monitor import HOUR_MS, HOURLY, Expected, PartitionOracle
+from tests.stateful.oracles.monitor import HOUR_MS, HOURLY, ExpectedEvent, PartitionOracle
 from tests.support.fuzz import effort
 from tests.support.monitor.records import START_MS, entry, number_profile, reference, sketch, vitals
 
@@ -115,7 +115,7 @@ class MonitorMachine(RuleBasedStateMachine):
         self.emitted.append(self.core.apply(value, offset=self.offset, append_time_ms=self.now_ms))
         return self.emitted[-1], self.oracle.now_ms
 
-    def compare(self, emitted: list[Emitted], expected: list[Expected]) -> None:
+    def compare(self, emitted: list[Emitted], expected: list[ExpectedEvent]) -> None:
         decoded = [(one.topic.name, cast("dict[str, Any]", orjson.loads(one.value))) for one in emitted]
         for topic, value in decoded:
             if topic == "dead-letters":
@@ -208,7 +208,7 @@ class MonitorMachine(RuleBasedStateMachine):
         triggers = self.oracle.model(model).live(version, known, now_ms)
         self.compare(emitted, self.decided(model, [("triggers", trigger) for trigger in triggers]))
 
-    def decided(self, model: str, expected: list[Expected]) -> list[Expected]:
+    def decided(self, model: str, expected: list[ExpectedEvent]) -> list[ExpectedEvent]:
         return expected + [("triggers", one) for one in self.oracle.model(model).decide(self.oracle.now_ms)]
 
     @rule(model=st.sampled_from(MODELS), seed=st.integers(0, 2**20))

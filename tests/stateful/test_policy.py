@@ -265,7 +265,7 @@ def _ended(state: str) -> str:
     return "closed" if state in ("pending", "open") else state
 
 
-class MonitorMachine(RuleBasedStateMachine):
+class PolicyLogMachine(RuleBasedStateMachine):
     """A vitals partition. Whatever crashed, what was emitted is what one replay of it emits."""
 
     def __init__(self) -> None:
@@ -361,5 +361,5 @@ class MonitorMachine(RuleBasedStateMachine):
 
 PolicyMachine.TestCase.settings = effort(runs=100, steps=40)
 TestPolicy = PolicyMachine.TestCase
-MonitorMachine.TestCase.settings = effort(runs=40, steps=30)
-TestMonitor = MonitorMachine.TestCase
+PolicyLogMachine.TestCase.settings = effort(runs=40, steps=30)
+TestPolicyLog = PolicyLogMachine.TestCase

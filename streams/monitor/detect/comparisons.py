@@ -31,7 +31,7 @@ FAILURES_ALPHA = 0.001  # one test per window of some 1,000 requests, for ever
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class WindowComparison:
     """One full window against the reference. ``exceeded``: it is above the threshold, not by chance."""
 
     kind: DriftKind
@@ -97,7 +97,7 @@ class Comparisons(State, dict=True):
             self.segments = SegmentWindow()
         return detections
 
-    def _data(self, features: FeatureWindows, spec: ModelSpec) -> list[Comparison]:
+    def _data(self, features: FeatureWindows, spec: ModelSpec) -> list[WindowComparison]:
         rule, known = spec.detectors.data, self._known
         numbers, categories = features.numbers.items(), features.categories.items()
         tests = [
@@ -107,7 +107,7 @@ class Comparisons(State, dict=True):
         ]
         corrected = holm([result.p for _, _, result, _ in tests])
         return [
-            Comparison(
+            WindowComparison(
                 kind="data",
                 detector=detector,
                 subject=name,
@@ -128,14 +128,14 @@ class Comparisons(State, dict=True):
             for (detector, name, result, rows), p in zip(tests, corrected, strict=True)
         ]
 
-    def _prediction(self, spec: ModelSpec) -> list[Comparison]:
+    def _prediction(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, shares = spec.detectors.data, self.reference.predicted
         if not shares:
             return []
         rows = holdout_rows(spec, self.reference)
         result = self.predicted.distribution(shares, rows)
         return [
-            Comparison(
+            WindowComparison(
                 kind="prediction",
                 detector="chi2",
                 subject="predicted class",
@@ -154,13 +154,13 @@ class Comparisons(State, dict=True):
             )
         ]
 
-    def _latency(self, spec: ModelSpec) -> list[Comparison]:
+    def _latency(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, normal = spec.detectors.latency, self.reference.latency_p95_ms
         if not rule.enabled or normal is None:
             return []
         p95, threshold = self.latency.p95(), max(rule.ratio * normal, rule.floor_ms)
         return [
-            Comparison(
+            WindowComparison(
                 kind="latency",
                 detector="p95",
                 subject="latency p95",
@@ -172,14 +172,14 @@ class Comparisons(State, dict=True):
             )
         ]
 
-    def _failures(self, spec: ModelSpec) -> list[Comparison]:
+    def _failures(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, normal = spec.detectors.failures, self.reference.failure_rate
         if not rule.enabled:
             return []
         n, failed = self.served.rows, self.served.failed
         p = more_often(failed, n, normal, self.reference.rows)
         return [
-            Comparison(
+            WindowComparison(
                 kind="failures",
                 detector="failure-rate",
                 subject="failed requests",
@@ -191,16 +191,16 @@ class Comparisons(State, dict=True):
             )
         ]
 
-    def _fairness(self, spec: ModelSpec) -> list[Comparison]:
+    def _fairness(self, spec: ModelSpec) -> list[WindowComparison]:
         rule = spec.gates.fairness
         gaps = self.segments.gaps(self.reference, rule.min_rows)
         corrected = holm([gap.p for gap in gaps])
-        comparisons: list[Comparison] = []
+        comparisons: list[WindowComparison] = []
         for name in dict.fromkeys(gap.segment for gap in gaps):
             of_name = [(gap, p) for gap, p in zip(gaps, corrected, strict=True) if gap.segment == name]
             worst, p = max(of_name, key=lambda pair: (pair[0].excess, pair[0].value))
             comparisons.append(
-                Comparison(
+                WindowComparison(
                     kind="fairness",
                     detector="segment-gap",
                     subject=name,
@@ -222,7 +222,11 @@ class Comparisons(State, dict=True):
         return comparisons
 
     def _conclude(
-        self, comparisons: list[Comparison], count: int, positions: Positions | None = None, since: int = 0
+        self,
+        comparisons: list[WindowComparison],
+        count: int,
+        positions: Positions | None = None,
+        since: int = 0,
     ) -> list[Detection]:
         """Return one full window's alarms and recoveries; with positions, alarms are dated to its start."""
         detections: list[Detection] = []
@@ -234,7 +238,7 @@ class Comparisons(State, dict=True):
                 detections.append(detection)
         return detections
 
-    def _decide(self, comparison: Comparison, count: int) -> Detection | None:
+    def _decide(self, comparison: WindowComparison, count: int) -> Detection | None:
         alert = self.alerts.setdefault(condition(comparison.detector, comparison.subject), Alert())
         span = comparison.threshold - comparison.normal
         worse = alert.state == "quiet" or (
@@ -261,7 +265,7 @@ class Comparisons(State, dict=True):
                 alert.move("acknowledge", count)
 
 
-def _detection(comparison: Comparison, *, recovered: bool) -> Detection:
+def _detection(comparison: WindowComparison, *, recovered: bool) -> Detection:
     return Detection(
         kind=comparison.kind,
         detector=comparison.detector,

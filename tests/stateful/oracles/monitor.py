@@ -22,7 +22,7 @@ Key = tuple[int, str]
 
 
 @dataclass
-class KnownTrigger:
+class OracleTrigger:
     """A trigger; ``drifts``: condition, drift and kind of what it is for."""
 
     trigger: Found
@@ -55,7 +55,7 @@ class ModelOracle:
         self.retired = False
         self.watched: dict[Key, Watched] = {}
         self.pending: dict[str, Found] = {}
-        self.triggers: dict[str, KnownTrigger] = {}
+        self.triggers: dict[str, OracleTrigger] = {}
         self.fired = self.outcomes = 0
         self.last_fired_ms: int | None = None
         self.next_hour_ms: int | None = None
@@ -194,9 +194,9 @@ class ModelOracle:
 
     def _remember(self, trigger: Found, state: str, now_ms: int, drifts: list[tuple[str, Found]]) -> None:
         self.fired, self.last_fired_ms = self.fired + 1, now_ms
-        self.triggers[trigger["trigger_id"]] = KnownTrigger(trigger, state, now_ms, drifts)
+        self.triggers[trigger["trigger_id"]] = OracleTrigger(trigger, state, now_ms, drifts)
 
-    def _withdrawn(self, record: KnownTrigger, why: str, now_ms: int) -> Found:
+    def _withdrawn(self, record: OracleTrigger, why: str, now_ms: int) -> Found:
         record.state, record.since_ms = "withdrawn", now_ms
         record.trigger = record.trigger | {"approval": "denied", "by": "policy", "why": why, "ts": now_ms}
         return record.trigger
@@ -244,7 +244,7 @@ class ModelOracle:
         return True
 
 
-Expected = tuple[Literal["drift", "triggers", "dead-letters"], Found]
+ExpectedEvent = tuple[Literal["drift", "triggers", "dead-letters"], Found]
 
 
 class PartitionOracle:
@@ -275,9 +275,9 @@ class PartitionOracle:
                 return False
         return True
 
-    def observe(self, batch: list[tuple[str, Seen]], offset: int) -> list[Expected]:
+    def observe(self, batch: list[tuple[str, Seen]], offset: int) -> list[ExpectedEvent]:
         """Return what a vitals message that fits causes."""
-        expected: list[Expected] = []
+        expected: list[ExpectedEvent] = []
         for name in dict.fromkeys(name for name, _ in batch):
             for seen in (seen for other, seen in batch if other == name):
                 drifts = self.model(name).observe(seen, (self.partition, offset), self.now_ms)
@@ -285,7 +285,7 @@ class PartitionOracle:
             expected += [("triggers", trigger) for trigger in self.model(name).decide(self.now_ms)]
         return expected
 
-    def others(self) -> list[Expected]:
+    def others(self) -> list[ExpectedEvent]:
         """After each record, time alone may cause a trigger of any model."""
         return [
             ("triggers", trigger)
@@ -293,7 +293,7 @@ class PartitionOracle:
             for trigger in model.decide(self.now_ms)
         ]  # fmt: skip
 
-    def dead(self, value: bytes, offset: int, append_ms: int) -> list[Expected]:
+    def dead(self, value: bytes, offset: int, append_ms: int) -> list[ExpectedEvent]:
         letter = {
             "id": named("dead", "vitals", self.partition, offset), "stage": "monitor", "topic": "vitals",
             "partition": self.partition, "offset": offset, "append_ms": append_ms,
