@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test fuzz soak outage lint types wheel clean help bench poison
+.PHONY: setup demo test test-fast fuzz soak outage lint types wheel clean help bench poison
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -30,6 +30,9 @@ demo: $(INSTALLED)  ## The whole loop on a year of real flights (about seven min
 
 test: setup  ## All tests, on a real embedded Kafka
 	$(BIN)/python -m pytest
+
+test-fast: setup  ## The tests that need no Kafka and take no time (about a minute)
+	$(BIN)/python -m pytest -m 'not integration and not slow'
 
 # In this order: what is quick and what others are held against first. Each writes .driftloop/bench/NAME.json.
 BENCHES := floor join restore poison scale monitor latency emit swap loop_time peers

@@ -37,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"error::pytest.{kind}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the broker, through whatever fixture, is an integration test."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "broker" in item.fixturenames:
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the session's embedded broker, or of the one that DRIFTLOOP_TEST_BOOTSTRAP names."""
