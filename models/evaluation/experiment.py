@@ -5,27 +5,27 @@
 (candidates.py). 4. The hold-out is used once: candidate and champion answer it, and every gate passes or
 fails (gates.py). With no champion, the constant answer is what must be beaten.
 
-A pure function of its input and the clock, and the clock only reaches timings and the latency gate.
+A pure function of its input and the clock, which only the latency gate uses.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from typing import Any
 
-from ...schemas.runs import GateResult, Interval, Lineage
-from ...schemas.serving import Manifest, Reference, SelfTestRow
+from ...schemas.runs import GateResult
+from ...schemas.serving import Manifest
 from ...schemas.spec.model import ModelSpec
 from ..formats.features import FeatureEncoder, infer_features
-from ..formats.fitted import Fitted, LearningError
+from ..formats.fitted import LearningError
 from ..registry.self_test import build_self_test
 from ..rows import LabelledRow
 from .candidates import Fitter, choose
 from .hold_out import Evaluation
+from .result import ExperimentResult
 from .split import RowSplit, lineage, split
 
 MIN_ROWS = 5  # to train on, and to evaluate on: with fewer no test could ever pass
@@ -34,8 +34,10 @@ _PACKAGES = ("driftloop", "numpy", "scikit-learn", "onnx", "onnxruntime", "river
 
 @dataclass(frozen=True, slots=True)
 class ExperimentInput:
-    """``champion_saw``: ids of rows the champion was trained on, ``champion_saw_until_ts``: rows up to then
-    may be; neither are held out. ``rows_before_change`` may be empty, rows may come in any order."""
+    """``champion_saw``: ids of rows the champion was trained on, which are not held out.
+
+    ``rows_before_change`` may be empty; rows may come in any order.
+    """
 
     spec: ModelSpec
     rows_before_change: tuple[LabelledRow, ...]
@@ -43,25 +45,6 @@ class ExperimentInput:
     champion: tuple[Manifest, bytes] | None
     seed: int
     champion_saw: frozenset[str] = frozenset()
-    champion_saw_until_ts: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentResult:
-    """``passed``: every gate passed. The candidate and what goes with it are absent only when nothing was
-    learned; ``why`` then says what was missing."""
-
-    passed: bool
-    why: str
-    candidate: Fitted | None = None
-    lineage: Lineage | None = None
-    metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    gates: tuple[GateResult, ...] = ()
-    reference: Reference | None = None
-    self_test: tuple[SelfTestRow, ...] = ()
-    learner: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
-    timings_ms: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def run_experiment(
@@ -74,33 +57,27 @@ def run_experiment(
 
     Raises ArtifactError when the champion's artifact cannot be loaded, SpecError for a wrong spec.
     """
-    started = clock_ns()
     before, after = _usable(given)
-    parts = split(
-        before,
-        after,
-        given.spec.window,
-        champion_saw=given.champion_saw,
-        champion_saw_until_ts=given.champion_saw_until_ts,
-    )
+    parts = split(before, after, given.spec.window, champion_saw=given.champion_saw)
     if len(parts.training) < MIN_ROWS or len(parts.holdout) < MIN_ROWS:
-        return ExperimentResult(False, _too_few(given, parts))
+        return ExperimentResult(passed=False, why=_too_few(given, parts))
     try:
         choice = choose(_fitter(given, parts), parts)
     except LearningError as error:
-        return ExperimentResult(False, f"nothing could be learned: {error}")
-    trained = clock_ns()
+        return ExperimentResult(passed=False, why=f"nothing could be learned: {error}")
     on_trained()
     evaluation = Evaluation.of(
         given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns
     )
     gates = evaluation.gate_results()
-    evaluated = clock_ns()
     old_rows = len(parts.older) if choice.candidate.mix == "mix" else 0
     return ExperimentResult(
         passed=all(gate.passed for gate in gates),
         why=_why(gates, left_out=len(given.rows_after_change) - len(after)),
         candidate=choice.fitted,
+        format=choice.fitted.format,
+        features=choice.fitted.features,
+        classes=choice.fitted.classes,
         lineage=lineage(parts, old_rows=old_rows, validation_rows=choice.validation_rows),
         metrics=evaluation.metrics(),
         gates=gates,
@@ -108,11 +85,11 @@ def run_experiment(
         self_test=build_self_test(evaluation.candidate, [row.features for row in parts.holdout]),
         learner=choice.candidate.learner.kind,
         parameters=choice.candidate.parameters() | {"validation": choice.validation},
-        timings_ms={"train": (trained - started) / 1e6, "evaluate": (evaluated - trained) / 1e6},
+        packages=_package_versions(),
     )
 
 
-def package_versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """Versions of what determines a training run's result, for its record."""
     versions = {"python": python_version()}
     for name in _PACKAGES:

@@ -45,17 +45,11 @@ def split(
     window: WindowRules,
     *,
     champion_saw: frozenset[str] = frozenset(),
-    champion_saw_until_ts: int | None = None,
 ) -> RowSplit:
     """The newest ``window.holdout`` of the rows after the change that the champion never saw are held out."""
     ordered = sorted(after, key=_in_time)[-window.max_rows :]
     wanted = math.ceil(len(ordered) * window.holdout)
-    fresh = [
-        row
-        for row in ordered
-        if row.prediction_id not in champion_saw
-        and (champion_saw_until_ts is None or row.ts > champion_saw_until_ts)
-    ]
+    fresh = [row for row in ordered if row.prediction_id not in champion_saw]
     holdout = fresh[-wanted:] if wanted else []
     training = [row for row in ordered if _in_time(row) < _in_time(holdout[0])] if holdout else ordered
     old_rows = min(window.old_rows, window.max_rows - len(training))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ...models.evaluation.result import ExperimentResult
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import Verifier
 from ...schemas.errors import ArtifactError, Error
 from ...schemas.serving import Manifest
-from .child.job import ARTIFACT, JOB, RESULT, TrainingJob, TrainingResult
+from .child.job import ARTIFACT, JOB, RESULT, TrainingJob
 from .child.process import ChildPool
 from .core import ManifestRequest
 
@@ -55,7 +56,7 @@ class ManifestCheck:
             with self._children.one() as child:
                 for _ in child.work(folder, TEST_LIMIT_S):
                     pass
-            result = TrainingResult.decode((folder / RESULT).read_bytes())
+            result = ExperimentResult.decode((folder / RESULT).read_bytes())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if not result.passed:

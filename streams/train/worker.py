@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 from confluent_kafka import KafkaException
 
+from ...models.evaluation.result import ExperimentResult
 from ...models.formats.learners import refuse_unlisted
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import Verifier
@@ -35,7 +36,6 @@ from .child.job import (
     ROWS,
     Trained,
     TrainingJob,
-    TrainingResult,
     write_rows,
 )
 from .child.process import ChildPool, TrainingProcess
@@ -226,10 +226,10 @@ class TrainingWorker:
                 times["evaluate" if execution.evaluating else "train"] = (time.monotonic() - started) * 1000
             finally:
                 execution.use(None)
-        result = TrainingResult.decode((folder / RESULT).read_bytes())
+        result = ExperimentResult.decode((folder / RESULT).read_bytes())
         return self._stored(execution, result, folder)
 
-    def _stored(self, execution: Execution, result: TrainingResult, folder: Path) -> Trained:
+    def _stored(self, execution: Execution, result: ExperimentResult, folder: Path) -> Trained:
         started = time.monotonic()
         sha256, size = None, 0
         if result.passed:

@@ -13,9 +13,9 @@ from typing import IO, Any, Literal
 
 from pydantic import Field
 
+from ....models.evaluation.result import ExperimentResult
 from ....schemas.base import Event, Sha256
-from ....schemas.runs import GateResult, Interval, Lineage
-from ....schemas.serving import ArtifactFormat, FeatureSpec, Manifest, Reference, SelfTestRow
+from ....schemas.serving import Manifest
 
 JOB, RESULT, ROWS, ARTIFACT = "job.json", "result.json", "rows.bin", "artifact.bin"
 CHAMPION, ERRORS = "champion.bin", "stderr.txt"
@@ -46,30 +46,10 @@ class TrainingJob(Event):
     memory_bytes: int | None = None
 
 
-class TrainingResult(Event):
-    """What the child found. The candidate's fields are there only when something was learned."""
-
-    passed: bool
-    why: str
-    learned: bool = False
-    format: ArtifactFormat | None = None
-    features: tuple[FeatureSpec, ...] = ()
-    classes: tuple[str, ...] | None = None
-    lineage: Lineage | None = None
-    metrics: dict[str, Interval] = Field(default_factory=dict[str, Interval])
-    gates: tuple[GateResult, ...] = ()
-    reference: Reference | None = None
-    self_test: tuple[SelfTestRow, ...] = ()
-    learner: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict[str, Any])
-    packages: dict[str, str] = Field(default_factory=dict[str, str])
-    timings_ms: dict[str, float] = Field(default_factory=dict[str, float])
-
-
 class Trained(Event):
     """A result with the artifact that the parent has put into the store."""
 
-    result: TrainingResult
+    result: ExperimentResult
     artifact_sha256: Sha256 | None = None
     artifact_bytes: int = 0
     timings_ms: dict[str, float] = Field(default_factory=dict[str, float])

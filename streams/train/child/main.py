@@ -23,12 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ....models.evaluation.experiment import (
-    ExperimentInput,
-    ExperimentResult,
-    package_versions,
-    run_experiment,
-)
+from ....models.evaluation.experiment import ExperimentInput, run_experiment
+from ....models.evaluation.result import ExperimentResult
 from ....models.formats.loaders import load
 from ....models.registry.self_test import check_self_test
 from ....models.rows import LabelledRow, rows_from_outcomes
@@ -48,7 +44,6 @@ from .job import (
     ROWS,
     Side,
     TrainingJob,
-    TrainingResult,
     read_rows,
 )
 
@@ -104,7 +99,7 @@ def run_job(folder: Path, report: Report) -> None:
     try:
         result = _self_test(folder, job) if job.kind == "self-test" else _experiment(folder, job, report)
     except Error as error:
-        result = TrainingResult(passed=False, why=str(error))
+        result = ExperimentResult(passed=False, why=str(error))
     (folder / RESULT).write_bytes(result.encode())
 
 
@@ -122,7 +117,7 @@ def _limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
-def _experiment(folder: Path, job: TrainingJob, report: Report) -> TrainingResult:
+def _experiment(folder: Path, job: TrainingJob, report: Report) -> ExperimentResult:
     spec = ModelSpec.model_validate(job.spec)
     gc.disable()  # the collector would look through all rows again and again while they are made
     before, after = _rows(folder, spec, job)
@@ -140,7 +135,7 @@ def _experiment(folder: Path, job: TrainingJob, report: Report) -> TrainingResul
     found = run_experiment(given, on_trained=lambda: report(EVALUATING))
     if found.passed and found.candidate is not None:
         (folder / ARTIFACT).write_bytes(found.candidate.data)
-    return _result(found)
+    return found
 
 
 def _rows(folder: Path, spec: ModelSpec, job: TrainingJob) -> tuple[list[LabelledRow], list[LabelledRow]]:
@@ -171,32 +166,11 @@ def _is_outcome(value: bytes) -> bool:
     return True
 
 
-def _result(found: ExperimentResult) -> TrainingResult:
-    fitted = found.candidate
-    return TrainingResult(
-        passed=found.passed,
-        why=found.why,
-        learned=fitted is not None,
-        format=fitted.format if fitted is not None else None,
-        features=fitted.features if fitted is not None else (),
-        classes=fitted.classes if fitted is not None else None,
-        lineage=found.lineage,
-        metrics=found.metrics,
-        gates=found.gates,
-        reference=found.reference,
-        self_test=found.self_test,
-        learner=found.learner,
-        parameters=found.parameters,
-        packages=package_versions(),
-        timings_ms=found.timings_ms,
-    )
-
-
-def _self_test(folder: Path, job: TrainingJob) -> TrainingResult:
+def _self_test(folder: Path, job: TrainingJob) -> ExperimentResult:
     if job.manifest is None:
-        return TrainingResult(passed=False, why="there is no manifest to test")
+        return ExperimentResult(passed=False, why="there is no manifest to test")
     check_self_test(load(job.manifest, (folder / ARTIFACT).read_bytes()), job.manifest.self_test)
-    return TrainingResult(passed=True, why="")
+    return ExperimentResult(passed=True, why="")
 
 
 def _protocol() -> Report:

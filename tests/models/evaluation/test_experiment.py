@@ -11,10 +11,9 @@ import pytest
 from driftloop.models.evaluation.experiment import (
     MIN_ROWS,
     ExperimentInput,
-    ExperimentResult,
-    package_versions,
     run_experiment,
 )
+from driftloop.models.evaluation.result import ExperimentResult
 from driftloop.models.evaluation.split import lineage, split
 from driftloop.models.formats.loaders import load
 from driftloop.models.registry.self_test import check_self_test
@@ -91,7 +90,6 @@ def test_after_a_change_the_candidate_beats_the_stale_champion(after_flip: Exper
     assert after_flip.metrics["gain"].low > 0.2
     assert after_flip.metrics["accuracy.candidate"].value > 0.7
     assert after_flip.parameters["rows"] == "after"  # what was true before is false now
-    assert set(after_flip.timings_ms) == {"train", "evaluate"}
 
 
 def test_without_a_change_the_candidate_is_no_better_and_is_refused(champion: tuple[Manifest, bytes]) -> None:
@@ -130,7 +128,7 @@ def test_the_same_input_gives_the_same_result(
     assert one.gates[:2] == after_flip.gates[:2]
 
 
-def test_the_hold_out_is_newest_and_used_nobody(champion: tuple[Manifest, bytes]) -> None:
+def test_the_hold_out_is_newest_and_no_model_was_trained_on_it(champion: tuple[Manifest, bytes]) -> None:
     window = SPEC.window
     saw = frozenset(row.prediction_id for row in FLIPPED[-40:-20])
     parts = split(BEFORE, FLIPPED, window, champion_saw=saw)
@@ -142,10 +140,6 @@ def test_the_hold_out_is_newest_and_used_nobody(champion: tuple[Manifest, bytes]
     assert max(row.ts for row in used) < min(row.ts for row in parts.holdout)
     assert parts.before_validation() + parts.validation() == parts.training
     assert max(row.ts for row in parts.before_validation()) < min(row.ts for row in parts.validation())
-    until = FLIPPED[900].ts
-    late = split(BEFORE, FLIPPED, window, champion_saw_until_ts=until)
-    assert min(row.ts for row in late.holdout) > until
-    assert len(late.holdout) == 99
 
 
 @settings(max_examples=50, deadline=None)
@@ -306,8 +300,8 @@ def test_a_champion_that_cannot_be_loaded_is_an_error(champion: tuple[Manifest, 
         experiment(champion=(champion[0], b"junk"))
 
 
-def test_the_record_names_what_a_result_depends_on() -> None:
-    assert {"python", "numpy", "scikit-learn", "onnxruntime", "driftloop"} <= set(package_versions())
+def test_the_record_names_what_a_result_depends_on(first: ExperimentResult) -> None:
+    assert {"python", "numpy", "scikit-learn", "onnxruntime", "driftloop"} <= set(first.packages)
 
 
 @pytest.mark.skipif(not ELEC2.exists(), reason="the electricity data lie beside the checkout, not in it")

@@ -8,6 +8,7 @@ from itertools import count
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from driftloop.models.evaluation.result import ExperimentResult
 from driftloop.models.registry.signing import Signer
 from driftloop.schemas.base import Event
 from driftloop.schemas.control import RunControl, UpdateControl
@@ -17,7 +18,7 @@ from driftloop.schemas.serving import FeatureSpec, Manifest, ModelUpdate, Refere
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.topics import COMMANDS, TRIGGERS, Topic
 from driftloop.streams.kafka.reader import Record
-from driftloop.streams.train.child.job import Trained, TrainingResult
+from driftloop.streams.train.child.job import Trained
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.model_runs import ModelRuns
 from driftloop.streams.train.step import Step
@@ -43,11 +44,10 @@ def sha(number: int) -> str:
 def trained(*, passed: bool = True, learned: bool = True, artifact: int = 1, last: int = 50) -> Trained:
     """What an execution found; ``last``: the last seq that was used."""
     if not learned:
-        return Trained(result=TrainingResult(passed=False, why="too few rows"))
-    result = TrainingResult(
+        return Trained(result=ExperimentResult(passed=False, why="too few rows"))
+    result = ExperimentResult(
         passed=passed,
         why="better" if passed else "refused by significance",
-        learned=True,
         format="onnx",
         features=FEATURES,
         classes=("no", "yes"),

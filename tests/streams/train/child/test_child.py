@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driftloop.models.evaluation.result import ExperimentResult
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.train.child.job import (
     ARTIFACT,
@@ -19,7 +20,6 @@ from driftloop.streams.train.child.job import (
     RESULT,
     ROWS,
     TrainingJob,
-    TrainingResult,
     read_rows,
     write_rows,
 )
@@ -49,8 +49,8 @@ def job_folder(folder: Path, spec: ModelSpec, *, rows: int = 300, memory_bytes: 
     return folder
 
 
-def result_of(folder: Path) -> TrainingResult:
-    return TrainingResult.decode((folder / RESULT).read_bytes())
+def result_of(folder: Path) -> ExperimentResult:
+    return ExperimentResult.decode((folder / RESULT).read_bytes())
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
