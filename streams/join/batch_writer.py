@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...schemas.dead_letters import cut_key
 from ...schemas.partition import partition_of
 from ...schemas.topics import DEAD_LETTERS, OUTCOMES, VITALS
 from ..kafka.connection import Connection
@@ -57,7 +58,7 @@ class BatchWriter:
             topic = self._connection.topic(record.topic)
             transactions.send(topic, record.value, record.key, record.partition, record.headers)
         for refused in output.refused:
-            key = refused.letter_key()
+            key = cut_key(refused.key)
             to = 0 if key is None else partition_of(key, self._letter_partitions)
             letter = refused.letter(self._connection.topic(refused.topic))
             transactions.send(self._dead_letters, letter, key, to)

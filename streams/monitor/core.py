@@ -6,7 +6,6 @@ prediction time of each model's outcomes, and only the model's own vitals move i
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +20,9 @@ from ...schemas.control import (
     TickControl,
     UpdateControl,
 )
+from ...schemas.dead_letters import dead_letter
 from ...schemas.decisions import Drift, Trigger
 from ...schemas.errors import DecodeError, IllegalTransition
-from ...schemas.events import DeadLetter
-from ...schemas.ids import event_id
 from ...schemas.spec.schedule import NEVER_MS
 from ...schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
 from .detect.model_monitor import Cause, ModelMonitor
@@ -156,15 +154,14 @@ class VitalsCore(State):
         return state.now_ms
 
     def _dead_letter(self, value: bytes, error: DecodeError, append_ms: int) -> Emitted:
-        letter = DeadLetter(
-            id=event_id("dead", VITALS.name, self.partition, self.applied_offset),
-            stage="monitor",
-            topic=VITALS.name,
-            partition=self.partition,
-            offset=self.applied_offset,
+        letter = dead_letter(
+            "monitor",
+            VITALS.name,
+            self.partition,
+            self.applied_offset,
+            error.reason,
             append_ms=append_ms,
-            reason=error.reason,
-            value_b64=base64.b64encode(value).decode(),
+            value=value,
         )
         return Emitted(DEAD_LETTERS, b"", letter.encode())
 

@@ -27,9 +27,8 @@ from typing import Protocol
 from faust.types import TP
 
 from ...schemas.control import TickControl
-from ...schemas.errors import DecodeError, StateError
-from ...schemas.events import DeadLetter
-from ...schemas.ids import event_id
+from ...schemas.dead_letters import dead_letter
+from ...schemas.errors import StateError
 from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
 from ..kafka.connection import Connection
 from .core import Emitted
@@ -38,8 +37,6 @@ from .partition import Core, OwnedPartition
 from .snapshots import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
 
 log = logging.getLogger(__name__)
-
-MAX_RECORD_BYTES = 4 * 1024 * 1024 - 1024  # the catalogue's max.message.bytes, less a record's own overhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +146,8 @@ class MonitorShell:
         return OwnedPartition(core, start - 1, snapshot_at=now, received_at=now, slot=slot)
 
     async def _report_loss(self, tp: TP, lost: range) -> None:
-        letter = DeadLetter(
-            id=event_id("dead", VITALS.name, tp.partition, lost.start, "lost"),
-            stage="monitor",
-            topic=VITALS.name,
-            partition=tp.partition,
-            offset=lost.start,
-            append_ms=0,
-            reason=f"retention removed offsets {lost.start} to {lost[-1]} before the monitor had read them",
-            cut=True,
-        )
+        reason = f"retention removed offsets {lost.start} to {lost[-1]} before the monitor had read them"
+        letter = dead_letter("monitor", VITALS.name, tp.partition, lost.start, reason, lost=True)
         await asyncio.gather(*await self._send([Emitted(DEAD_LETTERS, b"", letter.encode())]))
 
     async def release(self, partitions: frozenset[TP]) -> None:
@@ -237,7 +226,7 @@ class MonitorShell:
         for event in events:
             name = self._connection.topic(event.topic)
             partition = None if event.key else 0
-            acks.append(await self.client.send(name, event.key or None, _fitting(event), partition))
+            acks.append(await self.client.send(name, event.key or None, event.value, partition))
         return acks
 
     # --- snapshots and time ----------------------------------------------------------------------------
@@ -281,15 +270,3 @@ class MonitorShell:
             if idle is not None and self._monotonic() - owned.received_at >= idle:
                 owned.received_at = self._monotonic()
                 await (await self.client.send(tp.topic, None, TickControl().encode(), tp.partition))
-
-
-def _fitting(event: Emitted) -> bytes:
-    """Return the event's bytes; a dead letter too large for Kafka keeps its offset instead of its bytes."""
-    if len(event.value) <= MAX_RECORD_BYTES or event.topic is not DEAD_LETTERS:
-        return event.value
-    try:
-        letter = DeadLetter.decode(event.value)
-    except DecodeError as error:
-        raise StateError(f"the monitor's core made an invalid dead letter: {error.reason}") from error
-    reason = f"{letter.reason} (its bytes are too many to repeat: read them at its offset)"
-    return letter.model_copy(update={"value_b64": None, "reason": reason, "cut": True}).encode()

@@ -24,7 +24,7 @@ from ...schemas.topics import COMMAND_RESULTS
 from ..kafka.reader import Record
 from .model_runs import ModelRuns
 from .registrar import SERVING_ACTIONS, IllegalCommand
-from .step import NOTHING, Step, control, dead_letter, keyed_by_model
+from .step import NOTHING, Step, control, dead_letter_of, keyed_by_model
 from .window.window import Clock
 
 _LIMIT = 2**53  # of numbers that survive JSON
@@ -86,7 +86,7 @@ class TrainerCore:
             self._check_place(trigger.model)
             _check_change(trigger.estimated_change)
         except DecodeError as error:
-            return Step((dead_letter(record, "train", error.reason),))
+            return Step((dead_letter_of(record, "train", error.reason),))
         return self.model(trigger.model).accept(trigger, record.append_ms)
 
     # --- commands ---------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class TrainerCore:
         try:
             command = self._decode_command(record)
         except DecodeError as error:
-            return Step((dead_letter(record, "registrar", error.reason),))
+            return Step((dead_letter_of(record, "registrar", error.reason),))
         if command.command_id in self._commands:
             return NOTHING
         self._commands.add(command.command_id)

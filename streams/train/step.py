@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 
 from ...schemas.base import Event
-from ...schemas.events import DeadLetter
-from ...schemas.ids import event_id
+from ...schemas.dead_letters import cut_key, dead_letter
 from ...schemas.serving import Manifest
 from ...schemas.topics import DEAD_LETTERS, VITALS, Topic
 from ..kafka.reader import Record
-
-MAX_REPEATED_BYTES = 3_000_000  # base64 of these, with their envelope, still fits into one record
-MAX_REPEATED_KEY = 4_096
-MAX_REASON = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +47,18 @@ def control(model: str, event: Event) -> Output:
     return Output(VITALS, model, event, None)
 
 
-def dead_letter(record: Record, stage: str, reason: str) -> Output:
-    """The record with its bytes; one with too many keeps its place on the log instead."""
-    key, value, cut = record.key, record.value, None
-    reason = reason[:MAX_REASON]
-    if value is not None and len(value) > MAX_REPEATED_BYTES:
-        value, cut, reason = (
-            None,
-            True,
-            f"{reason} (its bytes are too many to repeat: read them at its offset)",
-        )
-    if key is not None and len(key) > MAX_REPEATED_KEY:
-        key, cut = key[:MAX_REPEATED_KEY], True
-        reason = f"{reason} (key cut: the first {MAX_REPEATED_KEY} bytes are here)"
-    letter = DeadLetter(
-        id=event_id("dead", record.topic, record.partition, record.offset),
-        stage=stage,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        append_ms=max(record.append_ms, 0),
-        reason=reason,
-        key_b64=None if key is None else base64.b64encode(key).decode(),
-        value_b64=None if value is None else base64.b64encode(value).decode(),
-        cut=cut,
+def dead_letter_of(record: Record, stage: str, reason: str) -> Output:
+    """The record as a dead letter, under its own key."""
+    letter = dead_letter(
+        stage,
+        record.topic,
+        record.partition,
+        record.offset,
+        reason,
+        append_ms=record.append_ms,
+        key=record.key,
+        value=record.value,
     )
+    key = cut_key(record.key)
     shown = None if key is None else key.decode(errors="replace")
     return Output(DEAD_LETTERS, shown or "", letter, shown)

@@ -13,17 +13,18 @@ from driftloop.infra.dead_letters.model import DeadLetterFilter, read_dead_lette
 from driftloop.infra.status.overview import LATEST_TOPICS, RECENT_TOPICS, Overview
 from driftloop.models.registry.signing import Signer
 from driftloop.models.rows import rows_from_outcomes
+from driftloop.schemas.dead_letters import MAX_KEY_BYTES
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.spec.model import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
-from driftloop.streams.join.reading.batch import MAX_LETTER_KEY, Reader, Records
+from driftloop.streams.join.reading.batch import Reader, Records
 from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.kafka.reader import Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.train.core import TrainerCore
-from driftloop.streams.train.step import Step, dead_letter
+from driftloop.streams.train.step import Step, dead_letter_of
 from driftloop.streams.train.window.prefix import Labels, model_prefix, outcome_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -153,12 +154,12 @@ def test_the_trainer_can_be_rebuilt_from_any_records(records: list[tuple[str, by
 
 def test_a_poisoned_record_with_an_endless_key_still_fits_into_its_letter() -> None:
     record = Record(COMMANDS.name, 0, 1, 5, b"k" * 3_000_000, b"x" * 900_000)
-    output = dead_letter(record, "registrar", "r" * 5_000)
+    output = dead_letter_of(record, "registrar", "r" * 5_000)
     letter = output.event
     assert isinstance(letter, DeadLetter)
     assert len(letter.encode()) + len(output.key or "") < MAX_MESSAGE
     assert letter.cut
-    assert len(base64.b64decode(letter.key_b64 or "")) == MAX_LETTER_KEY
+    assert len(base64.b64decode(letter.key_b64 or "")) == MAX_KEY_BYTES
 
 
 @thorough

@@ -7,26 +7,18 @@ is misrouted again, something is wrong that sending it on cannot repair.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from ....schemas.events import DeadLetter
-from ....schemas.ids import event_id
+from ....schemas.dead_letters import MAX_HEADER_BYTES, dead_letter
 from ....schemas.topics import LABELS, PREDICTIONS, Topic
 from .events import ReadLabel, read_labels, read_predictions
 from .placement import ORIGIN_HEADER, partitions_of
 from .plain import PredictionEvent
 
 STAGE = "join"
-# Base64 makes 4 bytes of 3, and a dead letter must fit into max.message.bytes, 4 MiB, with room to spare.
-MAX_LETTER_VALUE = 2_900_000
-MAX_LETTER_KEY = 4_096
-MAX_REASON = 1_000
-MAX_HEADER_BYTES = 65_536
-
 Header = tuple[str, str | bytes | None]
 Headers = Sequence[Header]
 Event = TypeVar("Event", PredictionEvent, ReadLabel)
@@ -75,41 +67,18 @@ class Refused(NamedTuple):
     headers: Headers = ()
 
     def letter(self, topic_name: str) -> bytes:
-        """The dead letter. Bytes that do not fit into one are cut, and the reason says so."""
-        reason, value, key, cut = self.reason[:MAX_REASON], self.value, self.key, None
-        if value is not None and len(value) > MAX_LETTER_VALUE:
-            reason = f"{reason} (value cut: the first {MAX_LETTER_VALUE} of {len(value)} bytes are here)"
-            value, cut = value[:MAX_LETTER_VALUE], True
-        if key is not None and len(key) > MAX_LETTER_KEY:
-            reason = f"{reason} (key cut: the first {MAX_LETTER_KEY} of {len(key)} bytes are here)"
-            key, cut = key[:MAX_LETTER_KEY], True
-        headers = self.headers
-        if sum(len(name) + len(content or b"") for name, content in headers) > MAX_HEADER_BYTES:
-            reason, headers, cut = f"{reason} (headers left out: too large)", (), True
-        return DeadLetter(
-            id=event_id("dead", topic_name, self.partition, self.offset),
-            stage=STAGE,
-            topic=topic_name,
-            partition=self.partition,
-            offset=self.offset,
-            append_ms=max(0, self.append_ms),
-            reason=reason,
-            key_b64=None if key is None else base64.b64encode(key).decode(),
-            value_b64=None if value is None else base64.b64encode(value).decode(),
-            headers_b64=tuple((name, _base64(content)) for name, content in headers) or None,
-            cut=cut,
+        """The dead letter."""
+        return dead_letter(
+            STAGE,
+            topic_name,
+            self.partition,
+            self.offset,
+            self.reason,
+            append_ms=self.append_ms,
+            key=self.key,
+            value=self.value,
+            headers=self.headers,
         ).encode()
-
-    def letter_key(self) -> bytes | None:
-        return None if self.key is None else self.key[:MAX_LETTER_KEY]
-
-
-def _base64(content: str | bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(_as_bytes(content)).decode()
-
-
-def _as_bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
 
 
 class Misrouted(NamedTuple):

@@ -27,13 +27,14 @@ from ...kafka.connection import Connection
 from ...kafka.stop_deadline import StopDeadline
 from ..core import Clock, VitalsCore
 from ..partition import Core
-from ..shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
+from ..shell import MonitorSettings, MonitorShell
 from .settings import client_settings
 from .transport import LinkedMessage, MonitorApp
 
 log = logging.getLogger(__name__)
 
 GROUP = "monitor"
+MAX_RECORD_BYTES = 4 * 1024 * 1024 - 1024  # the catalogue's max.message.bytes, less a record's own overhead
 _CRASH_S = 2.0  # after a crash, Faust's own stop sometimes hangs
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 

@@ -17,7 +17,7 @@ from ....schemas.errors import DecodeError
 from ....schemas.topics import OUTCOMES
 from ...kafka.ranges import LogOffsets, LogRanges
 from ...kafka.reader import Record, as_record
-from ..step import Output, dead_letter
+from ..step import Output, dead_letter_of
 from .cache import CacheSnapshot, OutcomeCache
 from .prefix import model_prefix, outcome_key
 from .window import LogPlace, WindowPlan, WindowRows, WindowStart
@@ -52,7 +52,7 @@ class RunWindow:
         """Note one that is not an outcome."""
         self.unreadable += 1
         if self.unreadable <= MAX_DEAD_LETTERS:
-            self.dead_letters.append(dead_letter(record, "train", reason))
+            self.dead_letters.append(dead_letter_of(record, "train", reason))
 
 
 class OutcomeReader:

@@ -20,12 +20,12 @@ from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.dead_letters.model import DeadLetterError, DeadLetterFilter, hexdump, printable
 from driftloop.infra.dead_letters.replay import REPLAY_HEADER, DeadLetterLog, resolve
 from driftloop.infra.settings import Settings
+from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.ids import event_id
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, MODEL_UPDATES, PREDICTIONS, TRIGGERS, Topic
-from driftloop.streams.join.reading.batch import MAX_LETTER_VALUE
 from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.kafka.connection import Connection
 
@@ -244,7 +244,7 @@ def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) 
 
 
 def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
-    large = b"x" * (MAX_LETTER_VALUE + 100)
+    large = b"x" * (MAX_VALUE_BYTES + 100)
     producer = Producer(kafka.producer(message_max_bytes=4_000_000, compression_type="none"))
     producer.produce(kafka.topic(PREDICTIONS), large, b"k", headers=[("trace", b"t-2")])
     assert producer.flush(20) == 0

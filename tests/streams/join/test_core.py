@@ -7,10 +7,11 @@ import json
 
 import orjson
 import pytest
+from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
-from driftloop.streams.join.reading.batch import MAX_LETTER_VALUE, Reader, Records
+from driftloop.streams.join.reading.batch import Reader, Records
 from driftloop.streams.join.reading.placement import ORIGIN_HEADER
 from driftloop.streams.join.records import MAX_PER_ID
 
@@ -293,7 +294,7 @@ def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
     )  # fmt: skip
     assert base64.b64decode(first.key_b64 or "") == b"\xff\x00"
     assert base64.b64decode(first.value_b64 or "") == b"{"
-    assert base64.b64decode(second.value_b64 or "") == large[:MAX_LETTER_VALUE]
+    assert base64.b64decode(second.value_b64 or "") == large[:MAX_VALUE_BYTES]
     assert "cut" in second.reason
     assert len(second.encode()) < 4_194_304 - 65_536
     assert (third.topic, third.value_b64) == ("t.labels", None)

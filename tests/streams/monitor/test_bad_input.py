@@ -13,6 +13,7 @@ from driftloop.schemas.control import SpecControl
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.monitor.core import VitalsCore
+from driftloop.streams.monitor.faust.app import MAX_RECORD_BYTES
 from driftloop.streams.monitor.state import FORMAT, encode_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,16 @@ def test_a_schedule_that_cannot_be_is_a_dead_letter(schedule: str) -> None:
     log.append(SpecControl(model=MODEL, digest=digest, spec=spec, ts=START_MS).encode())
     (dead_letter,) = dead_letters(log.emitted)
     assert "schedule" in dead_letter.reason
+
+
+def test_a_record_too_large_for_its_dead_letter_is_cut_and_says_so() -> None:
+    log = Log()
+    log.append(b"x" * 4_000_000)
+    (event,) = log.emitted
+    (letter,) = dead_letters(log.emitted)
+    assert len(event.value) < MAX_RECORD_BYTES
+    assert letter.cut
+    assert "value cut" in letter.reason
 
 
 def timeless(core: VitalsCore) -> bytes:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 import orjson
 import pytest
 from driftloop.schemas.errors import StateError
-from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.transport import LinkedMessage
-from driftloop.streams.monitor.shell import MAX_RECORD_BYTES, MonitorSettings, MonitorShell
+from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import ResumePoint, newest_snapshot
 from faust.types import TP
 from hypothesis import given, settings
@@ -354,27 +353,6 @@ def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() -> None:
             await shell.on_message(message(0, b"{}", -1))
 
     asyncio.run(run())
-
-
-def test_a_dead_letter_too_large_for_kafka_keeps_its_offset_instead_of_its_bytes() -> None:
-    class Hoarder(ChainCore):
-        def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
-            (event,) = super().apply(value, offset=offset, append_time_ms=append_time_ms)
-            large = DeadLetter.decode(event.value).model_copy(update={"value_b64": "A" * MAX_RECORD_BYTES})
-            return [Emitted(DEAD_LETTERS, b"", large.encode())]
-
-    async def run() -> Log:
-        log = Log([(0, b"bad")])
-        shell = MonitorShell(CONNECTION, Hoarder, Hoarder.restore, OFTEN, find=log.find)
-        shell.connect(Reader(log))
-        await shell.resume_at(frozenset({PLACE}))
-        await shell.on_message(message(0, b"bad", -1))
-        return log
-
-    ((_, _, value, _),) = asyncio.run(run()).sent
-    dead_letter = DeadLetter.decode(value)
-    assert (dead_letter.offset, dead_letter.value_b64) == (0, None)
-    assert "read them at its offset" in dead_letter.reason
 
 
 def test_keyless_events_go_to_the_first_partition_and_keyed_ones_where_the_key_says() -> None:

@@ -10,8 +10,8 @@ import hashlib
 from typing import Self
 
 import orjson
+from driftloop.schemas.dead_letters import dead_letter
 from driftloop.schemas.errors import StateError
-from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.ids import event_id
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS
 from driftloop.streams.monitor.core import Emitted
@@ -63,16 +63,9 @@ class ChainCore:
         return events
 
     def _dead(self, value: bytes, offset: int, append_ms: int) -> Emitted:
-        dead_letter = DeadLetter(
-            id=event_id("dead", "vitals", self.partition, offset),
-            stage="monitor",
-            topic="vitals",
-            partition=self.partition,
-            offset=offset,
-            append_ms=append_ms,
-            reason=f"not JSON: {value[:20]!r}",
-        )
-        return Emitted(DEAD_LETTERS, b"", dead_letter.encode())
+        reason = f"not JSON: {value[:20]!r}"
+        letter = dead_letter("monitor", "vitals", self.partition, offset, reason, append_ms=append_ms)
+        return Emitted(DEAD_LETTERS, b"", letter.encode())
 
     def snapshot(self) -> bytes:
         return orjson.dumps(
