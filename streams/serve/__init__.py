@@ -1,1 +1,1 @@
-"""What runs within a server: the client, its outbox, and the model that is always the live one."""
+"""What runs in a server: the client, its outbox, and models that follow their live version."""

@@ -1,8 +1,8 @@
 """Emitting predictions and labels: a bounded call of microseconds that never waits for Kafka.
 
-An event is checked first: what it cannot carry is an InvalidEvent at once, and nothing was emitted. Where
-the model's privacy rules are not known yet, it is held as given, in memory, never on the wire. From there
-the outbox has it: see ``outbox`` for what happens when Kafka is slow or away.
+An event is checked first: for what it cannot carry, InvalidEvent is raised at once and nothing is emitted.
+While the model's privacy rules are not known, the event is withheld in memory. Then the outbox takes it; see
+``outbox`` for what happens while Kafka is slow or away.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from .spec_rules import SpecRules
 __all__ = ["ClientClosed", "ClientStats", "Dropped", "EventClient", "InvalidEvent"]
 
 CLOSE_TIMEOUT_S = 5.0
-_MAX_HELD = 10_000
+_MAX_WITHHELD = 10_000
 
 
 class ClientClosed(Error):
     """The client was closed, or the process forked after making it."""
 
 
-_forks = 0  # how many forks lie between this process and the one that imported the module
+_forks = 0  # between the process that imported this module and this one
 
 
 def _count_fork() -> None:
@@ -55,9 +55,9 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
-    """``emitted`` were taken from callers; of them ``waiting`` are under way and ``dropped`` are lost.
+    """``emitted`` were accepted from callers; of them ``waiting`` are under way and ``dropped`` are lost.
 
-    An earlier process's events that wait ``on_disk`` are among ``waiting``, not among ``emitted``.
+    An earlier process's events that wait ``on_disk`` count as ``waiting``, not as ``emitted``.
     """
 
     emitted: int
@@ -74,7 +74,7 @@ class _Withheld(NamedTuple):
 
 
 class EventClient:
-    """Emits predictions and labels. Thread safe; one per process is enough; make it after a fork."""
+    """Emits predictions and labels. Thread safe; one per process is enough; create it after a fork."""
 
     def __init__(
         self,
@@ -89,13 +89,13 @@ class EventClient:
     ) -> None:
         """``privacy``: rules for all models; without it each model's published spec is followed.
 
-        ``on_drop`` is called from a thread of the client, at most 256 times per moment; ``stats`` counts all.
-        ``spill``: where events wait on disk while Kafka is away; the client closes it.
-        Raises SettingsError for settings that librdkafka does not take and for hash without a key.
+        ``on_drop`` is called from a thread of the client, for at most 256 events at a time; ``stats`` counts
+        all. ``spill``: where events wait on disk while Kafka is away; the client closes it.
+        Raises SettingsError for settings that librdkafka does not accept and for hash without a key.
         """
         self._fixed_rules = None if privacy is None else PrivacyRules.of(privacy, hasher)
-        self._spec_rules = SpecRules(connection, hasher, on_known=self._release_held)
-        self._held: deque[_Withheld] = deque()
+        self._spec_rules = SpecRules(connection, hasher, on_known=self._release_withheld)
+        self._withheld: deque[_Withheld] = deque()
         self._counting = threading.Lock()
         self._emitted = 0
         self._predictions, self._labels = connection.topic(PREDICTIONS), connection.topic(LABELS)
@@ -121,7 +121,7 @@ class EventClient:
         role: Role = "champion",
         error: str | None = None,
     ) -> str:
-        """Emits one answer of a model (or, with ``error``, its failure) and gives the id that labels name.
+        """Emit one answer of a model (or, with ``error``, its failure) and return its id, for labels.
 
         ``ts``: Unix milliseconds, now by default. Raises InvalidEvent naming the argument that is wrong,
         ClientClosed after ``close``; never anything that Kafka does.
@@ -151,7 +151,7 @@ class EventClient:
             return known_id
         if rules is None:
             self._count()
-            self._hold(_Withheld(model, event))
+            self._withhold(_Withheld(model, event))
             return known_id
         self._send_prediction(self._private(event, rules), known_id)
         return known_id
@@ -166,7 +166,7 @@ class EventClient:
         source: str = "system",
         annotator: str | None = None,
     ) -> None:
-        """Emits what turned out to be true (``label``), or a verdict on the answer (``correct``).
+        """Emit what turned out to be true (``label``), or feedback on the answer (``correct``).
 
         Raises InvalidEvent naming the argument that is wrong, ClientClosed; never anything that Kafka does.
         """
@@ -184,7 +184,7 @@ class EventClient:
         self._outbox.send(self._labels, prediction_id, value)
 
     def emit_private(self, event: EventDict) -> None:
-        """Emits a prediction whose features are already fit to leave. Raises InvalidEvent, ClientClosed."""
+        """Emit a prediction whose features may leave as they are. Raises InvalidEvent, ClientClosed."""
         if self._closed or self._forks != _forks:
             self._check_open()
         self._send_prediction(event, str(event["prediction_id"]))
@@ -199,7 +199,7 @@ class EventClient:
         sent = self._outbox.stats
         return ClientStats(
             self._emitted,
-            len(self._held) + sent.waiting,
+            len(self._withheld) + sent.waiting,
             sent.dropped,
             sent.fatal_errors,
             sent.on_disk,
@@ -207,25 +207,25 @@ class EventClient:
         )
 
     def flush(self, timeout_s: float = 10.0) -> int:
-        """Waits until everything has arrived, or the time is over; gives how many are still under way."""
+        """Wait until everything has arrived, or for ``timeout_s``; return how many are still under way."""
         deadline = time.monotonic() + timeout_s
-        while self._held and time.monotonic() < deadline:
+        while self._withheld and time.monotonic() < deadline:
             self._spec_rules.wait_known(deadline - time.monotonic())
-            self._release_held()
+            self._release_withheld()
         self._outbox.flush(deadline - time.monotonic())
         return self.stats.waiting
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Flushes for at most ``timeout_s``; the rest is kept on disk, or dropped and counted."""
+        """Flush for at most ``timeout_s``; the rest is kept on disk, or dropped and counted."""
         if self._closed or self._forks != _forks:
             return
         self._closed = True
         atexit.unregister(self.close)
         deadline = time.monotonic() + timeout_s
         self.flush(timeout_s)
-        while self._held:
-            held = self._held.popleft()
-            self._drop(held.event, "closed before the specs could be read, which say what may leave")
+        while self._withheld:
+            held = self._withheld.popleft()
+            self._drop(held.event, "closed before the specs, which say what may leave, could be read")
         self._spec_rules.close()
         self._outbox.close(max(0.0, deadline - time.monotonic()))
 
@@ -239,12 +239,12 @@ class EventClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClientClosed("the client is closed: emit before close(), or make a new one")
+            raise ClientClosed("the client is closed: emit before close(), or create a new one")
         if self._forks != _forks:
-            raise ClientClosed("the process forked after the client was made: make one in each process")
+            raise ClientClosed("the process forked after the client was created: create one in each process")
 
     def _send_prediction(self, event: EventDict, key: str) -> None:
-        value = encode_event(event)  # before it is counted: it may refuse
+        value = encode_event(event)  # before it is counted, since it may raise
         with self._counting:
             self._emitted += 1
         self._outbox.send(self._predictions, key, value)
@@ -253,18 +253,18 @@ class EventClient:
         with self._counting:
             self._emitted += 1
 
-    def _hold(self, held: _Withheld) -> None:
-        if len(self._held) >= _MAX_HELD:
-            self._drop(held.event, "too many wait for the specs to be read, which say what may leave")
+    def _withhold(self, held: _Withheld) -> None:
+        if len(self._withheld) >= _MAX_WITHHELD:
+            self._drop(held.event, "too many wait for the specs, which say what may leave, to be read")
             return
-        self._held.append(held)
-        if self._spec_rules.known:  # since we asked: nobody else will come for it
-            self._release_held()
+        self._withheld.append(held)
+        if self._spec_rules.known:  # by now: nothing else would release it
+            self._release_withheld()
 
-    def _release_held(self) -> None:
+    def _release_withheld(self) -> None:
         while self._spec_rules.known:
             try:
-                held = self._held.popleft()
+                held = self._withheld.popleft()
             except IndexError:
                 return
             try:
@@ -274,7 +274,7 @@ class EventClient:
                 self._outbox.send(self._predictions, key, encode_event(private))
             except SettingsError as unusable:
                 self._drop(held.event, str(unusable))
-            except InvalidEvent as invalid:  # its caller is long gone: counted and told instead
+            except InvalidEvent as invalid:  # its caller has returned: counted and reported instead
                 self._drop(held.event, str(invalid))
 
     def _private(self, event: EventDict, rules: PrivacyRules) -> EventDict:

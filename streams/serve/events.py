@@ -1,4 +1,4 @@
-"""Building the two events that clients emit, checked where the caller can still be told."""
+"""Builds the two events that clients emit, checked while the caller can still learn of a mistake."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prediction_event(
         checked_model(model)
     if type(version) is not int or not 0 <= version < END_OF_VERSIONS:
         raise InvalidEvent(f"version must be an int from 0, got {version!r}")
-    event: EventDict = {  # the model first: an outcome begins with it, and then with this payload as it is
+    event: EventDict = {  # model first, as in an outcome, which can then begin with this payload as it is
         "model": model,
         "prediction_id": checked_id(prediction_id),
         "version": version,

@@ -1,6 +1,6 @@
-"""What a caller hands over, as plain JSON values: checked by name, numpy scalars converted.
+"""A caller's values as plain JSON values: checked by name, numpy scalars converted.
 
-orjson writes NaN as null without a word, so numbers are looked at here, where the caller can still be told.
+orjson silently writes NaN as null, so numbers are checked here, while the caller can still learn of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Plain = FeatureValue
 _NAME = frozenset({str})
 _FLOATS = frozenset({float})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_LARGEST_INT = 2**63  # what JSON readers in other languages can hold
+_LARGEST_INT = 2**63  # the limit of JSON readers in other languages
 
 
 class _Scalar(Protocol):
@@ -37,7 +37,7 @@ class InvalidEvent(Error, ValueError):
 
 
 def plain_features(features: Mapping[str, object], what: str = "feature") -> dict[str, Plain]:
-    """A copy with plain values. Raises InvalidEvent naming the first one that cannot travel."""
+    """A copy with plain values. Raises InvalidEvent naming the first one that cannot be sent."""
     plain = dict(features)
     if _NAME.issuperset(map(type, plain)) and _are_plain(plain):
         return cast("dict[str, Plain]", plain)
@@ -45,8 +45,8 @@ def plain_features(features: Mapping[str, object], what: str = "feature") -> dic
 
 
 def _are_plain(values: Mapping[str, object]) -> bool:
-    """Whether all can travel as they are, beyond doubt: asked of all at once, which is quicker."""
-    if _FLOATS.issuperset(map(type, values.values())):  # most models' features are: no list of them is needed
+    """Whether all can certainly be sent as they are: one check of all, which is quicker."""
+    if _FLOATS.issuperset(map(type, values.values())):  # as of most models: no list is needed
         total = sum(cast("Mapping[str, float]", values).values())
         return total - total == 0.0
     kinds = set(map(type, values.values()))
@@ -54,7 +54,7 @@ def _are_plain(values: Mapping[str, object]) -> bool:
         return False
     if float in kinds:
         total = sum([value for value in values.values() if type(value) is float])
-        if total - total != 0.0:  # so it is with a NaN or an infinity among them
+        if total - total != 0.0:  # there is a NaN or an infinity
             return False
     if int in kinds:
         whole = [value for value in values.values() if type(value) is int]
@@ -81,12 +81,12 @@ def _plain(what: str, name: str, value: object) -> Plain:
 
 
 def sendable_features(features: Mapping[str, object]) -> dict[str, Plain]:
-    """Those features that can travel: for the event of a request that failed because of the others."""
+    """The features that can be sent, for the event of a request that failed because of the others."""
     sendable: dict[str, Plain] = {}
     for name, value in features.items():
         try:
             sendable.update(plain_features({name: value}))
-        except InvalidEvent:  # the caller is told of it; the event carries the rest
+        except InvalidEvent:  # raised to the caller already; the event carries the rest
             continue
     return sendable
 
@@ -102,7 +102,7 @@ def plain_class(what: str, value: object) -> ClassValue:
 
 
 def plain_scores(scores: Mapping[str, object]) -> dict[str, float]:
-    """Score per class. Raises InvalidEvent naming the class whose score is no finite number."""
+    """Score per class. Raises InvalidEvent naming the class whose score is not a finite number."""
     plain: dict[str, float] = {}
     for name, value in scores.items():
         if type(name) is str and type(value) is float and value - value == 0.0:

@@ -1,22 +1,22 @@
-"""Ids for predictions: UUID version 7 (RFC 9562) in plain hex, so that they sort by time and never meet."""
+"""Ids for predictions: UUID version 7 (RFC 9562) in plain hex: unique, and sorted by time."""
 
 from __future__ import annotations
 
 import os
 
-_BYTES = 10  # of an id, behind its time
-_AT_ONCE = 256  # asking the kernel costs more than all the rest
-# The first four bits of a byte replaced by the version, and by the variant of RFC 9562 (which may be 8 to b).
+_BYTES = 10  # of an id, after its time
+_AT_ONCE = 256  # a call to the kernel costs more than all the rest
+# A byte's first four bits replaced by the version, and by the variant of RFC 9562 (which may be 8 to b).
 _AS_VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))
 _AS_VARIANT = bytes(0xA0 | byte & 0x0F for byte in range(256))
 
-_tails: list[str] = []  # what follows an id's time; a list's pop is one step, so no two threads get the same
+_tails: list[str] = []  # what follows an id's time; list.pop is atomic, so no two threads get the same
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_tails.clear)
 
 
 def new_prediction_id(now_ms: int) -> str:
-    """32 hex digits: Unix milliseconds, then 72 random bits from the kernel, so nobody guesses another's id.
+    """32 hex digits: Unix milliseconds, then 72 random bits from the kernel, so ids cannot be guessed.
 
     Safe across threads and forks.
     """

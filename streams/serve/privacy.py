@@ -1,8 +1,8 @@
-"""Features marked drop or hash leave the server only so, and the model sees what its trainer will see.
+"""Private features leave the server dropped or hashed, and the model sees what its trainer will see.
 
-A hash is keyed BLAKE2b (RFC 7693) with a deployment's key: the same on every server, so a model can still
-learn from it, and useless to whoever has no key, since short values could otherwise be guessed. Each
-feature's name goes into its hashes, so equal values of two features cannot be linked.
+A hash is keyed BLAKE2b (RFC 7693) with the deployment's key: the same on every server, so that a model can
+learn from it, and useless without the key, since short values could otherwise be guessed. The feature's name
+is part of the hash, so equal values of two features cannot be linked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...schemas.spec.model import ModelSpec, Privacy
 from .plain_values import Plain
 
 MIN_KEY_BYTES = 16
-_DIGEST_BYTES = 8  # 2**32 distinct values before a collision becomes likely; and it stays a short text
+_DIGEST_BYTES = 8  # short, and 2**32 distinct values before a collision becomes likely
 
 
 class Hasher:
@@ -54,13 +54,13 @@ class PrivacyRules:
     dropped: frozenset[str] = frozenset()
     hashed: frozenset[str] = frozenset()
     hasher: Hasher | None = field(default=None, repr=False)
-    nothing: bool = field(default=False, init=False, repr=False)  # to do: asked once per event
+    nothing: bool = field(default=False, init=False, repr=False)  # to drop or hash: read once per event
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nothing", not self.dropped and not self.hashed)
         if self.hashed and self.hasher is None:
             raise SettingsError(
-                f"feature {', '.join(sorted(self.hashed))} is to leave the server as a hash, and there is no "
+                f"feature {', '.join(sorted(self.hashed))} must leave the server as a hash, and there is no "
                 "key: set DRIFTLOOP_HASH_KEY, the same on every server (`openssl rand -hex 32` makes one)"
             )
 
@@ -77,7 +77,7 @@ class PrivacyRules:
         return cls.of({name: feature.privacy for name, feature in spec.features.items()}, hasher)
 
     def apply(self, values: dict[str, Plain]) -> dict[str, Plain]:
-        """Features, or segments (a segment of a private feature's name is as private), fit to leave."""
+        """What may leave of features or segments (a segment named like a private feature is as private)."""
         if self.nothing:
             return values
         return {

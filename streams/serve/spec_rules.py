@@ -1,4 +1,4 @@
-"""Which privacy rules a model's published spec states, read from the specs topic in the background."""
+"""The privacy rules of published specs, read from the specs topic in the background."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NO_RULES = PrivacyRules()
 
 
 class SpecRules:
-    """Follows the specs topic from the first question on.
+    """Follows the specs topic, starting with the first call of ``rules``.
 
-    ``rules`` answers None until the topic was read to its end: what a spec may forbid must not leave before.
-    On failure: reads again from the beginning; what was known stays known.
+    ``rules`` returns None until the topic was read to its end: nothing that a spec may forbid leaves before.
+    On failure: it reads again from the beginning; what was known stays known.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class SpecRules:
         self._thread: threading.Thread | None = None
 
     def rules(self, model: str) -> PrivacyRules | None:
-        """Raises SettingsError when the model's spec hashes a feature and there is no key."""
+        """Raises SettingsError if the model's spec hashes a feature and there is no key."""
         if self._known.is_set():
             found = self._rules.get(model, NO_RULES)
             if isinstance(found, SettingsError):
@@ -58,7 +58,7 @@ class SpecRules:
         return self._known.is_set()
 
     def wait_known(self, timeout_s: float) -> bool:
-        """Whether the rules became known in time. Waits only after somebody asked for rules."""
+        """Whether the rules became known in time. Only useful after a call of ``rules``."""
         return self._known.wait(timeout_s)
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class SpecRules:
         problem, spec = specs.problems.get(model), specs.models.get(model)
         try:
             if problem is not None:
-                # Fail closed: nobody knows what this spec would have forbidden.
+                # Fail closed: what this spec would forbid is unknown.
                 self._rules[model] = SettingsError(f"the published spec of {model} cannot be read: {problem}")
             elif spec is None:
                 self._rules.pop(model, None)

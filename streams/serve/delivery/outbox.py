@@ -1,20 +1,21 @@
 """Encoded events on their way to Kafka: handing one over takes microseconds and never waits.
 
 1. ``send`` gives it to librdkafka's queue (idempotent, no time limit: an outage only delays it).
-2. When that queue is full it goes to the overflow, which the outbox's thread empties as room appears.
-3. When the overflow is full too, it is dropped, counted in ``stats`` and told to ``on_drop``.
+2. When that queue is full, it goes to the overflow, which the outbox's thread empties as the queue drains.
+3. When the overflow is full too, it is dropped, counted in ``stats`` and reported to ``on_drop``.
 
-With a spill folder, an outage is more than waiting. Once nothing has arrived for two seconds, or the queue is
-full: the queue's events go to disk, then, behind them, all new ones (through the overflow, which the outbox's
-thread writes ten times a second, so that no caller waits for a disk). From there they are sent segment by
-segment; a segment is removed when all of it was acknowledged. When nothing waits on disk any more, ``send``
-gives to the queue again. A disk that takes nothing is told, and tried again; until then 2 and 3 hold.
+With a spill folder, events go to disk in an outage: once nothing has arrived for two seconds, or the queue is
+full. First the queue's events are written, then, behind them, all new ones (through the overflow, which the
+outbox's thread writes ten times a second, so that no caller waits for a disk). From disk they are sent
+segment by segment; a segment is removed when all of it was acknowledged. When nothing is left on disk,
+``send`` gives to the queue again. A disk that cannot be written is logged and retried; until then 2 and 3
+hold.
 
-On failure: an event that Kafka refuses for what it is (too large, not authorised) is dropped and told; one
-that failed for another reason is sent again; after a fatal error the producer is replaced and what it held
-is sent again, where a repeat with the same bytes is dropped by the joiner. A process that is killed loses
-what was still in 1 and 2 (without an outage some ten milliseconds of events; at the beginning of one up to
-two seconds of them), never what is on disk. ``close`` waits for 1 and 2, and keeps on disk what is left.
+On failure: an event that Kafka refuses for what it is (too large, not authorised) is dropped and reported;
+one that failed for another reason is sent again; after a fatal error the producer is replaced and what it
+held is sent again, where the joiner drops a repeat with the same bytes. A process that is killed loses what
+was still in 1 and 2 (normally some ten milliseconds of events, at the beginning of an outage up to two
+seconds), never what is on disk. ``close`` waits for 1 and 2, and keeps on disk what is left.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class OutboxStats:
 
 
 class Outbox:
-    """Sends events in the background. Thread safe; not to be carried over a fork."""
+    """Sends events in the background. Thread safe; it does not survive a fork."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Outbox:
         overflow: Overflow | None = None,
         spill: Spill | None = None,
     ) -> None:
-        """``spill`` is the outbox's from now on. Raises SettingsError for what librdkafka does not take."""
+        """The outbox closes ``spill``. Raises SettingsError for what librdkafka does not accept."""
         self._connection = connection
         self._on_drop = on_drop
         self._queue_events = queue_events
@@ -92,7 +93,7 @@ class Outbox:
         self._spill = spill
         self._spilling = spill is not None and spill.events > 0  # what an earlier process left goes first
         self._replaying: Segment | None = None
-        self._failed_again = False  # since that segment was begun
+        self._failed_again = False  # something of that segment
         self._unsent: deque[QueuedEvent] = deque()  # of the segment that is being sent
         self._rescued: deque[QueuedEvent] = deque()
         self._replacing = False
@@ -120,7 +121,7 @@ class Outbox:
         return OutboxStats(queued + on_disk, self._dropped, self._fatal_errors, on_disk, self._disk_errors)
 
     def send(self, topic: str, key: str | bytes, value: bytes) -> None:
-        """Takes an encoded event over. Never raises for what Kafka does."""
+        """Take over an encoded event. Never raises for what Kafka does."""
         if self._spilling:
             self._to_overflow(QueuedEvent(topic, key, value))
             return
@@ -133,17 +134,17 @@ class Outbox:
             self._refused(QueuedEvent(topic, key, value), error.args[0])
 
     def drop(self, topic: str, key: str | bytes, reason: str) -> None:
-        """Counts and tells that an event will not arrive."""
+        """Count and report an event that will not arrive."""
         shown = key.decode(errors="replace") if isinstance(key, bytes) else key
         with self._counting:
             self._dropped += 1
         self._reports.append(Dropped(topic, shown, reason))
 
     def send_to_partition(self, topic: Topic, key: str, value: bytes, choose: Callable[[int], int]) -> None:
-        """Sends a record to the partition that ``choose`` makes of their count.
+        """Send a record to the partition that ``choose`` picks, given how many there are.
 
-        Waits for metadata, so not for serving paths. Raises KafkaException when the cluster cannot be
-        reached or has no such topic, BufferError when the queue is full.
+        Waits for metadata, so it is not for serving paths. Raises KafkaException if the cluster cannot be
+        reached or has no such topic, BufferError if the queue is full.
         """
         name = self._connection.topic(topic)
         self._placed.add(name)
@@ -153,7 +154,7 @@ class Outbox:
         self._producer.produce(name, value, key, partition=choose(len(metadata.partitions)))
 
     def flush(self, timeout_s: float) -> int:
-        """Waits until everything has arrived, or the time is over; gives how many are still under way."""
+        """Wait until everything has arrived, or for ``timeout_s``; return how many are still under way."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and self.stats.waiting:
             if self._producer.flush(min(left, 0.1)) == 0 and len(self._overflow):
@@ -161,7 +162,7 @@ class Outbox:
         return self.stats.waiting
 
     def close(self, timeout_s: float) -> None:
-        """Flushes for at most ``timeout_s``; what is left is kept on disk, else dropped and counted."""
+        """Flush for at most ``timeout_s``; what is left is kept on disk, else dropped and counted."""
         self.flush(timeout_s)
         self._stop.set()
         self._thread.join()
@@ -170,7 +171,7 @@ class Outbox:
         while (event := self._overflow.take()) is not None:
             self.drop(event.topic, event.key, "closed before it could be sent")
         if self._spill is None:
-            self._producer.poll(0)  # its own reports would count as events
+            self._producer.poll(0)  # its undelivered reports would count as events
             with self._counting:
                 self._dropped += len(self._producer)
             self._abandoned = True
@@ -198,11 +199,11 @@ class Outbox:
         if self._abandoned or error is None or topic is None or key is None or value is None:
             return
         if topic in self._placed:
-            return  # acknowledgements: their sender repeats them, and alone knows their partition
+            return  # acknowledgements: their sender knows the partition, and repeats them
         raw = value.encode() if isinstance(value, str) else value
         event = QueuedEvent(topic, key, raw)
         if self._replacing and error.code() in SEND_AGAIN:
-            self._rescued.append(event)  # older than all that waits in the overflow
+            self._rescued.append(event)  # older than all in the overflow
         else:
             self._refused(event, error)
 
@@ -214,8 +215,8 @@ class Outbox:
         while not self._stop.is_set():
             try:
                 self._turn()
-            except Exception:  # without this thread nothing would be sent, kept or told any more
-                log.exception("the events' thread failed and goes on")
+            except Exception:  # without this thread nothing would be sent, kept or reported any more
+                log.exception("the outbox's thread failed and continues")
                 self._stop.wait(_RETRY_S)
 
     def _turn(self) -> None:
@@ -235,7 +236,7 @@ class Outbox:
         self._report_drops()
 
     def _empty_retired(self) -> None:
-        """A call of ``send`` may have been in the old producer when it was replaced."""
+        """Purge the old producer again: a ``send`` may have been inside it when it was replaced."""
         if self._retired is not None:
             self._retired.purge()
             self._retired.flush(0)
@@ -243,9 +244,9 @@ class Outbox:
                 self._retired = None
 
     def _watch_for_stall(self) -> None:
-        """While anything arrives, the queue is sometimes shorter than it was a moment ago."""
+        """Detect an outage: while anything arrives, the queue is sometimes shorter than before."""
         queued, now = len(self._producer), time.monotonic()
-        replaying = self._replaying is not None  # it is on disk, so it may wait
+        replaying = self._replaying is not None  # what is queued is on disk too
         if replaying or queued == 0 or queued < self._queued_before or self._moved_at == 0.0:
             self._moved_at = now
         self._queued_before = queued
@@ -262,7 +263,7 @@ class Outbox:
             self._write_overflow(spill)
         self._send_from_disk(spill)
         if self._replaying is None and not spill.events and now < self._disk_after:
-            while self._rescued:  # the disk is full: Kafka may be back, so memory is emptied without it
+            while self._rescued:  # the disk is full, but Kafka may be back: send from memory
                 self._overflow.give_back(self._rescued.pop())
             self._empty_overflow()
         if self._replaying is None and not spill.events and not self._rescued and not len(self._overflow):
@@ -319,7 +320,7 @@ class Outbox:
                 spill.remove(self._replaying)
                 self._replaying = None
                 if not spill.events and not self._rescued:
-                    self._empty_overflow()  # Kafka takes events, and none is older: no more detours
+                    self._empty_overflow()  # Kafka accepts events, and none is older
         except OSError as error:
             self._retry_after = time.monotonic() + _DISK_RETRY_S
             self._disk_failed(error)
@@ -351,7 +352,7 @@ class Outbox:
         if renew:
             try:
                 self._producer = self._new_producer()
-            except SettingsError as error:  # a certificate that is just being exchanged, for one
+            except SettingsError as error:  # e.g. a certificate that is being replaced
                 log.error("no new producer can be made yet: %s", error)
                 self._renew_after = time.monotonic() + _RETRY_S
                 if failed_for_good:
@@ -359,7 +360,7 @@ class Outbox:
         self._replacing = self._spill is not None
         try:
             broken.purge()
-            broken.flush(_REPLACE_S)  # hands every purged event to _on_failed_delivery
+            broken.flush(_REPLACE_S)  # calls _on_failed_delivery with every purged event
             if broken is not self._producer:
                 self._retired, self._retired_at = broken, time.monotonic()
         finally:
@@ -370,7 +371,7 @@ class Outbox:
     def _empty_overflow(self) -> None:
         if time.monotonic() < self._retry_after:
             return
-        while (event := self._overflow.first()) is not None:  # its room is nobody's until it is sent
+        while (event := self._overflow.first()) is not None:  # its place stays taken until it is sent
             try:
                 self._producer.produce(event.topic, event.value, event.key)
             except BufferError:
@@ -387,7 +388,7 @@ class Outbox:
             if self._on_drop is not None:
                 try:
                     self._on_drop(dropped)
-                except Exception:  # the caller's code: reported, and it must not stop the events' thread
+                except Exception:  # the caller's code: logged; it must not stop the outbox's thread
                     log.exception("on_drop raised for %s", dropped)
             elif final or time.monotonic() >= self._log_after:
                 self._log_after = time.monotonic() + _DROP_LOG_EVERY_S

@@ -1,4 +1,4 @@
-"""Where events wait that the producer's queue had no room for."""
+"""Where events wait that did not fit into the producer's queue."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ class QueuedEvent(NamedTuple):
 
 
 class Overflow(Protocol):
-    """Bounded, thread safe, first in first out. None of its calls waits for anything."""
+    """Bounded, thread safe, first in first out. No call waits."""
 
     def offer(self, event: QueuedEvent) -> bool:
-        """Whether it was taken in; False when there is no room."""
+        """Add an event; False if it does not fit."""
         ...
 
     def first(self) -> QueuedEvent | None:
-        """The oldest, or None. It stays where it is, and keeps its room."""
+        """Return the oldest, or None, without removing it."""
         ...
 
     def take(self) -> QueuedEvent | None:
-        """The oldest, or None."""
+        """Remove and return the oldest, or None."""
         ...
 
     def give_back(self, event: QueuedEvent) -> None:
-        """What ``take`` gave and could not be sent after all becomes the oldest again."""
+        """Put back, as the oldest, what ``take`` returned."""
         ...
 
     def __len__(self) -> int: ...
 
 
 class MemoryOverflow:
-    """Keeps events in memory, bounded by their number and by their bytes."""
+    """Holds events in memory, bounded in number and bytes."""
 
     def __init__(self, max_events: int = 50_000, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._events: deque[QueuedEvent] = deque()

@@ -1,6 +1,6 @@
-"""The producer that events leave by: idempotent, bounded in events and bytes, without a time limit.
+"""The producer of events: idempotent, bounded in events and bytes, without a time limit.
 
-An outage only delays what it holds; what Kafka refuses for what it is comes back at once.
+An outage only delays what it holds; an event that Kafka refuses for what it is fails at once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ...kafka.connection import Connection
 
 _kafka_log = logging.getLogger(f"{__name__}.kafka")
 
-# What failed for no fault of the event's.
+# Failures that are not the event's fault.
 SEND_AGAIN = frozenset(
     {
         KafkaError._PURGE_QUEUE,  # pyright: ignore[reportPrivateUsage]
         KafkaError._PURGE_INFLIGHT,  # pyright: ignore[reportPrivateUsage]
         KafkaError._UNKNOWN_TOPIC,  # pyright: ignore[reportPrivateUsage]
-        KafkaError.UNKNOWN_TOPIC_OR_PART,  # `driftloop topics apply` may still be on its way
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # `driftloop topics apply` may still be running
         KafkaError._FATAL,  # pyright: ignore[reportPrivateUsage]
     }
 )
@@ -33,7 +33,7 @@ def event_producer(
     on_failed_delivery: Callable[[KafkaError | None, Message], None],
     on_error: Callable[[KafkaError], None],
 ) -> Producer:
-    """Raises SettingsError for what librdkafka does not take."""
+    """Raises SettingsError for what librdkafka does not accept."""
     config: dict[str, object] = {
         **connection.producer(
             linger_ms=10,

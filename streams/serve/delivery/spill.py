@@ -1,14 +1,14 @@
-"""Events that Kafka cannot take now, in files: they outlive the process, in the order in which they came.
+"""Events that wait in files while Kafka is away: they outlive the process, in the order in which they came.
 
-A folder of segments of at most four megabytes, each a run of records: CRC-32 and length of the body, then
-the body (topic, key, value). Written by one thread, in whole batches: what was written outlives ``kill -9``.
-A loss of power costs what was written since the last fsync, which is made at most once a second, when a
-segment is full and on ``close``. A segment is removed once Kafka has acknowledged all of it, so a process
-that dies in between sends it again; the joiner drops repeats with the same bytes.
+A folder of segments of at most four megabytes, each a sequence of records: CRC-32 and length of the body,
+then the body (topic, key, value). One thread writes them in whole batches, and what was written outlives
+``kill -9``. A loss of power costs what was written since the last fsync, which is made at most once a second,
+when a segment is full and on ``close``. A segment is removed once Kafka has acknowledged all of it, so a
+process that dies in between sends it again; the joiner drops repeats with the same bytes.
 
 On failure: a record that was being written when the process died ends its segment, and what precedes it is
-kept. A segment damaged before its end gives what precedes the damage. What cannot be read is kept in a file
-``.damaged``, because nobody knows whether it was never whole or was altered.
+kept. Of a damaged segment, what precedes the damage is read. What cannot be read is kept in a file
+``.damaged``, since it is unknown whether it was never whole or was altered.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Segment:
 
 
 class Spill:
-    """A folder of waiting events. One process has it; one thread of that process uses it."""
+    """A folder of waiting events, used by one thread of one process."""
 
     def __init__(
         self, folder: Path, *, max_bytes: int = 1024 * 1024 * 1024, when_full: WhenFull = "newest"
     ) -> None:
-        """``when_full``: what is dropped, of whole segments for the oldest.
+        """``when_full``: which events are dropped; the oldest go by whole segments.
 
-        Raises SettingsError when the folder cannot be used or another process has it.
+        Raises SettingsError if the folder cannot be used or another process uses it.
         """
         if fcntl is None:
             raise SettingsError(f"events cannot be kept in {folder}: locking files needs a POSIX system")
@@ -72,7 +72,7 @@ class Spill:
         self._bytes = self._events = 0
         self._last = 0
         self._synced_at = 0.0
-        self._given_up: list[QueuedEvent] = []  # removed to make room, and not told yet
+        self._given_up: list[QueuedEvent] = []  # removed to make space, and not reported yet
         self._open_number: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,7 +91,7 @@ class Spill:
 
     @property
     def events(self) -> int:
-        """How many wait."""
+        """How many events wait."""
         return self._events
 
     @property
@@ -99,15 +99,15 @@ class Spill:
         return self._bytes
 
     def append(self, events: Sequence[QueuedEvent]) -> list[QueuedEvent]:
-        """Writes them behind all others, in one call; gives those that had to go for want of room.
+        """Write events behind all others and return those that were dropped because the folder is full.
 
-        Raises OSError when the disk does not take them: then none of them was kept. Older ones that had gone
-        for them are given by the next call that succeeds.
+        Raises OSError if the disk does not take them: then none of them was kept. Older ones that were
+        removed for them are returned by the next call that succeeds.
         """
         data, kept, dropped = bytearray(), 0, list[QueuedEvent]()
         for event in events:
             record = _packed(event)
-            if self._bytes + len(data) + len(record) > self._max_bytes and not self._make_room(
+            if self._bytes + len(data) + len(record) > self._max_bytes and not self._make_space(
                 len(data) + len(record)
             ):
                 dropped.append(event)
@@ -135,7 +135,7 @@ class Spill:
         self._open_number = number
 
     def oldest(self) -> Segment | None:
-        """The oldest segment, which nothing is added to from now on; None: nothing waits. Raises OSError."""
+        """Return the oldest segment and add nothing more to it; None: nothing waits. Raises OSError."""
         if not self._sizes:
             return None
         number = next(iter(self._sizes))
@@ -146,7 +146,7 @@ class Spill:
         return Segment(number, tuple(events), len(data) - good)
 
     def remove(self, segment: Segment) -> None:
-        """All of it has arrived, or waits elsewhere. Raises OSError."""
+        """Remove a segment that has arrived, or that waits elsewhere. Raises OSError."""
         path = self._path(segment.number)
         if segment.lost_bytes and path.exists():
             log.error("%d bytes of %s cannot be read: kept as .damaged", segment.lost_bytes, path)
@@ -156,7 +156,7 @@ class Spill:
         self._forget(segment.number)
 
     def close(self) -> None:
-        """Gives the folder free; the segments stay."""
+        """Release the folder; the segments stay."""
         if self._lock >= 0:
             self._sync_open()
             os.close(self._lock)
@@ -170,7 +170,7 @@ class Spill:
             os.fsync(file)
             self._sync_folder()  # its name may be new
         except OSError:
-            os.ftruncate(file, size)  # what the disk may not have is not kept: the caller still has it
+            os.ftruncate(file, size)  # the disk may not have it, and the caller still does
             raise
         self._synced_at = now
 
@@ -194,7 +194,7 @@ class Spill:
         finally:
             os.close(folder)
 
-    def _make_room(self, needed: int) -> bool:
+    def _make_space(self, needed: int) -> bool:
         if self._when_full == "newest" or needed > self._max_bytes:
             return False
         while self._bytes + needed > self._max_bytes and self._sizes:
@@ -217,7 +217,7 @@ class Spill:
         self._last = 0
         for path in sorted(self._folder.glob("*.spill")):
             if not path.stem.isdigit():
-                log.warning("%s is none of ours and stays as it is", path)
+                log.warning("%s is not a segment and stays as it is", path)
                 continue
             number = int(path.stem)
             data = path.read_bytes()
@@ -234,7 +234,7 @@ class Spill:
     def _set_aside(self, path: Path, rest: bytes, good: int) -> None:
         try:
             path.with_suffix(".damaged").write_bytes(rest)
-        except OSError as error:  # a full disk must not keep a server from starting; ``remove`` keeps it then
+        except OSError as error:  # a full disk must not stop a start; ``remove`` tries again
             log.error("%d bytes of %s cannot be set aside: %s", len(rest), path, error)
             return
         os.truncate(path, good)
@@ -275,7 +275,7 @@ def _unpacked(data: bytes) -> tuple[list[QueuedEvent], int]:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether the record is cut short, as against altered."""
+    """Whether the record is cut short rather than altered."""
     return len(rest) < _HEAD.size or len(rest) < _HEAD.size + _HEAD.unpack_from(rest)[1]
 
 

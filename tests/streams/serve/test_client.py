@@ -143,7 +143,7 @@ def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None
         assert client.flush() == 0
     assert [event.model for event in bench.predictions()] == ["other"]
     assert [drop.reason for drop in drops] == [
-        "feature tail is to leave the server as a hash, and there is no key: set DRIFTLOOP_HASH_KEY, the "
+        "feature tail must leave the server as a hash, and there is no key: set DRIFTLOOP_HASH_KEY, the "
         "same on every server (`openssl rand -hex 32` makes one)"
     ]
 
