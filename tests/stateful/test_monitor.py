@@ -74,7 +74,7 @@ def rules(source: np.random.Generator) -> ModelSpec:
 
 
 def same(actual: object, expected: object) -> bool:
-    """Equal, but for what is lost by adding the same numbers in another order."""
+    """Equal up to rounding: sums of the same numbers in another order."""
     if isinstance(expected, dict):
         mine, other = cast("dict[str, Any]", actual), cast("dict[str, Any]", expected)
         return mine.keys() == other.keys() and all(same(mine[name], other[name]) for name in other)

@@ -327,7 +327,7 @@ class PolicyLogMachine(RuleBasedStateMachine):
 
     @rule()
     def it_crashes(self) -> None:
-        """What came since the snapshot is applied again, and says the same again."""
+        """What came since the snapshot is applied again, with the same result."""
         data, at = self.kept
         again = VitalsCore.restore(data)
         before = sum(1 for _ in self.emitted)

@@ -21,7 +21,7 @@ Found = dict[str, Any]
 
 
 def named(kind: str, *causes: object) -> str:
-    """The id that these causes must give."""
+    """Return the id that these causes must have."""
     text = "".join(f"{cause}\x1f" for cause in causes)
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
@@ -77,7 +77,7 @@ class Fired:
 
 @dataclass
 class Place:
-    """Where one outcome lay: its partition, and what the log tells of it."""
+    """Where one outcome is: its partition, and what the log says about it."""
 
     partition: int
     seq: int
@@ -86,7 +86,7 @@ class Place:
 
 
 class Places:
-    """Of every outcome of a stream."""
+    """The place of every outcome of a stream."""
 
     def __init__(self) -> None:
         self.all: list[Place] = []
@@ -174,7 +174,7 @@ class ErrorOracle:
     # --- detectors, over all they were fed ---
 
     def _adwin(self, fresh: list[tuple[int, float]], rule: AdwinRules) -> list[Fired]:
-        """river's own, one error after the other; switched off or told another delta it begins anew."""
+        """River's own, one error at a time; it starts again when switched off or when delta changes."""
         if not rule.enabled or rule.delta != self.delta:
             self.to_adwin.clear()
         self.delta = rule.delta if rule.enabled else self.delta
@@ -197,7 +197,7 @@ class ErrorOracle:
         return [one for one in fired if one.at >= fresh[0][0]]
 
     def _page_hinkley(self, fresh: list[tuple[int, float]], rule: PageHinkleyRules) -> list[Fired]:
-        """The cumulative sum since it last began, anew each time; the change is after its lowest point."""
+        """The cumulative sum since the last start, computed each time; the change is after its minimum."""
         if not rule.enabled:
             self.to_page_hinkley.clear()
             self.page_hinkley_since = self.count

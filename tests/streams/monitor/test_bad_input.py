@@ -31,7 +31,7 @@ from tests.support.monitor.records import (
 
 
 @pytest.mark.parametrize("schedule", ["61 * * * *", "0 0 31 2 *", "R R * * *", "a b c d e", "*/0 * * * *"])
-def test_a_schedule_that_cannot_be_is_a_dead_letter(schedule: str) -> None:
+def test_an_impossible_schedule_is_a_dead_letter(schedule: str) -> None:
     log = Log()
     spec = ModelSpec().model_dump(mode="json")
     spec["triggers"]["schedule"] = schedule  # as somebody might write it past `driftloop apply`

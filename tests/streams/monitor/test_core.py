@@ -96,7 +96,7 @@ def test_a_small_holdout_must_be_left_by_more_than_its_own_noise() -> None:
     assert drifts(log.emitted) == []
 
 
-def test_a_refresh_keeps_the_detectors_and_a_version_starts_them_anew() -> None:
+def test_a_refresh_keeps_the_detectors_and_a_version_starts_new_ones() -> None:
     kept, renewed = live(), live()
     for log in (kept, renewed):
         log.stream(bits(0.2, 2_900, 1))
@@ -108,7 +108,7 @@ def test_a_refresh_keeps_the_detectors_and_a_version_starts_them_anew() -> None:
     assert drifts(renewed.emitted, None) == []  # nothing but high errors were ever seen of version 2
 
 
-def test_a_version_that_returns_by_rollback_starts_anew() -> None:
+def test_a_version_that_returns_by_rollback_starts_afresh() -> None:
     log = live()
     log.stream(bits(0.2, 2_000, 1))
     log.stream(bits(0.6, 800, 2))
@@ -140,7 +140,7 @@ def test_drift_of_an_older_version_triggers_nothing() -> None:
     assert triggers(emitted) == []
 
 
-def test_before_there_is_a_version_nothing_is_watched() -> None:
+def test_before_there_is_a_version_nothing_is_monitored() -> None:
     log = Log()
     log.stream(bits(0.2, 500, 1), version=0)
     log.stream(bits(0.9, 400, 2), version=0)

@@ -40,7 +40,7 @@ def replayed(connection: Connection) -> list[Emitted]:
     ]
 
 
-async def test_every_kind_of_bad_vitals_is_a_dead_letter_and_drift_is_found_all_the_same(
+async def test_every_kind_of_bad_vitals_is_a_dead_letter_and_drift_is_still_found(
     topics: Connection, progress: MonitorProgress
 ) -> None:
     Vitals(topics).write(*poisoned())

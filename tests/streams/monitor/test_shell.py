@@ -217,7 +217,7 @@ def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> N
 
 @dataclass
 class SlowClient(Reader):
-    """Nothing is acknowledged until the test does it."""
+    """Acknowledges nothing until the test does."""
 
     acks: list[asyncio.Future[None]] = field(default_factory=list)
 

@@ -56,7 +56,7 @@ def test_interleaved_writers_leave_a_whole_snapshot_or_none(chance: random.Rando
     assert newest_snapshot(kept) in (one, two, None)
 
 
-def test_a_damaged_snapshot_is_passed_over() -> None:
+def test_a_damaged_snapshot_is_skipped() -> None:
     good, bad = Snapshot(10, state(1)), chunks(Snapshot(20, state(2), 1))
     bad[0] = bad[0][:-1] + bytes([bad[0][-1] ^ 1])
     assert newest_snapshot([*chunks(good), *bad, b"", b"no snapshot", b'{"snapshot":1}\n']) == good

@@ -111,7 +111,7 @@ def replayed(connection: Connection) -> tuple[dict[int, ChainCore], list[Emitted
 
 
 def cut(connection: Connection, before: int) -> None:
-    """What retention does: remove vitals' first records."""
+    """Remove vitals' first records, as retention does."""
     admin = AdminClient(connection.client())
     place = TopicPartition(connection.topic(VITALS), 0, before)
     admin.delete_records([place])[place].result(10)

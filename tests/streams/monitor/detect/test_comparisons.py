@@ -152,7 +152,7 @@ def test_a_number_that_moved_is_one_alarm_with_its_numbers_until_it_comes_back()
     assert len(drifts(log, "data")) == 2
 
 
-def test_a_significant_but_small_move_is_no_drift() -> None:
+def test_a_significant_but_small_move_is_not_drift() -> None:
     log = watched()
     rows(log, 400, loc=0.15)  # KS 0.06: p < 1e-5 in a window, below the minimum effect
     assert drifts(log, "data") == []
@@ -167,7 +167,7 @@ def test_categories_and_missing_values_drift_too() -> None:
     assert [(d["subject"], d["detector"]) for d in drifts(log, "data")] == [("amount", "nulls")]
 
 
-def test_a_category_nobody_knew_is_drift() -> None:
+def test_an_unknown_category_is_drift() -> None:
     log = watched()
     for _ in range(20):
         counts = CategoryCounts(count=100, counts={"de": 40, "fr": 40, "mars": 20})

@@ -101,7 +101,7 @@ def test_page_hinkleys_change_point_is_the_argmin_of_its_cumulative_sum(seed: in
 
 @given(seed=st.integers(0, 500), cuts=st.lists(st.integers(0, 10_000), max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_detectors_do_not_care_how_outcomes_are_batched(seed: int, cuts: list[int]) -> None:
+def test_detectors_find_the_same_however_outcomes_are_batched(seed: int, cuts: list[int]) -> None:
     values = changing(0.15, 0.4, 700, 1_600, seed)
     batches = in_batches(values, cuts)
     assert run_adwin(values, batches) == run_adwin(values)
@@ -137,7 +137,7 @@ def test_a_restored_detector_goes_on_as_if_it_had_not_been(seed: int, cut: int, 
         assert encode_state(again) == encode_state(kept)
 
 
-def test_adwin_tells_a_fall_from_a_rise() -> None:
+def test_adwin_distinguishes_a_fall_from_a_rise() -> None:
     rise = run_adwin(changing(0.1, 0.5, 1_500, 3_000, seed=3))
     fall = run_adwin(changing(0.5, 0.1, 1_500, 3_000, seed=3))
     assert rise

@@ -156,7 +156,7 @@ def test_a_failed_monitor_ends_its_process_with_an_exit_status_and_the_reason(
     assert "ArithmeticError: a defect of the core" in worker.text()
 
 
-async def test_bytes_that_are_no_vitals_reach_dead_letters_and_the_next_record_is_applied(
+async def test_bytes_that_are_not_vitals_reach_dead_letters_and_the_next_record_is_applied(
     topics: Connection, progress: MonitorProgress
 ) -> None:
     Vitals(topics).write(b"", b"\xff\xfe", *records(3))

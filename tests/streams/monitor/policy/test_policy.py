@@ -1,4 +1,4 @@
-"""The policy: what becomes a trigger, when, and what stands in the way."""
+"""The policy: what becomes a trigger, when, and what prevents it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_condition_that_ended_during_the_cooldown_triggers_nothing() -> None:
     assert tick(log, 2 * DAY_MS) == []
 
 
-def test_after_a_judgement_the_same_condition_does_not_ask_again() -> None:
+def test_after_a_rejected_candidate_the_same_condition_does_not_trigger_again() -> None:
     log = live(cooldown=0)
     first = decayed(log)
     log.stream(bits(0.5, 2_000, 3))
@@ -112,7 +112,7 @@ def test_pending_drift_of_a_replaced_version_triggers_nothing() -> None:
     assert tick(log, 10 * DAY_MS) == []
 
 
-def test_what_nobody_approves_is_withdrawn_in_the_end() -> None:
+def test_a_trigger_that_nobody_approves_is_withdrawn() -> None:
     log = live(approval="needed", on=["concept"])
     asked = decayed(log)
     assert tick(log, 42 * DAY_MS) == []
@@ -147,7 +147,7 @@ def change(ts: int) -> Change:
     return Change(partitions={"0": ChangePosition(seq=ts, append_ms=ts)}, ts=ts)
 
 
-def test_concurring_drifts_give_the_latest_change_of_the_kind_that_dates_best() -> None:
+def test_concurrent_drifts_take_the_latest_change_of_the_kind_that_dates_best() -> None:
     drifts = (
         PendingDrift("a", 1, "data", "ks/x", change(900)),
         PendingDrift("b", 1, "concept", "adwin/error", change(400)),
@@ -162,7 +162,7 @@ def test_concurring_drifts_give_the_latest_change_of_the_kind_that_dates_best() 
 # --- approval ---
 
 
-def test_a_trigger_that_needs_approval_is_told_twice_under_one_id() -> None:
+def test_a_trigger_that_needs_approval_is_sent_twice_under_one_id() -> None:
     log = live(approval="needed")
     asked = decayed(log)
     assert asked.approval == "pending"
@@ -249,7 +249,7 @@ def test_a_schedule_beyond_the_calendar_never_comes() -> None:
         next_occurrence_ms("0 h(1-2) * * *", START_MS)
 
 
-def test_volume_counts_the_champions_outcomes_and_starts_anew() -> None:
+def test_volume_counts_the_champions_outcomes_and_starts_again() -> None:
     log = Log()
     log.append(spec_record(ModelSpec.model_validate({"triggers": {"volume": 500, "on": []}})))
     log.append(update_record(1))
@@ -286,7 +286,7 @@ def test_a_retired_model_is_not_trained_by_itself() -> None:
     assert manual.version == 0
 
 
-def test_a_person_waits_for_nothing_and_a_repeated_command_is_one_trigger() -> None:
+def test_a_persons_request_waits_for_nothing_and_a_repeated_command_is_one_trigger() -> None:
     log = live(cooldown=DAY_MS, approval="needed")
     decayed(log)
     (manual,) = triggers(log.append(request(change=change(7))))
