@@ -81,6 +81,7 @@ def test_the_readmes_server_is_fifteen_lines() -> None:
     assert len(body) <= 15
 
 
+@pytest.mark.slow
 def test_a_client_with_a_folder_keeps_its_events_there_while_kafka_is_away(tmp_path: Path) -> None:
     nowhere = "127.0.0.1:1"
     client = driftloop.Client(nowhere, privacy={}, spill_dir=tmp_path / "spill")

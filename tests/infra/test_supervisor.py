@@ -51,6 +51,7 @@ def test_what_a_role_prints_comes_with_its_name() -> None:
         running.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_driftloop")
 def test_a_killed_role_is_restarted_and_said_so() -> None:
     said: list[str] = []

@@ -83,6 +83,7 @@ class SwapMachine(RuleBasedStateMachine):
                 swap.predict([ROW])
 
 
+@pytest.mark.slow
 def test_no_sequence_of_updates_leaves_a_server_without_what_it_had(tmp_path: Path) -> None:
     class Machine(SwapMachine):
         root = str(tmp_path)

@@ -32,6 +32,7 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "dies_of"), [(THREAD, "ZeroDivisionError"), (FINALISER, "ValueError")])
 def test_an_exception_that_nobody_caught_fails_the_test(tmp_path: Path, source: str, dies_of: str) -> None:
     (tmp_path / "conftest.py").symlink_to(ROOT / "tests" / "conftest.py")

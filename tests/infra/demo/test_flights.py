@@ -74,6 +74,7 @@ def folder_with(folder: Path, *flights: dict[str, str], weather: list[dict[str, 
     return folder
 
 
+@pytest.mark.slow
 def utc_ms(year: int, month: int, day: int, hour: int, minute: int) -> int:
     return int(datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
 
@@ -191,6 +192,7 @@ def year() -> Flights:
     return load_flights()
 
 
+@pytest.mark.slow
 def test_the_year_has_all_its_flights_in_order_each_with_its_own_id(year: Flights) -> None:
     assert len(year) == 336_776
     assert len(set(year.prediction_ids)) == len(year)
@@ -203,6 +205,7 @@ def test_the_year_has_all_its_flights_in_order_each_with_its_own_id(year: Flight
     assert (int(year.day.min()), int(year.day.max())) == (0, 364)
 
 
+@pytest.mark.slow
 def test_the_years_labels_come_after_their_predictions_and_out_of_order(year: Flights) -> None:
     landed = year.label_ms != NEVER
     delays = (year.label_ms - year.ts)[landed]
@@ -211,6 +214,7 @@ def test_the_years_labels_come_after_their_predictions_and_out_of_order(year: Fl
     assert bool((np.diff(year.label_ms[landed]) < 0).any())
 
 
+@pytest.mark.slow
 def test_the_timeline_is_in_event_time_order_with_every_event_once(year: Flights) -> None:
     events = list(year.timeline())
     assert len(events) == len(year) + int((year.label_ms != NEVER).sum())
@@ -226,6 +230,7 @@ def test_the_timeline_is_in_event_time_order_with_every_event_once(year: Flights
             asked.add(row)
 
 
+@pytest.mark.slow
 def test_the_years_arrivals_agree_with_the_time_zone_database(year: Flights) -> None:
     """The clock at the destination showed the reported arrival time when the label says it landed."""
     folder = files.flight_files()
@@ -254,6 +259,7 @@ def test_the_years_arrivals_agree_with_the_time_zone_database(year: Flights) -> 
     assert all("-11-03T0" in line or "-03-10T0" in line for line in wrong), wrong[:5]
 
 
+@pytest.mark.slow
 def test_the_years_rows_are_events_as_the_contract_has_them(year: Flights) -> None:
     for row in range(0, len(year), 9_973):
         truth = year.label(row)

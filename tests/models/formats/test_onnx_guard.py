@@ -151,6 +151,7 @@ def test_the_guard_and_the_onnx_package_find_the_same(model: ModelProto) -> None
         check_onnx(model.SerializeToString())
 
 
+@pytest.mark.slow
 @effort(500, 1)
 @given(st.data())
 def test_damaged_bytes_never_hide_what_the_onnx_package_still_finds(data: st.DataObject) -> None:

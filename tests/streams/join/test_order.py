@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from driftloop.schemas.spec.model import ModelSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,7 @@ def test_whatever_happens_vitals_and_dead_letters_account_for_every_record_once(
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, min_size=5, max_size=60))
 def test_seqs_are_consecutive_and_lead_from_each_error_to_its_outcome(

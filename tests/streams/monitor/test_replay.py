@@ -111,6 +111,7 @@ def make_log(seed: int, n: int, clock: Any) -> tuple[list[tuple[bytes, int]], li
     return records, emitted
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32),
     cuts=st.lists(st.integers(0, 249), max_size=6),
@@ -135,6 +136,7 @@ def test_a_replay_decides_the_same_byte_for_byte(
         assert core.applied_offset == offset
 
 
+@pytest.mark.slow
 def test_the_random_logs_reach_every_kind_of_event() -> None:
     emitted = [event for seed in range(12) for events in make_log(seed, 250, "append")[1] for event in events]
     assert {drift.severity for drift in drifts(emitted, None)} == {"info", "warning", "alarm"}

@@ -148,6 +148,7 @@ async def live(log: Log, chance: random.Random, *, calm: bool) -> None:
     await shell.release_all()
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=80, deadline=None)
 def test_dropped_repeated_and_cut_short_records_leave_the_replays_state_and_events(

@@ -113,6 +113,7 @@ def test_what_is_accepted_has_the_values_that_the_schema_reads(changes: dict[str
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(prediction_changes, max_size=4), st.sampled_from([b"", b" ", b"\n", b" {}", b"\n{}"]))
 def test_many_predictions_read_at_once_are_what_they_are_one_by_one(
@@ -130,6 +131,7 @@ def test_many_predictions_read_at_once_are_what_they_are_one_by_one(
             assert (events[index], prefixes[index]) == read_prediction(value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(label_changes, max_size=4), st.sampled_from([b"", b" ", b"\n", b" {}", b"\n{}"]))
 def test_many_labels_read_at_once_are_what_they_are_one_by_one(

@@ -35,6 +35,7 @@ def store(tmp_path: Path) -> Iterator[RocksStore]:
     opened.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes, keys, keys)
 def test_it_holds_what_a_dict_would(
@@ -78,6 +79,7 @@ def test_a_store_of_something_else_is_begun_anew(tmp_path: Path, other: dict[str
     reopened.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, min_size=5, max_size=60))
 def test_on_disk_too_every_crash_gives_the_outcomes_of_the_oracle(

@@ -95,6 +95,7 @@ def test_gaps_between_seqs_are_kept_to_some_tens_of_outcomes() -> None:
         assert stream[index].seq - 4 * 64 <= seq <= stream[index].seq
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [1, 4, 12])
 def test_old_positions_lose_detail_in_proportion_to_their_age_and_memory_is_bounded(partitions: int) -> None:
     source = np.random.default_rng(partitions)

@@ -29,6 +29,8 @@ from tests.support.train.learners import custom
 from tests.support.train.world import MODEL, outcome, quick_spec
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildPool]:
