@@ -30,6 +30,8 @@ from tests.support.kafka.broker import embedded  # noqa: E402
 from tests.support.monitor.progress import MonitorProgress  # noqa: E402
 from tests.support.serve.bench import Bench  # noqa: E402
 
+BROKERS = {"broker", "own_broker"}  # fixtures that start one
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # What dies in a thread or in a finaliser fails the test that it happened in.
@@ -39,9 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses the broker, through whatever fixture, is an integration test."""
+    """A test that uses a broker, through whatever fixture, is an integration test."""
     for item in items:
-        if isinstance(item, pytest.Function) and "broker" in item.fixturenames:
+        if isinstance(item, pytest.Function) and BROKERS & {*item.fixturenames}:
             item.add_marker(pytest.mark.integration)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
@@ -13,8 +12,6 @@ from benchmarks.poison import examine, only_poison, send
 from tests.support.join.kafka import read_made
 from tests.support.join.world import keyed, label, prediction
 from tests.support.malformed.poison import MAKERS, Record, poison
-
-pytestmark = pytest.mark.integration
 
 
 def test_every_malformed_record_is_a_dead_letter_with_its_bytes_and_place(topics: Connection) -> None:

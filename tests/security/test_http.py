@@ -253,7 +253,6 @@ def served(
         yield address, bench, tokens
 
 
-@pytest.mark.integration
 def test_a_public_server_answers_tokens_and_nobody_else(
     served: tuple[str, Bench, dict[Scope, str]],
 ) -> None:
@@ -297,7 +296,6 @@ BOMBS: list[bytes] = [
 ]
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("number", range(len(BOMBS)))
 def test_a_bomb_of_json_is_refused_at_once_and_the_server_goes_on(
     served: tuple[str, Bench, dict[Scope, str]], number: int
@@ -313,7 +311,6 @@ def test_a_bomb_of_json_is_refused_at_once_and_the_server_goes_on(
     assert fine.status_code == 200
 
 
-@pytest.mark.integration
 def test_very_many_features_are_answered_or_refused_in_bounded_time(
     served: tuple[str, Bench, dict[Scope, str]],
 ) -> None:

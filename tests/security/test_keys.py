@@ -114,7 +114,6 @@ def last_ack(bench: Bench, generation: int) -> ModelAck | None:
     return next((ack for ack in reversed(bench.acks()) if ack.generation == generation), None)
 
 
-@pytest.mark.integration
 def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, tmp_path: Path) -> None:
     bench = Bench(topics, tmp_path)
     bench.apply_spec()
@@ -157,7 +156,6 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, 
             wait_until(lambda: server.version == 3)
 
 
-@pytest.mark.integration
 def test_a_restarted_server_does_not_serve_what_a_revoked_key_signed(
     topics: Connection, tmp_path: Path
 ) -> None:
@@ -204,7 +202,6 @@ def trainer(settings: Settings) -> Iterator[None]:
     assert not failures
 
 
-@pytest.mark.integration
 def test_the_documented_rotation_step_by_step(
     topics: Connection, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +243,6 @@ def test_the_documented_rotation_step_by_step(
     assert [update.key_id for update in updates] == [old, old, new, new, new]
 
 
-@pytest.mark.integration
 def test_a_trainer_counts_on_when_the_key_of_the_last_update_was_revoked(
     topics: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pytest
 from confluent_kafka import Producer
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import (
@@ -32,8 +31,6 @@ from tests.soak.checks.findings import Findings
 from tests.soak.checks.join import JoinCheck
 from tests.soak.checks.vitals import check_vitals
 from tests.soak.traffic.ledger import LedgerWriter
-
-pytestmark = pytest.mark.integration
 
 PARTITIONS = 2
 NAMES = tuple(name for i in range(60) if partition_of(name := f"id-{i}", PARTITIONS) == 0)[:8]

@@ -27,7 +27,7 @@ from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DAYS = 4
 TOML = """

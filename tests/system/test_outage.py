@@ -30,8 +30,6 @@ from tests.support.paths import ROOT
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 def with_topics(broker: EmbeddedBroker, prefix: str) -> Connection:
     connection = Connection(broker.bootstrap_servers, prefix)

@@ -27,8 +27,6 @@ from tests.support.serve.bench import Bench
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 @contextmanager
 def process(bench: Bench, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:

@@ -74,12 +74,10 @@ def ended(pid: int) -> bool:
 # What every test stands on
 
 
-@pytest.mark.integration
 def test_each_test_has_a_catalogue_of_its_own(topics: Connection) -> None:
     assert {topics.topic(topic) for topic in CATALOGUE} <= topics_of(topics.bootstrap_servers)
 
 
-@pytest.mark.integration
 def test_the_broker_runs_with_the_settings_that_driftloop_asks_for(topics: Connection) -> None:
     admin = AdminClient(topics.client())
     node = next(iter(admin.list_topics(timeout=10).brokers))

@@ -116,7 +116,6 @@ def test_times_are_milliseconds_or_iso() -> None:
             milliseconds_of(wrong)
 
 
-@pytest.mark.integration
 def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))
     told: list[BadRow] = []
@@ -130,7 +129,6 @@ def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     assert len(labels) == 45_000
 
 
-@pytest.mark.integration
 def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -151,7 +149,6 @@ def run_import(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.integration
 def test_the_command_imports_tells_and_counts(bench: Bench, tmp_path: Path) -> None:
     file, bad = tmp_path / "labels.csv", tmp_path / "bad.csv"
     file.write_bytes(b"\xef\xbb\xbf" + FILE.encode() + b"m,l\xe4te,1700000000000,Latin-1\n")
@@ -174,7 +171,6 @@ def test_the_command_imports_tells_and_counts(bench: Bench, tmp_path: Path) -> N
     assert {(event.source, event.annotator) for event in labels.values()} == {("expert", "ann")}
 
 
-@pytest.mark.integration
 def test_a_clean_file_ends_with_success(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("prediction_id,label\n" + "".join(f"p{i},late\n" for i in range(2000)))

@@ -74,7 +74,6 @@ def test_lines_of_json_are_requests_or_have_a_reason() -> None:
     assert "row: features: Field required" in rows[2].reason
 
 
-@pytest.mark.integration
 def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
     bench.publish(bench.update(1, 1))
 
@@ -99,7 +98,6 @@ def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
     }
 
 
-@pytest.mark.integration
 def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Bench) -> None:
     request = FileRequest(1, PredictRequest(features={"x": 0.0}, prediction_id=None, segments=None, ts=None))
     with EventClient(bench.connection) as client, bench.serve(client) as hot:
@@ -108,7 +106,6 @@ def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Benc
             next(results)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("form", ["csv", "stdin"])
 def test_the_command_answers_a_file(bench: Bench, tmp_path: Path, form: str) -> None:
     bench.publish(bench.update(1, 3))

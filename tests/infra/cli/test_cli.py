@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import orjson
-import pytest
 from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import CATALOGUE
 from driftloop.streams.kafka.connection import Connection
@@ -60,7 +59,6 @@ def test_schema_export_writes_asyncapi_and_a_schema_per_event(tmp_path: Path) ->
     assert (tmp_path / "out" / "Prediction.schema.json").is_file()
 
 
-@pytest.mark.integration
 def test_a_new_deployment_from_topics_to_status(
     connection: Connection, settings: Settings, tmp_path: Path
 ) -> None:
@@ -83,7 +81,6 @@ def test_a_new_deployment_from_topics_to_status(
     assert "known models: late" in missing.stderr
 
 
-@pytest.mark.integration
 def test_a_wrong_spec_is_named_and_nothing_is_published(
     topics: Connection, settings: Settings, tmp_path: Path
 ) -> None:

@@ -19,8 +19,6 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 def test_topics_are_created_once_and_then_found_in_order(connection: Connection) -> None:
     first = apply_topics(connection, data_partitions=2, model_partitions=3)

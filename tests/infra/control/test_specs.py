@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from driftloop.infra.control.specs import apply_deployment, model_specs, read_specs
 from driftloop.schemas.control import CONTROL, SpecControl
 from driftloop.schemas.partition import partition_of
@@ -11,8 +10,6 @@ from driftloop.schemas.spec.model import JOIN_KEY
 from driftloop.schemas.topics import VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
-
-pytestmark = pytest.mark.integration
 
 TOML = """
 [join]

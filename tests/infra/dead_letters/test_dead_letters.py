@@ -34,7 +34,6 @@ from tests.support.join.kafka import ROOT, read_made
 from tests.support.join.world import keyed, label, prediction
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
 BINARY = b'\xff\x00{"model": \x1b[31m'
 
 

@@ -41,8 +41,6 @@ from tests.support.cli import driftloop
 from tests.support.malformed.mutations import golden
 from tests.support.waiting import wait_until
 
-integration = pytest.mark.integration
-
 
 def faults(findings: Iterator[Finding]) -> dict[str, str]:
     """Check → what is at fault and its fix; every fault has one."""
@@ -65,7 +63,6 @@ def write(connection: Connection, topic: Topic, key: bytes, value: bytes) -> Non
     assert producer.flush(20) == 0
 
 
-@integration
 def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
     topics: Connection, settings: Settings
 ) -> None:
@@ -83,7 +80,6 @@ def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
     }  # fmt: skip
 
 
-@integration
 def test_what_is_broken_on_the_cluster_is_named_with_its_fix(topics: Connection, settings: Settings) -> None:
     admin = AdminClient(topics.client())
     alter(topics, TRIGGERS, "message.timestamp.type", "CreateTime")
@@ -111,7 +107,6 @@ def test_what_is_broken_on_the_cluster_is_named_with_its_fix(topics: Connection,
     assert driftloop("doctor", settings=settings).exit_code == 1
 
 
-@integration
 def test_input_topics_with_different_partitions_are_named(topics: Connection, settings: Settings) -> None:
     name = topics.topic(LABELS)
     admin = AdminClient(topics.client())

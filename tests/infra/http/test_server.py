@@ -29,8 +29,6 @@ from tests.support.paths import DOCS
 from tests.support.serve.bench import Bench, version_told_by
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 @dataclass
 class Running:

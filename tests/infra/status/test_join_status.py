@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import urllib.request
 
-import pytest
 from confluent_kafka import Producer
 from driftloop.infra.cli.status import render
 from driftloop.infra.metrics.catalogue import JOIN_METERS, Metrics
@@ -69,7 +68,6 @@ def test_scrapes_see_a_restore_while_it_runs() -> None:
     }
 
 
-@pytest.mark.integration
 def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
     reports = ProgressReporter(topics, "join-7")
     stats = RestoreStats(0.0, "log", done=1, total=4, records=1)

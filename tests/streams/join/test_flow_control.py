@@ -147,7 +147,6 @@ def place_of(message: Message) -> TopicPartition:
     return TopicPartition(message.topic() or "", message.partition() or 0)
 
 
-@pytest.mark.integration
 def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     topics: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,6 @@ from driftloop.streams.kafka.reader import LogReader, Record
 
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def written(topics: Connection) -> Iterator[list[int]]:

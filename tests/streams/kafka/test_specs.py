@@ -18,8 +18,6 @@ from driftloop.streams.kafka.specs import SpecFollower
 
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 REGRESSION = ModelSpec(task="regression")
 
 

@@ -16,7 +16,7 @@ from tests.support.monitor.output import live
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.monitor.records import bits
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 def poisoned() -> list[bytes]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import pytest
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.monitor.run import Report, VitalsWriter, Worker, compare
 from tests.soak.monitor.subjects import SLOW_RECORD_BYTES, SUBJECTS
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.integration
 
 TRANSACTIONS = 400
 

@@ -15,9 +15,6 @@ from driftloop.streams.serve.plain_values import plain_features
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.integration
-
-
 WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"features": {"wind": math.nan}}, "feature wind: is nan; send None"),
     ({"features": {"wind": math.inf}}, "feature wind: is inf"),

@@ -34,7 +34,6 @@ from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

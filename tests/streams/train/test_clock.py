@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from driftloop.infra.settings import Settings
 from driftloop.streams.kafka.connection import Connection
 
 from tests.support.train.world import EPOCH, TrainerProcess, World, quick_spec
-
-pytestmark = pytest.mark.integration
 
 
 def test_past_max_wait_a_run_goes_with_what_it_has_or_fails_for_too_few(

@@ -18,8 +18,6 @@ from tests.support.train.learners import custom
 from tests.support.train.world import TrainerProcess, World, no_version_twice, quick_spec
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 
 

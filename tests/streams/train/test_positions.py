@@ -19,8 +19,6 @@ from driftloop.streams.train.shell import TrainerShell, TrainerTuning
 
 from tests.support.train.world import World
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def world(settings: Settings, topics: Connection) -> World:

@@ -25,8 +25,6 @@ from tests.support.train.learners import custom
 from tests.support.train.world import TrainerProcess, World, no_version_twice, quick_spec
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture(scope="module")
 def world(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:

@@ -18,8 +18,6 @@ from tests.support.join.kafka import Running, read_made, start_joiner
 from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 IDS = 200
 
 

@@ -21,8 +21,6 @@ from tests.support.join.world import label, prediction
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def kafka(topics: Connection) -> Connection:

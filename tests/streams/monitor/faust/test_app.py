@@ -45,7 +45,7 @@ from tests.support.monitor.progress import MonitorProgress
 from tests.support.paths import ROOT
 from tests.support.stopwatch import stopped
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = pytest.mark.anyio
 
 
 def test_kills_and_frozen_workers_skip_repeat_and_fork_nothing(topics: Connection) -> None:

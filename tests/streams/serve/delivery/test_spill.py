@@ -29,8 +29,6 @@ from tests.support.serve.bench import Bench
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 
 def event(number: int, size: int = 10) -> QueuedEvent:
     return QueuedEvent("t", f"p{number}".encode(), b"x" * size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
@@ -15,7 +14,6 @@ from tests.support.serve.bench import Bench, ack_with
 from tests.support.waiting import wait_until
 
 
-@pytest.mark.integration
 def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 5))
     with bench.serve(client, ack_every_s=0.2) as hot:
@@ -32,7 +30,6 @@ def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench,
     assert len({record.partition for record in records}) == 1
 
 
-@pytest.mark.integration
 def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_serves(
     bench: Bench, client: EventClient
 ) -> None:
@@ -53,7 +50,6 @@ def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_se
         assert hot.predict({"x": 0.0}).version == 3
 
 
-@pytest.mark.integration
 def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serves(
     bench: Bench, client: EventClient, tmp_path: Path
 ) -> None:
@@ -84,7 +80,6 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
         assert hot.version == 2
 
 
-@pytest.mark.integration
 def test_a_replayed_update_is_refused(bench: Bench, client: EventClient) -> None:
     first = bench.update(1, 1)
     bench.publish(first)
@@ -105,7 +100,6 @@ def test_a_replayed_update_is_refused(bench: Bench, client: EventClient) -> None
         assert len(bench.acks()) == before + 1
 
 
-@pytest.mark.integration
 def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: EventClient) -> None:
     first, second = bench.update(1, 1), bench.update(2, 2)
     bench.publish(first)
@@ -125,7 +119,6 @@ def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: Even
         assert (hot.version, hot.generation) == (2, 2)
 
 
-@pytest.mark.integration
 def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, client: EventClient) -> None:
     trusted = bench.keys_dir / "trusted"
     hidden = bench.keys_dir / "hidden"
@@ -137,7 +130,6 @@ def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, clien
         assert hot.wait_generation(1)
 
 
-@pytest.mark.integration
 def test_garbage_on_the_updates_topic_stops_nothing(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     for garbage in (b"", b"{", b'{"model":"m"}', b"\xff\xfe", b"[" * 10_000):

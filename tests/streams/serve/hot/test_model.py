@@ -28,7 +28,6 @@ HASHER = Hasher(b"a key of the deployment")
 # --- serving ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
 def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: EventClient) -> None:
     bench.apply_spec(segments=("hub",))
     bench.publish(bench.update(1, 7))
@@ -49,7 +48,6 @@ def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, clie
     assert events["mine"].prediction == named.prediction == 7001.0
 
 
-@pytest.mark.integration
 def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     swaps: list[Swapped] = []
@@ -87,7 +85,6 @@ def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventCli
     assert all(version_told_by(event.prediction) == event.version for event in events)
 
 
-@pytest.mark.integration
 def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 4))
     with bench.serve(client) as hot:
@@ -108,7 +105,6 @@ def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, cli
     assert "is nan" in (events["nan"].error or "")
 
 
-@pytest.mark.integration
 def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 2))
     rows: list[dict[str, Any]] = [{"x": 1.0}, {"x": "wide"}, {"x": None}, {"x": [1]}, {"x": 3}]
@@ -137,7 +133,6 @@ def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, cli
     assert (events["b"].error is not None, events["d"].error is not None) == (True, True)
 
 
-@pytest.mark.integration
 def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
     bench: Bench, client: EventClient
 ) -> None:
@@ -174,7 +169,6 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
     }
 
 
-@pytest.mark.integration
 def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: EventClient) -> None:
     shadow = {"version": 2, "manifest_sha256": bench.make(2)}
     canary = {"version": 3, "manifest_sha256": bench.make(3), "fraction": 0.5}
@@ -195,7 +189,6 @@ def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: EventC
     assert hot.shadows_skipped == 0
 
 
-@pytest.mark.integration
 def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: EventClient) -> None:
     narrow = Fitted("onnx", linear_classifier(["no", "yes"]), (
         FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
@@ -212,7 +205,6 @@ def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: EventC
     assert hot.shadows_skipped == 1
 
 
-@pytest.mark.integration
 def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -> None:
     bench.apply_spec(
         features={
@@ -261,7 +253,6 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -
     assert events[0].segments == {"tail": HASHER.hash("tail", "N123")}
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("spec", ["hash without a key", "unreadable"])
 def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: EventClient, spec: str) -> None:
     if spec == "unreadable":
@@ -283,7 +274,6 @@ def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Event
 # --- updates ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
 def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.publish(bench.update(1, 6))
     monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", bench.connection.bootstrap_servers)

@@ -24,8 +24,6 @@ from driftloop.streams.train.window.window import NewestRows, WaitRequest, Windo
 from tests.support.train.world import MODEL, World, outcome, quick_spec
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 FAR = 2**52
 
 
