@@ -27,7 +27,7 @@ def test_a_label_is_known_by_its_class_name() -> None:
     assert [(r.label, r.prediction, r.version, r.seq, r.partition) for r in rows] == [("1", "0", 3, 4, 5)]
 
 
-def test_the_newest_correction_teaches() -> None:
+def test_the_newest_correction_counts() -> None:
     values = [outcome(label="late"), outcome("b", label="late"), outcome(label="on_time", revision=1)]
     rows = rows_from_outcomes(values, BINARY)
     assert [(r.prediction_id, r.label) for r in rows] == [("a", "on_time"), ("b", "late")]
@@ -54,7 +54,7 @@ def test_a_shadows_answer_is_no_second_row() -> None:
         ({"label": "late", "prediction": None, "error": "boom"}, BINARY, "late"),
     ],
 )
-def test_a_verdict_teaches_only_where_it_tells_the_truth(
+def test_feedback_makes_a_row_only_if_it_tells_the_label(
     fields: dict[str, Any], spec: ModelSpec, label: str | None
 ) -> None:
     rows = rows_from_outcomes([outcome(**fields)], spec)

@@ -157,10 +157,10 @@ class TrainerMachine(RuleBasedStateMachine):
         assert self.open_runs == before
 
     @precondition(lambda self: any(trigger.approval == "pending" for trigger in self.sent))
-    @rule(data=st.data(), verdict=st.sampled_from(["approved", "denied"]), commits=st.booleans())
-    def somebody_decides(self, data: st.DataObject, verdict: str, commits: bool) -> None:
+    @rule(data=st.data(), decision=st.sampled_from(["approved", "denied"]), commits=st.booleans())
+    def somebody_decides(self, data: st.DataObject, decision: str, commits: bool) -> None:
         asked = data.draw(st.sampled_from([t for t in self.sent if t.approval == "pending"]))
-        approval = asked.model_copy(update={"approval": verdict, "by": "ada", "why": "so"})
+        approval = asked.model_copy(update={"approval": decision, "by": "ada", "why": "so"})
         step = self.bench.core.on_trigger(self.bench.record(TRIGGERS, approval.encode()))
         self.write(step, commits=commits)
 

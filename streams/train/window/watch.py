@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -91,16 +91,6 @@ class _Watch:
                 self.next[partition] = high
 
 
-@dataclass(slots=True)
-class _Shared:
-    """What both threads touch, under the lock."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    wanted: dict[str, WaitRequest] = field(default_factory=dict[str, WaitRequest])
-    progress: dict[str, WaitProgress] = field(default_factory=dict[str, WaitProgress])
-    failure: BaseException | None = None
-
-
 class OutcomeWatch:
     """Counts labels for waiting runs, in the background, until closed."""
 
@@ -121,7 +111,10 @@ class OutcomeWatch:
         self._store = store
         self._clock: Clock = clock
         self._wall_ms = wall_ms
-        self._shared = _Shared()
+        self._lock = threading.Lock()  # of what both threads use: the three below
+        self._wanted: dict[str, WaitRequest] = {}
+        self._progress: dict[str, WaitProgress] = {}
+        self._failure: BaseException | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._watches: dict[str, _Watch] = {}
@@ -134,29 +127,29 @@ class OutcomeWatch:
     def want(self, requests: Iterable[WaitRequest]) -> None:
         """Set the runs that wait now. One whose request changed is counted from the start again."""
         wanted = {request.run_id: request for request in requests}
-        with self._shared.lock:
-            for run_id in [run_id for run_id in self._shared.progress if run_id not in wanted]:
-                del self._shared.progress[run_id]
+        with self._lock:
+            for run_id in [run_id for run_id in self._progress if run_id not in wanted]:
+                del self._progress[run_id]
             for run_id, request in wanted.items():
-                known = self._shared.wanted.get(run_id)
+                known = self._wanted.get(run_id)
                 if known is not None and _count_key(known) == _count_key(request):
                     wanted[run_id] = known
                 else:
-                    self._shared.progress.pop(run_id, None)
-            is_new = wanted.keys() - self._shared.wanted.keys()
-            self._shared.wanted = wanted
+                    self._progress.pop(run_id, None)
+            is_new = wanted.keys() - self._wanted.keys()
+            self._wanted = wanted
         if is_new:
             self._wake.set()
 
     def progress(self, run_id: str) -> WaitProgress | None:
         """None until the start of the run's window was found."""
-        with self._shared.lock:
-            return self._shared.progress.get(run_id)
+        with self._lock:
+            return self._progress.get(run_id)
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""
-        if self._shared.failure is not None:
-            raise self._shared.failure
+        if self._failure is not None:
+            raise self._failure
 
     def close(self, timeout_s: float = 2.0) -> None:
         self._stop.set()
@@ -184,7 +177,7 @@ class OutcomeWatch:
                     self._stop.wait(RETRY_S)
         except BaseException as failure:  # noqa: BLE001  # handed to the shell, which raises it
             if not self._stop.is_set():
-                self._shared.failure = failure
+                self._failure = failure
         finally:
             ranges.close()
             consumer.close()
@@ -215,8 +208,8 @@ class OutcomeWatch:
         self._assign(consumer, at | {p: min(at[p], old) for p, old in self._needed().items()})
 
     def _reconcile(self, consumer: Consumer, reader: OutcomeReader) -> None:
-        with self._shared.lock:
-            wanted = dict(self._shared.wanted)
+        with self._lock:
+            wanted = dict(self._wanted)
         for run_id, watch in list(self._watches.items()):
             if wanted.get(run_id) is not watch.request:
                 del self._watches[run_id]
@@ -329,11 +322,11 @@ class OutcomeWatch:
             watch.frozen = watch.count.freeze(window_end, reader.ends_after(window_end), watch.starts)
 
     def _publish(self) -> None:
-        with self._shared.lock:
+        with self._lock:
             for run_id, watch in self._watches.items():
-                if self._shared.wanted.get(run_id) is watch.request:
+                if self._wanted.get(run_id) is watch.request:
                     offsets = {str(partition): offset for partition, offset in sorted(watch.next.items())}
-                    self._shared.progress[run_id] = WaitProgress(watch.count.labels, offsets, watch.frozen)
+                    self._progress[run_id] = WaitProgress(watch.count.labels, offsets, watch.frozen)
 
 
 def _count_key(request: WaitRequest) -> tuple[object, ...]:

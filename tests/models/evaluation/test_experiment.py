@@ -75,7 +75,7 @@ def test_the_first_version_must_beat_the_constant_answer(first: ExperimentResult
     assert (first.lineage.rows, first.lineage.holdout_rows, first.lineage.old_rows) == (2000, 600, 0)
 
 
-def test_noise_teaches_no_first_version() -> None:
+def test_noise_makes_no_first_version() -> None:
     shuffled = [row.label for row in BEFORE]
     random.Random(1).shuffle(shuffled)
     rows = tuple(replace(row, label=label) for row, label in zip(BEFORE, shuffled, strict=True))
@@ -233,7 +233,7 @@ def test_a_slow_candidate_is_refused(champion: tuple[Manifest, bytes]) -> None:
     assert "refused by latency" in result.why
 
 
-def test_a_regression_is_judged_by_its_error() -> None:
+def test_a_regression_is_evaluated_by_its_error() -> None:
     def numbers(rows: tuple[LabelledRow, ...], sign: float) -> tuple[LabelledRow, ...]:
         return tuple(
             replace(row, label=sign * float(row.features["x"] or 0) + 0.1 * (row.seq % 7)) for row in rows
@@ -283,13 +283,13 @@ def test_too_few_rows_are_said_to_be_too_few(count: int, champion: tuple[Manifes
     assert f"too few rows: {count} labelled after the change" in result.why
 
 
-def test_rows_of_one_class_teach_nothing_and_the_run_says_why() -> None:
+def test_nothing_is_learned_from_rows_of_one_class_and_the_run_says_why() -> None:
     result = experiment(before=(), after=tuple(replace(row, label="yes") for row in SAME))
     assert not result.passed
     assert "nothing could be learned: hgb/after: needs labels of at least two classes" in result.why
 
 
-def test_rows_without_features_teach_nothing_and_the_run_says_why() -> None:
+def test_nothing_is_learned_without_features_and_the_run_says_why() -> None:
     result = experiment(before=(), after=tuple(replace(row, features={}) for row in SAME))
     assert not result.passed
     assert "the rows have no features to learn from" in result.why

@@ -143,7 +143,7 @@ def test_equal_candidates_pass_about_as_often_as_alpha_says() -> None:
         assert passed <= 22  # of 200 at alpha 0.05: 10 expected, more than 22 once in 5,000
 
 
-def test_a_regression_is_judged_by_its_errors_relatively() -> None:
+def test_a_regression_is_compared_by_relative_errors() -> None:
     rng = np.random.default_rng(1)
     noise = rng.exponential(1, size=300)
     better = numbers((noise * 0.8).tolist(), noise.tolist())

@@ -106,7 +106,7 @@ def test_scores_stand_in_the_order_of_the_classes_given(spec: HistGradientBoosti
 
 @pytest.mark.parametrize("spec", [TREES, RiverLinear()])
 @pytest.mark.parametrize("one_class", [None, ("no", "yes")])
-def test_one_class_teaches_nothing_and_says_so(
+def test_nothing_is_learned_from_one_class_and_the_error_says_so(
     spec: HistGradientBoosting | RiverLinear, one_class: tuple[str, ...] | None
 ) -> None:
     with pytest.raises(LearningError, match=r"at least two classes .*\['no'\]"):

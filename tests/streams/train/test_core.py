@@ -1,4 +1,4 @@
-"""Triggers become runs, runs end in verdicts: what the trainer's core decides, without a broker."""
+"""Triggers become runs, and good runs versions: what the trainer's core decides, without a broker."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do() -
     assert bench.start().trigger_id == enough.trigger_id
 
 
-def test_a_run_that_was_cut_off_starts_again_with_the_same_window() -> None:
+def test_an_interrupted_run_starts_again_with_the_same_window() -> None:
     bench = Bench()
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
@@ -176,7 +176,7 @@ def test_a_run_that_was_cut_off_starts_again_with_the_same_window() -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_is_cut_off_again_and_again_fails() -> None:
+def test_a_run_that_is_interrupted_again_and_again_fails() -> None:
     bench = Bench()
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
@@ -226,7 +226,7 @@ def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_wa
     )
 
 
-def test_nothing_learned_is_a_failure_and_not_a_verdict() -> None:
+def test_nothing_learned_is_a_failure_and_not_a_rejection() -> None:
     bench = Bench()
     run = bench.run_of(bench.trigger("volume"))
     bench.freeze(run)

@@ -69,11 +69,11 @@ class TrainerHistories(RuleBasedStateMachine):
             self.triggers.append(trigger)
 
     @precondition(lambda self: self.triggers)
-    @rule(data=st.data(), verdict=st.sampled_from([None, "approved", "denied"]), lost=LOST)
-    def a_trigger_comes_again(self, data: st.DataObject, verdict: str | None, lost: bool) -> None:
+    @rule(data=st.data(), decision=st.sampled_from([None, "approved", "denied"]), lost=LOST)
+    def a_trigger_comes_again(self, data: st.DataObject, decision: str | None, lost: bool) -> None:
         trigger = data.draw(st.sampled_from(self.triggers))
-        if verdict is not None and trigger.approval == "pending":
-            trigger = trigger.model_copy(update={"approval": verdict, "by": "ada"})
+        if decision is not None and trigger.approval == "pending":
+            trigger = trigger.model_copy(update={"approval": decision, "by": "ada"})
         self._step(lambda: self.bench.send(trigger), lost=lost)
 
     @precondition(lambda self: self._waiting())

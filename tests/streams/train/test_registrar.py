@@ -140,7 +140,7 @@ def test_pinning_an_older_version_brings_it_back() -> None:
     assert bench.command("pin").reason == "version 1 is pinned already"
 
 
-def test_barring_the_champion_falls_back_to_an_ancestor_that_is_not_barred() -> None:
+def test_blocking_the_champion_falls_back_to_an_ancestor_that_is_not_blocked() -> None:
     bench = with_versions(3)
     assert bench.command("block", version=2).status == "done"
     assert bench.champion == 3

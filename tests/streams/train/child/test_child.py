@@ -158,7 +158,7 @@ def test_a_custom_learner_that_is_not_there_is_the_result_s_reason(pool: ChildPo
     assert "no.such:learner" in result_of(folder).why
 
 
-def test_an_outcome_that_is_none_is_left_out_and_the_others_teach(pool: ChildPool, tmp_path: Path) -> None:
+def test_what_is_not_an_outcome_is_left_out_of_training(pool: ChildPool, tmp_path: Path) -> None:
     folder = job_folder(tmp_path / "job", quick_spec())
     with (folder / ROWS).open("ab") as file:
         write_rows(file, "after", [(0, b'{"model":"world","prediction_id":"x","revision":0,"seq":1}')])

@@ -1,4 +1,4 @@
-"""A window taken from what is kept at hand is the window that the log gives, whatever was dropped."""
+"""A window from the cache is the window from the log, whichever rows were dropped."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def content(window: RunWindow) -> tuple[object, ...]:
     frozen=st.floats(0, 1),
     has_change=st.booleans(),
 )
-def test_windows_from_what_is_kept_are_those_of_the_log(
+def test_windows_from_the_cache_are_those_of_the_log(
     seed: int,
     keep: int,
     kilobytes: int,
@@ -216,7 +216,7 @@ def filled(keep: int, max_bytes: int, *, count: int = 2_000) -> tuple[OutcomeCac
     return cache, log
 
 
-def test_a_window_at_hand_is_not_read_from_the_log() -> None:
+def test_a_cached_window_is_not_read_from_the_log() -> None:
     cache, log = filled(600, 2**20)
     ends = log.ends(None, list(PARTITIONS))  # type: ignore[arg-type]
     starts = {p: WindowStart(end - 20) for p, end in ends.items()}
@@ -239,7 +239,7 @@ def test_memory_is_bounded_and_the_newest_stay(max_bytes: int) -> None:
         assert len(kept) > 1_500
 
 
-def test_nothing_is_kept_where_nothing_may_be() -> None:
+def test_a_cache_of_no_bytes_caches_nothing() -> None:
     cache, _ = filled(100, 0)
     assert not cache.followed
     assert cache.of(MODEL).segments == {}

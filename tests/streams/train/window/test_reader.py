@@ -105,7 +105,7 @@ def test_without_a_change_the_newest_rows_before_the_trigger_are_the_window(
     assert numbers(window.rows.before) == []
 
 
-def test_rows_that_taught_the_champion_are_before_and_the_others_after(
+def test_rows_that_the_champion_used_are_before_and_the_others_after(
     world: World, reader: OutcomeReader
 ) -> None:
     world.outcomes(50)
@@ -148,7 +148,7 @@ def test_a_window_reads_the_same_rows_again_whatever_came_since(world: World, re
     assert list(first.rows.before.values()) == list(again.rows.before.values())
 
 
-def test_the_cut_is_the_row_that_brings_enough_however_late_it_is_looked_for(
+def test_the_window_ends_with_the_row_that_brings_enough_however_late_it_is_sought(
     world: World, watch: OutcomeWatch, reader: OutcomeReader
 ) -> None:
     world.outcomes(20)
@@ -234,7 +234,7 @@ def test_one_reader_serves_runs_that_start_at_different_places(world: World, wat
     assert final.offsets == {str(p): end for p, end in ends.items()}
 
 
-def test_only_labels_that_can_teach_are_counted(world: World, watch: OutcomeWatch) -> None:
+def test_only_usable_labels_are_counted(world: World, watch: OutcomeWatch) -> None:
     change = world.here()
     made = outcome(MODEL, 0, 0, version=1, flipped=False)
     for number, fields in enumerate(
