@@ -24,7 +24,8 @@ import orjson
 from confluent_kafka import Producer
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, PREDICTIONS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.ranges import LogOffsets, LogRanges
+from driftloop.streams.kafka.offsets import LogOffsets
+from driftloop.streams.kafka.ranges import LogRanges
 
 from tests.support.malformed.poison import Record, poison
 

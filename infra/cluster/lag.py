@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from ...schemas.errors import BrokerError
 from ...schemas.topics import COMMANDS, LABELS, PREDICTIONS, TRIGGERS, VITALS, Topic
 from ...streams.kafka.connection import Connection
-from ...streams.kafka.ranges import LogOffsets
+from ...streams.kafka.offsets import LogOffsets
 
 GROUP_TOPICS: dict[str, tuple[Topic, ...]] = {
     "join": (PREDICTIONS, LABELS),

@@ -26,7 +26,8 @@ from ...schemas.events import DeadLetterAction, DeadLetterResolution
 from ...schemas.topics import DEAD_LETTER_RESOLUTIONS, DEAD_LETTERS, Topic
 from ...streams.join.reading.placement import ORIGIN_HEADER
 from ...streams.kafka.connection import Connection
-from ...streams.kafka.ranges import LogOffsets, LogRanges
+from ...streams.kafka.offsets import LogOffsets
+from ...streams.kafka.ranges import LogRanges
 from ...streams.kafka.transactions import MAX_MESSAGE_BYTES, Aborted, Transactions
 from .model import (
     REPLAYABLE,

@@ -40,8 +40,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from ..kafka.connection import Connection
-from ..kafka.offsets import committed_offsets
-from ..kafka.ranges import LogOffsets
+from ..kafka.offsets import LogOffsets, committed_offsets
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed
 from .batch_writer import BatchWriter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..kafka.connection import Connection
-from ..kafka.ranges import LogOffsets
+from ..kafka.offsets import LogOffsets
 from ..kafka.specs import SpecFollower
 from .rules import ModelRules, Rules
 

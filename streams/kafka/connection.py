@@ -1,4 +1,4 @@
-"""How a role reaches Kafka: one value that makes every librdkafka configuration."""
+"""How a role reaches Kafka: one value that makes all librdkafka configurations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ConfigValue = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the cluster is. ``overrides``: any librdkafka settings (SASL, TLS); kept out of repr."""
+    """Where the cluster is. ``overrides`` are any librdkafka settings (SASL, TLS), left out of ``repr``."""
 
     bootstrap_servers: str
     prefix: str = "driftloop."
@@ -27,14 +27,14 @@ class Connection:
         return f"{self.prefix}{name}"
 
     def client(self, **settings: ConfigValue) -> dict[str, ConfigValue]:
-        """Settings shared by producers, consumers and the admin client; keyword ``a_b`` means ``a.b``."""
+        """Settings shared by producers, consumers and admin clients; the keyword ``a_b`` means ``a.b``."""
         config: dict[str, ConfigValue] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 4}
         config.update(self.overrides)
         config.update({name.replace("_", "."): value for name, value in settings.items()})
         return config
 
     def producer(self, **settings: ConfigValue) -> dict[str, ConfigValue]:
-        """An idempotent producer that partitions as Java does (murmur2 of the key)."""
+        """Settings of an idempotent producer that partitions as Java does (murmur2 of the key)."""
         base: dict[str, ConfigValue] = {
             "partitioner": "murmur2_random",
             "enable_idempotence": True,
@@ -43,7 +43,7 @@ class Connection:
         return self.client(**(base | settings))
 
     def transactional(self, transactional_id: str, **settings: ConfigValue) -> dict[str, ConfigValue]:
-        """A transactional producer; the id is the instance's: a restarted member fences its predecessor."""
+        """Settings of a transactional producer; a restart under the same id fences its predecessor."""
         base: dict[str, ConfigValue] = {
             "transactional_id": f"{self.prefix}{transactional_id}",
             "transaction_timeout_ms": 10_000,
@@ -52,7 +52,7 @@ class Connection:
         return self.producer(**(base | settings))
 
     def consumer(self, group: str, **settings: ConfigValue) -> dict[str, ConfigValue]:
-        """A read_committed consumer without auto-commit, on the classic protocol with the range assignor."""
+        """Settings of a read_committed consumer without auto-commit, with the classic range assignor."""
         base: dict[str, ConfigValue] = {
             "group_id": self.group(group),
             "group_protocol": "classic",

@@ -1,7 +1,10 @@
-"""Reading stated ranges of topics without a group, and asking where they begin and end.
+"""Read given ranges of topics, without a group.
 
-Ends are those of the whole log, open transactions included; ``read`` therefore waits until transactions that
-were open below the end have ended, and what it gives is all that will ever be there.
+Ends are those of the whole log, open transactions included (``LogOffsets`` returns such ends). Reading
+therefore waits until transactions that are open below the end have ended: it returns all that will ever be
+in the range.
+
+On failure: BrokerError; nothing was committed, so read the range again.
 """
 
 from __future__ import annotations
@@ -9,118 +12,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import closing
-from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
 from .reader import end_of_partition
-from .retry import Unanswered, retry
 
-# "From this time on" is answered with -1 where there is no record. An offset below -1 means "unknown": while
-# a broker is failing, librdkafka can return -1001 without an error. Taken for an offset, it would make a log
-# begin or end where it does not.
-_NO_RECORD = -1
 _RUN = 10_000
 
 
 class Cancelled(Exception):
-    """Reading was called off."""
-
-
-class LogOffsets:
-    """Where topics begin, end, and stood at a time. Thread safe.
-
-    Raises BrokerError when the cluster does not answer for ``timeout_s``.
-    """
-
-    def __init__(self, connection: Connection, *, timeout_s: float = 30.0) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
-        self._admin = AdminClient(connection.client())
-
-    def partitions(self, topic: Topic) -> list[int]:
-        name = self._connection.topic(topic)
-        metadata = self._cluster(name).topics[name]
-        if metadata.error is not None:
-            raise BrokerError(
-                f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
-            )
-        return sorted(metadata.partitions)
-
-    def brokers(self, topic: Topic) -> int:
-        """How many brokers the cluster has, each with its own clock."""
-        return len(self._cluster(self._connection.topic(topic)).brokers)
-
-    def _cluster(self, name: str) -> ClusterMetadata:
-        try:
-            return self._admin.list_topics(name, timeout=self._timeout_s)
-        except KafkaException as error:
-            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
-
-    def begins(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
-        earliest = cast("OffsetSpec", OffsetSpec.earliest())
-        return self._ask(topic, dict.fromkeys(partitions, earliest))
-
-    def ends(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
-        """Offsets that the next records will get."""
-        latest = cast("OffsetSpec", OffsetSpec.latest())
-        return self._ask(topic, dict.fromkeys(partitions, latest))
-
-    def at(
-        self, topic: Topic, times_ms: Mapping[int, int], *, ends: Mapping[int, int] | None = None
-    ) -> dict[int, int]:
-        """Per partition the first offset appended at or after a time; its end where there is none.
-
-        ``ends``: what to give there instead.
-        """
-        # The ends first: what is appended between the two questions must not pass for earlier than the time.
-        ends = self.ends(topic, list(times_ms)) if ends is None else ends
-        found = self._ask(
-            topic, {p: OffsetSpec.for_timestamp(max(0, time_ms)) for p, time_ms in times_ms.items()}
-        )
-        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
-
-    def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
-        name = self._connection.topic(topic)
-        request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
-        deadline = time.monotonic() + self._timeout_s
-
-        def ask() -> dict[int, int]:
-            try:
-                return self._answer(request, max(0.1, deadline - time.monotonic()))
-            except (KafkaException, Unanswered):
-                # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
-                # ever after a broker's pause); a new one does not.
-                self._admin = AdminClient(self._connection.client())
-                raise
-
-        try:
-            return retry(ask, timeout_s=self._timeout_s)
-        except (KafkaException, Unanswered) as error:
-            raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
-
-    def _answer(self, request: dict[TopicPartition, OffsetSpec], timeout_s: float) -> dict[int, int]:
-        answers = cast(
-            "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
-            self._admin.list_offsets(
-                request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s
-            ),
-        )
-        found = {where.partition: answer.result().offset for where, answer in answers.items()}
-        unknown = [partition for partition, offset in found.items() if offset < _NO_RECORD]
-        if unknown:
-            raise Unanswered(f"partitions {unknown} were not answered")
-        return found
+    """Reading was cancelled."""
 
 
 class LogRanges:
-    """Reads ranges of one thread's choosing; its consumer stays connected in between."""
+    """Reads one range after another, for one thread; its consumer stays connected in between."""
 
     def __init__(self, connection: Connection, *, name: str, stalled_s: float = 30.0) -> None:
         """``stalled_s``: longer than a transaction may stay open."""
@@ -156,7 +65,7 @@ class LogRanges:
                             yield message
 
     def runs(self, topic: Topic, partition: int, offsets: tuple[int, int]) -> Iterator[list[Message]]:
-        """As ``read``, for one partition and in lists of what has come: nothing is done for each record."""
+        """As ``read``, for one partition and in lists of what has arrived, without a step for each record."""
         start, end = offsets
         if start >= end:
             return
@@ -209,7 +118,7 @@ class LogRanges:
         return [] if first is None else [first, *self._consumer.consume(most, timeout=0)]
 
     def _is_in(self, message: Message, waiting: dict[int, int]) -> bool:
-        """Whether it is a record of its range; a range that is read to its end waits no longer."""
+        """Whether this is a record of its range; a range that is read to its end leaves ``waiting``."""
         partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
         end = waiting.get(partition)
         if end is None:

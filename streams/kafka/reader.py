@@ -1,9 +1,10 @@
-"""Reading whole topics without a group: specs, runs, model updates, acknowledgements.
+"""Read whole topics without a group: specs, runs, model updates, acknowledgements.
 
-"Caught up" means PARTITION_EOF was seen on every partition; comparing offsets with the end alone would wait
-for ever, since transaction markers occupy offsets. Where records never cease to come there may be no
-PARTITION_EOF: then a record at the end as it was, or beyond it, settles it. On failure: nothing is committed,
-read again from the beginning.
+"Caught up" means that PARTITION_EOF was seen on every partition. Comparing record offsets with the end would
+wait for ever, since transaction markers occupy offsets. Where records never stop coming there may be no
+PARTITION_EOF; then a partition is caught up at the first record at or beyond the end that it had.
+
+On failure: BrokerError; nothing was committed, so read again from the beginning.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
+from .offsets import topic_partitions
 
 log = logging.getLogger(__name__)
 
 _ASK_S = 5.0
-_BUSY_S = 1.0  # by then a topic at rest has been read, or its reading takes so long that a question is cheap
+_BUSY_S = 1.0  # by then a topic at rest has been read, or reading takes so long that a request is cheap
 _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 
@@ -94,22 +96,11 @@ class LogReader:
         assignment: list[TopicPartition] = []
         for topic in topics:
             name = connection.topic(topic)
-            for partition in self._partitions(name, timeout_s):
+            for partition in topic_partitions(self._consumer, name, timeout_s):
                 if partitions is None or partition in partitions:
                     assignment.append(TopicPartition(name, partition, start))
                     self._at_end[(name, partition)] = False
         self._consumer.assign(assignment)
-
-    def _partitions(self, name: str, timeout_s: float) -> list[int]:
-        try:
-            metadata = self._consumer.list_topics(name, timeout=timeout_s).topics[name]
-        except KafkaException as error:
-            raise BrokerError(f"cannot reach Kafka to read {name}: {error.args[0]}") from error
-        if metadata.error is not None:
-            raise BrokerError(
-                f"topic {name} cannot be read: {metadata.error}; create it with `driftloop topics apply`"
-            )
-        return sorted(metadata.partitions)
 
     @property
     def caught_up(self) -> bool:
@@ -117,9 +108,9 @@ class LogReader:
         return all(self._at_end.values())
 
     def poll(self, timeout_s: float = 0.0, *, max_records: int = 1000) -> list[Record]:
-        """What has arrived, in order per partition. Waits up to ``timeout_s`` for the first record.
+        """Return what has arrived, in order per partition. Waits up to ``timeout_s`` for the first record.
 
-        Raises BrokerError where waiting does not help: this principal may not read the topic, above all.
+        Raises BrokerError where waiting does not help, above all where this principal may not read the topic.
         """
         records: list[Record] = []
         for message in self._consumer.consume(max_records, timeout=timeout_s):
@@ -138,7 +129,7 @@ class LogReader:
         return records
 
     def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:
-        """Everything up to the end that each partition had when reading it began, and what comes on the way.
+        """Read to the end that each partition had when this began, and whatever arrives meanwhile.
 
         Raises BrokerError past the deadline.
         """
@@ -159,7 +150,7 @@ class LogReader:
             behind -= {place for place in behind if self._at_end[place]}
 
     def read_to(self, topic: Topic, ends: Mapping[int, int], timeout_s: float) -> Iterator[Record]:
-        """Everything below these offsets, as LogOffsets gives them, that was not read before.
+        """Read what is below these offsets (LogOffsets returns such ends) and was not read before.
 
         Raises BrokerError past the timeout.
         """
@@ -170,7 +161,7 @@ class LogReader:
             yield from self.poll(0.05)
 
     def _ends(self, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """Where committed records end; where that is not told, so far off that only PARTITION_EOF counts."""
+        """Where committed records end. An unknown end is infinite, so that only PARTITION_EOF counts."""
         ends = dict.fromkeys(self._at_end, sys.maxsize)
         for place in places:
             try:
@@ -179,7 +170,7 @@ class LogReader:
                     self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_S),
                 )
             except KafkaException as error:
-                log.warning("%s[%d]: its end is not known: %s", *place, error.args[0])
+                log.warning("%s[%d]: its end is unknown: %s", *place, error.args[0])
                 continue
             if found is not None:
                 ends[place] = found[1]

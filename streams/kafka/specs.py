@@ -15,7 +15,7 @@ from ...schemas.errors import BrokerError, DecodeError
 from ...schemas.spec.model import JOIN_KEY, Join, ModelSpec, SpecRecord
 from ...schemas.topics import SPECS
 from .connection import Connection
-from .ranges import LogOffsets
+from .offsets import LogOffsets
 from .reader import LogReader, Record
 
 log = logging.getLogger(__name__)

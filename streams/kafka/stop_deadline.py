@@ -1,4 +1,4 @@
-"""A process that was asked to stop, stops: by force once its time is over."""
+"""End a process that was asked to stop, by force once its time is over."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ log = logging.getLogger(__name__)
 
 
 class StopDeadline:
-    """Ends the process, as kill -9 would, some seconds after ``arm`` unless it has ended by then.
+    """Ends the process as kill -9 would, some seconds after ``arm``, unless it has ended by then.
 
-    Only for processes whose state is safe at every moment. A client library's thread that waits for a broker
-    which does not answer would otherwise keep the process alive for as long as its timeouts last.
+    Only for processes whose state is safe at every moment. Without it, a client library's thread that waits
+    for a broker keeps the process alive for as long as its timeouts last.
     """
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
 
     def arm(self, seconds: float, *, exit_code: int) -> None:
-        """Start the clock; the first call counts."""
+        """Start the timer; only the first call counts."""
         if self._timer is None:
             self._timer = threading.Timer(seconds, _end, (seconds, exit_code))
             self._timer.daemon = True
             self._timer.start()
 
     def disarm(self) -> None:
-        """The work is over. The clock goes on only if threads are left that would hold the process."""
+        """Stop the timer, since the work is over, unless threads are left that keep the process alive."""
         if self._timer is not None and not _holding_threads():
             self._timer.cancel()
 
 
 @contextmanager
 def stopping_within(seconds: float, stop: threading.Event) -> Generator[None]:
-    """Around the work of a process, which ends by itself once ``stop`` is set, or raises.
+    """Run the work of a process, which ends by itself once ``stop`` is set, or raises.
 
-    It is given ``seconds`` for that, even while a call waits for a broker that does not answer. In a thread
-    that is not the main one nothing is forced: there is no process of its own to end.
+    It has ``seconds`` for that, even while a call waits for a broker that does not answer. In a thread other
+    than the main one nothing is forced: there is no process of its own to end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -70,7 +70,7 @@ def _end(seconds: float, exit_code: int) -> None:
 
 
 def _holding_threads(timeout_s: float = 0.2) -> bool:
-    """Whether threads other than this and the main one keep the interpreter from ending."""
+    """Whether threads other than this and the main one keep the interpreter alive."""
     until = time.monotonic() + timeout_s
     while True:
         here = {threading.current_thread(), threading.main_thread()}

@@ -29,6 +29,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from ...schemas.errors import BrokerError
 from .connection import ConfigValue, Connection
+from .offsets import topic_partitions
 from .retry import retry
 
 log = logging.getLogger(__name__)
@@ -92,13 +93,7 @@ class Transactions:
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has. Raises BrokerError when it has none or nobody answers."""
-        try:
-            found = self._producer.list_topics(topic, timeout=self._call_s).topics[topic]
-        except KafkaException as error:
-            raise BrokerError(f"cannot reach Kafka to look at {topic}: {error.args[0]}") from error
-        if found.error is not None:
-            raise BrokerError(f"topic {topic}: {found.error}; create it with `driftloop topics apply`")
-        return len(found.partitions)
+        return len(topic_partitions(self._producer, topic, self._call_s))
 
     def run(
         self,

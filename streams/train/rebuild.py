@@ -18,7 +18,8 @@ from ...schemas.serving import ModelUpdate
 from ...schemas.spec.model import ModelSpec
 from ...schemas.topics import COMMAND_RESULTS, MODEL_UPDATES, TRAINING_RUNS
 from ..kafka.connection import Connection
-from ..kafka.ranges import LogOffsets, LogRanges
+from ..kafka.offsets import LogOffsets
+from ..kafka.ranges import LogRanges
 from ..kafka.reader import Record, as_record
 from .core import TrainerCore
 from .window.window import Clock

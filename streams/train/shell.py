@@ -38,8 +38,7 @@ from ...schemas.errors import BrokerError, StateError
 from ...schemas.serving import Manifest
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
-from ..kafka.offsets import committed_offsets
-from ..kafka.ranges import LogOffsets
+from ..kafka.offsets import LogOffsets, committed_offsets
 from ..kafka.reader import Record, as_record, end_of_partition
 from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within

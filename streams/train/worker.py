@@ -26,7 +26,8 @@ from ...models.registry.signing import Verifier
 from ...schemas.errors import BrokerError, Error
 from ...schemas.serving import Manifest, VersionRef
 from ..kafka.connection import Connection
-from ..kafka.ranges import Cancelled, LogOffsets, LogRanges
+from ..kafka.offsets import LogOffsets
+from ..kafka.ranges import Cancelled, LogRanges
 from .child.job import (
     ARTIFACT,
     CHAMPION,

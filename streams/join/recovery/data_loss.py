@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ....schemas.errors import StateError
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
-from ...kafka.ranges import LogOffsets
+from ...kafka.offsets import LogOffsets
 from ..state.position import INPUTS
 from ..stats import DataLoss, JoinStats
 from .progress import ProgressReporter

@@ -17,7 +17,8 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 from ....schemas.errors import BrokerError, StateError, TopicError
 from ....schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS
 from ...kafka.connection import Connection
-from ...kafka.ranges import LogOffsets, LogRanges
+from ...kafka.offsets import LogOffsets
+from ...kafka.ranges import LogRanges
 from ..config import JoinTuning
 from ..core import Joiner
 from ..partition import AssignedPartition

@@ -22,7 +22,8 @@ from ....schemas.errors import DecodeError
 from ....schemas.events import DeadLetter
 from ....schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, Topic
 from ...kafka.connection import Connection
-from ...kafka.ranges import LogOffsets, LogRanges
+from ...kafka.offsets import LogOffsets
+from ...kafka.ranges import LogRanges
 from ..partition import AssignedPartition
 from ..reading.batch import STAGE, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of

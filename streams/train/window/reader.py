@@ -15,7 +15,8 @@ from confluent_kafka import Message
 
 from ....schemas.errors import DecodeError
 from ....schemas.topics import OUTCOMES
-from ...kafka.ranges import LogOffsets, LogRanges
+from ...kafka.offsets import LogOffsets
+from ...kafka.ranges import LogRanges
 from ...kafka.reader import Record, as_record
 from ..step import Output, dead_letter_of
 from .cache import CacheSnapshot, OutcomeCache

@@ -21,7 +21,8 @@ from ....models.registry.artifacts import ArtifactStore
 from ....schemas.errors import ArtifactError, BrokerError, DecodeError
 from ....schemas.topics import OUTCOMES
 from ...kafka.connection import Connection
-from ...kafka.ranges import LogOffsets, LogRanges
+from ...kafka.offsets import LogOffsets
+from ...kafka.ranges import LogRanges
 from ...kafka.reader import as_record, end_of_partition
 from .cache import (
     APPEND_MS,

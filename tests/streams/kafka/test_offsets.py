@@ -1,14 +1,23 @@
-"""A partition whose offset could not be had is no partition without commits."""
+"""A missing answer about offsets is asked for again, or is an error: it never passes for an offset."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import OFFSET_INVALID, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 from driftloop.schemas.errors import BrokerError
-from driftloop.streams.kafka.offsets import committed_offsets
+from driftloop.schemas.topics import OUTCOMES
+from driftloop.streams.kafka import offsets as kit
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.offsets import LogOffsets, committed_offsets
+
+NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
+NOT_LEADER = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
 
 
 @dataclass
@@ -18,7 +27,7 @@ class Answer:
 
 
 @dataclass
-class Answering:
+class AnsweringGroup:
     answers: list[Answer]
     then: list[Answer] = field(default_factory=list[Answer])
 
@@ -28,17 +37,66 @@ class Answering:
 
 
 def test_offsets_are_given_and_so_is_that_there_are_none() -> None:
-    found = committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID)]), [], timeout_s=1.0)
+    found = committed_offsets(AnsweringGroup([Answer(7), Answer(OFFSET_INVALID)]), [], timeout_s=1.0)
     assert [place.offset for place in found] == [7, OFFSET_INVALID]
 
 
 def test_one_partition_without_an_answer_is_an_error_for_all() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
     with pytest.raises(BrokerError, match="NOT_COORDINATOR"):
-        committed_offsets(Answering([Answer(7), Answer(OFFSET_INVALID, moving)]), [], timeout_s=0.2)
+        committed_offsets(AnsweringGroup([Answer(7), Answer(OFFSET_INVALID, moving)]), [], timeout_s=0.2)
 
 
 def test_a_coordinator_that_moves_is_asked_again() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
-    group = Answering([Answer(OFFSET_INVALID, moving)], then=[Answer(7)])
+    group = AnsweringGroup([Answer(OFFSET_INVALID, moving)], then=[Answer(7)])
     assert [place.offset for place in committed_offsets(group, [], timeout_s=5.0)] == [7]
+
+
+@dataclass
+class AnsweringAdmin:
+    """Answers every question about offsets with the next of ``answers``: per partition, or an error."""
+
+    answers: list[Mapping[int, int] | KafkaException]
+    asked: int = 0
+    request: dict[TopicPartition, object] = field(default_factory=dict[TopicPartition, object])
+
+    def list_offsets(
+        self, request: dict[TopicPartition, object], **_: object
+    ) -> dict[TopicPartition, Future[SimpleNamespace]]:
+        answer = self.answers[min(self.asked, len(self.answers) - 1)]
+        self.asked += 1
+        futures: dict[TopicPartition, Future[SimpleNamespace]] = {}
+        for place in request:
+            futures[place] = Future()
+            if isinstance(answer, KafkaException):
+                futures[place].set_exception(answer)
+            else:
+                futures[place].set_result(SimpleNamespace(offset=answer[place.partition]))
+        return futures
+
+
+def offsets_of(
+    monkeypatch: pytest.MonkeyPatch, *answers: Mapping[int, int] | KafkaException
+) -> tuple[LogOffsets, AnsweringAdmin]:
+    admin = AnsweringAdmin(list(answers))
+    monkeypatch.setattr(kit, "AdminClient", lambda _: admin)
+    return LogOffsets(Connection("nowhere:1"), timeout_s=0.5), admin
+
+
+def test_a_partition_that_was_not_answered_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets, admin = offsets_of(monkeypatch, {0: 7, 1: NO_OFFSET}, NOT_LEADER, {0: 7, 1: 9})
+    assert offsets.ends(OUTCOMES, [0, 1]) == {0: 7, 1: 9}
+    assert admin.asked == 3
+
+
+def test_one_that_is_never_answered_is_an_error_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets, _ = offsets_of(monkeypatch, {0: 7, 1: NO_OFFSET})
+    with pytest.raises(BrokerError, match=r"outcomes: partitions \[1\] were not answered"):
+        offsets.begins(OUTCOMES, [0, 1])
+
+
+def test_no_record_from_a_time_on_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets, admin = offsets_of(monkeypatch, {0: -1})
+    assert offsets.at(OUTCOMES, {0: 1_700_000_000_000}, ends={0: 12}) == {0: 12}
+    assert admin.asked == 1

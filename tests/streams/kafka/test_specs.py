@@ -13,7 +13,7 @@ from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.spec.model import JOIN_KEY, Deployment, Join, ModelSpec
 from driftloop.schemas.topics import SPECS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.ranges import LogOffsets
+from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.specs import SpecFollower
 
 from tests.support.waiting import wait_until

@@ -48,7 +48,7 @@ from driftloop.schemas.topics import (
     Topic,
 )
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.ranges import LogOffsets
+from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.reader import LogReader, Record
 
 from tests.support.waiting import wait_until

@@ -16,7 +16,7 @@ from driftloop.streams.join.state.position import Position
 from driftloop.streams.join.state.store import RocksStore
 from driftloop.streams.join.stats import RestoreStats
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.ranges import LogOffsets
+from driftloop.streams.kafka.offsets import LogOffsets
 
 from tests.support.join.memory_store import MemoryStore
 

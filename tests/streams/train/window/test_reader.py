@@ -16,7 +16,8 @@ from driftloop.schemas.decisions import Change
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.ranges import Cancelled, LogOffsets, LogRanges
+from driftloop.streams.kafka.offsets import LogOffsets
+from driftloop.streams.kafka.ranges import Cancelled, LogRanges
 from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
 from driftloop.streams.train.window.watch import OutcomeWatch
 from driftloop.streams.train.window.window import NewestRows, WaitRequest, WindowPlan
