@@ -45,9 +45,7 @@ def prepared_cluster(settings: Settings, deployment: Deployment) -> Generator[Pr
 def _prepare(settings: Settings, deployment: Deployment, broker: EmbeddedBroker | None) -> Prepared:
     connection = settings.connection()
     topics = apply_topics(
-        connection,
-        data_partitions=settings.data_partitions,
-        model_partitions=settings.model_partitions,
+        connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
     )
     return Prepared(settings, topics, apply_deployment(connection, deployment), broker)
 

@@ -86,9 +86,7 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="the address that goes with metrics_port")
     checkpoint_interval_s: int = Field(
-        300,
-        ge=0,
-        description="how often a joiner's state is copied to the artifact store, seconds; 0: never",
+        300, ge=0, description="how often a joiner's state is copied to the artifact store, seconds; 0: never"
     )
     checkpoints_kept: int = Field(2, ge=1, description="how many checkpoints are kept of each partition")
     join_cache_mb: int = Field(

@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DAY_MS = 86_400_000
+_DAY_MS = 86_400_000
 
 Plane = Literal["data", "model"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is one of its kind; a dict finds it at no cost
 class Topic:
-    """One topic. ``plane`` says which partition count it shares: by prediction_id, or by model."""
+    """One topic. ``plane`` says which partition count it shares: by prediction_id, or by model.
+
+    A topic without ``days`` is compacted: the newest record of each key is kept for ever.
+    """
 
     name: str
     key: str
     plane: Plane
     written_by: str
     event: str
-    compacted: bool = False
-    retention_ms: int | None = None
-    holds: str = ""
+    holds: str
+    days: int | None = None
 
     def full_name(self, prefix: str) -> str:
         return f"{prefix}{self.name}"
@@ -29,152 +31,69 @@ class Topic:
     def config(self) -> dict[str, str]:
         """The topic's broker configuration."""
         config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "4194304"}
-        if self.compacted:
+        if self.days is None:
             # Compaction spares the newest segment: Kafka's 1 GiB would keep a small topic's whole history.
             compact = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
             return config | compact | {"segment.bytes": "16777216"}
-        retention = -1 if self.retention_ms is None else self.retention_ms
-        return config | {"cleanup.policy": "delete", "retention.ms": str(retention)}
+        return config | {"cleanup.policy": "delete", "retention.ms": str(self.days * _DAY_MS)}
 
 
 PREDICTIONS = Topic(
-    "predictions",
-    "prediction_id",
-    "data",
-    "servers, any client",
-    "Prediction",
-    retention_ms=14 * DAY_MS,
-    holds="answers of models",
+    "predictions", "prediction_id", "data", "servers, any client", "Prediction", "answers of models", days=14
 )
 LABELS = Topic(
-    "labels",
-    "prediction_id",
-    "data",
-    "feedback sources",
-    "Label",
-    retention_ms=14 * DAY_MS,
-    holds="ground truth and feedback",
+    "labels", "prediction_id", "data", "feedback sources", "Label", "ground truth and feedback", days=14
 )
 OUTCOMES = Topic(
-    "outcomes",
-    "prediction_id",
-    "data",
-    "joiner",
-    "Outcome",
-    retention_ms=90 * DAY_MS,
-    holds="predictions that met their label",
+    "outcomes", "prediction_id", "data", "joiner", "Outcome", "predictions that met their label", days=90
 )
 VITALS = Topic(
-    "vitals",
-    "none: explicit partition by model",
-    "model",
-    "joiner; control records",
-    "Vitals",
-    retention_ms=90 * DAY_MS,
-    holds="summaries per model and version",
-)
-DRIFT = Topic("drift", "model", "model", "monitor", "Drift", retention_ms=365 * DAY_MS, holds="detections")
-TRIGGERS = Topic(
-    "triggers", "model", "model", "policy", "Trigger", retention_ms=365 * DAY_MS, holds="retrain!"
-)
+    "vitals", "none: explicit partition by model", "model", "joiner; control records", "Vitals",
+    "summaries per model and version", days=90,
+)  # fmt: skip
+DRIFT = Topic("drift", "model", "model", "monitor", "Drift", "detections", days=365)
+TRIGGERS = Topic("triggers", "model", "model", "policy", "Trigger", "retrain!", days=365)
 COMMANDS = Topic(
-    "commands",
-    "model",
-    "model",
-    "people, through the CLI",
-    "Command",
-    retention_ms=365 * DAY_MS,
-    holds="what people ask for",
+    "commands", "model", "model", "people, through the CLI", "Command", "what people ask for", days=365
 )
 COMMAND_RESULTS = Topic(
-    "command-results",
-    "model",
-    "model",
-    "registrar",
-    "CommandResult",
-    retention_ms=365 * DAY_MS,
-    holds="what became of each command",
+    "command-results", "model", "model", "registrar", "CommandResult", "the result of each command", days=365
 )
 TRAINING_RUNS = Topic(
-    "training-runs",
-    "run_id, partitioned by model",
-    "model",
-    "trainer",
-    "TrainingRun",
-    compacted=True,
-    holds="the audit trail",
+    "training-runs", "run_id, partitioned by model", "model", "trainer", "TrainingRun", "the audit trail"
 )
 MODEL_UPDATES = Topic(
-    "model-updates",
-    "model",
-    "model",
-    "registrar only",
-    "ModelUpdate",
-    compacted=True,
-    holds="desired serving state",
+    "model-updates", "model", "model", "registrar only", "ModelUpdate", "desired serving state"
 )
-SPECS = Topic("specs", "model", "model", "driftloop apply", "SpecRecord", compacted=True, holds="model specs")
+SPECS = Topic("specs", "model", "model", "driftloop apply", "SpecRecord", "model specs")
 MODEL_ACKS = Topic(
-    "model-acks",
-    "server_id/model, partitioned by model",
-    "model",
-    "servers",
-    "ModelAck",
-    compacted=True,
-    holds="what servers serve",
-)
+    "model-acks", "server_id/model, partitioned by model", "model", "servers", "ModelAck",
+    "what servers serve",
+)  # fmt: skip
 LABEL_REQUESTS = Topic(
-    "label-requests",
-    "model",
-    "model",
-    "nobody yet",
-    "LabelRequest",
-    retention_ms=7 * DAY_MS,
-    holds="please label",
+    "label-requests", "model", "model", "nobody yet", "LabelRequest", "please label", days=7
 )
 DEAD_LETTERS = Topic(
-    "dead-letters",
-    "original key",
-    "model",
-    "every stage",
-    "DeadLetter",
-    retention_ms=30 * DAY_MS,
-    holds="what could not be used, with its bytes",
-)
+    "dead-letters", "original key", "model", "every stage", "DeadLetter",
+    "what could not be used, with its bytes", days=30,
+)  # fmt: skip
 DEAD_LETTER_RESOLUTIONS = Topic(
-    "dead-letter-resolutions",
-    "dead letter id",
-    "model",
-    "driftloop dlq",
-    "DeadLetterResolution",
-    # Twice as long as dead letters: segments end when they are full, so one may outlive its 30 days.
-    retention_ms=60 * DAY_MS,
-    holds="which dead letters were replayed or dropped",
-)
+    "dead-letter-resolutions", "dead letter id", "model", "driftloop dlq", "DeadLetterResolution",
+    "which dead letters were replayed or dropped",
+    days=60,  # twice as long as dead letters: segments end when they are full, so one may outlive its 30 days
+)  # fmt: skip
 MONITOR_STATE = Topic(
-    "monitor-state",
-    "vitals partition",
-    "model",
-    "monitor",
-    "snapshot bytes",
-    compacted=True,
-    holds="snapshots of the monitor's state with the offset they stand at",
-)
-
+    "monitor-state", "vitals partition", "model", "monitor", "snapshot bytes",
+    "snapshots of the monitor's state with the offset they stand at",
+)  # fmt: skip
 JOIN_PROGRESS = Topic(
-    "join-progress",
-    "input partition",
-    "model",
-    "joiner",
-    "JoinProgress",
-    compacted=True,
-    holds="where joiners stand with their partitions, for people",
-)
+    "join-progress", "input partition", "model", "joiner", "JoinProgress",
+    "where joiners stand with their partitions, for people",
+)  # fmt: skip
 
 CATALOGUE: tuple[Topic, ...] = (
     PREDICTIONS, LABELS, OUTCOMES, VITALS, DRIFT, TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS,
-    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, DEAD_LETTER_RESOLUTIONS,
-    MONITOR_STATE,
+    MODEL_UPDATES, SPECS, MODEL_ACKS, LABEL_REQUESTS, DEAD_LETTERS, DEAD_LETTER_RESOLUTIONS, MONITOR_STATE,
     JOIN_PROGRESS,
 )  # fmt: skip
 

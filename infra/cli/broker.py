@@ -22,8 +22,7 @@ def register(app: typer.Typer) -> None:
 def broker(
     nodes: Annotated[int, typer.Option(help="How many; three survive the loss of one.", min=1, max=9)] = 1,
     data: Annotated[
-        Path | None,
-        typer.Option(help="Data folder; topics stay there.", show_default="<state_dir>/broker"),
+        Path | None, typer.Option(help="Data folder; topics stay there.", show_default="<state_dir>/broker")
     ] = None,
     port: Annotated[
         int | None, typer.Option(help="Port of the first node.", show_default="a free one", min=1, max=65535)

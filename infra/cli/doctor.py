@@ -21,9 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON.")] = False,
-) -> None:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON.")] = False) -> None:
     """Check cluster, topics, clocks, keys, packages, disks, groups, specs; exit code 1 at a fault."""
     settings = Settings()
     found: list[Finding] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 
 import typer
 from rich.console import Group
@@ -11,10 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ...schemas.joining import JoinProgress
 from ...streams.kafka.connection import Connection
 from ..cluster.lag import Lag, read_lag
 from ..settings import Settings
-from ..status.join_status import JoinView, read_join_view, shown_progress
+from ..status.join_status import read_join_progress, shown_progress
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output
 from .models import shown_run, shown_time, shown_version
@@ -39,7 +41,7 @@ def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh ever
 
 
 def _rendered(connection: Connection) -> Group:
-    overview, lags, joins = read_overview(connection), read_lag(connection), read_join_view(connection)
+    overview, lags, joins = read_overview(connection), read_lag(connection), read_join_progress(connection)
     return render(overview, lags, joins, now_ms=_now_ms())
 
 
@@ -47,7 +49,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def render(overview: Overview, lags: list[Lag], joins: JoinView, *, now_ms: int) -> Group:
+def render(overview: Overview, lags: list[Lag], joins: Mapping[int, JoinProgress], *, now_ms: int) -> Group:
     """Everything on one screen."""
     parts = (
         _models(overview, now_ms),
@@ -103,9 +105,9 @@ def _lags(lags: list[Lag]) -> Table:
     return table
 
 
-def _joins(joins: JoinView, now_ms: int) -> Table:
+def _joins(joins: Mapping[int, JoinProgress], now_ms: int) -> Table:
     table = Table("partition", "joiner", "state", title="join", title_justify="left")
-    for number, progress in sorted(joins.partitions.items()):
+    for number, progress in sorted(joins.items()):
         style = {"data_loss": "bold red", "restoring": "yellow"}.get(progress.phase)
         table.add_row(str(number), progress.instance, shown_progress(progress, now_ms=now_ms), style=style)
     return table

@@ -55,10 +55,8 @@ def list_catalogue() -> None:
     """Print the catalogue: who writes what, under which key, for how long."""
     table = Table("topic", "key", "written by", "kept", "holds", title="driftloop topics")
     for topic in CATALOGUE:
-        days = "" if topic.retention_ms is None else f"{topic.retention_ms // 86_400_000} days"
-        table.add_row(
-            topic.name, topic.key, topic.written_by, "compacted" if topic.compacted else days, topic.holds
-        )
+        kept = "compacted" if topic.days is None else f"{topic.days} days"
+        table.add_row(topic.name, topic.key, topic.written_by, kept, topic.holds)
     output.print(table)
 
 

@@ -6,6 +6,7 @@ import getpass
 import os
 import time
 import uuid
+from contextlib import closing
 
 from confluent_kafka import Producer
 from pydantic import ValidationError
@@ -61,16 +62,13 @@ def send(connection: Connection, wanted: Command, *, timeout_s: float = 30.0) ->
     Raises Error with the reason of a refusal, or if nobody answers in time (the command stays on the topic
     and is carried out when a trainer runs).
     """
-    reader = LogReader(connection, (COMMAND_RESULTS,), start=newest(0))
-    try:
+    with closing(LogReader(connection, (COMMAND_RESULTS,), start=newest(0))) as reader:
         for _ in reader.catch_up():
             pass
         producer = Producer(connection.producer())
         producer.produce(connection.topic(COMMANDS), key=wanted.model, value=wanted.encode())
         producer.flush(timeout_s)
         return _await_result(reader, wanted, timeout_s)
-    finally:
-        reader.close()
 
 
 def _await_result(reader: LogReader, wanted: Command, timeout_s: float) -> CommandResult:

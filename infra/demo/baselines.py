@@ -49,12 +49,7 @@ def no_change(flights: Flights, rows: NDArray[np.int64]) -> NDArray[np.str_]:
 
 
 def schedule(
-    flights: Flights,
-    rows: NDArray[np.int64],
-    *,
-    first: Predictor,
-    retrainings: int,
-    spec: ModelSpec,
+    flights: Flights, rows: NDArray[np.int64], *, first: Predictor, retrainings: int, spec: ModelSpec
 ) -> NDArray[np.str_]:
     """Answers of models retrained ``retrainings`` times at even distances over the rows' time; shape (n,)."""
     times = flights.ts[rows]

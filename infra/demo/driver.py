@@ -236,10 +236,6 @@ def _by_hour(flights: Flights) -> list[Hour]:
     for part in np.split(timeline, cuts):
         labels = part[:, 2] == 1
         hours.append(
-            Hour(
-                int(part[0, 0]) // HOUR_MS * HOUR_MS,
-                part[~labels, 1].tolist(),
-                part[labels, 1].tolist(),
-            )
+            Hour(int(part[0, 0]) // HOUR_MS * HOUR_MS, part[~labels, 1].tolist(), part[labels, 1].tolist())
         )
     return hours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
 
 from ...schemas.errors import DecodeError
 from ...schemas.joining import JoinProgress
@@ -11,32 +11,15 @@ from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader
 
 
-@dataclass(frozen=True, slots=True)
-class JoinView:
-    """``partitions``: the newest report of each. ``unreadable``: reports that could not be read."""
-
-    partitions: dict[int, JoinProgress] = field(default_factory=dict[int, JoinProgress])
-    unreadable: int = 0
-
-
-def read_join_view(connection: Connection) -> JoinView:
-    """Read the newest reports. Raises BrokerError when the topic cannot be read."""
-    reader = LogReader(connection, (JOIN_PROGRESS,))
-    partitions: dict[int, JoinProgress] = {}
-    unreadable = 0
-    try:
+def read_join_progress(connection: Connection) -> dict[int, JoinProgress]:
+    """Read each partition's newest report. Raises BrokerError if the topic cannot be read."""
+    reports: dict[int, JoinProgress] = {}
+    with closing(LogReader(connection, (JOIN_PROGRESS,))) as reader:
         for record in reader.catch_up():
-            if record.value is None:
-                continue
-            try:
-                progress = JoinProgress.decode(record.value)
-            except DecodeError:
-                unreadable += 1
-            else:
-                partitions[progress.partition] = progress
-    finally:
-        reader.close()
-    return JoinView(partitions, unreadable)
+            with suppress(DecodeError):  # status must work on bad days
+                report = JoinProgress.decode(record.value or b"")
+                reports[report.partition] = report
+    return reports
 
 
 def shown_progress(progress: JoinProgress, *, now_ms: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from ...schemas.decisions import Drift, Trigger
@@ -79,20 +80,16 @@ class Overview:
     models: dict[str, ModelView] = field(default_factory=dict[str, ModelView])
     dead_letters: int = 0
     last_dead_letter: str = ""
-    unreadable: int = 0
     misrouted: int = 0
 
     def model(self, name: str) -> ModelView:
         return self.models.setdefault(name, ModelView(name))
 
     def apply(self, record: Record) -> None:
-        """Fold one record in. What cannot be read is counted, not raised: status must work on bad days."""
-        if record.value is None:
-            return
-        try:
-            self._apply(record.topic.removeprefix(self.prefix), record.value)
-        except (DecodeError, ValueError):  # ValueError: undecodable errors in vitals
-            self.unreadable += 1
+        """Fold one record in. What cannot be read is skipped: status must work on bad days."""
+        with suppress(DecodeError, ValueError):  # ValueError: undecodable errors in vitals
+            if record.value is not None:
+                self._apply(record.topic.removeprefix(self.prefix), record.value)
 
     def _apply(self, topic: str, value: bytes) -> None:
         if topic == SPECS.name:
@@ -136,9 +133,7 @@ def read_overview(connection: Connection, *, recent: int = RECENT_RECORDS) -> Ov
         LogReader(connection, LATEST_TOPICS),
         LogReader(connection, RECENT_TOPICS, start=newest(recent)),
     ):
-        try:
+        with closing(reader):
             for record in reader.catch_up():
                 overview.apply(record)
-        finally:
-            reader.close()
     return overview

@@ -69,13 +69,7 @@ def prediction_event(
 
 
 def label_event(
-    prediction_id: str,
-    label: object,
-    *,
-    correct: bool | None,
-    ts: int,
-    source: str,
-    annotator: str | None,
+    prediction_id: str, label: object, *, correct: bool | None, ts: int, source: str, annotator: str | None
 ) -> EventDict:
     """A ``schemas.events.Label`` as a dict. Raises InvalidEvent."""
     event: EventDict = {"prediction_id": checked_id(prediction_id), "ts": checked_ts(ts)}

@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from driftloop.infra.cli.status import render
 from driftloop.infra.metrics.catalogue import JOIN_METERS, Metrics
 from driftloop.infra.metrics.joiner import join_readings
-from driftloop.infra.status.join_status import JoinView, read_join_view
+from driftloop.infra.status.join_status import read_join_progress
 from driftloop.infra.status.overview import Overview
 from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.topics import JOIN_PROGRESS
@@ -19,7 +19,7 @@ from driftloop.streams.kafka.connection import Connection
 from rich.console import Console
 
 
-def shown(joins: JoinView, overview: Overview | None = None, now_ms: int = 50_000) -> str:
+def shown(joins: dict[int, JoinProgress], overview: Overview | None = None, now_ms: int = 50_000) -> str:
     console = Console(file=io.StringIO(), width=160)
     console.print(render(overview or Overview("p."), [], joins, now_ms=now_ms))
     assert isinstance(console.file, io.StringIO)
@@ -35,16 +35,16 @@ def progress(**changed: object) -> JoinProgress:
 
 
 def test_status_shows_how_far_restoring_is_and_when_it_fell_silent() -> None:
-    text = shown(JoinView({3: progress()}))
+    text = shown({3: progress()})
     assert "restoring from checkpoint: 25%, 250 of 1,000 offsets, 12,346 records/s" in text
-    assert "silent for 41 s" in shown(JoinView({3: progress()}), now_ms=90_000)
-    text = shown(JoinView({3: progress(phase="joining", source="log")}))
+    assert "silent for 41 s" in shown({3: progress()}, now_ms=90_000)
+    text = shown({3: progress(phase="joining", source="log")})
     assert "joining; restored from log in 2.0 s: 240 records" in text
 
 
 def test_status_shows_data_loss_and_misrouted_records() -> None:
     lost = JoinProgress(partition=0, instance="join-0", phase="data_loss", ts=1, topic="labels", missing=77)
-    text = shown(JoinView({0: lost}), Overview("p.", misrouted=5))
+    text = shown({0: lost}, Overview("p.", misrouted=5))
     assert "77 labels were removed by retention before they were read" in text
     assert "misrouted: 5 recently" in text
 
@@ -79,11 +79,10 @@ def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
     garbage = Producer(topics.producer())
     garbage.produce(topics.topic(JOIN_PROGRESS), b"{]", b"9")
     assert garbage.flush(30) == 0
-    view = read_join_view(topics)
-    assert {number: (one.phase, one.instance) for number, one in view.partitions.items()} == {
+    read = read_join_progress(topics)
+    assert {number: (one.phase, one.instance) for number, one in read.items()} == {
         0: ("joining", "join-7"),
         1: ("restoring", "join-7"),
         2: ("data_loss", "join-7"),
     }
-    assert (view.partitions[1].records_per_s, view.partitions[2].missing) == (0.5, 9)
-    assert view.unreadable == 1
+    assert (read[1].records_per_s, read[2].missing) == (0.5, 9)

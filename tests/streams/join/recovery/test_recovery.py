@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from driftloop.infra.control.specs import apply_deployment
-from driftloop.infra.status.join_status import read_join_view
+from driftloop.infra.status.join_status import read_join_progress
 from driftloop.schemas.errors import StateError
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
@@ -105,7 +105,7 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
         assert "retention removed" in str(running.error)
         gone = {p: begins[p] - stood_at[p] for p in (0, 1)}
         assert {lost.partition: lost.missing for lost in running.stats.data_loss} == gone
-        reported = read_join_view(kafka).partitions
+        reported = read_join_progress(kafka)
         assert {p: (one.phase, one.missing) for p, one in reported.items()} == {
             p: ("data_loss", missing) for p, missing in gone.items()
         }
@@ -118,4 +118,4 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
     running = Running(kafka, tmp_path)
     wait_until(lambda: "after" in {o.prediction_id for _, o in read_made(kafka).outcomes}, 60, "it to go on")
     running.end()
-    assert {one.phase for one in read_join_view(kafka).partitions.values()} == {"joining"}
+    assert {one.phase for one in read_join_progress(kafka).values()} == {"joining"}
