@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
@@ -57,14 +57,18 @@ class LinkedMessage(ConsumerMessage):
     previous: int
 
 
-class LinkedRecord:
+class LinkedRecord(NamedTuple):
     """A fetched record with the offset of the one before it."""
 
-    __slots__ = ("previous", "record")
+    record: Record
+    previous: int
 
-    def __init__(self, record: Record, previous: int) -> None:
-        self.record = record
-        self.previous = previous
+
+class FetchProgress(NamedTuple):
+    """The next offset to fetch, and that of the last record passed on."""
+
+    position: int
+    last_read: int
 
 
 class ReadCommittedThread(AIOKafkaConsumerThread):
@@ -128,15 +132,15 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         self._last_read[tp] = last
         return linked
 
-    async def progress(self) -> Mapping[TP, tuple[int, int]]:
-        """Return per partition sought the next offset to fetch, and that of the last record passed on."""
-        return cast("Mapping[TP, tuple[int, int]]", await self.call_thread(self._progress))
+    async def progress(self) -> Mapping[TP, FetchProgress]:
+        """Return how far each partition that was sought is."""
+        return cast("Mapping[TP, FetchProgress]", await self.call_thread(self._progress))
 
-    async def _progress(self) -> Mapping[TP, tuple[int, int]]:
+    async def _progress(self) -> Mapping[TP, FetchProgress]:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         return {
-            tp: (await consumer.position(tp), last)
+            tp: FetchProgress(await consumer.position(tp), last)
             for tp, last in list(self._last_read.items())
             if tp in assigned
         }

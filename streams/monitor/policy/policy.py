@@ -12,6 +12,8 @@ changed, and becomes a dead letter.
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import field
 from pydantic import TypeAdapter, ValidationError
 
@@ -106,15 +108,16 @@ class Policy(State):
         if trigger_id in self.triggers:
             return []
         approval = "approved" if self.spec.triggers.approval == "needed" else "automatic"
-        trigger = self._trigger(trigger_id, "manual", now_ms).model_copy(
-            update={
-                "estimated_change": control.change,
-                "approval": approval,
-                "by": control.by,
-                "why": control.why,
-            }
+        trigger = self._start(
+            trigger_id,
+            "manual",
+            now_ms,
+            estimated_change=control.change,
+            approval=approval,
+            by=control.by,
+            why=control.why,
         )
-        return [self._record(trigger, now_ms)]
+        return [trigger]
 
     def on_approval(self, control: ApprovalControl, now_ms: int) -> list[Trigger]:
         """Return the trigger, approved or denied. Raises IllegalTransition when it was not pending."""
@@ -217,33 +220,34 @@ class Policy(State):
         if reason == "schedule":
             causes = (self.due_ms or 0,)
         trigger_id = event_id("trigger", self.model, self.champion, reason, self.fired, *causes)
-        needed = self.spec.triggers.approval == "needed"
-        trigger = self._trigger(trigger_id, reason, now_ms).model_copy(
-            update={
-                "drifts": tuple(drift.drift_id for drift in drifts),
-                "estimated_change": best_dated(drifts),
-                "approval": "pending" if needed else "automatic",
-            }
-        )
         if reason == "volume":
             self.outcomes = 0
         if reason == "schedule":
             self.due_ms = None
         for drift in drifts:
             del self.pending[drift.condition]
-        return [self._record(trigger, now_ms, drifts)]
+        approval = "pending" if self.spec.triggers.approval == "needed" else "automatic"
+        change = best_dated(drifts)
+        return [self._start(trigger_id, reason, now_ms, drifts, estimated_change=change, approval=approval)]
 
-    def _trigger(self, trigger_id: str, reason: TriggerReason, now_ms: int) -> Trigger:
-        return Trigger(
+    def _start(
+        self,
+        trigger_id: str,
+        reason: TriggerReason,
+        now_ms: int,
+        drifts: tuple[PendingDrift, ...] = (),
+        **fields: Any,
+    ) -> Trigger:
+        trigger = Trigger(
             trigger_id=trigger_id,
             model=self.model,
             version=self.champion,
             reason=reason,
             ts=now_ms,
+            drifts=tuple(drift.drift_id for drift in drifts),
             spec_digest=self.digest,
+            **fields,
         )
-
-    def _record(self, trigger: Trigger, now_ms: int, drifts: tuple[PendingDrift, ...] = ()) -> Trigger:
         self.fired += 1
         self.last_fired_ms = now_ms
         return self._remember(TriggerRecord.fired(trigger, now_ms, drifts))
