@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...schemas.topics import LABELS, PREDICTIONS
-from .reading.batch import Batch, Misrouted, Records, Refused
+from .reading.batch import Batch, MisroutedRecord, Records, RefusedRecord
 from .records import BufferedLabel, Variant
 from .rules import Rules
 from .vitals.builder import BatchStats
@@ -29,8 +29,8 @@ class BatchOutput:
 
     outcomes: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     vitals: list[VitalsMessage] = field(default_factory=list[VitalsMessage])
-    misrouted: list[Misrouted] = field(default_factory=list[Misrouted])
-    refused: list[Refused] = field(default_factory=list[Refused])
+    misrouted: list[MisroutedRecord] = field(default_factory=list[MisroutedRecord])
+    refused: list[RefusedRecord] = field(default_factory=list[RefusedRecord])
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or self.vitals or self.misrouted or self.refused)
@@ -73,5 +73,7 @@ class BatchContext:
         self.counts["dead"] += 1
         if not self.replaying:
             self.output.refused.append(
-                Refused(LABELS, self.partition, label.offset, label.append_ms, label.key, label.value, reason)
+                RefusedRecord(
+                    LABELS, self.partition, label.offset, label.append_ms, label.key, label.value, reason
+                )
             )

@@ -60,7 +60,7 @@ class BatchWriter:
         for refused in output.refused:
             key = cut_key(refused.key)
             to = 0 if key is None else partition_of(key, self._letter_partitions)
-            letter = refused.letter(self._connection.topic(refused.topic))
+            letter = refused.dead_letter(self._connection.topic(refused.topic))
             transactions.send(self._dead_letters, letter, key, to)
 
     def close(self) -> None:

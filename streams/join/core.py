@@ -28,8 +28,8 @@ from .matching import Matching
 from .reading.batch import Batch
 from .records import KeyState, Match, PendingPrediction, key_state_of
 from .rules import Rules, is_same
+from .state.join_state import JoinState, StateStore
 from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks
-from .state.state import JoinState, Store
 from .vitals.builder import BatchStats, Covered, vitals_messages
 
 
@@ -37,7 +37,13 @@ class Joiner:
     """One input partition. ``rules`` may be exchanged between batches."""
 
     def __init__(
-        self, partition: int, store: Store, rules: Rules, *, vitals_partitions: int, capacity: int = 200_000
+        self,
+        partition: int,
+        store: StateStore,
+        rules: Rules,
+        *,
+        vitals_partitions: int,
+        capacity: int = 200_000,
     ) -> None:
         """``capacity``: about how many ids the memory tier holds."""
         self.partition = partition

@@ -21,7 +21,7 @@ from .reading.events import ReadLabel, read_label
 from .reading.plain import PredictionEvent
 from .records import BufferedLabel, JoinedPair, PendingPrediction, Segments, Variant, key_state_of
 from .rules import ModelRules, answer_of, error_value, is_usable
-from .state.state import JoinState
+from .state.join_state import JoinState
 from .vitals.builder import BatchStats
 from .vitals.sketches import NAME_CHARS
 

@@ -10,7 +10,7 @@ from confluent_kafka import Message, TopicPartition
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from .batch_output import BatchOutput
 from .core import Joiner
-from .reading.batch import Batch, Reader
+from .reading.batch import Batch, BatchReader
 from .reading.columns import columns_of
 from .rules import Rules
 from .state.position import Position, Watermarks
@@ -20,7 +20,7 @@ from .state.store import RocksStore
 class AssignedPartition:
     """``restoring``: the steps that are left until the partition is live; None once it is."""
 
-    def __init__(self, joiner: Joiner, reader: Reader, store: RocksStore) -> None:
+    def __init__(self, joiner: Joiner, reader: BatchReader, store: RocksStore) -> None:
         self.number = joiner.partition
         self.joiner = joiner
         self.restoring: Generator[int, None, None] | None = None

@@ -15,14 +15,14 @@ from driftloop.schemas.events import Outcome, Prediction
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.schemas.spec.model import Join, ModelSpec
-from driftloop.streams.join.reading.batch import Reader
+from driftloop.streams.join.reading.batch import BatchReader
 from driftloop.streams.join.reading.events import read_label, read_prediction
 from driftloop.streams.monitor.observations import decode_record
 from driftloop.streams.train.window.prefix import model_prefix, outcome_key
 from pydantic import create_model
 
 from tests.golden.make import FOLDER, shape
-from tests.support.join.world import World, label, prediction, rules_of
+from tests.support.join.world import JoinWorld, label, prediction, rules_of
 
 BY_NAME = {event.__name__: event for event in EVENTS}
 GOLDEN = sorted(path.name.removesuffix(".schema.json") for path in FOLDER.glob("*.schema.json"))
@@ -177,8 +177,8 @@ def test_the_monitor_reads_old_and_later_records(name: str) -> None:
 
 
 def test_unknown_fields_travel_from_prediction_and_label_to_the_outcome_and_its_readers() -> None:
-    world = World(rules_of(Join(), m=ModelSpec()))
-    world.reader = Reader(0, 1)
+    world = JoinWorld(rules_of(Join(), m=ModelSpec()))
+    world.reader = BatchReader(0, 1)
     world.send_prediction(prediction("id-1") | {"tenant": "north", "trace": FUTURE, "nothing": None})
     world.send_label(label("id-1", "late") | {"ticket": 17, "proof": FUTURE})
     effects = world.process(10, 10)

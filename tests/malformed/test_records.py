@@ -19,7 +19,7 @@ from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.spec.model import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
-from driftloop.streams.join.reading.batch import Reader, Records
+from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.kafka.reader import Record
 from driftloop.streams.monitor.core import VitalsCore
@@ -30,7 +30,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.support.join.world import World, prediction, rules_of
+from tests.support.join.world import JoinWorld, prediction, rules_of
 from tests.support.malformed.mutations import NASTY, anything, golden, written
 
 BY_NAME = {event.__name__: event for event in EVENTS}
@@ -171,15 +171,15 @@ def test_a_poisoned_record_with_an_endless_key_still_fits_into_its_letter() -> N
 def test_the_joiner_goes_on_after_any_records_and_accounts_for_each(
     predictions: list[bytes], labels: list[bytes], odd: list[object]
 ) -> None:
-    world = World(rules_of(Join(), late=ModelSpec()))
-    world.reader = Reader(0, 1)
+    world = JoinWorld(rules_of(Join(), late=ModelSpec()))
+    world.reader = BatchReader(0, 1)
     for value in odd:
         predictions.append(written(prediction("odd", model="late") | {"features": {"x": value}}))
     of_predictions, of_labels = columns(predictions), columns(labels)
     batch = world.reader.read(of_predictions, of_labels)
     output = world.joiner.process(batch)
     for refused in output.refused:
-        letter = DeadLetter.decode(refused.letter(refused.topic.name))
+        letter = DeadLetter.decode(refused.dead_letter(refused.topic.name))
         sent = predictions if refused.topic is PREDICTIONS else labels
         assert base64.b64decode(letter.value_b64 or "") == sent[letter.offset]
         assert letter.reason
@@ -200,8 +200,8 @@ def test_an_outcome_of_numbers_of_any_size_can_be_read_and_written_again(number:
     told = ",".join(f'"{name}":{value}' for name, value in fields.items())
     value = f'{{"prediction_id":"a","model":"late","version":3,"ts":1700000000000,{told}}}'.encode()
     label = b'{"prediction_id":"a","ts":1700000000000,"label":1}'
-    world = World(rules_of(Join(), late=ModelSpec()))
-    world.reader = Reader(0, 1)
+    world = JoinWorld(rules_of(Join(), late=ModelSpec()))
+    world.reader = BatchReader(0, 1)
     batch = world.reader.read(columns([value]), columns([label]))
     output = world.joiner.process(batch)
     assert len(output.outcomes) + len(output.refused) == 1

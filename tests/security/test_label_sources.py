@@ -12,13 +12,13 @@ from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.join.world import World, label, prediction, rules_of
+from tests.support.join.world import JoinWorld, label, prediction, rules_of
 
 EXPERTS = ModelSpec(labels=LabelRules(allowed_sources=("expert", "system")))
 
 
-def world(**specs: ModelSpec) -> World:
-    return World(rules_of(Join(), **(specs or {"m": EXPERTS})), capacity=1_000)
+def world(**specs: ModelSpec) -> JoinWorld:
+    return JoinWorld(rules_of(Join(), **(specs or {"m": EXPERTS})), capacity=1_000)
 
 
 def by(source: str, **fields: object) -> dict[str, object]:

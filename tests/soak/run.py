@@ -220,7 +220,7 @@ def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
         "outcomes_expected": joined.outcomes_expected,
         "outcomes_seen": joined.outcomes_seen,
         "dead_letters": joined.dead_letters,
-        "strays": joined.strays,
+        "misrouted": joined.misrouted,
         "unclear_ids": joined.unclear_ids,
         "vitals": messages,
     }

@@ -113,8 +113,8 @@ def test_each_damage_is_found_and_named(topics: Connection, tmp_path: Path) -> N
     logs.write(OUTCOMES, twice, twice, {**wrong, "error_value": 1}, revised, *fine)
     logs.write(OUTCOMES, {**revised, "revision": 1})  # no label asks for it
     logs.write(PREDICTIONS, prediction(NAMES[0]) | {"latency_ms": 7})  # refused, and nobody says so
-    stray = next(f"id-{i}" for i in range(60) if partition_of(f"id-{i}", PARTITIONS) == 1)
-    logs.write(PREDICTIONS, prediction(stray))
+    misrouted = next(f"id-{i}" for i in range(60) if partition_of(f"id-{i}", PARTITIONS) == 1)
+    logs.write(PREDICTIONS, prediction(misrouted))
     logs.write(VITALS, vitals([0] * (len(NAMES) - 1)))
     ledger = LedgerWriter(tmp_path / "acknowledged.bin")
     ledger.write(False, 0, 3, orjson.dumps(prediction(NAMES[3])))
@@ -127,7 +127,8 @@ def test_each_damage_is_found_and_named(topics: Connection, tmp_path: Path) -> N
     found = {kind: count for kind, count in findings.as_dict().items() if count}
     assert found.pop("vitals_mismatch") >= 1
     assert found == {
-        "unacknowledged_loss": 2, "lost": 1, "duplicated": 1, "wrong": 3, "strays_lost": 1, "letters_lost": 1,
+        "unacknowledged_loss": 2, "lost": 1, "duplicated": 1, "wrong": 3, "misrouted_lost": 1,
+        "letters_lost": 1,
     }, findings.examples  # fmt: skip
     assert str(lost["prediction_id"]) in findings.examples["lost"][0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak.checks import expect
-from tests.soak.checks.expect import Asked, Told, Windows, expected_of
+from tests.soak.checks.expect import LoggedLabel, LoggedPrediction, Windows, expected_of
 from tests.soak.plan import DECK, make_plan
 from tests.soak.run import soak
 from tests.soak.stage import Run
@@ -59,32 +59,40 @@ def test_the_checker_knows_nothing_of_the_joiner() -> None:
                 assert not name.startswith(JOINER), (file, name)
 
 
-def asked(append_ms: int = 0, *, role: str = "champion", content: int = 1, offset: int = 0) -> Asked:
-    return Asked("alpha", 1, role, append_ms, offset, "late", content, 0)
+def prediction(
+    append_ms: int = 0, *, role: str = "champion", content: int = 1, offset: int = 0
+) -> LoggedPrediction:
+    return LoggedPrediction("alpha", 1, role, append_ms, offset, "late", content, 0)
 
 
-def told(append_ms: int, value: str | bool = "late", *, source: str = "system", offset: int = 0) -> Told:
-    return Told(append_ms, offset, value, isinstance(value, bool), source)
+def label(
+    append_ms: int, value: str | bool = "late", *, source: str = "system", offset: int = 0
+) -> LoggedLabel:
+    return LoggedLabel(append_ms, offset, value, isinstance(value, bool), source)
 
 
 @pytest.mark.parametrize(
     ("predictions", "labels", "due"),
     [
-        ([asked()], [told(1_000)], [("late", 0, 0.0)]),
-        ([asked()], [told(1_001)], []),
-        ([asked(100)], [told(0)], [("late", 0, 0.0)]),
-        ([asked(101)], [told(0)], []),
-        ([asked()], [told(1), told(2, offset=1)], [("late", 0, 0.0)]),
-        ([asked()], [told(1), told(501, "on_time", offset=1)], [("late", 0, 0.0), ("on_time", 1, 1.0)]),
-        ([asked()], [told(1), told(502, "on_time", offset=1)], [("late", 0, 0.0)]),
-        ([asked()], [told(1, source="expert"), told(2, "on_time", offset=1)], [("late", 0, 0.0)]),
-        ([asked()], [told(1, False)], [(False, 0, 1.0)]),
-        ([asked(role="shadow")], [told(1, False)], []),
-        ([asked(), asked(5, offset=1)], [told(6)], [("late", 0, 0.0)]),
+        ([prediction()], [label(1_000)], [("late", 0, 0.0)]),
+        ([prediction()], [label(1_001)], []),
+        ([prediction(100)], [label(0)], [("late", 0, 0.0)]),
+        ([prediction(101)], [label(0)], []),
+        ([prediction()], [label(1), label(2, offset=1)], [("late", 0, 0.0)]),
+        (
+            [prediction()],
+            [label(1), label(501, "on_time", offset=1)],
+            [("late", 0, 0.0), ("on_time", 1, 1.0)],
+        ),
+        ([prediction()], [label(1), label(502, "on_time", offset=1)], [("late", 0, 0.0)]),
+        ([prediction()], [label(1, source="expert"), label(2, "on_time", offset=1)], [("late", 0, 0.0)]),
+        ([prediction()], [label(1, False)], [(False, 0, 1.0)]),
+        ([prediction(role="shadow")], [label(1, False)], []),
+        ([prediction(), prediction(5, offset=1)], [label(6)], [("late", 0, 0.0)]),
     ],
 )
 def test_the_checker_expects_what_the_contract_says(
-    predictions: list[Asked], labels: list[Told], due: list[tuple[object, int, float]]
+    predictions: list[LoggedPrediction], labels: list[LoggedLabel], due: list[tuple[object, int, float]]
 ) -> None:
     expected = expected_of(predictions, labels, WINDOWS, frozenset())
     assert [(one.value, one.revision, one.error) for one in expected.due] == due

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.fuzz import effort
 from tests.support.join.memory_store import MemoryStore
-from tests.support.join.world import World, got, label, oracle, prediction, rules_of
+from tests.support.join.world import JoinWorld, got, label, oracle, prediction, rules_of
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 IDS = ("a", "b", "c", "d")
@@ -20,11 +20,11 @@ SOME = st.integers(0, 5)
 class JoinerMachine(RuleBasedStateMachine):
     """What has come out is at every moment what the oracle expects of the logs so far, or less."""
 
-    world: World
+    world: JoinWorld
 
     @initialize(capacity=st.sampled_from([1, 3, 1_000]))
     def begin(self, capacity: int) -> None:
-        self.world = World(rules_of(JOIN, m=ModelSpec()), capacity=capacity)
+        self.world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=capacity)
         self.seen: set[tuple[str, int, str]] = set()
         self.last: dict[str, object] | None = None
         self.checkpoint = MemoryStore()

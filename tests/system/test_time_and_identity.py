@@ -12,7 +12,7 @@ from driftloop.streams.join.records import MAX_PER_ID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.join.world import World, label, prediction, rules_of
+from tests.support.join.world import JoinWorld, label, prediction, rules_of
 from tests.support.paths import DOCS, ROOT
 
 HOUR = 3_600_000
@@ -22,15 +22,15 @@ PAGE = DOCS / "time-and-identity.md"
 
 
 @pytest.fixture
-def w() -> World:
-    return World(rules_of(JOIN, m=ModelSpec(), n=ModelSpec()), capacity=1_000)
+def w() -> JoinWorld:
+    return JoinWorld(rules_of(JOIN, m=ModelSpec(), n=ModelSpec()), capacity=1_000)
 
 
-def outcomes(w: World) -> list[Outcome]:
+def outcomes(w: JoinWorld) -> list[Outcome]:
     return [outcome for outcome, _ in w.outcomes]
 
 
-def wait(w: World, ms: int) -> None:
+def wait(w: JoinWorld, ms: int) -> None:
     """Time passes, and whatever ends by then is ended."""
     w.batch()
     w.now_ms += ms
@@ -42,7 +42,7 @@ def wait(w: World, ms: int) -> None:
 
 @pytest.mark.parametrize("prediction_ts", [0, 1_700_000_000_000 + 50 * YEAR])
 @pytest.mark.parametrize("label_ts", [0, 1_700_000_000_000 - 20 * YEAR, 2**53 - 1])
-def test_clocks_that_are_years_wrong_change_no_pair(w: World, prediction_ts: int, label_ts: int) -> None:
+def test_clocks_that_are_years_wrong_change_no_pair(w: JoinWorld, prediction_ts: int, label_ts: int) -> None:
     w.send_prediction(prediction("a", "x") | {"ts": prediction_ts})
     w.send_label(label("a", "x") | {"ts": label_ts})
     w.batch()
@@ -62,7 +62,7 @@ times = st.integers(0, 2**53 - 1)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from("xy"), times), max_size=12))
 def test_what_is_joined_does_not_depend_on_event_times(events: list[tuple[str, bool, str, int]]) -> None:
     def joined(shifted: bool) -> list[tuple[object, ...]]:
-        w = World(rules_of(JOIN, m=ModelSpec()))
+        w = JoinWorld(rules_of(JOIN, m=ModelSpec()))
         for version, (name, is_label, value, ts) in enumerate(events):
             made = label(name, value) if is_label else prediction(name, value, version=version)
             (w.send_label if is_label else w.send_prediction)(made | {"ts": ts if shifted else 5})
@@ -74,7 +74,7 @@ def test_what_is_joined_does_not_depend_on_event_times(events: list[tuple[str, b
 
 
 @pytest.mark.parametrize("ts", [-1, 2**53, 1.5, "now", None])
-def test_a_time_that_is_no_time_is_refused(w: World, ts: object) -> None:
+def test_a_time_that_is_no_time_is_refused(w: JoinWorld, ts: object) -> None:
     w.send_prediction(prediction("a", "x") | {"ts": ts})
     w.send_label(label("a", "x") | {"ts": ts})
     w.batch()
@@ -82,7 +82,7 @@ def test_a_time_that_is_no_time_is_refused(w: World, ts: object) -> None:
     assert all("ts" in letter.reason for letter in w.letters)
 
 
-def test_a_label_may_come_before_its_prediction(w: World) -> None:
+def test_a_label_may_come_before_its_prediction(w: JoinWorld) -> None:
     w.send_label(label("a", "x"))
     w.batch()
     w.now_ms += JOIN.early_horizon
@@ -92,7 +92,7 @@ def test_a_label_may_come_before_its_prediction(w: World) -> None:
     assert (w.totals()["early"], w.totals()["outcomes"]) == (1, 1)
 
 
-def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: World) -> None:
+def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: JoinWorld) -> None:
     w.send_label(label("a", "x"))
     w.batch()
     w.now_ms += JOIN.early_horizon + 1
@@ -106,14 +106,14 @@ def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: World) -> No
     assert [o.label for o in outcomes(w)] == ["y"]
 
 
-def test_a_label_of_nobody_ends_as_a_dead_letter(w: World) -> None:
+def test_a_label_of_nobody_ends_as_a_dead_letter(w: JoinWorld) -> None:
     w.send_label(label("nobody", "x"))
     wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
     assert [letter.reason[:7] for letter in w.letters] == ["expired"]
     assert w.totals()["expired"] == 1
 
 
-def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: World) -> None:
+def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: JoinWorld) -> None:
     w.send_prediction(prediction("a", "x"))
     w.now_ms += JOIN.horizon + 1
     w.send_label(label("a", "x"))
@@ -123,14 +123,14 @@ def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: World) -
     assert [letter.reason[:7] for letter in w.letters] == ["expired"]
 
 
-def test_a_prediction_without_a_label_is_counted_when_its_time_is_over(w: World) -> None:
+def test_a_prediction_without_a_label_is_counted_when_its_time_is_over(w: JoinWorld) -> None:
     w.send_prediction(prediction("a", "x"))
     wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
     assert w.totals()["expired"] == 1
     assert (outcomes(w), w.letters) == ([], [])
 
 
-def test_one_id_of_two_models_gives_each_an_outcome(w: World) -> None:
+def test_one_id_of_two_models_gives_each_an_outcome(w: JoinWorld) -> None:
     w.send_prediction(prediction("a", "x", model="m"))
     w.send_prediction(prediction("a", "y", model="n"))
     w.send_label(label("a", "x"))
@@ -139,7 +139,7 @@ def test_one_id_of_two_models_gives_each_an_outcome(w: World) -> None:
     assert sorted(o.seq for o in outcomes(w)) == [0, 1]
 
 
-def test_a_verdict_of_a_shared_id_is_the_champions(w: World) -> None:
+def test_a_verdict_of_a_shared_id_is_the_champions(w: JoinWorld) -> None:
     for role in ("shadow", "champion", "canary"):
         w.send_prediction(prediction("a", "x", version=len(role), role=role))
     w.send_label(label("a", correct=False))
@@ -152,7 +152,7 @@ def test_a_verdict_of_a_shared_id_is_the_champions(w: World) -> None:
     }  # fmt: skip
 
 
-def test_a_repeated_prediction_changes_nothing(w: World) -> None:
+def test_a_repeated_prediction_changes_nothing(w: JoinWorld) -> None:
     for moment in (0, 0, 1):
         w.send_prediction(prediction("a", "x"))
         if moment == 1:
@@ -164,7 +164,7 @@ def test_a_repeated_prediction_changes_nothing(w: World) -> None:
     assert w.letters == []
 
 
-def test_another_prediction_under_the_same_name_is_refused(w: World) -> None:
+def test_another_prediction_under_the_same_name_is_refused(w: JoinWorld) -> None:
     first = prediction("a", "x")
     w.send_prediction(first)
     w.send_prediction(first | {"prediction": "y"})
@@ -177,7 +177,7 @@ def test_another_prediction_under_the_same_name_is_refused(w: World) -> None:
     assert all("other content" in letter.reason for letter in w.letters)
 
 
-def test_an_id_may_be_used_anew_once_its_time_is_over(w: World) -> None:
+def test_an_id_may_be_used_anew_once_its_time_is_over(w: JoinWorld) -> None:
     for answer in ("x", "y"):
         w.send_prediction(prediction("a", answer))
         w.send_label(label("a", "x"))
@@ -185,7 +185,7 @@ def test_an_id_may_be_used_anew_once_its_time_is_over(w: World) -> None:
     assert [(o.prediction, o.revision, o.seq) for o in outcomes(w)] == [("x", 0, 0), ("y", 0, 1)]
 
 
-def test_a_label_repeated_is_dropped(w: World) -> None:
+def test_a_label_repeated_is_dropped(w: JoinWorld) -> None:
     w.send_prediction(prediction("a", "x"))
     for value in ("x", "x", "y", "y", "x"):
         w.send_label(label("a", value))
@@ -195,7 +195,7 @@ def test_a_label_repeated_is_dropped(w: World) -> None:
     assert w.errors() == {0: 0.0}
 
 
-def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: World) -> None:
+def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: JoinWorld) -> None:
     w.send_prediction(prediction("a", "x"))
     w.send_label(label("a", "x"))
     w.batch()
@@ -208,7 +208,7 @@ def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: World) -> 
 
 
 @pytest.mark.parametrize("first", ["prediction", "labels"])
-def test_a_storm_of_labels_of_one_id_is_bounded(w: World, first: str) -> None:
+def test_a_storm_of_labels_of_one_id_is_bounded(w: JoinWorld, first: str) -> None:
     storm = [label("a", "xy"[i % 2]) for i in range(5 * MAX_PER_ID)]
     if first == "prediction":
         w.send_prediction(prediction("a", "x"))
@@ -236,7 +236,9 @@ def test_a_storm_of_labels_of_one_id_is_bounded(w: World, first: str) -> None:
     ],
 )
 @pytest.mark.parametrize("early", [False, True])
-def test_sources_that_disagree(w: World, said: list[tuple[str, str]], stands: list[str], early: bool) -> None:
+def test_sources_that_disagree(
+    w: JoinWorld, said: list[tuple[str, str]], stands: list[str], early: bool
+) -> None:
     if not early:
         w.send_prediction(prediction("a", "x"))
         w.batch()

@@ -41,8 +41,8 @@ class Records:
     def __len__(self) -> int:
         return len(self.values)
 
-    def refused(self, topic: Topic, partition: int, index: int, reason: str) -> Refused:
-        return Refused(
+    def refused(self, topic: Topic, partition: int, index: int, reason: str) -> RefusedRecord:
+        return RefusedRecord(
             topic,
             partition,
             self.offsets[index],
@@ -54,7 +54,7 @@ class Records:
         )
 
 
-class Refused(NamedTuple):
+class RefusedRecord(NamedTuple):
     """A record that the joiner cannot use, and why."""
 
     topic: Topic
@@ -66,7 +66,7 @@ class Refused(NamedTuple):
     reason: str
     headers: Headers = ()
 
-    def letter(self, topic_name: str) -> bytes:
+    def dead_letter(self, topic_name: str) -> bytes:
         """The dead letter."""
         return dead_letter(
             STAGE,
@@ -81,7 +81,7 @@ class Refused(NamedTuple):
         ).encode()
 
 
-class Misrouted(NamedTuple):
+class MisroutedRecord(NamedTuple):
     """A record for the partition where it belongs, as it was, with its origin among the headers."""
 
     topic: Topic
@@ -104,8 +104,8 @@ class Batch:
     prefixes: list[bytes] = field(default_factory=list[bytes])
     labels: list[ReadLabel | None] = field(default_factory=list[ReadLabel | None])
     label_ids: list[bytes] = field(default_factory=list[bytes])
-    refused: list[Refused] = field(default_factory=list[Refused])
-    misrouted: list[Misrouted] = field(default_factory=list[Misrouted])
+    refused: list[RefusedRecord] = field(default_factory=list[RefusedRecord])
+    misrouted: list[MisroutedRecord] = field(default_factory=list[MisroutedRecord])
 
     def __len__(self) -> int:
         return len(self.prediction_records) + len(self.label_records)
@@ -120,7 +120,7 @@ class Batch:
         return ids
 
 
-class Reader:
+class BatchReader:
     """Reads batches of one of ``partitions`` input partitions."""
 
     def __init__(self, partition: int, partitions: int) -> None:
@@ -175,7 +175,7 @@ class Reader:
                 continue
             origin = f"{topic.name}/{self.partition}/{records.offsets[index]}".encode()
             batch.misrouted.append(
-                Misrouted(
+                MisroutedRecord(
                     topic,
                     int(belongs[index]),
                     ids[index],

@@ -26,9 +26,9 @@ from ....schemas.errors import Error
 from ..config import JoinTuning
 from ..partition import AssignedPartition
 from ..state.position import Position
-from ..state.store import Origin
+from ..state.store import StateOrigin
 from ..stats import CheckpointStats, JoinStats
-from .checkpoints import Cancelled, CheckpointStore, FileKey, Published, in_background
+from .checkpoints import CheckpointCancelled, CheckpointStore, FileKey, Published, in_background
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Checkpointer:
 
     def _upload(
         self,
-        origin: Origin,
+        origin: StateOrigin,
         folder: Path,
         position: Position,
         known: dict[FileKey, str],
@@ -147,7 +147,7 @@ class Checkpointer:
     def _report(self, partition: int, upload: Future[Published]) -> None:
         try:
             published = upload.result()
-        except Cancelled:
+        except CheckpointCancelled:
             return
         except (OSError, Error) as error:
             self._failed(partition, error)

@@ -34,7 +34,7 @@ from ....models.registry.whole_file import whole_file
 from ....schemas.base import Sha256, first_reason
 from ....schemas.errors import Error, SettingsError
 from ..state.position import Position
-from ..state.store import Origin
+from ..state.store import StateOrigin
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class CheckpointError(Error):
     """A checkpoint that cannot be used; the message says why."""
 
 
-class Cancelled(Exception):
+class CheckpointCancelled(Exception):
     """The work was cancelled."""
 
 
@@ -92,14 +92,14 @@ class Checkpoint(BaseModel):
     files: list[StoredFile]
 
     @classmethod
-    def of(cls, origin: Origin, position: Position, written_ms: int, files: list[StoredFile]) -> Self:
+    def of(cls, origin: StateOrigin, position: Position, written_ms: int, files: list[StoredFile]) -> Self:
         return cls(
             format=FORMAT, **asdict(origin), position=list(position), written_ms=written_ms, files=files
         )
 
     @property
-    def origin(self) -> Origin:
-        return Origin(
+    def origin(self) -> StateOrigin:
+        return StateOrigin(
             self.cluster, self.predictions, self.labels, self.partition, self.partitions, self.layout
         )
 
@@ -172,16 +172,16 @@ class CheckpointStore:
     def publish(
         self,
         folder: Path,
-        origin: Origin,
+        origin: StateOrigin,
         position: Position,
         known: dict[FileKey, str],
         cancel: threading.Event,
         *,
         written_ms: int,
     ) -> Published:
-        """Store a copy of RocksDB. ``known``: digests of its tables, which never change; added to.
+        """StateStore a copy of RocksDB. ``known``: digests of its tables, which never change; added to.
 
-        Raises OSError when the store does, Cancelled once ``cancel`` is set.
+        Raises OSError when the store does, CheckpointCancelled once ``cancel`` is set.
         """
         target = self._folder(origin.partition)
         self._fs.makedirs(f"{target}/files", exist_ok=True)
@@ -207,7 +207,8 @@ class CheckpointStore:
     def fetch(self, checkpoint: Checkpoint, folder: Path, cancel: threading.Event) -> None:
         """Download a checkpoint's files into ``folder``, which is created empty.
 
-        Raises CheckpointError when one is missing or altered, OSError, Cancelled once ``cancel`` is set.
+        Raises CheckpointError when one is missing or altered, OSError, CheckpointCancelled once ``cancel`` is
+        set.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -218,7 +219,7 @@ class CheckpointStore:
                 with self._fs.open(stored, "rb") as source, (folder / file.name).open("wb") as target:
                     while chunk := cast("bytes", source.read(_CHUNK)):
                         if cancel.is_set():
-                            raise Cancelled
+                            raise CheckpointCancelled
                         size += len(chunk)
                         if size > file.size:
                             break
@@ -229,7 +230,7 @@ class CheckpointStore:
             if size != file.size or digest.hexdigest() != file.sha256:
                 raise CheckpointError(f"its file {file.name} was altered: its bytes do not have its digest")
 
-    def prune(self, origin: Origin, keep: int) -> int:
+    def prune(self, origin: StateOrigin, keep: int) -> int:
         """Remove all but the newest ``keep`` checkpoints and the files only they needed; return how many.
 
         A checkpoint of other topics (which were deleted and created again) is of no use and is removed too.
@@ -267,7 +268,7 @@ class CheckpointStore:
         with path.open("rb") as source, self._whole_object(stored) as target:
             while chunk := source.read(_CHUNK):
                 if cancel.is_set():
-                    raise Cancelled
+                    raise CheckpointCancelled
                 target.write(chunk)
 
     @contextmanager
@@ -291,7 +292,7 @@ def _digest(path: Path, cancel: threading.Event) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             if cancel.is_set():
-                raise Cancelled
+                raise CheckpointCancelled
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -22,10 +22,10 @@ from ...kafka.ranges import LogRanges
 from ..config import JoinTuning
 from ..core import Joiner
 from ..partition import AssignedPartition
-from ..reading.batch import Reader
+from ..reading.batch import BatchReader
 from ..specs import JoinRules
 from ..state.position import INPUTS, Offsets, Position
-from ..state.store import Origin, RocksStore, shared_cache
+from ..state.store import RocksStore, StateOrigin, shared_cache
 from ..stats import JoinStats, RestoreStats
 from .checkpoints import CheckpointStore
 from .progress import ProgressReporter
@@ -78,7 +78,7 @@ class PartitionLoader:
             topic = connection.topic(PREDICTIONS)
             self.checkpoints = CheckpointStore(store_url, self._origin.cluster, topic)
 
-    def _origin_of_first(self) -> Origin:
+    def _origin_of_first(self) -> StateOrigin:
         """Ask which cluster and topics these are."""
         admin = AdminClient(self._connection.client())
         names = [self._connection.topic(topic) for topic in (PREDICTIONS, LABELS)]
@@ -93,7 +93,7 @@ class PartitionLoader:
             raise BrokerError(
                 f"cannot ask Kafka which cluster and topics these are: {error.args[0]}"
             ) from error
-        return Origin(cluster, predictions, labels, 0, self._partitions)
+        return StateOrigin(cluster, predictions, labels, 0, self._partitions)
 
     def load(self, number: int, committed: Position | None) -> Loaded:
         """Open a partition's state. ``committed``: None before the group's first commit.
@@ -101,7 +101,7 @@ class PartitionLoader:
         Raises StateError, BrokerError.
         """
         store = self._open(number)
-        owned = AssignedPartition(self._joiner(number, store), Reader(number, self._partitions), store)
+        owned = AssignedPartition(self._joiner(number, store), BatchReader(number, self._partitions), store)
         if committed is None:
             committed = self._first_position(number)
             self._clear(owned)

@@ -9,8 +9,8 @@ from concurrent.futures import wait
 from pathlib import Path
 
 from ..state.position import Offsets, Position
-from ..state.store import Origin
-from .checkpoints import Cancelled, Checkpoint, CheckpointError, CheckpointStore, in_background
+from ..state.store import StateOrigin
+from .checkpoints import Checkpoint, CheckpointCancelled, CheckpointError, CheckpointStore, in_background
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class CheckpointSearch:
     def __init__(
         self,
         store: CheckpointStore,
-        origin: Origin,
+        origin: StateOrigin,
         *,
         at_least: int,
         begins: Offsets,
@@ -41,7 +41,7 @@ class CheckpointSearch:
     def next(self, folder: Path, cancel: threading.Event) -> Checkpoint | None:
         """Fetch the next usable one into ``folder``; return None when there is none.
 
-        On failure: a store that cannot be read counts as empty, which is logged. Raises Cancelled.
+        On failure: a store that cannot be read counts as empty, which is logged. Raises CheckpointCancelled.
         """
         try:
             if self._usable is None:
@@ -53,7 +53,7 @@ class CheckpointSearch:
                     self._skipped(str(checkpoint.written_ms), error)
                     continue
                 return checkpoint
-        except Cancelled:
+        except CheckpointCancelled:
             raise
         except Exception as error:  # file systems of fsspec raise what their clients do  # noqa: BLE001
             self._skipped("all that are left", error)

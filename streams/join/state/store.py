@@ -30,7 +30,7 @@ from rocksdict import (
 )
 
 from ....schemas.errors import StateError
-from .state import LAYOUT
+from .join_state import LAYOUT
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _ORIGIN_KEY = b"o"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class StateOrigin:
     """Where the records came from that a store was made of."""
 
     cluster: str
@@ -58,9 +58,9 @@ class StoreTuning:
 
 
 class RocksStore:
-    """``join.state.Store`` on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
+    """The state store on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
 
-    def __init__(self, folder: Path, origin: Origin, cache: Cache, tuning: StoreTuning) -> None:
+    def __init__(self, folder: Path, origin: StateOrigin, cache: Cache, tuning: StoreTuning) -> None:
         """Open the folder; clear it if it holds something else or is damaged.
 
         Raises StateError when it cannot be opened, for example because another process has it.

@@ -21,7 +21,7 @@ class Windows:
     correction_ms: int
 
 
-class Asked(NamedTuple):
+class LoggedPrediction(NamedTuple):
     """A prediction; without an answer where the request failed. ``content``, ``features``: checksums."""
 
     model: str
@@ -38,23 +38,23 @@ class Asked(NamedTuple):
         return self.model, self.version, self.role
 
 
-class Told(NamedTuple):
-    """A label: ground truth, or a verdict on the champion's answer."""
+class LoggedLabel(NamedTuple):
+    """A label: ground truth, or feedback on the champion's answer."""
 
     append_ms: int
     offset: int
     value: Value
-    verdict: bool
+    feedback: bool
     source: str
 
 
-class Due(NamedTuple):
+class DueOutcome(NamedTuple):
     """An outcome that must be there, once."""
 
     identity: tuple[str, int, str]
     revision: int
     value: Value
-    verdict: bool
+    feedback: bool
     source: str
     error: float | None
     features: int
@@ -62,14 +62,15 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class Expected:
-    """``refused``: offsets of predictions that are dead letters. ``unheard``: of labels that reached nothing.
+    """What must be there.
 
+    ``refused``: offsets of predictions that are dead letters. ``unreached``: of labels that reached nothing.
     ``unclear``: a repeat came when its first might already have been forgotten; both results are right.
     """
 
-    due: list[Due] = field(default_factory=list[Due])
+    due: list[DueOutcome] = field(default_factory=list[DueOutcome])
     refused: list[int] = field(default_factory=list[int])
-    unheard: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    unreached: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     counts: Counter[tuple[tuple[str, int, str], str]] = field(
         default_factory=Counter[tuple[tuple[str, int, str], str]]
     )
@@ -77,12 +78,15 @@ class Expected:
 
 
 def expected_of(
-    asked: list[Asked], told: list[Told], windows: Windows, regressions: frozenset[str]
+    predictions: list[LoggedPrediction],
+    labels: list[LoggedLabel],
+    windows: Windows,
+    regressions: frozenset[str],
 ) -> Expected:
     """All of one id, each list in its partition's order."""
     expected = Expected()
-    kept: dict[tuple[str, int, str], Asked] = {}
-    for one in asked:
+    kept: dict[tuple[str, int, str], LoggedPrediction] = {}
+    for one in predictions:
         first = kept.setdefault(one.identity, one)
         if first is one:
             expected.counts[one.identity, "predictions"] += 1
@@ -97,19 +101,24 @@ def expected_of(
             expected.refused.append(one.offset)
     reached: set[int] = set()
     for one in kept.values():
-        _fold(one, told, windows, one.model in regressions, expected, reached)
-    expected.unheard = [(one.offset, one.append_ms) for one in told if one.offset not in reached]
+        _fold(one, labels, windows, one.model in regressions, expected, reached)
+    expected.unreached = [(one.offset, one.append_ms) for one in labels if one.offset not in reached]
     return expected
 
 
 def _fold(
-    one: Asked, told: list[Told], windows: Windows, regression: bool, expected: Expected, reached: set[int]
+    one: LoggedPrediction,
+    labels: list[LoggedLabel],
+    windows: Windows,
+    regression: bool,
+    expected: Expected,
+    reached: set[int],
 ) -> None:
     """The labels of one answer, in order."""
-    current: Told | None = None
+    current: LoggedLabel | None = None
     matched_ms = revision = 0
-    for label in told:
-        if label.verdict and one.role != "champion":
+    for label in labels:
+        if label.feedback and one.role != "champion":
             continue
         if current is None:
             delay = label.append_ms - one.append_ms
@@ -124,7 +133,7 @@ def _fold(
             reached.add(label.offset)
             expected.counts[one.identity, "duplicate"] += 1
             continue
-        elif (label.verdict, label.value) == (current.verdict, current.value):
+        elif (label.feedback, label.value) == (current.feedback, current.value):
             reached.add(label.offset)
             expected.counts[one.identity, "duplicate"] += 1
             current = label
@@ -136,15 +145,15 @@ def _fold(
         current = label
         error = _error(one.answer, label, regression)
         expected.due.append(
-            Due(one.identity, revision, label.value, label.verdict, label.source, error, one.features)
+            DueOutcome(one.identity, revision, label.value, label.feedback, label.source, error, one.features)
         )
 
 
-def _error(answer: Value | None, label: Told, regression: bool) -> float | None:
+def _error(answer: Value | None, label: LoggedLabel, regression: bool) -> float | None:
     if answer is None:
         return None
     if regression:
-        return None if label.verdict else abs(float(label.value) - float(answer))
-    if label.verdict:
+        return None if label.feedback else abs(float(label.value) - float(answer))
+    if label.feedback:
         return 0.0 if label.value else 1.0
     return 0.0 if label.value == answer else 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 MUST_BE_ZERO = (
     "unacknowledged_loss",  # acknowledged by the brokers, and not in the log
     "lost", "duplicated", "wrong",  # outcomes
-    "strays_lost", "strays_duplicated",  # records sent on to where they belong
+    "misrouted_lost", "misrouted_duplicated",  # records forwarded to where they belong
     "letters_lost", "letters_wrong",  # dead letters
     "vitals_mismatch", "detector_mismatch", "forked_events",
     "forked_runs", "version_gaps", "servers_diverged",

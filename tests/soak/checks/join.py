@@ -21,7 +21,7 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from tests.soak.checks.expect import Asked, Due, Told, Windows, expected_of
+from tests.soak.checks.expect import DueOutcome, LoggedLabel, LoggedPrediction, Windows, expected_of
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import Line, read
 from tests.soak.traffic.ledger import read_ledger
@@ -30,7 +30,7 @@ from tests.soak.traffic.story import MODELS, REGRESSION
 _IDS_AT_ONCE = 600_000
 _REGRESSIONS = frozenset({REGRESSION})
 
-Track = tuple[str, int, str]
+Variant = tuple[str, int, str]
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Emitted:
 
     seqs: array[int] = field(default_factory=lambda: array("q"))
     errors: array[float] = field(default_factory=lambda: array("d"))
-    tracks: list[Track] = field(default_factory=list[Track])
+    variants: list[Variant] = field(default_factory=list[Variant])
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class Joined:
     outcomes_expected: int = 0
     outcomes_seen: int = 0
     dead_letters: int = 0
-    strays: int = 0
+    misrouted: int = 0
     unclear_ids: int = 0
     last_outcome_ms: int = 0
     emitted: dict[int, Emitted] = field(default_factory=dict[int, Emitted])
-    counts: Counter[tuple[Track, str]] = field(default_factory=Counter[tuple[Track, str]])
+    counts: Counter[tuple[Variant, str]] = field(default_factory=Counter[tuple[Variant, str]])
     served: set[str] = field(default_factory=set[str])
 
 
@@ -75,7 +75,7 @@ class JoinCheck:
         self._windows, self._findings = windows, findings
         self._letters = self._read_letters()
         self._explained: set[tuple[str, int, int]] = set()
-        self._strayed: Counter[str] = Counter()
+        self._misrouted: Counter[str] = Counter()
         self._sent_on: Counter[str] = Counter()
         self._logged: defaultdict[tuple[bool, int], _Logged] = defaultdict(_Logged)
         self.joined = Joined(dead_letters=len(self._letters))
@@ -86,7 +86,7 @@ class JoinCheck:
         for partition in range(self._partitions):
             for part in range(slices):
                 self._check_partition(partition, part, slices)
-        self._check_strays()
+        self._check_misrouted()
         self._check_ledger()
         for topic, partition, offset in sorted(self._letters.keys() - self._explained):
             reason = self._letters[topic, partition, offset]
@@ -108,26 +108,28 @@ class JoinCheck:
     # One partition, or a share of its ids
 
     def _check_partition(self, partition: int, part: int, slices: int) -> None:
-        asked: defaultdict[str, list[Asked]] = defaultdict(list)
-        told: defaultdict[str, list[Told]] = defaultdict(list)
+        predictions: defaultdict[str, list[LoggedPrediction]] = defaultdict(list)
+        labels: defaultdict[str, list[LoggedLabel]] = defaultdict(list)
         newest_ms = 0
         for line in read(self._connection, PREDICTIONS, partition):
             newest_ms = max(newest_ms, line.append_ms)
             event = self._input(line, False, part, slices)
             if event is not None:
-                asked[event["prediction_id"]].append(_asked(line, event))
+                predictions[event["prediction_id"]].append(_prediction(line, event))
         for line in read(self._connection, LABELS, partition):
             event = self._input(line, True, part, slices)
             if event is not None:
-                told[event["prediction_id"]].append(_told(line, event))
-        due: dict[tuple[str, Track, int], Due] = {}
+                labels[event["prediction_id"]].append(_label(line, event))
+        due: dict[tuple[str, Variant, int], DueOutcome] = {}
         unclear: set[str] = set()
         forgotten_ms = newest_ms - self._windows.early_ms - 10_000  # skew and a bucket
-        for name in asked.keys() | told.keys():
-            expected = expected_of(asked.get(name, []), told.get(name, []), self._windows, _REGRESSIONS)
+        for name in predictions.keys() | labels.keys():
+            expected = expected_of(
+                predictions.get(name, []), labels.get(name, []), self._windows, _REGRESSIONS
+            )
             self.joined.counts.update(expected.counts)
             self._expect_letters("predictions", partition, expected.refused, "repeated with other content")
-            for offset, append_ms in expected.unheard:
+            for offset, append_ms in expected.unreached:
                 place = "labels", partition, offset
                 if place in self._letters:
                     self._explained.add(place)
@@ -157,7 +159,7 @@ class JoinCheck:
             return None
         self._note(line, label)
         if partition_of(name, self._partitions) != line.partition:
-            self._strayed[f"{topic}/{line.partition}/{line.offset}"] += 1
+            self._misrouted[f"{topic}/{line.partition}/{line.offset}"] += 1
             return None
         if line.origin:
             self._sent_on[line.origin] += 1
@@ -188,11 +190,11 @@ class JoinCheck:
         partition: int,
         part: int,
         slices: int,
-        due: dict[tuple[str, Track, int], Due],
+        due: dict[tuple[str, Variant, int], DueOutcome],
         unclear: set[str],
     ) -> None:
         emitted = self.joined.emitted.setdefault(partition, Emitted())
-        seen: set[tuple[str, Track, int]] = set()
+        seen: set[tuple[str, Variant, int]] = set()
         for line in read(self._connection, OUTCOMES, partition):
             event = orjson.loads(line.value)
             name = event["prediction_id"]
@@ -200,15 +202,15 @@ class JoinCheck:
                 continue
             self.joined.outcomes_seen += 1
             self.joined.last_outcome_ms = max(self.joined.last_outcome_ms, line.append_ms)
-            track = event["model"], event["version"], event.get("role", "champion")
+            variant = event["model"], event["version"], event.get("role", "champion")
             if event["revision"] == 0:
                 error = event.get("error_value")
                 emitted.seqs.append(event["seq"])
                 emitted.errors.append(float("nan") if error is None else error)
-                emitted.tracks.append(track)
+                emitted.variants.append(variant)
             if name in unclear:
                 continue
-            key = name, track, event["revision"]
+            key = name, variant, event["revision"]
             where = f"outcomes[{partition}]@{line.offset} {key}"
             if key in seen:
                 self._findings.add("duplicated", where)
@@ -224,13 +226,13 @@ class JoinCheck:
 
     # The whole
 
-    def _check_strays(self) -> None:
-        self.joined.strays = sum(self._strayed.values())
-        for origin in self._strayed.keys() - self._sent_on.keys():
-            self._findings.add("strays_lost", f"{origin} was not sent on")
+    def _check_misrouted(self) -> None:
+        self.joined.misrouted = sum(self._misrouted.values())
+        for origin in self._misrouted.keys() - self._sent_on.keys():
+            self._findings.add("misrouted_lost", f"{origin} was not forwarded")
         for origin, times in self._sent_on.items():
-            if times > 1 or origin not in self._strayed:
-                self._findings.add("strays_duplicated", f"{origin} was sent on {times} times")
+            if times > 1 or origin not in self._misrouted:
+                self._findings.add("misrouted_duplicated", f"{origin} was forwarded {times} times")
 
     def _check_ledger(self) -> None:
         acknowledged: defaultdict[tuple[bool, int], _Logged] = defaultdict(_Logged)
@@ -255,27 +257,27 @@ class JoinCheck:
                 self._findings.add("unacknowledged_loss", f"{topic}[{place[1]}]@{offset} was acknowledged")
 
 
-def _asked(line: Line, event: dict[str, Any]) -> Asked:
+def _prediction(line: Line, event: dict[str, Any]) -> LoggedPrediction:
     answer = event.get("prediction")
-    return Asked(
+    return LoggedPrediction(
         event["model"], event["version"], event.get("role", "champion"), line.append_ms, line.offset,
         None if answer is None else answer, zlib.crc32(line.value), _checksum(event["features"]),
     )  # fmt: skip
 
 
-def _told(line: Line, event: dict[str, Any]) -> Told:
-    verdict = "correct" in event
-    value = event["correct"] if verdict else event["label"]
-    return Told(line.append_ms, line.offset, value, verdict, event.get("source", "system"))
+def _label(line: Line, event: dict[str, Any]) -> LoggedLabel:
+    feedback = "correct" in event
+    value = event["correct"] if feedback else event["label"]
+    return LoggedLabel(line.append_ms, line.offset, value, feedback, event.get("source", "system"))
 
 
 def _checksum(features: dict[str, Any]) -> int:
     return zlib.crc32(orjson.dumps(features, option=orjson.OPT_SORT_KEYS))
 
 
-def _differs(event: dict[str, Any], wanted: Due) -> str | None:
+def _differs(event: dict[str, Any], wanted: DueOutcome) -> str | None:
     """In what an outcome is not what it must be."""
-    got = (event.get("correct") if wanted.verdict else event.get("label"), event["source"])
+    got = (event.get("correct") if wanted.feedback else event.get("label"), event["source"])
     if got != (wanted.value, wanted.source):
         return f"says {got}, must say {(wanted.value, wanted.source)}"
     if event.get("error_value") != wanted.error:

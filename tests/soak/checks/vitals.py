@@ -13,19 +13,19 @@ from driftloop.schemas.topics import VITALS
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.findings import Findings
-from tests.soak.checks.join import Emitted, Joined, Track
+from tests.soak.checks.join import Emitted, Joined, Variant
 from tests.soak.checks.logs import read
 
 _COUNTED = ("predictions", "failed", "outcomes", "early", "duplicate", "corrected")
 
-Errors = dict[tuple[int, Track], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]
+Errors = dict[tuple[int, Variant], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]
 
 
 def check_vitals(connection: Connection, partitions: int, joined: Joined, findings: Findings) -> int:
     """Gives how many messages there are."""
     messages = 0
     errors: Errors = defaultdict(list)
-    counts: Counter[tuple[Track, str]] = Counter()
+    counts: Counter[tuple[Variant, str]] = Counter()
     covered: defaultdict[tuple[int, str], set[tuple[int, int]]] = defaultdict(set)
     for number in range(partitions):
         for line in read(connection, VITALS, number):
@@ -37,19 +37,19 @@ def check_vitals(connection: Connection, partitions: int, joined: Joined, findin
                 span = message[topic]
                 covered[message["partition"], topic].add((span["start"], span["end"]))
             for entry in message["models"]:
-                track = entry["model"], entry["version"], entry["role"]
-                counts.update({(track, name): count for name, count in entry["counts"].items()})
+                variant = entry["model"], entry["version"], entry["role"]
+                counts.update({(variant, name): count for name, count in entry["counts"].items()})
                 if entry.get("errors") is not None:
-                    errors[message["partition"], track].append(_errors(entry))
+                    errors[message["partition"], variant].append(_errors(entry))
     for partition, emitted in joined.emitted.items():
         _compare(partition, emitted, errors, findings)
     if joined.unclear_ids == 0:
-        for track, name in sorted(
+        for variant, name in sorted(
             {key for key in counts.keys() | joined.counts.keys() if key[1] in _COUNTED}
         ):
-            told, true = counts[track, name], joined.counts[track, name]
-            if told != true:
-                findings.add("vitals_mismatch", f"{track}: vitals count {told} {name}, there are {true}")
+            counted, true = counts[variant, name], joined.counts[variant, name]
+            if counted != true:
+                findings.add("vitals_mismatch", f"{variant}: vitals count {counted} {name}, there are {true}")
     for (partition, topic), spans in covered.items():
         _check_spans(partition, topic, spans, findings)
     return messages
@@ -74,22 +74,22 @@ def _compare(partition: int, emitted: Emitted, errors: Errors, findings: Finding
     values = np.array(emitted.errors)
     if not np.array_equal(np.sort(seqs), np.arange(len(seqs))):
         findings.add("wrong", f"partition {partition}: seqs of outcomes are not 0 to {len(seqs) - 1}")
-    names = sorted(set(emitted.tracks))
-    numbers = {track: number for number, track in enumerate(names)}
-    of_track = np.array([numbers[track] for track in emitted.tracks], dtype=np.int64)
-    for track in sorted({*names, *(track for number, track in errors if number == partition)}):
-        mine = (of_track == numbers.get(track, -1)) & ~np.isnan(values)
+    names = sorted(set(emitted.variants))
+    numbers = {variant: number for number, variant in enumerate(names)}
+    of_variant = np.array([numbers[variant] for variant in emitted.variants], dtype=np.int64)
+    for variant in sorted({*names, *(variant for number, variant in errors if number == partition)}):
+        mine = (of_variant == numbers.get(variant, -1)) & ~np.isnan(values)
         wanted = _sorted(seqs[mine], values[mine])
-        parts = errors.get((partition, track), [])
-        told = _sorted(
+        parts = errors.get((partition, variant), [])
+        counted = _sorted(
             np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, dtype=np.int64),
             np.concatenate([part[1] for part in parts]) if parts else np.zeros(0),
         )
-        if not (np.array_equal(wanted[0], told[0]) and np.array_equal(wanted[1], told[1])):
-            odd = sorted(set(wanted[0].tolist()) ^ set(told[0].tolist()))[:5]
+        if not (np.array_equal(wanted[0], counted[0]) and np.array_equal(wanted[1], counted[1])):
+            odd = sorted(set(wanted[0].tolist()) ^ set(counted[0].tolist()))[:5]
             findings.add(
                 "vitals_mismatch",
-                f"partition {partition} {track}: vitals tell {len(told[0])} errors, "
+                f"partition {partition} {variant}: vitals tell {len(counted[0])} errors, "
                 f"outcomes {len(wanted[0])}; seqs on one side only: {odd}",
             )
 

@@ -83,7 +83,7 @@ class Load:
 
     def _send(self, said: Said) -> None:
         place = {}
-        if said.strays:
+        if said.misrouted:
             place = {"partition": (partition_of(said.key, self._partitions) + 1) % self._partitions}
         while True:
             try:

@@ -21,12 +21,12 @@ _MASK = (1 << 64) - 1
 
 
 class Said(NamedTuple):
-    """One record to be sent. ``strays``: onto a partition where it does not belong."""
+    """One record to be sent. ``misrouted``: onto a partition where it does not belong."""
 
     label: bool
     key: str
     value: bytes
-    strays: bool = False
+    misrouted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ def _story(telling: Telling, number: int) -> Iterator[tuple[int, Said]]:
         yield 0, teller.failure()
         yield soon, teller.label()
     elif kind < 350:  # sent by a client with another partitioner
-        yield 0, teller.prediction()._replace(strays=kind % 2 == 0)
-        yield soon, teller.label()._replace(strays=kind % 2 == 1)
+        yield 0, teller.prediction()._replace(misrouted=kind % 2 == 0)
+        yield soon, teller.label()._replace(misrouted=kind % 2 == 1)
     elif kind < 352:  # cut off
         said = teller.prediction()
         yield 0, said._replace(value=said.value[:-9])

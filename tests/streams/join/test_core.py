@@ -11,24 +11,24 @@ from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
-from driftloop.streams.join.reading.batch import Reader, Records
+from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.reading.placement import ORIGIN_HEADER
 from driftloop.streams.join.records import MAX_PER_ID
 
-from tests.support.join.world import World, label, prediction, rules_of
+from tests.support.join.world import JoinWorld, label, prediction, rules_of
 
 HOUR = 3_600_000
 
 
-def world(join: Join | None = None, **specs: ModelSpec) -> World:
-    return World(rules_of(join or Join(), **(specs or {"m": ModelSpec()})), capacity=1_000)
+def world(join: Join | None = None, **specs: ModelSpec) -> JoinWorld:
+    return JoinWorld(rules_of(join or Join(), **(specs or {"m": ModelSpec()})), capacity=1_000)
 
 
-def outcomes(of: World) -> list[Outcome]:
+def outcomes(of: JoinWorld) -> list[Outcome]:
     return [outcome for outcome, _ in of.outcomes]
 
 
-def entries(of: World) -> list[ModelVitals]:
+def entries(of: JoinWorld) -> list[ModelVitals]:
     return [entry for message in of.vitals for entry in message.models]
 
 
@@ -47,7 +47,7 @@ def test_a_pair_gives_one_outcome_with_the_fields_of_both() -> None:
 def test_an_outcome_begins_with_its_model_and_has_no_field_twice() -> None:
     w = world()
     raw = orjson.dumps(prediction("a"))[:-1] + b',"ts":1,"ts":1000,"seq":9,"label":"mine", "model":"m"}'
-    w.reader = Reader(0, 1)
+    w.reader = BatchReader(0, 1)
     output = w.joiner.process(
         w.reader.read(
             Records([raw], [b"a"], [0], [1_000]),
@@ -286,7 +286,7 @@ def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
         Records([b"{", large], [b"\xff\x00", None], [7, 8], [123, 124]), Records([None], [b"k"], [3], [125])
     )
     letters = [
-        DeadLetter.decode(one.letter(f"t.{one.topic.name}")) for one in w.joiner.process(batch).refused
+        DeadLetter.decode(one.dead_letter(f"t.{one.topic.name}")) for one in w.joiner.process(batch).refused
     ]
     first, second, third = letters
     assert (first.stage, first.topic, first.partition, first.offset, first.append_ms) == (
@@ -302,7 +302,7 @@ def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
 
 def test_misrouted_records_are_sent_on_once_with_their_origin() -> None:
     w = world()
-    reader = Reader(0, 7)
+    reader = BatchReader(0, 7)
     values = [orjson.dumps(prediction(f"p{i}")) for i in range(50)]
     moved = (ORIGIN_HEADER, b"predictions/3/12")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from driftloop.schemas.spec.model import Join, ModelSpec
 
-from tests.support.join.world import World, prediction, rules_of
+from tests.support.join.world import JoinWorld, prediction, rules_of
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 
@@ -15,7 +15,7 @@ JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, cloc
 def test_a_shadows_prediction_ends_although_the_champions_ended_a_moment_ago(
     flushed: bool, aborted: bool
 ) -> None:
-    world = World(rules_of(JOIN, m=ModelSpec()))
+    world = JoinWorld(rules_of(JOIN, m=ModelSpec()))
     start_ms = world.now_ms
     world.send_prediction(prediction("a", "x"))
     world.now_ms += 5_000

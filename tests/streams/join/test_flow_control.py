@@ -21,7 +21,7 @@ from driftloop.streams.kafka.connection import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.join.kafka import Feed, Running, assert_exactly, read_made
+from tests.support.join.kafka import Feed, ThreadedJoiner, assert_exactly, read_made
 from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
 
@@ -163,7 +163,7 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     monkeypatch.setattr(LabelsFirst, "labels", topics.topic(LABELS))
     monkeypatch.setattr(shell, "Consumer", LabelsFirst)
     stats, held = JoinStats(), [0]
-    running = Running(
+    running = ThreadedJoiner(
         topics,
         tmp_path,
         stats=stats,

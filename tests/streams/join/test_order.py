@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.join.scripts import JOIN, end, play, steps
-from tests.support.join.world import World, got, oracle, rules_of
+from tests.support.join.world import JoinWorld, got, oracle, rules_of
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,7 +16,7 @@ from tests.support.join.world import World, got, oracle, rules_of
 def test_every_interleaving_and_every_crash_gives_the_outcomes_of_the_oracle(
     script: list[tuple[object, ...]], capacity: int
 ) -> None:
-    world = World(rules_of(JOIN, m=ModelSpec()), capacity=capacity)
+    world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=capacity)
     play(world, script)
     end(world)
     expected = oracle(world.predictions, world.labels, JOIN)
@@ -28,7 +28,7 @@ def test_every_interleaving_and_every_crash_gives_the_outcomes_of_the_oracle(
 def test_whatever_happens_vitals_and_dead_letters_account_for_every_record_once(
     script: list[tuple[object, ...]],
 ) -> None:
-    world = World(rules_of(JOIN, m=ModelSpec()), capacity=2)
+    world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=2)
     play(world, script)
     end(world)
     expected = oracle(world.predictions, world.labels, JOIN)
@@ -55,7 +55,7 @@ def test_whatever_happens_vitals_and_dead_letters_account_for_every_record_once(
 def test_seqs_are_consecutive_and_lead_from_each_error_to_its_outcome(
     script: list[tuple[object, ...]],
 ) -> None:
-    world = World(rules_of(JOIN, m=ModelSpec()), capacity=2)
+    world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=2)
     play(world, script)
     end(world)
     first = [outcome for outcome, _ in world.outcomes if outcome.revision == 0]

@@ -23,7 +23,7 @@ from driftloop.streams.kafka.reader import LogReader
 
 from tests.support.join.kafka import (
     Feed,
-    Running,
+    ThreadedJoiner,
     assert_exactly,
     joiner_process,
     read_made,
@@ -84,7 +84,7 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
             usurper.subscribe([kafka.topic(PREDICTIONS), kafka.topic(LABELS)])
             wait_until(lambda: usurper.poll(0.1) is not None or bool(usurper.assignment()), 30)
 
-    running = Running(kafka, tmp_path, observe=usurp)
+    running = ThreadedJoiner(kafka, tmp_path, observe=usurp)
     wait_until(lambda: running.stats.aborts > 0, 60, "an abort")
     running.end()
     usurper.close()
@@ -122,7 +122,7 @@ def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays
     # Partition 0 has a whole one, that of partition 1 was altered: it takes the one before, or the log.
     manifests(1)[-1].write_bytes(b"{}")
     feed.mixture(50)
-    running = Running(kafka, tmp_path / "second", store_url=str(store))
+    running = ThreadedJoiner(kafka, tmp_path / "second", store_url=str(store))
     made = wait_for_outcomes(kafka)
     running.end()
     assert_exactly(made)
@@ -284,7 +284,7 @@ def test_it_does_not_begin_again_when_its_offsets_are_gone(kafka: Connection, tm
         return deleted.exception(timeout=10) is None
 
     wait_until(delete_group, 30, "the group to be empty")
-    running = Running(kafka, tmp_path)
+    running = ThreadedJoiner(kafka, tmp_path)
     wait_until(running.ended, 30)
     assert isinstance(running.error, StateError)
     assert len(read_made(kafka).outcomes) == before

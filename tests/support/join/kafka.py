@@ -26,7 +26,15 @@ from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader, Record
 
-from tests.support.join.world import Expected, Sent, entry_seqs, keyed, label, oracle, prediction
+from tests.support.join.world import (
+    ExpectedOutcomes,
+    LoggedRecord,
+    entry_seqs,
+    keyed,
+    label,
+    oracle,
+    prediction,
+)
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -94,7 +102,7 @@ class Made:
     letters: list[DeadLetter]
     vitals: list[Vitals]
 
-    def expected(self, join: Join | None = None) -> Expected:
+    def expected(self, join: Join | None = None) -> ExpectedOutcomes:
         """What the oracle says of the inputs that are on the topics and can be read."""
         return oracle(*(_sent(records) for records in (self.predictions, self.labels)), join or Join())
 
@@ -159,15 +167,15 @@ def wait_for_outcomes(connection: Connection, deadline_s: float = 60.0) -> Made:
     return wait_until(complete, deadline_s, "all outcomes of the oracle")
 
 
-def _sent(records: list[Record]) -> list[Sent]:
-    sent: list[Sent] = []
+def _sent(records: list[Record]) -> list[LoggedRecord]:
+    sent: list[LoggedRecord] = []
     for record in records:
         try:
             event = orjson.loads(record.value or b"")
         except orjson.JSONDecodeError:
             continue
         if isinstance(event, dict) and isinstance(event.get("prediction_id"), str):
-            sent.append(Sent(event, record.append_ms))
+            sent.append(LoggedRecord(event, record.append_ms))
     return sent
 
 
@@ -225,7 +233,7 @@ def joiner_process(
     assert code in (0, -signal.SIGTERM)  # the signal's own: it came before the joiner had begun
 
 
-class Running:
+class ThreadedJoiner:
     """A joiner in a thread of the test, for errors and counters to be seen."""
 
     def __init__(

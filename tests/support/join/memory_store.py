@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class MemoryStore:
-    """What a store has to be (see ``streams.join.state.state.Store``)."""
+    """What a store has to be (see ``streams.join.state.join_state.StateStore``)."""
 
     def __init__(self) -> None:
         self.pairs: dict[bytes, bytes] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from driftloop.schemas.spec.model import Join
 from hypothesis import strategies as st
 
-from tests.support.join.world import World, label, prediction
+from tests.support.join.world import JoinWorld, label, prediction
 
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 IDS = ("a", "b", "c", "d", "e")
@@ -36,7 +36,7 @@ steps = st.one_of(
 )
 
 
-def play(world: World, script: list[tuple[object, ...]]) -> None:
+def play(world: JoinWorld, script: list[tuple[object, ...]]) -> None:
     """Run the script. A variant answers an id once, or repeats that answer at once; ids are never reused."""
     seen: set[object] = set()
     last: dict[str, object] | None = None
@@ -78,7 +78,7 @@ def play(world: World, script: list[tuple[object, ...]]) -> None:
                 pass
 
 
-def end(world: World) -> None:
+def end(world: JoinWorld) -> None:
     """Read everything, then let enough time pass that nothing is pending any more."""
     world.batch()
     for _ in range(3):

@@ -18,7 +18,7 @@ from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.schemas.vitals import ModelVitals, Vitals
 from driftloop.streams.join.batch_output import BatchOutput
 from driftloop.streams.join.core import Joiner
-from driftloop.streams.join.reading.batch import Reader, Records
+from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.rules import ModelRules, Rules
 from driftloop.streams.join.state.position import Position, Watermarks
 
@@ -28,7 +28,7 @@ SOURCES = ("expert", "system", "user")
 
 
 @dataclass(frozen=True)
-class Sent:
+class LoggedRecord:
     """A record as it lies on its topic."""
 
     event: dict[str, object]
@@ -75,12 +75,12 @@ def rules_of(join: Join, **specs: ModelSpec) -> Rules:
 
 
 @dataclass
-class World:
+class JoinWorld:
     """Logs, what was committed to them, and the joiner that works on them."""
 
     rules: Rules
-    predictions: list[Sent] = field(default_factory=list[Sent])
-    labels: list[Sent] = field(default_factory=list[Sent])
+    predictions: list[LoggedRecord] = field(default_factory=list[LoggedRecord])
+    labels: list[LoggedRecord] = field(default_factory=list[LoggedRecord])
     committed: Position | None = None
     outcomes: list[tuple[Outcome, int]] = field(default_factory=list[tuple[Outcome, int]])
     letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
@@ -90,17 +90,17 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
-        self.reader = Reader(0, 1)
+        self.reader = BatchReader(0, 1)
         self.joiner = self._new_joiner()
 
     def _new_joiner(self) -> Joiner:
         return Joiner(0, self.store, self.rules, vitals_partitions=2, capacity=self.capacity)
 
     def send_prediction(self, event: dict[str, object]) -> None:
-        self.predictions.append(Sent(event, self.now_ms))
+        self.predictions.append(LoggedRecord(event, self.now_ms))
 
     def send_label(self, event: dict[str, object]) -> None:
-        self.labels.append(Sent(event, self.now_ms))
+        self.labels.append(LoggedRecord(event, self.now_ms))
 
     def process(self, predictions: int, labels: int) -> BatchOutput:
         """Stages the next records of both topics; what is read to its end tells the time."""
@@ -126,7 +126,7 @@ class World:
         """The transaction commits: what it holds is in the log, and the offsets are the group's."""
         self.outcomes += [(Outcome.decode(value), self.now_ms) for _, value in output.outcomes]
         self.vitals += [Vitals.decode(value) for _, value in output.vitals]
-        self.letters += [DeadLetter.decode(one.letter(one.topic.name)) for one in output.refused]
+        self.letters += [DeadLetter.decode(one.dead_letter(one.topic.name)) for one in output.refused]
         self.committed = self.joiner.staged_position
 
     def die(self, *, disk_lost: bool = False) -> None:
@@ -200,7 +200,7 @@ def entry_seqs(entry: ModelVitals) -> list[int]:
     return [entry.first_seq, *(entry.first_seq + int(gap) for gap in np.cumsum(gaps))]
 
 
-def _records(log: list[Sent], start: int, count: int) -> Records:
+def _records(log: list[LoggedRecord], start: int, count: int) -> Records:
     part = log[start : start + count]
     return Records(
         [sent.value for sent in part],
@@ -218,7 +218,7 @@ def identity(event: dict[str, object]) -> Identity:
 
 
 @dataclass
-class Expected:
+class ExpectedOutcomes:
     """What must have come out, once everything is over."""
 
     outcomes: dict[tuple[Identity, int], tuple[object, float | None]] = field(default_factory=dict)
@@ -229,10 +229,10 @@ class Expected:
     conflicts: set[int] = field(default_factory=set[int])
 
 
-def oracle(predictions: list[Sent], labels: list[Sent], join: Join) -> Expected:
+def oracle(predictions: list[LoggedRecord], labels: list[LoggedRecord], join: Join) -> ExpectedOutcomes:
     """Everything seen at once: per prediction a fold over the labels of its id."""
-    expected = Expected()
-    accepted: dict[Identity, Sent] = {}
+    expected = ExpectedOutcomes()
+    accepted: dict[Identity, LoggedRecord] = {}
     for offset, sent in enumerate(predictions):
         first = accepted.setdefault(identity(sent.event), sent)
         if first is sent:
@@ -289,7 +289,7 @@ def _error(prediction: dict[str, object], label: dict[str, object]) -> float | N
     return float(class_name(prediction["prediction"]) != class_name(label["label"]))  # type: ignore[arg-type]
 
 
-def got(world: World) -> dict[tuple[Identity, int], tuple[object, float | None]]:
+def got(world: JoinWorld) -> dict[tuple[Identity, int], tuple[object, float | None]]:
     """What came out, in the oracle's words. An outcome that came twice is an error."""
     found: dict[tuple[Identity, int], tuple[object, float | None]] = {}
     for outcome, _ in world.outcomes:

@@ -14,7 +14,7 @@ from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from tests.support.join.kafka import Running, read_made, start_joiner
+from tests.support.join.kafka import ThreadedJoiner, read_made, start_joiner
 from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
 
@@ -42,7 +42,7 @@ def test_records_of_other_partitioners_are_sent_to_their_place_exactly_once(
             producer.produce(kafka.topic(topic), orjson.dumps(event), key)
     assert producer.flush(30) == 0
     assert process.wait(60) == -signal.SIGKILL
-    running = Running(kafka, tmp_path)
+    running = ThreadedJoiner(kafka, tmp_path)
     made = wait_until(
         lambda: made if len((made := read_made(kafka)).outcomes) >= IDS else None, 60, "200 outcomes"
     )

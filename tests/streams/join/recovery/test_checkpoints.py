@@ -14,7 +14,7 @@ import pytest
 from driftloop.schemas.errors import StateError
 from driftloop.streams.join.recovery.checkpoints import (
     FORMAT,
-    Cancelled,
+    CheckpointCancelled,
     CheckpointError,
     CheckpointStore,
     FileKey,
@@ -22,10 +22,10 @@ from driftloop.streams.join.recovery.checkpoints import (
 )
 from driftloop.streams.join.recovery.search import CheckpointSearch
 from driftloop.streams.join.state.position import Offsets, Position
-from driftloop.streams.join.state.store import Origin, RocksStore, StoreTuning, shared_cache
+from driftloop.streams.join.state.store import RocksStore, StateOrigin, StoreTuning, shared_cache
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
-ORIGIN = Origin("cluster", "predictions-id", "labels-id", 3, 4)
+ORIGIN = StateOrigin("cluster", "predictions-id", "labels-id", 3, 4)
 BEGINNING = Offsets(0, 0)
 
 
@@ -50,7 +50,7 @@ class Desk:
         self.store = open_store(self.folder / "state")
         self.cancel = threading.Event()
 
-    def publish(self, position: Position, origin: Origin = ORIGIN) -> Published:
+    def publish(self, position: Position, origin: StateOrigin = ORIGIN) -> Published:
         """Writes a key per offset, then makes a checkpoint."""
         self.store.write({b"g%d" % position.predictions: os.urandom(1000)}, [], [])
         self.made += 1
@@ -162,7 +162,7 @@ def test_old_ones_go_and_take_what_only_they_needed_with_them(desk: Desk) -> Non
 
 def test_an_upload_that_was_called_off_is_no_checkpoint(desk: Desk) -> None:
     desk.cancel.set()
-    with pytest.raises(Cancelled):
+    with pytest.raises(CheckpointCancelled):
         desk.publish(at(1))
     assert desk.checkpoints.names(3) == []
     assert not list(desk.folder.glob("artifacts/**/.writing-*"))

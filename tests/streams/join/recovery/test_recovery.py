@@ -16,7 +16,14 @@ from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.kafka.connection import Connection
 
-from tests.support.join.kafka import Feed, Running, read_made, read_topic, start_joiner, wait_for_outcomes
+from tests.support.join.kafka import (
+    Feed,
+    ThreadedJoiner,
+    read_made,
+    read_topic,
+    start_joiner,
+    wait_for_outcomes,
+)
 from tests.support.join.world import label, prediction
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
@@ -77,7 +84,7 @@ def test_sigterm_under_load_ends_it_within_five_seconds_and_leaves_nothing_open(
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
     )
     assert committed == all_of_it, "a transaction is open"
-    running = Running(kafka, tmp_path)
+    running = ThreadedJoiner(kafka, tmp_path)
     found = wait_until(lambda: found if len(found := joined()) >= feed.sent // 2 else None, 60)
     running.end()
     assert len(set(found)) == len(found) == feed.sent // 2
@@ -89,7 +96,7 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
     name = kafka.topic(topic)  # type: ignore[arg-type]
     feed = Feed(kafka, seed=9)
     feed.mixture(50)
-    running = Running(kafka, tmp_path)
+    running = ThreadedJoiner(kafka, tmp_path)
     before = len(wait_for_outcomes(kafka).outcomes)
     running.end()
     stood_at = ends(kafka, name, IsolationLevel.READ_UNCOMMITTED)
@@ -99,7 +106,7 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
     for deleted in admin.delete_records([TopicPartition(name, p, begins[p]) for p in (0, 1)]).values():
         deleted.result(30)
     for _ in range(2):  # a supervisor starts it again, and it says so again
-        running = Running(kafka, tmp_path)
+        running = ThreadedJoiner(kafka, tmp_path)
         wait_until(running.ended, 30)
         assert isinstance(running.error, StateError)
         assert "retention removed" in str(running.error)
@@ -115,7 +122,7 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
     feed.event(PREDICTIONS, prediction("after", "x"))
     feed.event(LABELS, label("after", "x"))
     feed.flush()
-    running = Running(kafka, tmp_path)
+    running = ThreadedJoiner(kafka, tmp_path)
     wait_until(lambda: "after" in {o.prediction_id for _, o in read_made(kafka).outcomes}, 60, "it to go on")
     running.end()
     assert {one.phase for one in read_join_progress(kafka).values()} == {"joining"}

@@ -9,7 +9,7 @@ from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import Topic
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.partition import AssignedPartition
-from driftloop.streams.join.reading.batch import Reader
+from driftloop.streams.join.reading.batch import BatchReader
 from driftloop.streams.join.recovery.restore import Restoration
 from driftloop.streams.join.rules import Rules
 from driftloop.streams.join.state.position import Position
@@ -34,7 +34,7 @@ class OneRecordAMillisecond:
 def start(target: Position) -> Position:
     joiner = Joiner(0, MemoryStore(), Rules(JOIN, {}), vitals_partitions=1, capacity=10)
     offsets = cast("LogOffsets", OneRecordAMillisecond())
-    owned = AssignedPartition(joiner, Reader(0, 1), cast("RocksStore", None))
+    owned = AssignedPartition(joiner, BatchReader(0, 1), cast("RocksStore", None))
     return Restoration(Connection(""), offsets, owned, target, RestoreStats(0.0), flush_ids=10).start()
 
 

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 from driftloop.schemas.spec.model import ModelSpec
-from driftloop.streams.join.state.store import Origin, RocksStore, StoreTuning, shared_cache
+from driftloop.streams.join.state.store import RocksStore, StateOrigin, StoreTuning, shared_cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.join.memory_store import MemoryStore
 from tests.support.join.scripts import JOIN, end, play, steps
-from tests.support.join.world import World, got, oracle, rules_of
+from tests.support.join.world import JoinWorld, got, oracle, rules_of
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
-ORIGIN = Origin("cluster", "predictions-id", "labels-id", 0, 4)
+ORIGIN = StateOrigin("cluster", "predictions-id", "labels-id", 0, 4)
 
 keys = st.binary(min_size=1, max_size=3)
 pairs = st.dictionaries(keys, st.binary(max_size=5), max_size=4)
 writes = st.lists(st.tuples(pairs, st.lists(keys, max_size=3), st.lists(st.tuples(keys, keys), max_size=2)))
 
 
-def open_store(folder: Path, origin: Origin = ORIGIN) -> RocksStore:
+def open_store(folder: Path, origin: StateOrigin = ORIGIN) -> RocksStore:
     return RocksStore(folder, origin, shared_cache(TUNING), TUNING)
 
 
@@ -86,7 +86,7 @@ def test_on_disk_too_every_crash_gives_the_outcomes_of_the_oracle(
     tmp_path_factory: pytest.TempPathFactory, script: list[tuple[object, ...]]
 ) -> None:
     store = open_store(tmp_path_factory.mktemp("join") / "store")
-    world = World(rules_of(JOIN, m=ModelSpec()), capacity=2, store=store)
+    world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=2, store=store)
     play(world, script)
     end(world)
     store.close()

@@ -29,7 +29,7 @@ COVERED = Covered(3, Offsets(10, 30), Offsets(20, 40), 1_000, 2_000, 5, 9)
 RULES = ModelRules.of(ModelSpec())
 
 
-class Seen(NamedTuple):
+class SeenVitals(NamedTuple):
     seq: int
     error: float | None
     ts: int
@@ -42,7 +42,7 @@ def event(**features: FeatureValue) -> PredictionEvent:
 
 def tally_of(
     events: list[PredictionEvent],
-    seen: list[Seen] | None = None,
+    seen: list[SeenVitals] | None = None,
     *,
     rules: ModelRules = RULES,
     model: str = "m",
@@ -72,8 +72,8 @@ def sketched(sketch: NumberSketch) -> list[float]:
     return sorted(kll.get_quantile((i + 0.5) / kll.n, True) for i in range(kll.n))
 
 
-def outcome(seq: int, error: float | None, segments: Segments = ()) -> Seen:
-    return Seen(seq, error, 100 + seq, segments)
+def outcome(seq: int, error: float | None, segments: Segments = ()) -> SeenVitals:
+    return SeenVitals(seq, error, 100 + seq, segments)
 
 
 def test_a_message_says_what_it_covers_and_what_belongs_to_no_model() -> None:

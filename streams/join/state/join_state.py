@@ -32,7 +32,7 @@ _U64 = struct.Struct(">Q")
 LAYOUT = 2  # of keys and values below; another number on disk means: discard and restore from the log
 
 
-class Store(Protocol):
+class StateStore(Protocol):
     """A sorted key-value store with atomic writes."""
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]: ...
@@ -87,7 +87,7 @@ class JoinState:
 
     def __init__(
         self,
-        store: Store,
+        store: StateStore,
         deadlines: Callable[[Iterable[Entry]], DeadlineColumns],
         *,
         capacity: int = 200_000,
