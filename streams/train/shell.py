@@ -30,21 +30,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
-
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import load_or_create_keypair, load_verifier
-from ...schemas.errors import BrokerError, StateError
 from ...schemas.serving import Manifest
-from ...schemas.topics import COMMANDS, TRIGGERS, Topic
+from ...schemas.topics import TRIGGERS
 from ..kafka.connection import Connection
-from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import Record, as_record, end_of_partition
+from ..kafka.offsets import LogOffsets
+from ..kafka.reader import Record
 from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within
-from ..kafka.transactions import Aborted, Consumed, GroupMetadata
+from ..kafka.transactions import Aborted
 from .child.process import ChildPool, physical_bytes
 from .core import TrainerCore
+from .input_reader import InputReader
 from .manifests import ManifestCheck
 from .model_runs import ModelRuns
 from .rebuild import Rebuilder
@@ -58,11 +56,9 @@ from .worker import TrainingWorker
 
 log = logging.getLogger(__name__)
 
-INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
 _STORE_S = 120.0
 _REFRESH_S = 2.0
 _STORE_PAUSE_S = 1.0
-_COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +132,7 @@ class TrainerShell:
         self._connection = connection
         self._tuning = tuning
         self._clock: Clock = clock
-        self._topics = {connection.topic(topic): topic for topic in INPUTS}
         self._cores: dict[int, TrainerCore] = {}
-        self._next: dict[tuple[str, int], int] = {}
-        self._group: GroupMetadata = None
-        self._assigned = False
-        self._position_lost = False  # of a partition in the log
         shutil.rmtree(state_dir / "jobs", ignore_errors=True)  # what a killed predecessor left
         self._signer = load_or_create_keypair(keys_dir)
         verifier = load_verifier(keys_dir)
@@ -150,9 +141,7 @@ class TrainerShell:
         partitions = len(self._offsets.partitions(TRIGGERS))
         self._partitions = partitions
         self._writer = StepWriter(connection, instance_id, partitions)
-        self._consumer = Consumer(
-            connection.consumer("trainer", group_instance_id=instance_id, auto_offset_reset="error")
-        )
+        self._inputs = InputReader(connection, self._offsets, instance_id)
         self._rebuilder = Rebuilder(connection, self._offsets, self._signer, verifier, partitions, clock)
         self._children = ChildPool(state_dir / "jobs")
         self._specs = SpecFollower(connection)
@@ -179,17 +168,17 @@ class TrainerShell:
 
     def start(self) -> None:
         self._writer.start()
-        self._consumer.subscribe(
-            list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        self._inputs.start()
 
     def turn(self) -> None:
         """Read records, decide, commit, then begin and cancel executions."""
-        records = self._poll()
-        if self._position_lost:
+        records = self._inputs.poll(self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s)
+        if not self._inputs.owned:
+            self._cores = {}  # children go on: the same partitions may be ours again in a moment
+        if self._inputs.position_lost:
             self._rewind()
             return
-        if self._assigned:
+        if self._inputs.assigned:
             self._take_over()
         if not self._cores:
             return
@@ -205,7 +194,7 @@ class TrainerShell:
         self._children.close()
         self._specs.close()
         self._rebuilder.close()
-        self._consumer.close()
+        self._inputs.close()
 
     # --- a turn -----------------------------------------------------------------------------------------
 
@@ -233,7 +222,7 @@ class TrainerShell:
         self._runs.reconcile(self._models())
 
     def _apply(self, core: TrainerCore, record: Record) -> Step:
-        if self._topics[record.topic] is TRIGGERS:
+        if self._inputs.topics[record.topic] is TRIGGERS:
             return core.on_trigger(record)
         request = core.manifest_request(record)
         if request is None:
@@ -244,12 +233,7 @@ class TrainerShell:
     def _commit(self, step: Step, partitions: set[int]) -> None:
         for manifest in step.manifests:
             self._put(manifest)
-        offsets = [
-            TopicPartition(name, partition, self._next[name, partition])
-            for partition in sorted(partitions)
-            for name in self._topics
-        ]
-        self._writer.write(step.outputs, Consumed(offsets, self._group))
+        self._writer.write(step.outputs, self._inputs.consumed(partitions))
 
     def _put(self, manifest: Manifest) -> None:
         """Store a manifest, retrying while the store is away; after that the step is decided again."""
@@ -275,80 +259,11 @@ class TrainerShell:
     def _owner_of(self, model: str) -> list[TrainerCore]:
         return [core for core in self._cores.values() if core.owns(model)]
 
-    # --- the group --------------------------------------------------------------------------------------
-
-    def _poll(self) -> list[Record]:
-        timeout_s = self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s
-        first = self._consumer.poll(timeout_s)
-        messages = [] if first is None else [first, *self._consumer.consume(100, timeout=0)]
-        return [record for message in messages if (record := self._accept(message)) is not None]
-
-    def _accept(self, message: Message) -> Record | None:
-        """The message as a record, its offset noted; None if it is not one."""
-        error = message.error()
-        if error is None:
-            record = as_record(message)
-            self._next[record.topic, record.partition] = record.offset + 1
-            return record
-        if end_of_partition(message) is not None:
-            return None
-        where = f"{message.topic()}[{message.partition()}]"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
-            self._check_retention(message.topic() or "", message.partition() or 0)
-            log.warning("%s: %s; reading on from the group's offsets", where, error)
-            self._position_lost = True
-            return None
-        if error.fatal():
-            raise BrokerError(f"{where} cannot be read: {error}")
-        log.warning("%s: %s", where, error)
-        return None
-
-    def _check_retention(self, name: str, partition: int) -> None:
-        """Raise StateError if the next record is gone; otherwise a lost position can be found again.
-
-        A position can be lost without retention: librdkafka asks for the group's offset if it has none,
-        and there is none before the first commit.
-        """
-        topic, wanted = self._topics[name], self._next.get((name, partition))
-        begin = self._offsets.begins(topic, [partition])[partition]
-        end = self._offsets.ends(topic, [partition])[partition]
-        if wanted is not None and not begin <= wanted <= end:
-            raise StateError(
-                f"{name}[{partition}] holds offsets {begin} to {end}, but the trainer reads on from "
-                f"{wanted}: retention outran it, or the topic was recreated; to go on "
-                "from what is there, delete the group's offsets of that topic"
-            )
-
-    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """Read on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
-        self._next = self._positions(consumer, assigned) if assigned else {}
-        consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in self._next.items()])
-        self._group = consumer.consumer_group_metadata()
-        self._assigned = True
-
-    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        """No transaction is open here. Children go on: the same partitions may be ours again in a moment."""
-        log.info("partitions revoked: %s", sorted({tp.partition for tp in revoked}))
-        self._cores, self._next, self._assigned = {}, {}, False
-
-    def _positions(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        committed = committed_offsets(consumer, assigned, timeout_s=_COMMITTED_S)
-        begins = {
-            (name, partition): offset
-            for name, topic in self._topics.items()
-            for partition, offset in self._offsets.begins(
-                topic, sorted({tp.partition for tp in assigned if tp.topic == name})
-            ).items()
-        }
-        return {
-            (tp.topic, tp.partition): tp.offset if tp.offset >= 0 else begins[tp.topic, tp.partition]
-            for tp in committed
-        }
+    # --- the state -----------------------------------------------------------------------------------
 
     def _take_over(self) -> None:
         started = time.monotonic()
-        self._assigned = False
-        owned = frozenset(partition for _, partition in self._next)
+        owned = self._inputs.take_assignment()
         self._specs.poll()
         self._cores = self._rebuilder.cores(owned, self._specs.models) if owned else {}
         self._keep_outcomes()
@@ -358,10 +273,5 @@ class TrainerShell:
 
     def _rewind(self) -> None:
         """Go back to the committed offsets and rebuild the state that belongs to them."""
-        self._position_lost = False
-        if not self._next:
-            return
-        assigned = [TopicPartition(topic, partition) for topic, partition in self._next]
-        self._next = self._positions(self._consumer, assigned)
-        self._consumer.assign([TopicPartition(t, p, offset) for (t, p), offset in self._next.items()])
-        self._take_over()
+        if self._inputs.rewind():
+            self._take_over()

@@ -7,7 +7,6 @@ whose transaction was aborted loses nothing: the next one finds the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from .core import TrainerCore
@@ -36,13 +35,11 @@ class RunSupervision:
         workers: list[TrainingWorker],
         *,
         progress_s: float,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``progress_s``: a run's progress is published at most that often, and less when it waited long."""
         self._watch = watch
         self._workers = workers
         self._progress_s = progress_s
-        self._monotonic = monotonic
         self._executions: dict[str, Execution] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._starting: list[str] = []  # in this turn's transaction
@@ -96,7 +93,7 @@ class RunSupervision:
     def _counted(self, model: ModelRuns) -> Step:
         step = NOTHING
         for request in model.waits():
-            now = self._monotonic()
+            now = time.monotonic()
             waiting = self._waiting.setdefault(request.run_id, _Waiting(since=now))
             found = self._watch.progress(request.run_id)
             if found is None:
@@ -141,7 +138,7 @@ class RunSupervision:
     def _begin(self, model: ModelRuns, run_id: str) -> None:
         worker = next(worker for worker in self._workers if worker.idle)
         waiting = self._waiting.get(run_id)
-        waited_ms = (self._monotonic() - waiting.since) * 1000 if waiting is not None else 0.0
+        waited_ms = (time.monotonic() - waiting.since) * 1000 if waiting is not None else 0.0
         execution = Execution(model.job(run_id), waited_ms)
         self._executions[run_id] = execution
         worker.begin(execution)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -103,7 +103,6 @@ class OutcomeWatch:
         clock: Clock,
         *,
         cache: OutcomeCache | None = None,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """``cache``: filled with what is read, also while no run waits."""
         self._connection = connection
@@ -111,7 +110,6 @@ class OutcomeWatch:
         self._offsets = offsets
         self._store = store
         self._clock: Clock = clock
-        self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of what both threads use: the three below
         self._wanted: dict[str, WaitRequest] = {}
         self._progress: dict[str, WaitProgress] = {}
@@ -310,7 +308,7 @@ class OutcomeWatch:
         """Freeze the window once everything that could come before its end was read."""
         if watch.frozen is not None:
             return
-        window_end = watch.count.window_end(self._wall_ms() - WALL_GRACE_MS)
+        window_end = watch.count.window_end(time.time_ns() // 1_000_000 - WALL_GRACE_MS)
         if window_end is None:
             watch.finalising_since = watch.final_ends = None
             return

@@ -52,7 +52,8 @@ def answered(shell: TrainerShell, world: World, command: Command) -> None:
 
 def lose_place(shell: TrainerShell, at: dict[tuple[str, int], int] | None = None) -> None:
     """Without an offset librdkafka asks for the group's, and there may be none."""
-    shell._consumer.assign([TopicPartition(*place, *([at[place]] if at else ())) for place in shell._next])
+    inputs = shell._inputs
+    inputs._consumer.assign([TopicPartition(*place, *([at[place]] if at else ())) for place in inputs._next])
 
 
 def test_a_lost_place_is_found_again_before_the_first_commit(world: World, shell: TrainerShell) -> None:
@@ -68,7 +69,7 @@ def test_nothing_is_done_twice_where_a_place_was_lost(world: World, shell: Train
         shell.start()
         first = world.command("retire", model="typo")
         answered(shell, world, first)
-        lose_place(shell, {place: 1_000_000 for place in shell._next})
+        lose_place(shell, {place: 1_000_000 for place in shell._inputs._next})
         answered(shell, world, world.command("retire", model="typo"))
         assert len(world.results()) == 2
 

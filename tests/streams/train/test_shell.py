@@ -183,7 +183,7 @@ def test_a_poison_trigger_is_dead_lettered_and_the_next_one_is_served(world: Wor
         )
     )
     assert [letter.stage for letter in letters].count("train") == 6
-    assert sum(letter.value_b64 is None for letter in letters) == 1  # the one that is too large to repeat
+    assert sum(letter.cut is True for letter in letters) == 1  # the one that is too large to repeat
     assert all(letter.reason for letter in letters)
 
 
