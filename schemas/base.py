@@ -28,12 +28,12 @@ ClassValue = bool | int | float | str
 
 
 class Event(BaseModel):
-    """A JSON object on a topic. Unknown fields pass through, so an older reader loses nothing."""
+    """A JSON object on a topic. Unknown fields pass through, so older readers lose nothing."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     def encode(self) -> bytes:
-        """JSON bytes: fields in declared order, absent ones left out; the same event gives the same bytes."""
+        """JSON bytes: fields in declared order, absent ones left out. Deterministic."""
         return orjson.dumps(self.model_dump(exclude_none=True))
 
     @classmethod
@@ -53,7 +53,7 @@ class Event(BaseModel):
 
 
 def check_writable(event: Event, data: bytes) -> None:
-    """Raises DecodeError where an event was read that cannot be written again, as numbers beyond 64 bits."""
+    """Raises DecodeError for an event that cannot be written again, because of numbers beyond 64 bits."""
     if _LONG_NUMBER.search(data):
         try:
             event.encode()

@@ -1,6 +1,6 @@
-"""Control records: what else the monitor and policy must know, appended to the model's vitals partition.
+"""Control records: what else the monitor and policy need, appended to the model's vitals partition.
 
-They make vitals the one ordered input of monitor and policy, so that replaying it gives the same decisions.
+They make vitals the one ordered input of monitor and policy, so that a replay gives the same decisions.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RunControl(Event):
 
 
 class UpdateControl(Event):
-    """A version went live (or none is): the detectors' reference from here on."""
+    """A version went live (or none is): from here on it is the detectors' reference."""
 
     control: Literal["update"] = "update"
     model: ModelName
@@ -76,7 +76,7 @@ class UpdateControl(Event):
 
 
 class TickControl(Event):
-    """Nothing passed for a while: time goes on."""
+    """No record came for a while, and time goes on."""
 
     control: Literal["tick"] = "tick"
 

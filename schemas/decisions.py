@@ -33,7 +33,7 @@ class Change(Event):
 
 
 class Drift(Event):
-    """A detector says that something changed, with the numbers that a person can check."""
+    """A detector's finding that something changed, with numbers that a person can check."""
 
     drift_id: str
     model: ModelName
@@ -54,7 +54,7 @@ class Drift(Event):
 
 
 class Trigger(Event):
-    """Retrain this model, because."""
+    """A decision to retrain a model, with its reason."""
 
     trigger_id: str
     model: ModelName
@@ -70,7 +70,7 @@ class Trigger(Event):
 
 
 class Command(Event):
-    """A person (or their tool) asks for something. Stale ones are refused by an event."""
+    """A person's (or their tool's) request to the registrar. A stale one is refused by an event."""
 
     command_id: str
     model: ModelName
@@ -78,16 +78,14 @@ class Command(Event):
     ts: TimestampMs
     by: str
     why: str = ""
-    generation: int | None = Field(
-        default=None, description="the generation the person saw; absent = whatever"
-    )
+    generation: int | None = Field(default=None, description="the generation the person saw; absent: any")
     version: Version | None = Field(default=None, description="promote, rollback, pin, block: which one")
     trigger_id: str | None = Field(default=None, description="approve, deny: which trigger")
     manifest_sha256: Sha256 | None = Field(default=None, description="register: the stored manifest's digest")
 
 
 class CommandResult(Event):
-    """What the registrar made of a command. A stale or impossible one is refused, with the reason."""
+    """The registrar's result of a command. A stale or impossible one is refused, with the reason."""
 
     command_id: str
     model: ModelName

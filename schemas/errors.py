@@ -21,7 +21,7 @@ class SpecError(Error):
 
 
 class DecodeError(Error):
-    """Bytes that are not the event they should be; ``reason`` is one line fit for a dead letter."""
+    """Bytes that are not a valid event; ``reason`` is one line, fit for a dead letter."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -29,7 +29,7 @@ class DecodeError(Error):
 
 
 class TopicError(Error):
-    """The cluster's topics differ from the catalogue in a way that driftloop must not mend by itself."""
+    """The cluster's topics differ from the catalogue in a way that driftloop must not correct by itself."""
 
 
 class BrokerError(Error):
@@ -41,7 +41,7 @@ class ArtifactError(Error):
 
 
 class IllegalTransition(Error):
-    """A lifecycle was asked for a move that its table does not have."""
+    """A lifecycle's table has no such transition."""
 
 
 class StateError(Error):
@@ -49,4 +49,4 @@ class StateError(Error):
 
 
 class NoModelError(Error):
-    """A prediction was asked of a model that has no live version yet."""
+    """A model without a live version was asked for a prediction."""

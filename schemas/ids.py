@@ -1,4 +1,4 @@
-"""Deterministic ids: the same cause always gives the same id, on every machine and every replay."""
+"""Deterministic ids: the same cause has the same id, on every machine and every replay."""
 
 from __future__ import annotations
 

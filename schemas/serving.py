@@ -1,4 +1,4 @@
-"""What servers are told and what they answer: model updates, manifests, acknowledgements."""
+"""Model updates, manifests, and the acknowledgements of servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FeatureType = Literal["number", "category", "bool"]
 
 
 class VersionRef(Event):
-    """One version, named by what cannot change behind its back."""
+    """One version, with the digest of its manifest."""
 
     version: Version
     refresh: int = Field(default=0, ge=0)
@@ -42,7 +42,7 @@ class ModelUpdate(Event):
     generation: int = Field(ge=1)
     ts: TimestampMs
     plan: Plan
-    last_version: Version = Field(description="the highest version ever allocated, so none is given twice")
+    last_version: Version = Field(description="the highest version ever allocated, so that none is reused")
     blocked: tuple[int, ...] = Field(default=(), description="versions that must not go live again")
     pinned: bool = Field(default=False, description="no automatic promotion until unpinned")
     cause: str = Field(description="what led here: a run_id or a command_id")
@@ -62,7 +62,7 @@ class FeatureSpec(Event):
 
 
 class SelfTestRow(Event):
-    """A row with the answer that the trainer's own loader gave."""
+    """A row with the answer that the trainer's own loader computed."""
 
     features: dict[str, FeatureValue]
     prediction: str | float
@@ -87,7 +87,7 @@ class CategoryProfile(Event):
 
 
 class Reference(Event):
-    """What was normal when the version was made: drift is measured against it."""
+    """What was normal when the version was trained: drift is measured against it."""
 
     rows: int
     accuracy: float | None = Field(default=None, description="classification: on the hold-out")
@@ -126,7 +126,7 @@ class Manifest(Event):
 
 
 class ModelAck(Event):
-    """A server says what it did with an update."""
+    """A server's acknowledgement of an update: live or refused."""
 
     server_id: str
     model: ModelName

@@ -10,7 +10,7 @@ _DAY_MS = 86_400_000
 Plane = Literal["data", "model"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is one of its kind; a dict finds it at no cost
+@dataclass(frozen=True, slots=True, eq=False)  # singletons, so a dict lookup compares identities
 class Topic:
     """One topic. ``plane`` says which partition count it shares: by prediction_id, or by model.
 

@@ -1,6 +1,6 @@
-"""Vitals: what passed the joiner in one batch, per model, version and role.
+"""Vitals: a summary of one batch of the joiner, per model, version and role.
 
-One message per (vitals partition, input partition, batch). The monitor sees nothing else, so a message
+One message per (vitals partition, input partition, batch). It is all that the monitor reads, so a message
 carries every outcome's error (packed bits, or floats for regression) beside the summaries.
 """
 
@@ -21,7 +21,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Counts(Event):
-    """How many of each passed in the batch."""
+    """How many of each were in the batch."""
 
     predictions: int = 0
     labels: int = 0

@@ -1,4 +1,4 @@
-"""What the broker is told: one source for the embedded broker and for docker-compose.yml."""
+"""The broker's configuration: one source for the embedded broker and for docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ KAFKA_VERSION = "4.3.1"
 # What driftloop asks of any cluster it starts itself (tests/infra/deploy/test_compose.py holds
 # docker-compose.yml to it).
 BROKER_SETTINGS: dict[str, str] = {
-    "auto.create.topics.enable": "false",  # `driftloop topics apply` is the only one who creates topics
-    "log.message.timestamp.type": "LogAppendTime",  # the log's clock is the clock
+    "auto.create.topics.enable": "false",  # only `driftloop topics apply` creates topics
+    "log.message.timestamp.type": "LogAppendTime",  # driftloop's `now` is the log's append time
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "4",
 }
 
-# Kafka's defaults are for a machine of its own; these are for one that shares a laptop with everything else.
+# Kafka's defaults are for a dedicated machine; these are for a laptop that runs everything else too.
 SMALL_MACHINE: dict[str, str] = {
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -34,12 +34,12 @@ SMALL_MACHINE: dict[str, str] = {
 
 
 def replication(nodes: int) -> dict[str, str]:
-    """Three copies, two of them in sync, where there are nodes for it.
+    """Settings of replication: three copies, two of them in sync, if there are nodes for it.
 
-    And how soon what a dead writer left open is aborted, since it holds back readers. A partition without
-    a leader is taken for deleted then (Kafka 4.3.1): nothing marks its records as aborted, and the writer's
-    next commit commits them. A node that was killed leads its partitions again only after its former session
-    ended, so where it is alone nothing is aborted before that (tests/infra/broker/test_embedded.py).
+    Also how soon a dead writer's open transaction is aborted, since it holds back readers. If a partition has
+    no leader at that moment, Kafka 4.3.1 takes it for deleted: nothing marks its records as aborted, and the
+    writer's next commit commits them. A killed node leads its partitions again only after its former session
+    has ended, so a single node aborts nothing before that (tests/infra/broker/test_embedded.py).
     """
     copies, in_sync = (3, 2) if nodes >= 3 else (1, 1)
     return {
@@ -72,7 +72,7 @@ def server_properties(
 ) -> str:
     """The node's server.properties (KRaft, combined roles, a static quorum of all nodes).
 
-    Without ``security`` whoever reaches loopback may do everything.
+    Without ``security`` every process that reaches loopback may do everything.
     """
     listener = "PLAINTEXT" if security is None else LISTENER
     quorum = ",".join(f"{other.number}@127.0.0.1:{other.controller_port}" for other in nodes)

@@ -31,13 +31,13 @@ from .security import BrokerSecurity
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
-LOG_BYTES = 16 << 20  # a node's log is put aside at the next start once it is larger
+LOG_BYTES = 16 << 20  # a larger log is rotated at the node's next start
 # Measured over a start and 1.6 million transactional records: 9 s of CPU with the first compiler alone, 16 s
 # with both, and no slower at the end.
 _JVM_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 _SERVER_CLASS = "kafka.Kafka"
 _FORMAT_CLASS = "kafka.tools.StorageTool"
-_FEATURES = "bootstrap.checkpoint"  # which versions of Kafka's features the cluster begins with
+_FEATURES = "bootstrap.checkpoint"  # the versions of Kafka's features at the start
 
 
 class EmbeddedBroker:
@@ -45,7 +45,7 @@ class EmbeddedBroker:
 
     ``port``: the first node's (the next ones count up from it); None takes free ones. ``jars``: a folder
     with Kafka's jars; None takes DRIFTLOOP_KAFKA_JARS or the user's cache. ``security``: TLS, users and ACLs;
-    None lets in whoever reaches loopback. Raises BrokerError, which says what to do.
+    None: everyone on loopback is let in. Raises BrokerError, which says what to do.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class EmbeddedBroker:
         return self.data_dir / f"node-{node}.log"
 
     def start(self) -> Self:
-        """Starts all nodes and returns when every one of them answers."""
+        """Start all nodes and return once each of them answers."""
         if self._lock is not None:
             raise BrokerError("this embedded broker is running already")
         jars = jars_folder(self._jars or Settings().kafka_jars)
@@ -111,7 +111,7 @@ class EmbeddedBroker:
         return self
 
     def stop(self) -> None:
-        """Asks every node to end, waits, and ends by force what is left."""
+        """Stop every node, and kill those that do not stop in time."""
         if self._lock is None:
             return
         withdraw(self.data_dir)
@@ -128,13 +128,13 @@ class EmbeddedBroker:
         self._lock = None
 
     def kill_node(self, node: int) -> None:
-        """Ends a node as a power cut would."""
+        """Kill a node, as a power cut would."""
         jvm = self._jvms.pop(node)
         jvm.signal(signal.SIGKILL)
         jvm.wait(STOP_TIMEOUT_S)
 
     def start_node(self, node: int) -> None:
-        """Starts a node again that was killed, on its old ports, and returns when it answers."""
+        """Restart a node that was killed, on its old ports, and return once it answers."""
         if node in self._jvms:
             raise BrokerError(f"node {node} is running already")
         placed = self._nodes[node - 1]
@@ -142,7 +142,7 @@ class EmbeddedBroker:
         self._await_ready((placed,))
 
     def failed_node(self) -> int | None:
-        """The number of a node that has ended though nobody asked it to, if there is one."""
+        """The number of a node that has ended unexpectedly, if there is one."""
         return next((number for number, jvm in self._jvms.items() if jvm.exit_code() is not None), None)
 
     def __enter__(self) -> Self:
@@ -177,7 +177,7 @@ class EmbeddedBroker:
         file.write_text(text, "utf-8")
 
     def _format(self, cluster: str) -> None:
-        """Formats a new cluster: one node with Kafka's tool, the others after it but for their ids."""
+        """Format a new cluster: one node with Kafka's tool, the others as copies with ids of their own."""
         new = [node for node in self._nodes if not (self._folder(node) / "meta.properties").is_file()]
         if not new:
             return
@@ -218,11 +218,11 @@ class EmbeddedBroker:
             str(self._properties(node)),
         ]
         with log.open("ab") as output:
-            # The JVM inherits the lock: the folder stays taken until the last node has really ended.
+            # The JVM inherits the lock: the folder stays locked until the last node has really ended.
             self._jvms[node.number] = Jvm(command, output, (self._lock,))
 
     def _await_ready(self, nodes: tuple[Node, ...]) -> None:
-        """Returns when every node answers and knows all the others that should run."""
+        """Return once every node answers and knows all others that should run."""
         deadline = time.monotonic() + START_TIMEOUT_S
         for node in nodes:
             while not listens(node):
@@ -232,7 +232,7 @@ class EmbeddedBroker:
             secured = {} if self._security is None else self._security.admin_config()
             admin = AdminClient({"bootstrap.servers": node.address, "log_level": 0, **secured})
             while True:
-                with contextlib.suppress(KafkaException):  # not ready yet: asked again until the deadline
+                with contextlib.suppress(KafkaException):  # not ready yet: retried until the deadline
                     if len(admin.list_topics(timeout=1.0).brokers) >= len(self._jvms):
                         break
                 self._check_alive(deadline)
@@ -249,7 +249,7 @@ class EmbeddedBroker:
 
 
 def _random_id() -> str:
-    """Kafka's way to write a random UUID; never with a leading dash, which would look like an option."""
+    """A random UUID as Kafka writes it, never with a leading dash, which would look like an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text
@@ -257,5 +257,5 @@ def _random_id() -> str:
 
 def _last_error(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").splitlines()[-200:]
-    told = [line for line in lines if "ERROR" in line or "Exception" in line or "Error occurred" in line]
-    return f"it said: {told[-1].strip()}" if told else "its log tells no error"
+    errors = [line for line in lines if "ERROR" in line or "Exception" in line or "Error occurred" in line]
+    return f"its last error: {errors[-1].strip()}" if errors else "its log has no error"

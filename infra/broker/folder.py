@@ -1,4 +1,4 @@
-"""The embedded broker's data folder: who may use it, and where the broker that uses it is reached."""
+"""The embedded broker's data folder: its lock, and the address of the broker that uses it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GLANCE_S = 0.5  # `running_address` of another process holds the lock for an in
 
 
 def lock_folder(folder: Path) -> int:
-    """Takes the folder for this process; returns the lock as a file descriptor.
+    """Lock the folder for this process and return the lock as a file descriptor.
 
-    The JVMs inherit the descriptor, so the folder stays taken until the last of them has ended. Raises
-    BrokerError when another broker has it; waits for one whose owner is gone and whose JVMs are ending.
+    The JVMs inherit the descriptor, so the folder stays locked until the last of them has ended. Raises
+    BrokerError if another broker has it; waits for one whose owner is gone and whose JVMs are ending.
     """
     file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -32,7 +32,7 @@ def lock_folder(folder: Path) -> int:
 
 
 def unlock_folder(file: int) -> None:
-    """Gives the folder back, also where a forked process still has the descriptor."""
+    """Unlock the folder, even if a forked process still has the descriptor."""
     fcntl.flock(file, fcntl.LOCK_UN)
     os.close(file)
 
@@ -69,23 +69,23 @@ def _alive(pid: str) -> bool:
 
 
 def announce(folder: Path, bootstrap_servers: str) -> None:
-    """Leaves the broker's address for other processes on this machine."""
+    """Write the broker's address for other processes on this machine."""
     (folder / "address").write_text(bootstrap_servers, "utf-8")
 
 
 def withdraw(folder: Path) -> None:
-    """Takes the address away: nobody answers there any more."""
+    """Remove the address, since the broker no longer answers there."""
     (folder / "address").unlink(missing_ok=True)
 
 
 def running_address(folder: Path) -> str | None:
-    """The address of the broker that uses the folder now, if one does."""
+    """The address of the broker that uses the folder, if there is one."""
     try:
         address = (folder / "address").read_text("utf-8").strip()
         lock = os.open(folder / "lock", os.O_RDWR)
     except FileNotFoundError:
         return None
-    try:  # an address that a broker could not take away any more has no lock behind it
+    try:  # an address without a lock was left by a broker that died
         return None if _try_lock(lock, fcntl.LOCK_SH) else address
     finally:
         os.close(lock)

@@ -53,7 +53,7 @@ def listed_jars() -> tuple[Jar, ...]:
 
 
 def jars_folder(own: Path | None, cache: Path | None = None) -> Path:
-    """A folder whose jars make a broker; fetches them into the user's cache when they are nowhere yet.
+    """A folder with the broker's jars, fetched into the user's cache if they are not there yet.
 
     ``own``: the user's folder, used as it is and never written to. Raises BrokerError with the ways on.
     """
@@ -74,7 +74,7 @@ def user_cache() -> Path:
 
 
 def _fetch(jars: Sequence[Jar], folder: Path) -> None:
-    """Fetches beside the folder and renames at the end: a folder that exists is complete."""
+    """Fetch beside the folder and rename at the end, so that a folder that exists is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
@@ -100,7 +100,7 @@ def _move_into_place(ready: Path, folder: Path) -> None:
 
 
 def _fetch_one(jar: Jar, scratch: Path) -> Path:
-    """The local Maven repository's copy when its digest is right, otherwise a download, verified."""
+    """The local Maven repository's copy if its digest is right, otherwise a verified download."""
     at_home = Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
     group, artifact, version = jar.coordinate.split(":")
     kept = at_home.joinpath(*group.split("."), artifact, version, jar.file_name)
@@ -136,7 +136,7 @@ def _sha256(path: Path) -> str:
 
 
 def resolve_list() -> str:
-    """The list's text, resolved anew from its roots: for a new Kafka version."""
+    """The list's text, resolved again from its roots, for a new Kafka version."""
     from jgo.parse import Coordinate
 
     roots = cast("list[str]", tomllib.loads(_LIST.read_text("utf-8"))["roots"])

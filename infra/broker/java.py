@@ -1,4 +1,4 @@
-"""Finds a Java that can run the broker, and starts JVMs that end when we do."""
+"""Finds a Java that can run the broker, and starts JVMs that end with this process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _java_version(java: str) -> int | None:
     try:
         answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None  # cannot be run: as good as absent
+        return None  # it cannot be run
     found = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
     return int(found[1]) if found else None
 
@@ -78,7 +78,7 @@ class Jvm:
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 pass_fds=self._keep_open,
-                start_new_session=True,  # Ctrl-C reaches us only, and we stop it in order
+                start_new_session=True,  # Ctrl-C then reaches only this process, which stops it
                 preexec_fn=die_with_parent(),
             )
         except OSError as error:
@@ -107,5 +107,5 @@ class Jvm:
         return not self._keeper.is_alive()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal; nothing happens when it has ended."""
+        """Send a signal; nothing happens if it has ended."""
         self.process.send_signal(number)

@@ -19,7 +19,7 @@ _TRIES = 200
 def place(count: int, port: int | None) -> tuple[Node, ...]:
     """Nodes with ports: broker ports from ``port`` up, or free ones; controller ports are always free ones.
 
-    Raises BrokerError when a port that was asked for is taken.
+    Raises BrokerError if a requested port is taken.
     """
     with contextlib.ExitStack() as held:  # all at once, so that no two are the same
         chosen = random.SystemRandom().sample(_FREE_RANGE, _TRIES)
@@ -42,7 +42,7 @@ def listens(node: Node) -> bool:
 
 
 def _hold(number: int, held: contextlib.ExitStack) -> str | None:
-    """Binds the port until ``held`` closes; tells why not when it cannot."""
+    """Bind the port until ``held`` closes; return why not if that fails."""
     server = held.enter_context(socket.socket())
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,8 +1,8 @@
-"""The embedded broker with its doors locked: SASL SCRAM over TLS, ACLs, and nobody in by default.
+"""The secured embedded broker: SASL SCRAM over TLS, ACLs, and no access by default.
 
-Clients come in over TLS with a user and password (SCRAM-SHA-512). The controllers speak mutual TLS, so that
-no port of the broker answers a stranger. Who may do what is decided by Kafka's StandardAuthorizer: without an
-ACL nothing is allowed, and only the administrator and the nodes themselves need none.
+Clients connect over TLS with a user and password (SCRAM-SHA-512). The controllers use mutual TLS, so no port
+of the broker answers without credentials. Kafka's StandardAuthorizer decides who may do what: without an ACL
+nothing is allowed, and only the administrator and the nodes themselves need none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _JAAS = "org.apache.kafka.common.security.scram.ScramLoginModule"
 class BrokerSecurity:
     """``key_and_certificate``: PEM, a private key (PKCS 8) and its certificate, which names 127.0.0.1.
 
-    ``ca``: PEM of whoever signed it. ``node_name``: the certificate's subject as Kafka writes it, such as
+    ``ca``: PEM of its authority. ``node_name``: the certificate's subject as Kafka writes it, such as
     ``CN=broker``. The administrator is a super user, made when the data folder is formatted.
     """
 
@@ -30,7 +30,7 @@ class BrokerSecurity:
     admin: str = "admin"
 
     def listener_settings(self) -> dict[str, str]:
-        """What server.properties says instead of a plain listener."""
+        """Entries of server.properties that replace the plain listener."""
         tls = {
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": self.key_and_certificate.absolute().as_posix(),

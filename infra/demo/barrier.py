@@ -31,7 +31,7 @@ class LoopStuck(Error):
 
 
 class Barrier:
-    """Waits for joiner, monitor, trainer and servers, in that order, until nothing moves any more."""
+    """Waits for joiner, monitor, trainer and servers, in that order, until all of them are idle."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Barrier:
         idle: Callable[[], None],
         deadline_s: float = 300.0,
     ) -> None:
-        """``idle`` is called while waiting, often: it keeps the picture alive and the processes watched."""
+        """``idle`` is called often while waiting: it redraws the picture and watches the processes."""
         self._connection = connection
         self._view = view
         self._servers = servers
@@ -61,12 +61,12 @@ class Barrier:
             group.close()
 
     def refresh(self) -> None:
-        """Takes in the decisions that have come."""
+        """Take in the decisions that have come."""
         for record in self._decisions.poll(0.0):
             self._view.apply(record)
 
     def wait(self, *, predictions: int, labels: int) -> None:
-        """Returns when the loop has taken in so many predictions and labels, and has decided on them.
+        """Return once the loop has read so many predictions and labels, and has decided on them.
 
         Raises LoopStuck past the deadline, naming what did not move.
         """
@@ -76,7 +76,7 @@ class Barrier:
         while True:
             self._until(self._monitored, deadline, "the monitor")
             self._until(self._decided, deadline, "trainer and servers")
-            if self._holds(self._monitored):  # a run's end is told to the monitor, which may decide anew
+            if self._holds(self._monitored):  # a run's end reaches the monitor, which may decide again
                 self.refresh()
                 if self._holds(self._decided):
                     return
@@ -99,8 +99,8 @@ class Barrier:
             time.sleep(_PAUSE_S)
 
     def _holds(self, condition: Callable[[], bool]) -> bool:
-        """False also while Kafka has no answer: a leader moves, or a dead joiner's transaction holds offsets
-        open until ``idle`` has restarted it."""
+        """Check it; False also while Kafka has no answer: a leader moves, or a dead joiner's transaction
+        keeps offsets open until ``idle`` has restarted it."""
         try:
             self._refusal = ""
             return condition()
@@ -151,9 +151,7 @@ class Barrier:
         try:
             committed = self._groups[group].committed(wanted, timeout=_ASK_S)
         except KafkaException:
-            return (
-                False  # a transaction holds them open; whoever has to end it may need ``idle`` to come back
-            )
+            return False  # a transaction holds them open; its owner may need ``idle`` to be restarted
         return all(max(tp.offset, 0) >= ends[tp.partition] - slack for tp in committed)
 
     def _ends(self, topic: Topic) -> Mapping[int, int]:

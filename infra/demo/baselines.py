@@ -1,4 +1,4 @@
-"""What the loop is measured against, on the very rows it answered: accuracy is nothing without these.
+"""The baselines that the loop is compared with, on the same rows that it answered.
 
 - static: version 1 for ever.
 - no_change: the last label that had arrived when the request was made.
@@ -30,7 +30,7 @@ def accuracy(answers: NDArray[np.str_], truth: NDArray[np.str_]) -> float:
 
 
 def answers_of(predictor: Predictor, flights: Flights, rows: NDArray[np.int64]) -> NDArray[np.str_]:
-    """What a version says to these rows; shape (n,)."""
+    """A version's answers to these rows; shape (n,)."""
     said: list[str] = []
     for start in range(0, len(rows), _BATCH):
         batch = [flights.features(row) for row in rows[start : start + _BATCH].tolist()]

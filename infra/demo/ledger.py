@@ -1,9 +1,10 @@
-"""What the demo sent, and how the topics' contents compare with it: nobody's own counters are believed."""
+"""What the demo sent, compared with what is on the topics; no role's own counters are used."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,15 +19,15 @@ _END_S = 180.0
 
 @dataclass(slots=True)
 class Ledger:
-    """Row numbers of the flights that were asked about and answered for."""
+    """Row numbers of the flights that were predicted and labelled."""
 
     predicted: list[int] = field(default_factory=list[int])
     labelled: list[int] = field(default_factory=list[int])
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One outcome as it lies on the topic: which flight, which version answered, and what."""
+class FlightOutcome:
+    """One outcome on the topic: which flight, which version answered, and what."""
 
     prediction_id: str
     version: int
@@ -44,31 +45,27 @@ class Comparison:
     dead_letters: int
     lost: int
     duplicated: int
-    judged: tuple[Judged, ...]
+    answered: tuple[FlightOutcome, ...]
 
 
 def compare(connection: Connection, ledger: Ledger, prediction_ids: Sequence[str]) -> Comparison:
-    """Reads predictions, labels, outcomes and dead letters whole (read_committed)."""
+    """Read predictions, labels, outcomes and dead letters whole (read_committed)."""
     asked = [prediction_ids[row] for row in ledger.predicted]
     answered = [prediction_ids[row] for row in ledger.labelled]
     lost = duplicated = 0
     found: dict[str, int] = {}
-    judged: list[Judged] = []
+    outcomes: list[FlightOutcome] = []
     for topic, sent in ((PREDICTIONS, asked), (LABELS, answered), (OUTCOMES, answered)):
         seen: Counter[str] = Counter()
-        reader = LogReader(connection, (topic,))
-        try:
+        with closing(LogReader(connection, (topic,))) as reader:
             for record in reader.catch_up(_END_S):
                 event = orjson.loads(record.value or b"{}")
-                seen[event["prediction_id"]] += 1
+                known = event["prediction_id"]
+                seen[known] += 1
                 if topic is OUTCOMES:
-                    judged.append(
-                        Judged(
-                            event["prediction_id"], event["version"], event.get("prediction"), event["label"]
-                        )
+                    outcomes.append(
+                        FlightOutcome(known, event["version"], event.get("prediction"), event["label"])
                     )
-        finally:
-            reader.close()
         missing, surplus = differences(sent, seen)
         lost, duplicated = lost + missing, duplicated + surplus
         found[topic.name] = seen.total()
@@ -79,7 +76,7 @@ def compare(connection: Connection, ledger: Ledger, prediction_ids: Sequence[str
         dead_letters=_count(connection),
         lost=lost,
         duplicated=duplicated,
-        judged=tuple(judged),
+        answered=tuple(outcomes),
     )
 
 
@@ -92,15 +89,12 @@ def differences(sent: Iterable[str], seen: Counter[str]) -> tuple[int, int]:
 
 
 def _count(connection: Connection) -> int:
-    reader = LogReader(connection, (DEAD_LETTERS,))
-    try:
+    with closing(LogReader(connection, (DEAD_LETTERS,))) as reader:
         return sum(1 for _ in reader.catch_up(_END_S))
-    finally:
-        reader.close()
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float | None]:
-    """p50 and p99, or None where there is nothing to measure."""
+    """p50 and p99, or None if there is nothing to measure."""
     data = np.fromiter(values, np.float64)
     if not len(data):
         return {"p50": None, "p99": None}

@@ -1,4 +1,4 @@
-"""The demo's picture while it runs: on a terminal it lives, elsewhere it is a line now and then."""
+"""The demo's picture while it runs: redrawn on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Screen:
             self._live.stop()
 
     def draw(self) -> None:
-        """Call it as often as you like."""
+        """Redraw if it is time; call it as often as you like."""
         now = time.monotonic()
         if now - self._drawn < REFRESH_S:
             return

@@ -1,4 +1,4 @@
-"""What the demo sees of the loop while it runs: decisions, runs, versions and who serves them."""
+"""The loop as the demo sees it while it runs: decisions, runs, versions and the servers that serve them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LoopView:
         return newest.event.plan.champion.version
 
     def unanswered_triggers(self) -> set[str]:
-        """Triggers that no run stands for yet."""
+        """Triggers without a run so far."""
         answered = {run.trigger_id for run in self.runs.values()}
         return {
             stamped.event.trigger_id

@@ -25,7 +25,7 @@ BASELINES = ("static", "no_change", "schedule_count_matched")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that the report is made of."""
+    """What the report is made of."""
 
     comparison: Comparison
     view: LoopView
@@ -93,7 +93,7 @@ def label_to_drift(view: LoopView) -> list[float]:
 
 
 def trigger_to_live(view: LoopView) -> list[float]:
-    """From a trigger (or, for a run that had to wait, its last label) to live everywhere, less training."""
+    """From a trigger (or, for a run that had to wait, its last label) to live everywhere, minus training."""
     taken: list[float] = []
     promoted = {run.run_id: run for run in view.runs.values() if run.status == "promoted"}
     for update in view.updates:
@@ -121,14 +121,14 @@ def _accuracies(
     found: Found, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
 ) -> dict[str, Any]:
     where = {prediction_id: row for row, prediction_id in enumerate(flights.prediction_ids)}
-    judged = [one for one in found.comparison.judged if one.version >= 1]
-    if not judged:
+    answered = [one for one in found.comparison.answered if one.version >= 1]
+    if not answered:
         return {"rows": 0}
-    rows = np.array([where[one.prediction_id] for one in judged], dtype=np.int64)
+    rows = np.array([where[one.prediction_id] for one in answered], dtype=np.int64)
     order = np.argsort(rows)
     rows = rows[order]
-    truth = np.array([one.label for one in judged], dtype=np.str_)[order]
-    said = np.array([one.prediction or "" for one in judged], dtype=np.str_)[order]
+    truth = np.array([one.label for one in answered], dtype=np.str_)[order]
+    predicted = np.array([one.prediction or "" for one in answered], dtype=np.str_)[order]
     first = first_version(store, model)
     retrainings = sum(run.status == "promoted" for run in found.view.runs.values()) - 1
     answers: dict[str, NDArray[np.str_]] = {
@@ -138,7 +138,7 @@ def _accuracies(
             flights, rows, first=first, retrainings=max(0, retrainings), spec=spec
         ),
     }
-    result: dict[str, Any] = {"rows": len(rows), "loop": round(accuracy(said, truth), 4)}
+    result: dict[str, Any] = {"rows": len(rows), "loop": round(accuracy(predicted, truth), 4)}
     result |= {name: round(accuracy(answer, truth), 4) for name, answer in answers.items()}
     result["winners"] = [name for name in BASELINES if result[name] > result["loop"]]
     result["verdict"] = verdict(result)
@@ -182,9 +182,7 @@ def table(report: dict[str, Any]) -> Table:
     for name in ("loop", *BASELINES):
         if name in accuracies:
             shown.add_row(f"accuracy: {name.replace('_', ' ')}", f"{accuracies[name]:.2%}")
-    shown.add_row(
-        "verdict", accuracies.get("verdict", "nothing to judge: no labelled answer was a version's")
-    )
+    shown.add_row("verdict", accuracies.get("verdict", "nothing to compare: no version's answer has a label"))
     for name, values in report["latency_ms"].items():
         shown.add_row(name.replace("_", " "), f"p50 {values['p50']} ms, p99 {values['p99']} ms")
     shown.add_row("seconds", ", ".join(f"{name} {value}" for name, value in report["seconds"].items()))

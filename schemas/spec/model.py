@@ -114,7 +114,7 @@ class LatencyRules(Table):
     enabled: bool = True
     window: Whole = Field(default=1000, ge=50)
     ratio: float = Field(default=2.0, gt=1)
-    floor_ms: float = Field(default=5.0, ge=0, description="below this p95 nobody is woken")
+    floor_ms: float = Field(default=5.0, ge=0, description="a p95 below this raises no alarm")
 
 
 class FailureRules(Table):
@@ -231,7 +231,7 @@ class LabelRules(Table):
 
 
 class ModelSpec(Table):
-    """Everything driftloop knows of one model before it has seen an event."""
+    """Everything that is configured for one model."""
 
     task: Task = "classification"
     classes: tuple[str, ...] | None = None
@@ -285,7 +285,7 @@ class ModelSpec(Table):
         return self
 
     def kept_features(self) -> dict[str, Feature]:
-        """What leaves the server, in the spec's order."""
+        """The features that leave the server, in the spec's order."""
         return {name: feature for name, feature in self.features.items() if feature.privacy != "drop"}
 
     def digest(self) -> str:
@@ -296,7 +296,7 @@ class ModelSpec(Table):
 
 
 class Join(Table):
-    """How long things wait for each other; the same for every joiner of a deployment."""
+    """How long predictions and labels wait for each other; the same for every joiner of a deployment."""
 
     horizon: DurationMs = 7 * 86_400_000
     early_horizon: DurationMs = 3_600_000

@@ -16,7 +16,7 @@ _RANDOM = re.compile(r"(?:^|[\s,])[rh](?:[\s,/(]|$)", re.IGNORECASE)
 
 
 def next_occurrence_ms(schedule: str, after_ms: int) -> int:
-    """The first occurrence later than ``after_ms``. Raises SpecError when there is none."""
+    """The first occurrence later than ``after_ms``. Raises SpecError if there is none."""
     if after_ms >= _LAST_MS:
         return NEVER_MS
     if _RANDOM.search(schedule):
@@ -26,7 +26,7 @@ def next_occurrence_ms(schedule: str, after_ms: int) -> int:
             datetime
         )
     except CroniterBadCronError as error:
-        raise SpecError("triggers.schedule", (f"{schedule!r} is no cron schedule: {error}",)) from error
+        raise SpecError("triggers.schedule", (f"{schedule!r} is not a cron schedule: {error}",)) from error
     except CroniterBadDateError as error:
         raise SpecError(
             "triggers.schedule", (f"{schedule!r} never comes: give a day that exists",)

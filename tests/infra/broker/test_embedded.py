@@ -245,7 +245,7 @@ def test_a_node_that_dies_while_starting_is_reported_with_its_last_words(tmp_pat
     (tmp_path / "node-1").mkdir()
     (tmp_path / "node-1" / "meta.properties").write_text("version=1\ncluster.id=abc\nnode.id=7\n")
     (tmp_path / "cluster.id").write_text("abc")
-    with pytest.raises(BrokerError, match=r"node 1 .* ended while starting; it said: .*node"):
+    with pytest.raises(BrokerError, match=r"node 1 .* ended while starting; its last error: .*node"):
         broker.start()
     assert broker.pids == {}
 
