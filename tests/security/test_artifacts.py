@@ -133,7 +133,7 @@ def test_a_pipe_in_the_store_does_not_hang_a_server(store: ArtifactStore, tmp_pa
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    reading.join(10)
+    reading.join(60)
     assert not reading.is_alive()
     assert "no plain file" in told[0]
 

@@ -249,7 +249,7 @@ def served(
         line = next(line for line in server.stderr if "serving m" in line)
         threading.Thread(target=server.stderr.read, daemon=True).start()
         address = f"http://127.0.0.1:{line.split()[-1].rpartition(':')[2]}"
-        wait_until(lambda: httpx.get(f"{address}/health/ready").status_code == 200, 30)
+        wait_until(lambda: httpx.get(f"{address}/health/ready").status_code == 200)
         yield address, bench, tokens
 
 

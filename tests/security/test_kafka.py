@@ -80,7 +80,8 @@ def bearer(scope: str) -> dict[str, str]:
 
 def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> None:
     where = wait_until(
-        lambda: next((line.split()[-1] for line in locked.lines if "serving late on" in line), None), 180
+        lambda: next((line.split()[-1] for line in locked.lines if "serving late on" in line), None),
+        deadline_s=180,
     )
     with EventClient(locked.connection("client"), hasher=Hasher(HASH_KEY.encode())) as client:
         for number in range(30):
@@ -90,7 +91,7 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
         assert client.stats.dropped == 0
     locked.address = where
     with httpx.Client(base_url=where, timeout=60) as http:
-        wait_until(lambda: http.get("/health/ready").status_code == 200, 180)
+        wait_until(lambda: http.get("/health/ready").status_code == 200, deadline_s=180)
         for number in range(30):  # the server writes predictions and labels as itself
             answer = http.post(
                 "/predict",
@@ -105,10 +106,10 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
             assert http.post("/feedback", json=told, headers=bearer("feedback")).status_code == 202
         wait_until(
             lambda: http.get("/model", headers=bearer("admin")).json()["version"] == 1,
-            240,
             f"no version 1: {locked.lines[-20:]}",
+            deadline_s=240,
         )
-    view = wait_until(lambda: (found := locked.overview().models["late"]).acks and found, 120)
+    view = wait_until(lambda: (found := locked.overview().models["late"]).acks and found)
     assert view.champion == 1
     assert {ack.status for ack in view.acks.values()} == {"live"}
     assert view.triggers, "the monitor's trigger is not there"
@@ -130,7 +131,7 @@ def test_the_joiner_may_put_a_misrouted_record_right(locked: Locked) -> None:
         for to in (0, 1):
             producer.produce(f"{PREFIX}{LABELS.name}", label.encode(), partition=to)
     assert producer.flush(120) == 0
-    wait_until(lambda: _counted(locked, "misrouted") == 2, 120)
+    wait_until(lambda: _counted(locked, "misrouted") == 2)
 
 
 def test_labels_are_imported_by_who_may_do_nothing_else(locked: Locked) -> None:
@@ -143,10 +144,10 @@ def test_dead_letters_are_listed_and_sent_again_by_who_may_do_that(locked: Locke
     producer = Producer(locked.connection("client").client())
     producer.produce(f"{PREFIX}{LABELS.name}", b"no label", key=b"x")
     assert producer.flush(120) == 0
-    wait_until(lambda: locked.overview().dead_letters >= 1, 120)
+    wait_until(lambda: locked.overview().dead_letters >= 1)
     assert "not JSON" in locked.run("dlq", "ls", user="dlq")
     locked.run("dlq", "replay", "--all", "--why", "may he?", user="dlq")
-    wait_until(lambda: locked.overview().dead_letters >= 2, 120)  # it came again, and is as bad as before
+    wait_until(lambda: locked.overview().dead_letters >= 2)  # it came again, and is as bad as before
 
 
 @pytest.mark.parametrize("role", [*ROLES, "nobody"])
@@ -274,7 +275,8 @@ def test_what_fails_tells_no_secret(locked: Locked) -> None:
     ]  # fmt: skip
     try:
         for number in range(5):  # with a wrong password they try for a while: long enough to have told why
-            wait_until(lambda n=number: "uthentication" in _text(outputs[n]), 180, str(attempts[number][0]))
+            told = lambda n=number: "uthentication" in _text(outputs[n])  # noqa: E731
+            wait_until(told, str(attempts[number][0]), deadline_s=180)
         for process in started[5:]:
             assert process.wait(180) == 1
     finally:

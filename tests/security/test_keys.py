@@ -198,7 +198,7 @@ def trainer(settings: Settings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(60)
     assert not failures
 
 

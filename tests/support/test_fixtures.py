@@ -57,8 +57,8 @@ def test_an_exception_that_nobody_caught_fails_the_test(tmp_path: Path, source: 
 
 def test_waiting_ends_at_its_deadline_and_says_for_what() -> None:
     with pytest.raises(AssertionError, match=r"not within 0\.05 s: rain; last value: 0"):
-        wait_until(lambda: 0, 0.05, "rain")
-    assert wait_until(lambda: "at once", 0) == "at once"
+        wait_until(lambda: 0, "rain", deadline_s=0.05)
+    assert wait_until(lambda: "at once", deadline_s=0) == "at once"
 
 
 def test_a_stopwatch_counts_a_wait_and_counts_it_shorter_on_a_busy_machine() -> None:

@@ -9,8 +9,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], deadline_s: float = 15.0, what: str = "") -> T:
-    """Returns the condition's first true value; fails the test when there is none before the deadline."""
+def wait_until(condition: Callable[[], T], what: str = "", *, deadline_s: float = 120.0) -> T:
+    """Return the condition's first true value; the deadline only ends what hangs."""
     deadline = time.monotonic() + deadline_s
     pause = 0.002
     while True:

@@ -125,7 +125,7 @@ def test_every_role_may_be_killed_mid_stream_and_the_server_at_rest(
             supervisor.watch()
             return supervisor.pid("serve") != first
 
-        wait_until(restarted, 60, "the server to be restarted")
+        wait_until(restarted, "the server to be restarted")
         demo._await_server(settings, supervisor.watch)
         assert demo._served_version(settings) == served == scorer.version == view.version >= 1
         assert set(killer.killed) == {"join", "monitor", "train"}

@@ -51,7 +51,7 @@ def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 def write(connection: Connection, seed: int, transactions: int) -> None:
     writer = VitalsWriter(connection, SUBJECTS["chain"], seed, rate=200.0)
     writer.start()
-    wait_until(lambda: writer.committed >= transactions, 60, "vitals written")
+    wait_until(lambda: writer.committed >= transactions, "vitals written")
     writer.stop()
 
 
@@ -66,7 +66,7 @@ def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
     own_broker.start_node(1)
     write(connection, 2, 20)
     with contextlib.closing(MonitorProgress(connection)) as progress:
-        wait_until(lambda: progress.behind() == 0, 60, "the monitor went on after the outage")
+        wait_until(lambda: progress.behind() == 0, "the monitor went on after the outage")
     assert worker.process.poll() is None, worker.text()
     os.kill(own_broker.pids[1], signal.SIGSTOP)
     try:
@@ -76,7 +76,7 @@ def test_an_outage_is_waited_out_and_a_frozen_kafka_does_not_delay_the_stop(
     successor = Worker(connection, "monitor-0", tmp_path)
     write(connection, 3, 20)
     with contextlib.closing(MonitorProgress(connection)) as progress:
-        wait_until(lambda: progress.behind() == 0, 60, "the successor has applied everything")
+        wait_until(lambda: progress.behind() == 0, "the successor has applied everything")
     successor.terminate()
     report = Report()
     compare(connection, SUBJECTS["chain"], report)
@@ -107,7 +107,7 @@ def test_a_joiner_whose_broker_is_gone_amid_a_batch_stops_in_time(
     joiner = joiner_of(connection, tmp_path / "state")
     try:
         with contextlib.closing(LogReader(connection, (VITALS,))) as vitals:
-            wait_until(lambda: bool(vitals.poll(0.1)), 60, "the joiner joins")
+            wait_until(lambda: bool(vitals.poll(0.1)), "the joiner joins")
         own_broker.kill_node(1)
         time.sleep(3)  # it has met the outage: a call of librdkafka waits for it to end
         assert stopped(joiner) < 5.5
@@ -122,7 +122,7 @@ def test_a_frozen_kafka_does_not_delay_a_joiners_stop(own_broker: EmbeddedBroker
     folder = tmp_path / "state"
     joiner = joiner_of(connection, folder)
     try:
-        wait_until(lambda: list(folder.glob("partition-*/CURRENT")), 60, "the joiner has its partitions")
+        wait_until(lambda: list(folder.glob("partition-*/CURRENT")), "the joiner has its partitions")
         os.kill(own_broker.pids[1], signal.SIGSTOP)
         try:
             assert stopped(joiner) < 5.5

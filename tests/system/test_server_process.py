@@ -62,7 +62,7 @@ def wait_ready(address: str) -> None:
     def ready() -> bool:
         return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
 
-    wait_until(ready, 30, "the server's readiness")
+    wait_until(ready, "the server's readiness")
 
 
 def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(

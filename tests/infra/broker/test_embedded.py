@@ -116,7 +116,7 @@ def test_the_command_names_its_address_and_ends_cleanly_at_sigterm(tmp_path: Pat
     )
     try:
         folder = tmp_path / "broker"
-        address = wait_until(lambda: running_address(folder), 60, "the broker's address")
+        address = wait_until(lambda: running_address(folder), "the broker's address")
         settings = Settings(state_dir=tmp_path)
         assert settings.connection().bootstrap_servers == address  # commands in the same folder find it
 
@@ -308,7 +308,7 @@ def test_three_nodes_go_on_without_one_and_take_it_back(tmp_path: Path) -> None:
                 return False
             return len(found.topics["replicated"].partitions[0].isrs) == 3
 
-        wait_until(in_sync, 60, "all three replicas in sync")
+        wait_until(in_sync, "all three replicas in sync")
 
 
 @pytest.mark.integration
@@ -318,7 +318,7 @@ def test_what_a_writer_left_open_when_the_only_node_died_is_aborted_and_stays_so
         left = transactional(broker.bootstrap_servers, timeout_ms=1_000)
         left.begin_transaction()
         left.produce("exact", b"never committed")
-        left.flush(30)
+        left.flush(60)
         broker.kill_node(1)
         left.purge()
         time.sleep(2)  # its time is over

@@ -60,7 +60,7 @@ def alter(connection: Connection, topic: Topic, name: str, value: str) -> None:
 def write(connection: Connection, topic: Topic, key: bytes, value: bytes) -> None:
     producer = Producer(connection.producer())
     producer.produce(connection.topic(topic), value, key)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 def test_a_sound_deployment_has_no_fault_and_the_command_says_so(

@@ -78,7 +78,7 @@ def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
     reports.close()
     garbage = Producer(topics.producer())
     garbage.produce(topics.topic(JOIN_PROGRESS), b"{]", b"9")
-    assert garbage.flush(30) == 0
+    assert garbage.flush(60) == 0
     read = read_join_progress(topics)
     assert {number: (one.phase, one.instance) for number, one in read.items()} == {
         0: ("joining", "join-7"),

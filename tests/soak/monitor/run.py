@@ -141,7 +141,7 @@ class Worker:
 
     def wait_applying(self, deadline_s: float = 60.0) -> float:
         """Seconds from start until the first record was applied."""
-        wait_until(self._applying, deadline_s, f"{self.instance} applies records")
+        wait_until(self._applying, f"{self.instance} applies records", deadline_s=deadline_s)
         return time.monotonic() - self.started
 
     def _applying(self) -> bool:
@@ -224,7 +224,7 @@ def soak(
     writer.stop()
     report.aborted_transactions, report.committed_transactions = writer.aborted, writer.committed
     with contextlib.closing(MonitorProgress(connection)) as progress:
-        wait_until(lambda: progress.behind() == 0, 120, "everything in vitals is applied")
+        wait_until(lambda: progress.behind() == 0, "everything in vitals is applied")
     report.stop_s = worker.terminate()
     workers.append(worker)
     for each in workers:

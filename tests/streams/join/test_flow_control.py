@@ -170,7 +170,7 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
         tuning=JoinTuning(max_batch=1_000, backlog=100, max_held=500),
         observe=lambda _step: held.append(stats.held),
     )
-    wait_until(lambda: stats.outcomes >= PAIRS or running.ended(), 60)
+    wait_until(lambda: stats.outcomes >= PAIRS or running.ended())
     running.end()
     assert running.error is None
     assert stats.pauses > 0

@@ -64,7 +64,7 @@ def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stan
         process = start_joiner(kafka, tmp_path, "j0", "--max-batch", "100")
         wait_until(lambda before=before: len(read_made(kafka).outcomes) > before, 60)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         if round_number == 1:
             shutil.rmtree(tmp_path)
     with joiner_process(kafka, tmp_path):
@@ -226,7 +226,7 @@ def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_proc
     for topic in (PREDICTIONS, LABELS):
         for value in corpus.values():
             large.produce(kafka.topic(topic), value, b"\xff key", partition=0)
-    assert large.flush(30) == 0
+    assert large.flush(60) == 0
     feed.event(PREDICTIONS, prediction("good", "x"))
     feed.event(LABELS, label("good", "x"))
     feed.flush()

@@ -54,10 +54,10 @@ def test_a_topic_that_never_rests_is_read_to_the_end_it_had(
     wait_until(lambda: written[0] > 20)
     before = written[0]
     with contextlib.closing(kind(topics, (OUTCOMES,))) as reader:
-        assert sum(1 for _ in reader.catch_up(20)) >= before
+        assert sum(1 for _ in reader.catch_up()) >= before
         reached = written[0]
         wait_until(lambda: written[0] > reached + 40)
-        assert reader.poll(5), "what came later is read later"
+        assert reader.poll(60), "what came later is read later"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def specs(topics: Connection) -> Iterator[SpecFollower]:
 def put(connection: Connection, key: str, value: bytes | None) -> None:
     producer = Producer(connection.producer())
     producer.produce(connection.topic(SPECS), value, key)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
 
 
 def test_each_model_has_the_newest_spec_that_was_published(topics: Connection, specs: SpecFollower) -> None:

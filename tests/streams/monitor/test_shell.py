@@ -230,7 +230,7 @@ class SlowClient(Reader):
         return self.acks[-1]
 
     async def has_sent(self, *topics: str) -> bool:
-        for _ in range(1000):
+        for _ in range(30_000):
             if [topic for topic, *_ in self.log.sent] == list(topics):
                 return True
             await asyncio.sleep(0.002)

@@ -25,14 +25,14 @@ def memory_bytes(pid: int, which: str) -> int:
 def test_a_slow_monitor_holds_a_bounded_part_of_what_waits_for_it(topics: Connection, tmp_path: Path) -> None:
     writer = VitalsWriter(topics, SUBJECTS["slow"], seed=1, rate=5_000.0)
     writer.start()
-    wait_until(lambda: writer.committed >= TRANSACTIONS, 120, "the backlog is written")
+    wait_until(lambda: writer.committed >= TRANSACTIONS, "the backlog is written")
     writer.stop()
     worker = Worker(topics, "monitor-0", tmp_path, "slow")
     worker.wait_applying()
     at_first = memory_bytes(worker.process.pid, "VmRSS")
     with contextlib.closing(MonitorProgress(topics)) as progress:
         assert progress.behind() > 0  # else it was not slow
-        wait_until(lambda: progress.behind() == 0, 120, "the monitor has caught up")
+        wait_until(lambda: progress.behind() == 0, "the monitor has caught up")
     grown = memory_bytes(worker.process.pid, "VmHWM") - at_first
     worker.terminate()
     report = Report()

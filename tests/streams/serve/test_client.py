@@ -186,7 +186,7 @@ def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: Bench) ->
     ids = {client.prediction("m", 1, {"x": i}, 1.0) for i in range(50)}
     assert client.flush(0.1) == 50
     with forwarded(port, bench.connection.bootstrap_servers):
-        assert client.flush(30) == 0
+        assert client.flush(60) == 0
     client.close()
     assert sorted(event.prediction_id for event in bench.predictions()) == sorted(ids)
     assert client.stats.dropped == 0

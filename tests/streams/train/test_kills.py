@@ -61,9 +61,9 @@ def test_killed_before_and_after_each_commit_the_run_still_ends_once(world: Worl
     for status in ("waiting", "training", "evaluating", "update"):
         for when in ("before", "after"):
             with TrainerProcess(world, dies=f"{when}:{status}") as doomed:
-                wait_until(lambda doomed=doomed: doomed.process.poll() is not None, 60, f"{when} {status}")
+                wait_until(lambda doomed=doomed: doomed.process.poll() is not None, f"{when} {status}")
                 assert doomed.process.returncode == -signal.SIGKILL
-    run = world.ended(trigger, deadline_s=5)
+    run = world.ended(trigger)
     assert (run.status, run.version) == ("promoted", 1), run.why
     assert len({update.generation for update in world.updates()}) == len(world.updates()) == 1
     change = world.here()
@@ -92,7 +92,7 @@ def test_killed_while_it_trains_the_run_starts_again_with_the_same_rows(
     world.outcomes(320)
     with TrainerProcess(world) as first:
         trigger = world.trigger("volume")
-        fork = wait_until(lambda: begun.exists() and begun.read_text(), 60, "training to begin")
+        fork = wait_until(lambda: begun.exists() and begun.read_text(), "training to begin")
         first.kill()
         wait_until(lambda: not Path(f"/proc/{fork}").exists(), what="the child to end with its trainer")
     world.outcomes(500)  # what came since is not in the window
@@ -112,7 +112,7 @@ def test_asked_to_stop_while_it_trains_it_ends_within_five_seconds_and_the_run_g
     world.outcomes(320)
     with TrainerProcess(world) as first:
         trigger = world.trigger("volume")
-        wait_until(begun.exists, 60, "training to begin")
+        wait_until(begun.exists, "training to begin")
         assert stopped(first.process) < 5.0
     gate.touch()
     with TrainerProcess(world):
@@ -128,10 +128,10 @@ def test_a_frozen_trainer_that_was_replaced_cannot_write_when_it_thaws(
     world.outcomes(320)
     with TrainerProcess(world, instance="train-0") as frozen:
         trigger = world.trigger("volume")
-        wait_until(begun.exists, 60, "training to begin")
+        wait_until(begun.exists, "training to begin")
         os.kill(frozen.process.pid, signal.SIGSTOP)
         with TrainerProcess(world, instance="train-1"):
-            wait_until(lambda: _attempts(world) == 2, 60, "the other to take over")
+            wait_until(lambda: _attempts(world) == 2, "the other to take over")
             gate.touch()  # both children go on now
             assert world.ended(trigger).status == "promoted"
             os.kill(frozen.process.pid, signal.SIGCONT)

@@ -61,7 +61,7 @@ class Feed:
         self.raw(topic, value, key)
 
     def flush(self) -> None:
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(60) == 0
 
     def mixture(self, ids: int) -> None:
         """Predictions, some with shadows; labels before and after: repeats, corrections, verdicts."""
@@ -157,14 +157,14 @@ def read_topic(connection: Connection, topic: Topic) -> list[Record]:
         reader.close()
 
 
-def wait_for_outcomes(connection: Connection, deadline_s: float = 60.0) -> Made:
+def wait_for_outcomes(connection: Connection) -> Made:
     """Waits until the oracle's outcomes are there (or more), and gives everything."""
 
     def complete() -> Made | None:
         made = read_made(connection)
         return made if len(made.outcomes) >= len(made.expected().outcomes) else None
 
-    return wait_until(complete, deadline_s, "all outcomes of the oracle")
+    return wait_until(complete, "all outcomes of the oracle")
 
 
 def _sent(records: list[Record]) -> list[LoggedRecord]:
@@ -229,7 +229,7 @@ def joiner_process(
         yield process
     finally:
         process.terminate()
-        code = process.wait(30)
+        code = process.wait(60)
     assert code in (0, -signal.SIGTERM)  # the signal's own: it came before the joiner had begun
 
 
@@ -258,5 +258,5 @@ class ThreadedJoiner:
 
     def end(self) -> None:
         self.stop.set()
-        self._thread.join(30)
+        self._thread.join(60)
         assert self.ended()

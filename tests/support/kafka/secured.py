@@ -165,7 +165,7 @@ def refused_to_read(connection: Connection, group: str, topics: list[str]) -> se
                 waiting.discard(topic)
             return not waiting
 
-        wait_until(all_told, 20, f"{group} on {topics}")
+        wait_until(all_told, f"{group} on {topics}")
         return refused
     finally:
         consumer.close()

@@ -89,7 +89,7 @@ async def _watch(app: object, crashed: asyncio.Event) -> None:
     crashed.set()
 
 
-async def until(condition: Callable[[], bool], what: str, deadline_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], what: str, deadline_s: float = 120.0) -> None:
     end = time.monotonic() + deadline_s
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"

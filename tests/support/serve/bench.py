@@ -101,7 +101,7 @@ class Bench:
 
     def put(self, topic: Topic, key: str, value: bytes) -> None:
         self.producer.produce(self.connection.topic(topic), value, key)
-        assert self.producer.flush(20) == 0
+        assert self.producer.flush(60) == 0
 
     def serve(self, client: EventClient, **more: Any) -> LiveModel:
         """A server of the model."""
@@ -144,4 +144,4 @@ def numpy_values() -> dict[str, object]:
 
 def ack_with(bench: Bench, wanted: Callable[[ModelAck], bool]) -> ModelAck:
     """The first acknowledgement that is as wanted; waits for it."""
-    return wait_until(lambda: next(filter(wanted, bench.acks()), None), 20, "such an acknowledgement")
+    return wait_until(lambda: next(filter(wanted, bench.acks()), None), "such an acknowledgement")

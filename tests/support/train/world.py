@@ -119,7 +119,7 @@ class World:
         """``count`` more outcomes, dealt to the partitions in turn."""
         for _ in range(count):
             self._write(self.written % self.partitions, model, version, flipped=flipped)
-        self._producer.flush(30)
+        self._producer.flush(60)
 
     def outcomes_on(
         self, partition: int, count: int, *, model: str = MODEL, version: int = 0, flipped: bool = False
@@ -127,7 +127,7 @@ class World:
         """``count`` more outcomes, all on one partition, so that their order on the log is theirs."""
         for _ in range(count):
             self._write(partition, model, version, flipped=flipped)
-        self._producer.flush(30)
+        self._producer.flush(60)
 
     def _write(self, partition: int, model: str, version: int, *, flipped: bool) -> None:
         seq = self.seqs.get(partition, 0)
@@ -163,7 +163,7 @@ class World:
             spec_digest="0" * 64,
         ).model_copy(update=fields)
         self.produce(TRIGGERS, trigger.encode(), key=model)
-        self._producer.flush(30)
+        self._producer.flush(60)
         return trigger
 
     def command(self, action: Action, *, model: str = MODEL, **fields: object) -> Command:
@@ -171,7 +171,7 @@ class World:
             command_id=f"command-{uuid.uuid4().hex[:8]}", model=model, action=action, ts=EPOCH, by="ada"
         ).model_copy(update=fields)
         self.produce(COMMANDS, command.encode(), key=model)
-        self._producer.flush(30)
+        self._producer.flush(60)
         return command
 
     def produce(self, topic: Topic, value: bytes, *, key: str, partition: int | None = None) -> None:
@@ -218,7 +218,7 @@ class World:
     def controls(self) -> list[Control]:
         return [CONTROL.validate_json(record.value or b"") for record in self.records(VITALS)]
 
-    def ended(self, trigger: Trigger, stage: int = 0, deadline_s: float = 60.0) -> TrainingRun:
+    def ended(self, trigger: Trigger, stage: int = 0) -> TrainingRun:
         """Waits for the end of the run of a trigger."""
 
         def found() -> TrainingRun | None:
@@ -227,12 +227,10 @@ class World:
                     return run
             return None
 
-        return wait_until(found, deadline_s, f"run of {trigger.trigger_id}, stage {stage}, to end")  # type: ignore[return-value]
+        return wait_until(found, f"run of {trigger.trigger_id}, stage {stage}, to end")  # type: ignore[return-value]
 
-    def answer(self, command: Command, deadline_s: float = 30.0) -> CommandResult:
-        return wait_until(
-            lambda: self.results().get(command.command_id), deadline_s, f"an answer to {command.action}"
-        )  # type: ignore[return-value]
+    def answer(self, command: Command) -> CommandResult:
+        return wait_until(lambda: self.results().get(command.command_id), f"an answer to {command.action}")  # type: ignore[return-value]
 
 
 def _is_over(run: TrainingRun) -> bool:

@@ -40,11 +40,11 @@ def test_records_of_other_partitioners_are_sent_to_their_place_exactly_once(
         key = {"keyless": None, "other key": f"customer-{i % 7}"}.get(partitioner, name)
         for topic, event in ((PREDICTIONS, prediction(name, "x")), (LABELS, label(name, "y"))):
             producer.produce(kafka.topic(topic), orjson.dumps(event), key)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     assert process.wait(60) == -signal.SIGKILL
     running = ThreadedJoiner(kafka, tmp_path)
     made = wait_until(
-        lambda: made if len((made := read_made(kafka)).outcomes) >= IDS else None, 60, "200 outcomes"
+        lambda: made if len((made := read_made(kafka)).outcomes) >= IDS else None, "200 outcomes"
     )
     running.end()
     assert len({o.prediction_id for _, o in made.outcomes}) == len(made.outcomes) == IDS

@@ -151,7 +151,7 @@ def test_a_failed_monitor_ends_its_process_with_an_exit_status_and_the_reason(
 ) -> None:
     Vitals(topics).write(b'{"model": "m", "defect": true}')
     worker = Worker(topics, "monitor-0", tmp_path)
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert "the monitor failed" in worker.text()
     assert "ArithmeticError: a defect of the core" in worker.text()
 

@@ -63,7 +63,7 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
     assert took[count * 99 // 100] < 0.02 * watch.slowness
     assert took[-1] < 1.0 * watch.slowness  # a machine may hold a thread back; Kafka may not
     with forwarded(port, bench.connection.bootstrap_servers):
-        assert client.flush(30) == 0
+        assert client.flush(60) == 0
         wait_until(lambda: client.stats.on_disk == 0)
         client.prediction("m", 1, {"x": 0}, 1.0, prediction_id="after")
         client.close()
@@ -94,10 +94,10 @@ def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(bench: Benc
     try:
         wait_until(lambda: client.stats.on_disk > 100)
         with forwarded(port, bench.connection.bootstrap_servers):
-            wait_until(lambda: not client.outbox._spilling, 30, "events go straight to Kafka")
+            wait_until(lambda: not client.outbox._spilling, "events go straight to Kafka")
             stop.set()
             traffic.join()
-            assert client.flush(30) == 0
+            assert client.flush(60) == 0
             client.close()
     finally:
         stop.set()
@@ -133,7 +133,7 @@ def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Be
             Spill(tmp_path / "spill")
         process.send_signal(signal.SIGKILL)
     with EventClient(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as client:
-        assert client.flush(30) == 0
+        assert client.flush(60) == 0
     assert sorted(found.prediction_id for found in bench.predictions()) == sorted(f"p{i}" for i in range(500))
 
 
@@ -147,7 +147,7 @@ def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: Bench, tmp
     assert client.stats.dropped == 0
     with EventClient(bench.connection, privacy={}, spill=Spill(tmp_path / "spill")) as again:
         assert again.stats.waiting == 100
-        assert again.flush(30) == 0
+        assert again.flush(60) == 0
     assert len(bench.predictions()) == 100
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_is_told_and_events_stay_in_memory_within_bounds(
     wait_until(lambda: len(drops) == 10)
     wait_until(lambda: client.stats.waiting == 150)
     with forwarded(port, bench.connection.bootstrap_servers):
-        assert client.flush(30) == 0
+        assert client.flush(60) == 0
         client.close()
     assert sorted(found.prediction_id for found in bench.predictions()) == sorted(f"p{i}" for i in range(150))
 
@@ -324,7 +324,7 @@ def test_a_producer_that_cannot_be_made_now_is_made_later_and_events_go_to_disk(
     wait_until(lambda: outbox.stats.on_disk == 51)
     monkeypatch.setattr(outbox, "_new_producer", new_producer)
     with forwarded(port, bench.connection.bootstrap_servers):
-        assert outbox.flush(30) == 0
+        assert outbox.flush(60) == 0
     outbox.close(5)
     assert outbox.stats.dropped == 0
     keys = {(record.key or b"").decode() for record in bench.read(PREDICTIONS)}

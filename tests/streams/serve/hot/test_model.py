@@ -79,7 +79,7 @@ def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventCli
     assert all(version_told_by(served.prediction) == served.version for served in answered)
     assert {served.version for served in answered} == {1, 2, 3}
     assert [swap.generation for swap in swaps] == list(range(1, 12))
-    client.flush(30)
+    client.flush(60)
     events = bench.predictions()
     assert len(events) == len(answered)
     assert all(version_told_by(event.prediction) == event.version for event in events)

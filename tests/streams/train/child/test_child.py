@@ -139,7 +139,7 @@ def test_a_job_is_called_off_from_another_thread_and_an_idle_process_that_died_i
     begun = tmp_path / "begun"
     folder = job_folder(tmp_path / "job", quick_spec(learner=custom("Endless", begun=str(begun))))
     with pool.one() as child:
-        killer = threading.Thread(target=lambda: (wait_until(begun.exists, 60), child.kill()))
+        killer = threading.Thread(target=lambda: (wait_until(begun.exists), child.kill()))
         killer.start()
         with pytest.raises(ChildFailed, match="signal 9"):
             list(child.work(folder, 60))
@@ -189,7 +189,7 @@ def test_nothing_is_left_running_when_the_trainer_is_killed(tmp_path: Path) -> N
     begun = tmp_path / "begun"
     folder = job_folder(tmp_path / "job", quick_spec(learner=custom("Endless", begun=str(begun))))
     trainer = subprocess.Popen([sys.executable, "-c", TRAINER, str(tmp_path / "children"), str(folder)])
-    wait_until(lambda: begun.exists() and begun.read_text(), 60, "the learner to begin")
+    wait_until(lambda: begun.exists() and begun.read_text(), "the learner to begin")
     fork = int(begun.read_text())
     parent = int(Path(f"/proc/{fork}/stat").read_text().rpartition(")")[2].split()[1])
     assert _lives(fork)
