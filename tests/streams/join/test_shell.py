@@ -62,7 +62,7 @@ def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stan
         feed.mixture(300)
         before = len(read_made(kafka).outcomes)  # once it runs, it may be done before they are read
         process = start_joiner(kafka, tmp_path, "j0", "--max-batch", "100")
-        wait_until(lambda before=before: len(read_made(kafka).outcomes) > before, 60)
+        wait_until(lambda before=before: len(read_made(kafka).outcomes) > before)
         process.kill()
         process.wait(60)
         if round_number == 1:
@@ -82,10 +82,10 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
     def usurp(step: str) -> None:
         if step == "produced":
             usurper.subscribe([kafka.topic(PREDICTIONS), kafka.topic(LABELS)])
-            wait_until(lambda: usurper.poll(0.1) is not None or bool(usurper.assignment()), 30)
+            wait_until(lambda: usurper.poll(0.1) is not None or bool(usurper.assignment()))
 
     running = ThreadedJoiner(kafka, tmp_path, observe=usurp)
-    wait_until(lambda: running.stats.aborts > 0, 60, "an abort")
+    wait_until(lambda: running.stats.aborts > 0, "an abort")
     running.end()
     usurper.close()
     made = read_made(kafka)
@@ -112,9 +112,9 @@ def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays
         for _ in range(2):
             feed.mixture(200)
             before = {number: manifests(number)[-1:] for number in (0, 1)}
-            wait_until(joined, 60)
+            wait_until(joined)
             wait_until(
-                lambda before=before: all(manifests(n)[-1:] > before[n] for n in (0, 1)), 30, "checkpoints"
+                lambda before=before: all(manifests(n)[-1:] > before[n] for n in (0, 1)), "checkpoints"
             )
     feed.mixture(50)
     with joiner_process(kafka, tmp_path / "first", "j0"):
@@ -168,7 +168,7 @@ def test_what_was_refused_stays_refused_after_its_model_got_a_spec_and_the_disk_
     feed.event(PREDICTIONS, prediction("a", "x", model="later"))
     feed.flush()
     with joiner_process(kafka, tmp_path):
-        wait_until(lambda: read_made(kafka).letters, 30)
+        wait_until(lambda: read_made(kafka).letters)
     shutil.rmtree(tmp_path)
     apply_deployment(kafka, Deployment(models={"m": ModelSpec(), "later": ModelSpec()}))
     feed.event(LABELS, label("a", "x"))
@@ -176,7 +176,7 @@ def test_what_was_refused_stays_refused_after_its_model_got_a_spec_and_the_disk_
     feed.event(LABELS, label("b", "x"))
     feed.flush()
     with joiner_process(kafka, tmp_path):
-        made = wait_until(lambda: made if (made := read_made(kafka)).outcomes else None, 30)
+        made = wait_until(lambda: made if (made := read_made(kafka)).outcomes else None)
     assert [o.prediction_id for _, o in made.outcomes] == ["b"]
 
 
@@ -233,7 +233,7 @@ def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_proc
     with joiner_process(kafka, tmp_path):
         wanted = 2 * len(corpus) - 2
         made = wait_until(
-            lambda: made if len((made := read_made(kafka)).letters) >= wanted and made.outcomes else None, 60
+            lambda: made if len((made := read_made(kafka)).letters) >= wanted and made.outcomes else None
         )
     assert [o.prediction_id for _, o in made.outcomes] == ["good"]
     refused = {(letter.topic, letter.offset) for letter in made.letters}
@@ -264,7 +264,7 @@ def test_two_joiners_share_the_partitions_and_take_over_from_each_other(
 
         with joiner_process(kafka, tmp_path / "j1", "j1"):
             feed.mixture(300)
-            wait_until(lambda: shares() == [2, 2], 30, "both to own a partition of each topic")
+            wait_until(lambda: shares() == [2, 2], "both to own a partition of each topic")
             feed.mixture(100)
             wait_for_outcomes(kafka)
         feed.mixture(100)
@@ -283,9 +283,9 @@ def test_it_does_not_begin_again_when_its_offsets_are_gone(kafka: Connection, tm
         (deleted,) = admin.delete_consumer_groups([kafka.group(GROUP)]).values()
         return deleted.exception(timeout=10) is None
 
-    wait_until(delete_group, 30, "the group to be empty")
+    wait_until(delete_group, "the group to be empty")
     running = ThreadedJoiner(kafka, tmp_path)
-    wait_until(running.ended, 30)
+    wait_until(running.ended)
     assert isinstance(running.error, StateError)
     assert len(read_made(kafka).outcomes) == before
 

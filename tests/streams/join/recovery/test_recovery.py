@@ -73,7 +73,7 @@ def test_sigterm_under_load_ends_it_within_five_seconds_and_leaves_nothing_open(
     feeding.start()
     try:
         process = start_joiner(kafka, tmp_path, "j0", "--max-batch", "10000", "--flush-s", "600")
-        wait_until(lambda: len(joined()) > 500, 60)
+        wait_until(lambda: len(joined()) > 500)
         assert stopped(process) < 5.0
     finally:
         enough.set()
@@ -85,7 +85,7 @@ def test_sigterm_under_load_ends_it_within_five_seconds_and_leaves_nothing_open(
     )
     assert committed == all_of_it, "a transaction is open"
     running = ThreadedJoiner(kafka, tmp_path)
-    found = wait_until(lambda: found if len(found := joined()) >= feed.sent // 2 else None, 60)
+    found = wait_until(lambda: found if len(found := joined()) >= feed.sent // 2 else None)
     running.end()
     assert len(set(found)) == len(found) == feed.sent // 2
     assert {(one.source, one.records) for one in running.stats.restores.values()} == {("disk", 0)}
@@ -107,7 +107,7 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
         deleted.result(30)
     for _ in range(2):  # a supervisor starts it again, and it says so again
         running = ThreadedJoiner(kafka, tmp_path)
-        wait_until(running.ended, 30)
+        wait_until(running.ended)
         assert isinstance(running.error, StateError)
         assert "retention removed" in str(running.error)
         gone = {p: begins[p] - stood_at[p] for p in (0, 1)}
@@ -118,11 +118,11 @@ def test_data_loss_is_announced_and_not_passed_over(kafka: Connection, tmp_path:
         }
     assert len(read_made(kafka).outcomes) == before
     # A person decides to go on with what is left.
-    wait_until(lambda: reset_offsets(admin, kafka, name, begins), 60, "the group to be empty")
+    wait_until(lambda: reset_offsets(admin, kafka, name, begins), "the group to be empty")
     feed.event(PREDICTIONS, prediction("after", "x"))
     feed.event(LABELS, label("after", "x"))
     feed.flush()
     running = ThreadedJoiner(kafka, tmp_path)
-    wait_until(lambda: "after" in {o.prediction_id for _, o in read_made(kafka).outcomes}, 60, "it to go on")
+    wait_until(lambda: "after" in {o.prediction_id for _, o in read_made(kafka).outcomes}, "it to go on")
     running.end()
     assert {one.phase for one in read_join_progress(kafka).values()} == {"joining"}
