@@ -61,7 +61,7 @@ def _row(
     label = _label(outcome, spec, classes)
     if label is None:
         return None
-    known = outcome.features | (outcome.segments or {})  # a segment may be a feature that nobody repeated
+    known = outcome.features | (outcome.segments or {})  # a segment may be a feature that was not repeated
     return LabelledRow(
         prediction_id=outcome.prediction_id,
         ts=outcome.ts,

@@ -18,12 +18,12 @@ from .paired_errors import Floats, PairedErrors, costs_of, squared_errors
 from .statistics import block_bootstrap, holm, mcnemar
 
 _TINY = 1e-9  # floating point's share in a comparison of costs
-_WORTH_COMPARING_MS = 1.0  # below it nobody waits for a model, and a ratio is noise
+_WORTH_COMPARING_MS = 1.0  # below it a ratio is noise
 _SHOWN_SEGMENTS = 20
 
 
 def significance(rule: Significance, paired: PairedErrors, *, cost: Cost | None, seed: int) -> GateResult:
-    """Is the candidate better than the champion, beyond chance and by at least ``min_gain``?
+    """Check that the candidate beats the champion, beyond chance and by at least ``min_gain``.
 
     ``auto``: McNemar for classes, the block bootstrap of |y − ŷ| for numbers. ``bootstrap`` on classes: of
     the costs where there is a cost matrix, else of right and wrong. Raises SpecError for McNemar on numbers.
@@ -68,7 +68,7 @@ def baseline(
     *,
     seed: int,
 ) -> GateResult:
-    """With no champion: does it know more than the constant answer (majority class, or mean)?
+    """Check, without a champion, that the candidate beats the constant answer (majority class, or mean).
 
     Classes: right more often than the majority class or, since of a rare class it may only know the odds,
     with better probabilities (Brier) than the class ``shares``. Two ways to pass, each held to half of alpha.
@@ -103,7 +103,7 @@ class _SegmentLoss(NamedTuple):
 
 
 def fairness(rule: Fairness, paired: PairedErrors, *, alpha: float, seed: int) -> GateResult:
-    """Does any segment lose by the change, though the whole may gain?
+    """Check that no segment loses by the change, though the whole may gain.
 
     A segment counts from ``min_rows`` on. It stops the candidate when its loss is above ``max_loss`` and
     not by chance: of twenty small segments one is 5 points down by chance more often than not, so the paired
@@ -145,7 +145,7 @@ def fairness(rule: Fairness, paired: PairedErrors, *, alpha: float, seed: int) -
 
 
 def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None) -> GateResult:
-    """Is one row answered fast enough, with the loader that servers use? Milliseconds per request."""
+    """Check that one row is answered fast enough, with the loader that servers use. In ms per request."""
     p95 = float(np.quantile(candidate_ms, 0.95))
     allowed, against = rule.max_p95_ms, ""
     if champion_ms is not None:
@@ -163,7 +163,7 @@ def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None)
 
 
 def business_cost(rule: Cost, paired: PairedErrors) -> GateResult:
-    """Does a mean decision cost more than the champion's (or the cheapest constant answer's)?"""
+    """Check that the mean decision costs no more than the champion's (or the cheapest constant answer's)."""
     candidate = float(costs_of(rule, paired.candidate, paired.labels).mean())
     incumbent = float(costs_of(rule, paired.incumbent, paired.labels).mean())
     allowed = incumbent + abs(incumbent) * rule.max_increase

@@ -137,7 +137,7 @@ class Evaluation:
 
 
 def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Prediction]:
-    """None where the champion cannot take the row or gives no number: it would have failed that request."""
+    """None where the champion cannot take the row or answers no number: it would have failed that request."""
     try:
         return [answer.prediction for answer in predictor.predict(rows)]
     except (FeatureError, AnswerError):
@@ -157,7 +157,7 @@ def _shares(labels: Sequence[str | float]) -> dict[str, float]:
 
 
 def _constant(spec: ModelSpec, labels: Sequence[str | float], shares: dict[str, float]) -> str | float:
-    """The best that can be answered without looking: majority class (cheapest, given costs), or the mean."""
+    """The best constant answer: the majority class (the cheapest, given costs), or the mean."""
     if spec.task == "regression":
         return float(np.mean([float(label) for label in labels]))
     cost = spec.gates.cost

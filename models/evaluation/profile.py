@@ -1,4 +1,4 @@
-"""The reference profile of a version: what was normal when it was made, for drift to be measured against.
+"""Build the reference profile of a version: what was normal when it was made, to measure drift against.
 
 Features and predictions are profiled over the newest rows (those after the change, when there was one), since
 they are the world the version goes into; accuracy only over the hold-out, since the version knows the rest.

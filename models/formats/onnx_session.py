@@ -18,7 +18,7 @@ AnyArray = NDArray[Any]
 FLOAT_TENSORS = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 WHOLE_TENSORS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 LABEL_TENSORS = frozenset({*WHOLE_TENSORS, "tensor(string)", "tensor(bool)"})
-_ERRORS_ONLY = 3  # onnxruntime's log level; its warnings about unused initializers help nobody who serves
+_ERRORS_ONLY = 3  # onnxruntime's log level; its warnings about unused initializers do not help a server
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def open_confined(root: Path, parts: tuple[str, ...]) -> Generator[IO[bytes]]:
 
 
 def write_confined(root: Path, parts: tuple[str, ...], data: bytes) -> None:
-    """Writes the file, which appears whole or not at all.
+    """Write the file, which appears whole or not at all.
 
     Raises ArtifactError where a link leads elsewhere, OSError when it cannot be written.
     """

@@ -6,7 +6,7 @@ not, so versions of driftloop verify each other's events.
 
 ``keys_dir/signing.key`` (mode 0600) stays where the trainer runs; ``keys_dir/trusted/<key_id>.pub`` is all
 that a server needs. Several keys may be trusted at once; ``trusted/<key_id>.revoked`` ends that for one,
-whatever it signed and whenever. ``keys.py`` makes, changes and revokes them.
+for everything it ever signed. ``keys.py`` makes, changes and revokes them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Signer:
         return canonical.model_copy(update={"signature": signature})
 
     def verifier(self) -> Verifier:
-        """Trusts this signer alone."""
+        """A verifier that trusts this signer alone."""
         return Verifier({self._key_id: self._private.public_key()})
 
 
