@@ -60,8 +60,8 @@ class BatchWriter:
         for refused in output.refused:
             key = cut_key(refused.key)
             to = 0 if key is None else partition_of(key, self._letter_partitions)
-            letter = refused.dead_letter(self._connection.topic(refused.topic))
-            transactions.send(self._dead_letters, letter, key, to)
+            dead_letter = refused.dead_letter(self._connection.topic(refused.topic))
+            transactions.send(self._dead_letters, dead_letter, key, to)
 
     def close(self) -> None:
         """End what is open; nothing of it is visible."""

@@ -6,7 +6,7 @@ the watermarks of both topics are kept aligned. Records appended after everythin
 other topic are held, in their order, as long as the other topic is known to have more. A topic of which too
 much is held is paused. Without a backlog nothing is held.
 
-A topic without traffic must not stop expiry. Where one has ended while time goes on elsewhere, the broker is
+A topic without traffic must not stop expiry. Where one has ended while time advances elsewhere, the broker is
 asked whether it still ends there; if so, its idle watermark advances.
 
 What the joiner emits depends on none of this (see ``join.core``).

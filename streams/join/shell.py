@@ -289,7 +289,7 @@ class _JoinShell:
     # Upkeep
 
     def _watch(self) -> set[int]:
-        """Note where things stand; return the partitions where a topic is idle while time has gone on."""
+        """Note where things stand; return the partitions where a topic is idle while others are not."""
         live = self._live_positions()
         self._stats.lag = self._flow.lag(live)
         self._stats.restoring = len(self._owned) - len(live)

@@ -67,7 +67,7 @@ class RefusedRecord(NamedTuple):
     headers: Headers = ()
 
     def dead_letter(self, topic_name: str) -> bytes:
-        """The dead letter."""
+        """Return its dead letter, encoded. ``topic_name``: on the cluster."""
         return dead_letter(
             STAGE,
             topic_name,

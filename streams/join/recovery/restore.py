@@ -160,12 +160,14 @@ class Restoration:
         ends = self._offsets.ends(DEAD_LETTERS, partitions)
         for record in reader.read(DEAD_LETTERS, {p: (starts[p], ends[p]) for p in partitions}):
             try:
-                letter = DeadLetter.decode(record.value() or b"")
+                dead_letter = DeadLetter.decode(record.value() or b"")
             except DecodeError as error:
                 log.warning("not a dead letter: %s offset %d: %s", record.topic(), record.offset(), error)
                 continue
-            if letter.stage == STAGE and letter.topic in names and letter.partition == self._partition:
-                found[names[letter.topic]].add(letter.offset)
+            if (dead_letter.stage, dead_letter.partition) == (STAGE, self._partition) and (
+                dead_letter.topic in names
+            ):
+                found[names[dead_letter.topic]].add(dead_letter.offset)
         return found
 
     def _replay_outcomes(self, reader: LogRanges, start: int, end: int) -> Generator[int, None, int]:

@@ -90,7 +90,7 @@ class Position(NamedTuple):
         return self._replace(expired_predictions=expired.predictions, expired_labels=expired.labels)
 
     def watermarks(self, idle: Watermarks = NO_WATERMARKS) -> Watermarks:
-        """Return the topics' watermarks; an idle topic's goes on without a record."""
+        """Return the topics' watermarks; an idle topic's advances without a record."""
         return Watermarks(max(self.predictions_ms, idle.predictions_ms), max(self.labels_ms, idle.labels_ms))
 
     @property

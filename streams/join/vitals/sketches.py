@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +41,31 @@ class _Sketch(Protocol):
     def serialize(self) -> bytes: ...
 
 
+class FeatureSummaries(NamedTuple):
+    """Summaries by feature name."""
+
+    numbers: dict[str, Json]
+    categories: dict[str, Json]
+
+
+class SplitColumn(NamedTuple):
+    """A feature's values: numbers, how often each class comes, and how many values are missing."""
+
+    amounts: Sequence[float]
+    classes: Mapping[str, int]
+    nulls: int
+
+
+class MostFrequent(NamedTuple):
+    """The names with the most records, and how many records the others have."""
+
+    kept: dict[str, int]
+    rest: int
+
+
 def summarise_features(
     rows: Sequence[Mapping[str, FeatureValue]], declared_types: Mapping[str, FeatureType]
-) -> tuple[dict[str, Json], dict[str, Json]]:
+) -> FeatureSummaries:
     """Return sketches of numbers and counts of categories, by what the spec says, else by the values.
 
     A missing feature counts as null, one that no row has any more too; a text where a number should be shows
@@ -63,18 +85,15 @@ def summarise_features(
             categories[name] = category_counts(classes, 0 if amounts or declared == "number" else nulls)
         if amounts or declared == "number" or name not in categories:
             numbers[name] = number_sketch(amounts, nulls)
-    return numbers, categories
+    return FeatureSummaries(numbers, categories)
 
 
-def _split(
-    column: Sequence[FeatureValue], declared: FeatureType | None
-) -> tuple[Sequence[float], Mapping[str, int], int]:
-    """Split a feature's values into amounts, classes, and how many are missing."""
+def _split(column: Sequence[FeatureValue], declared: FeatureType | None) -> SplitColumn:
     kinds = set(map(type, column))
     if kinds <= _AMOUNTS and declared in _NUMERIC:
-        return cast("Sequence[float]", column), _NO_CLASSES, 0
+        return SplitColumn(cast("Sequence[float]", column), _NO_CLASSES, 0)
     if kinds <= _TEXTS:
-        return (), counted(cast("Sequence[str]", column)), 0
+        return SplitColumn((), counted(cast("Sequence[str]", column)), 0)
     amounts: list[float] = []
     classes: Counter[str] = Counter()
     for value in column:
@@ -84,7 +103,7 @@ def _split(
             amounts.append(float(value))  # pyright: ignore[reportArgumentType]
         else:
             classes[class_name(value)] += 1
-    return amounts, classes, column.count(None)
+    return SplitColumn(amounts, classes, column.count(None))
 
 
 def _is_amount(value: FeatureValue, declared: str | None) -> bool:
@@ -108,13 +127,13 @@ def category_counts(classes: Mapping[str, int], nulls: int) -> Json:
     return {"count": sum(classes.values()), "nulls": nulls, "counts": kept, "other": rest}
 
 
-def most_frequent(counts: Mapping[str, int], most: int) -> tuple[dict[str, int], int]:
-    """Return at most ``most`` names, and how many records the others have."""
+def most_frequent(counts: Mapping[str, int], most: int) -> MostFrequent:
+    """Keep at most ``most`` names."""
     if len(counts) <= most and max(map(len, counts), default=0) <= NAME_CHARS:
-        return dict(counts), 0
+        return MostFrequent(dict(counts), 0)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = dict([item for item in ranked if len(item[0]) <= NAME_CHARS][:most])
-    return kept, sum(counts.values()) - sum(kept.values())
+    return MostFrequent(kept, sum(counts.values()) - sum(kept.values()))
 
 
 def bounded_counts(counts: Mapping[str, int], most: int) -> dict[str, int]:

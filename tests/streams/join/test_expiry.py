@@ -1,4 +1,4 @@
-"""An id whose predictions end one after the other: each ends when it is due, flushed in between or not."""
+"""An id whose predictions expire one after the other: each does when it is due, flushed in between or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, cloc
 
 @pytest.mark.parametrize("aborted", [False, True])
 @pytest.mark.parametrize("flushed", [False, True])
-def test_a_shadows_prediction_ends_although_the_champions_ended_a_moment_ago(
+def test_a_shadows_prediction_expires_although_the_champions_did_a_moment_ago(
     flushed: bool, aborted: bool
 ) -> None:
     world = JoinWorld(rules_of(JOIN, m=ModelSpec()))
@@ -22,12 +22,12 @@ def test_a_shadows_prediction_ends_although_the_champions_ended_a_moment_ago(
     world.send_prediction(prediction("a", "y", role="shadow"))
     world.batch()
     world.joiner.flush()
-    for seconds, ended in ((64, 1), (75, 2), (200, 2)):
+    for seconds, expired in ((64, 1), (75, 2), (200, 2)):
         world.now_ms = start_ms + seconds * 1_000
         if aborted:
             world.batch(commits=False)
         world.batch()
-        assert world.totals()["expired"] == ended
+        assert world.totals()["expired"] == expired
         if flushed:
             world.joiner.flush()
     world.joiner.flush()

@@ -132,12 +132,12 @@ def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays
     of_partition = sum(one.partition == 0 for one in (*made.predictions, *made.labels))
     assert 0 < restores[0].records - restores[0].outcomes < of_partition / 2
     assert all(one.done == one.total and one.took_s is not None for one in restores.values())
-    told = [
+    reported = [
         JoinProgress.decode(record.value or b"")
         for record in read_topic(kafka, JOIN_PROGRESS)
         if record.value is not None
     ]
-    last = {progress.partition: progress for progress in told}
+    last = {progress.partition: progress for progress in reported}
     assert {(p.phase, p.source, p.records) for p in last.values()} == {
         ("joining", one.source, one.records) for one in restores.values()
     }

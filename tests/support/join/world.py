@@ -103,7 +103,7 @@ class JoinWorld:
         self.labels.append(LoggedRecord(event, self.now_ms))
 
     def process(self, predictions: int, labels: int) -> BatchOutput:
-        """Stages the next records of both topics; what is read to its end tells the time."""
+        """Stage the next records of both topics; a topic read to its end has an idle watermark."""
         at = self.joiner.position
         next_predictions = _records(self.predictions, at.predictions, predictions)
         next_labels = _records(self.labels, at.labels, labels)

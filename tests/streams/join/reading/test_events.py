@@ -103,13 +103,13 @@ def test_a_label_is_accepted_if_and_only_if_the_schema_accepts_it(
 def test_what_is_accepted_has_the_values_that_the_schema_reads(changes: dict[str, object]) -> None:
     data = orjson.dumps(PREDICTION | changes)
     if accepts(Prediction.parse, data):
-        read, judged = read_prediction(data), Prediction.parse(data).model_dump(exclude_unset=True)
-        told = {name: getattr(read.event, name) or None for name in Prediction.model_fields}
-        assert told == {name: judged.get(name) or None for name in Prediction.model_fields}
+        read, parsed = read_prediction(data), Prediction.parse(data).model_dump(exclude_unset=True)
+        found = {name: getattr(read.event, name) or None for name in Prediction.model_fields}
+        assert found == {name: parsed.get(name) or None for name in Prediction.model_fields}
         carried = orjson.loads(read.prefix + b"}")
         assert read.prefix.startswith(b'{"model":"%b"' % read.event.model.encode())
         assert {k: v for k, v in carried.items() if k in Prediction.model_fields} == orjson.loads(
-            orjson.dumps({k: v for k, v in judged.items() if k in Prediction.model_fields})
+            orjson.dumps({k: v for k, v in parsed.items() if k in Prediction.model_fields})
         )
 
 

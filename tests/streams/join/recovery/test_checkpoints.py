@@ -113,7 +113,7 @@ def test_damaged_foreign_and_too_new_ones_are_skipped_loudly_and_the_next_one_is
 ) -> None:
     folder = desk.folder / "artifacts/_join/cluster/driftloop.predictions/00003"
     desk.publish(at(10))
-    desk.publish(at(20), dataclasses.replace(ORIGIN, predictions="made anew"))
+    desk.publish(at(20), dataclasses.replace(ORIGIN, predictions="created again"))
     torn = desk.publish(at(30)).checkpoint
     desk.publish(at(40))
     desk.publish(at(50))
@@ -123,10 +123,10 @@ def test_damaged_foreign_and_too_new_ones_are_skipped_loudly_and_the_next_one_is
     altered = next(name for name in desk.manifests() if "1040-" in name.name)
     altered.write_bytes(altered.read_bytes().replace(b'"partition":3', b'"partition":2'))
     assert desk.found(target=at(45)) == [10]
-    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(told) == 4
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(logged) == 4
     for reason, line in zip(
-        ("beyond the committed", "altered", "altered", "other topics"), told, strict=True
+        ("beyond the committed", "altered", "altered", "other topics"), logged, strict=True
     ):
         assert reason in line
 
@@ -136,8 +136,8 @@ def test_a_checkpoint_from_before_the_logs_beginning_or_of_another_format_is_not
     assert desk.found(target=at(20, labels=9), begins=Offsets(0, 6)) == []
     assert desk.found(target=at(20, labels=9), begins=Offsets(10, 5)) == [10]
     (name,) = desk.manifests()
-    told = orjson.loads(name.read_bytes()) | {"format": FORMAT + 1}
-    data = orjson.dumps(told)
+    manifest = orjson.loads(name.read_bytes()) | {"format": FORMAT + 1}
+    data = orjson.dumps(manifest)
     name.unlink()
     (name.parent / f"000000000001010-{hashlib.sha256(data).hexdigest()}.json").write_bytes(data)
     with pytest.raises(CheckpointError, match="format"):
@@ -147,7 +147,7 @@ def test_a_checkpoint_from_before_the_logs_beginning_or_of_another_format_is_not
 def test_old_ones_go_and_take_what_only_they_needed_with_them(desk: Desk) -> None:
     for predictions in (1, 2, 3):
         desk.publish(at(predictions))
-    desk.publish(at(4), dataclasses.replace(ORIGIN, labels="made anew"))
+    desk.publish(at(4), dataclasses.replace(ORIGIN, labels="created again"))
     kept = [desk.checkpoints.read(3, name.name) for name in desk.manifests()[1:3]]
     young = desk.files()
     assert desk.checkpoints.prune(ORIGIN, keep=2) == 2
@@ -171,9 +171,9 @@ def test_an_upload_that_was_called_off_is_no_checkpoint(desk: Desk) -> None:
 def test_names_from_a_manifest_lead_nowhere_else(desk: Desk) -> None:
     desk.publish(at(1))
     (name,) = desk.manifests()
-    told = orjson.loads(name.read_bytes())
-    told["files"][0]["name"] = "../../stolen"
-    data = orjson.dumps(told)
+    manifest = orjson.loads(name.read_bytes())
+    manifest["files"][0]["name"] = "../../stolen"
+    data = orjson.dumps(manifest)
     evil = f"000000000001001-{hashlib.sha256(data).hexdigest()}.json"
     (name.parent / evil).write_bytes(data)
     with pytest.raises(CheckpointError, match="name"):

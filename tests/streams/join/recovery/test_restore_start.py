@@ -1,4 +1,4 @@
-"""A state that is made anew from the log begins early enough for the topic that was read least far."""
+"""A state that is built from the log begins early enough for the topic that was read least far."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_waits_for_the_topic_behind_is_read_again(behind_ms: int) -> None:
     newest_ms, oldest_ms = 1_000_000, 1_000_000 - behind_ms
     for predictions_ms, labels_ms in ((oldest_ms, newest_ms), (newest_ms, oldest_ms)):
         at = start(Position(FAR, FAR, predictions_ms=predictions_ms, labels_ms=labels_ms))
-        # A label still waits for its prediction while the predictions' clock is within its early horizon,
+        # A label still waits for its prediction while the predictions' watermark is within its early horizon,
         # and a matched prediction for corrections within its window, which begins a horizon later at most.
         assert at.labels <= oldest_ms - JOIN.early_horizon
         assert at.predictions <= oldest_ms - JOIN.horizon - JOIN.correction_window
