@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from contextlib import closing
 from typing import Any
 
 import orjson
-from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import (
-    DEAD_LETTERS,
     DRIFT,
     MODEL_UPDATES,
     TRAINING_RUNS,
     TRIGGERS,
     VITALS,
-    Topic,
 )
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.monitor.snapshots import find_resume_point
 from driftloop.streams.monitor.state import encode_state
@@ -27,15 +22,14 @@ from driftloop.streams.train.run_lifecycle import TRANSITIONS
 
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import read
+from tests.support.monitor.emitted import Place, emitted_events, place_of, read_topic
 
-_IDS: dict[Topic, str] = {DRIFT: "drift_id", TRIGGERS: "trigger_id", DEAD_LETTERS: "id"}
 _MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
-_DEADLINE_S = 300.0
 
 
 def check_monitor(connection: Connection, partitions: int, findings: Findings) -> dict[str, int]:
     """Replays the committed vitals and holds snapshots and events to it."""
-    wanted: defaultdict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    expected: defaultdict[Place, list[bytes]] = defaultdict(list)
     behind = 0
     for number in range(partitions):
         point = find_resume_point(connection, number)
@@ -49,10 +43,10 @@ def check_monitor(connection: Connection, partitions: int, findings: Findings) -
                 behind += 1
                 findings.add("detector_mismatch", f"vitals[{number}]@{line.offset} is in no snapshot")
             for event in core.apply(line.value, offset=line.offset, append_time_ms=line.append_ms):
-                wanted[event.topic.name, event.key or b"%d" % number].append(event.value)
+                expected[place_of(event, number)].append(event.value)
         if not compared:
             _compare_states(number, core, got, findings)
-    return {"monitor_behind": behind} | _compare_events(connection, wanted, partitions, findings)
+    return {"monitor_behind": behind} | _compare_events(connection, expected, partitions, findings)
 
 
 def _compare_states(number: int, core: VitalsCore, got: VitalsCore, findings: Findings) -> None:
@@ -61,9 +55,9 @@ def _compare_states(number: int, core: VitalsCore, got: VitalsCore, findings: Fi
             "detector_mismatch",
             f"vitals[{number}]: the snapshot is at {got.applied_offset}, the replay at {core.applied_offset}",
         )
-    true, told = _states(core), _states(got)
-    for model in sorted(true.keys() | told.keys()):
-        if true.get(model) != told.get(model):
+    true, got_states = _states(core), _states(got)
+    for model in sorted(true.keys() | got_states.keys()):
+        if true.get(model) != got_states.get(model):
             findings.add("detector_mismatch", f"vitals[{number}] {model}: state differs from the replay's")
 
 
@@ -72,49 +66,30 @@ def _states(core: VitalsCore) -> dict[str, bytes]:
 
 
 def _compare_events(
-    connection: Connection, wanted: dict[tuple[str, bytes], list[bytes]], partitions: int, findings: Findings
+    connection: Connection, expected: dict[Place, list[bytes]], partitions: int, findings: Findings
 ) -> dict[str, int]:
-    first: dict[tuple[str, str], bytes] = {}
-    got: defaultdict[tuple[str, bytes], list[bytes]] = defaultdict(list)
-    repeated = 0
-    for topic, name in _IDS.items():
-        for record in _records(connection, topic):
-            body: dict[str, Any] = orjson.loads(record.value or b"{}")
-            if topic is DEAD_LETTERS and body["stage"] != "monitor":
-                continue
-            value = record.value or b""
-            known = first.setdefault((topic.name, body[name]), value)
-            if known is not value:
-                repeated += 1
-                if known != value:
-                    findings.add("forked_events", f"{topic.name} {body[name]}: two contents")
-                continue
-            got[topic.name, record.key or b"%d" % body["partition"]].append(value)
-            if (
-                record.key
-                and topic is not DEAD_LETTERS
-                and record.partition != partition_of(record.key, partitions)
-            ):
-                findings.add("forked_events", f"{topic.name} {record.key!r} on partition {record.partition}")
-    for place in sorted(wanted.keys() | got.keys()):
-        due, told = wanted.get(place, []), got.get(place, [])
-        if due != told:
-            at = next((i for i, (a, b) in enumerate(zip(due, told, strict=False)) if a != b), None)
+    found = emitted_events(connection, partitions)
+    for example in (*found.forked, *found.misplaced):
+        findings.add("forked_events", example)
+    for place in sorted(expected.keys() | found.by_place.keys()):
+        due, got = expected.get(place, []), found.by_place.get(place, [])
+        if due != got:
+            at = next((i for i, (a, b) in enumerate(zip(due, got, strict=False)) if a != b), None)
             findings.add(
                 "detector_mismatch",
-                f"{place}: {len(told)} events, the replay gives {len(due)}; first difference at {at}",
+                f"{place}: {len(got)} events, the replay has {len(due)}; first difference at {at}",
             )
     return {
-        "drifts": sum(len(events) for (topic, _), events in got.items() if topic == DRIFT.name),
-        "triggers": sum(len(events) for (topic, _), events in got.items() if topic == TRIGGERS.name),
-        "events_repeated": repeated,
+        "drifts": found.counts[DRIFT.name],
+        "triggers": found.counts[TRIGGERS.name],
+        "events_repeated": found.repeated,
     }
 
 
 def check_runs(connection: Connection, findings: Findings) -> dict[str, int]:
     """Each run moves forward and ends once; each model's generations and versions have no gap and no fork."""
     runs: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in _records(connection, TRAINING_RUNS):
+    for record in read_topic(connection, TRAINING_RUNS):
         run: dict[str, Any] = orjson.loads(record.value or b"{}")
         runs[run["run_id"]].append(run)
     versions: defaultdict[str, list[int]] = defaultdict(list)
@@ -131,7 +106,7 @@ def check_runs(connection: Connection, findings: Findings) -> dict[str, int]:
         if len(names) > 1:
             findings.add("forked_runs", f"trigger {trigger} stage {stage} has the runs {sorted(names)}")
     generations: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
-    for record in _records(connection, MODEL_UPDATES):
+    for record in read_topic(connection, MODEL_UPDATES):
         value = record.value or b"{}"
         update = orjson.loads(value)
         known = generations[update["model"]].setdefault(update["generation"], value)
@@ -147,8 +122,3 @@ def check_runs(connection: Connection, findings: Findings) -> dict[str, int]:
     for story in runs.values():
         statuses[story[-1]["status"]] += 1
     return {"runs": len(runs), **{f"runs_{status}": count for status, count in sorted(statuses.items())}}
-
-
-def _records(connection: Connection, topic: Topic) -> list[Record]:
-    with closing(LogReader(connection, (topic,))) as reader:
-        return list(reader.catch_up(_DEADLINE_S))

@@ -32,9 +32,8 @@ from pathlib import Path
 from confluent_kafka import Producer
 from driftloop.infra.cluster.topics import apply_topics
 from driftloop.schemas.partition import partition_of
-from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, VITALS, Topic
+from driftloop.schemas.topics import VITALS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.app import run_monitor
 from driftloop.streams.monitor.partition import Core
@@ -42,12 +41,11 @@ from driftloop.streams.monitor.shell import MonitorSettings
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.soak.monitor.subjects import MODELS, SUBJECTS, Subject
+from tests.support.monitor.emitted import Place, emitted_events, place_of, read_topic
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.waiting import wait_until
 
 PARTITIONS = 2
-IDS = ("id", "drift_id", "trigger_id")
-EMITTED: tuple[Topic, ...] = (DRIFT, TRIGGERS, DEAD_LETTERS)
 # Snapshots far more often than in production, so that kills meet every step.
 SETTINGS = MonitorSettings(snapshot_records=20, snapshot_min_s=0.2, snapshot_max_s=1.0, session_s=6.0)
 
@@ -250,20 +248,15 @@ def _freeze_and_take_over(
     return successor
 
 
-def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:
-    with contextlib.closing(LogReader(connection, (topic,))) as reader:
-        yield from reader.catch_up()
-
-
 def compare(connection: Connection, subject: Subject, report: Report) -> None:
     """Replay the committed vitals offline and compare states and events."""
     cores = [subject.make(partition) for partition in range(PARTITIONS)]
-    wanted: dict[tuple[str, bytes], list[bytes]] = defaultdict(list)
+    expected: defaultdict[Place, list[bytes]] = defaultdict(list)
     for record in read_topic(connection, VITALS):
         report.records += 1
         core = cores[record.partition]
         for event in core.apply(record.value or b"", offset=record.offset, append_time_ms=record.append_ms):
-            wanted[(event.topic.name, event.key or b"%d" % record.partition)].append(event.value)
+            expected[place_of(event, record.partition)].append(event.value)
     for partition, core in enumerate(cores):
         point = find_resume_point(connection, partition)
         got = subject.restore(point.snapshot.data) if point.snapshot else subject.make(partition)
@@ -272,30 +265,13 @@ def compare(connection: Connection, subject: Subject, report: Report) -> None:
         report.diverged += [
             model for model, state in subject.states(core).items() if states.get(model) != state
         ]
-    _compare_events(connection, wanted, report)
-
-
-def _compare_events(
-    connection: Connection, wanted: dict[tuple[str, bytes], list[bytes]], report: Report
-) -> None:
-    first: dict[tuple[str, str], bytes] = {}
-    got: dict[tuple[str, bytes], list[bytes]] = defaultdict(list)
-    for topic in EMITTED:
-        for record in read_topic(connection, topic):
-            body = json.loads(record.value or b"{}")
-            name = next(body[field] for field in IDS if field in body)
-            known = first.setdefault((topic.name, name), record.value or b"")
-            if known is not record.value:
-                report.re_emitted += 1
-                report.forked_events += known != record.value
-                continue
-            report.events[topic.name] = report.events.get(topic.name, 0) + 1
-            got[(topic.name, record.key or b"%d" % body["partition"])].append(known)
-            if record.key and record.partition != partition_of(record.key, PARTITIONS):
-                report.events_differ.append(f"{topic.name} {record.key!r} on partition {record.partition}")
-    for place in sorted(wanted.keys() | got.keys()):
-        if wanted[place] != got[place]:
-            report.events_differ.append(f"{place}: {len(got[place])} events, wanted {len(wanted[place])}")
+    found = emitted_events(connection, PARTITIONS)
+    report.events, report.re_emitted = dict(found.counts), found.repeated
+    report.forked_events, report.events_differ = len(found.forked), found.misplaced
+    for place in sorted(expected.keys() | found.by_place.keys()):
+        due, events = expected[place], found.by_place[place]
+        if due != events:
+            report.events_differ.append(f"{place}: {len(events)} events, expected {len(due)}")
 
 
 @contextlib.contextmanager

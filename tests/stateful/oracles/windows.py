@@ -176,7 +176,7 @@ class WindowOracle:
         threshold = max(rule.ratio * normal, rule.floor_ms)
         evidence = {"n": n, "reference_p95_ms": normal}
         return [
-            WindowComparison("latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence),
+            WindowComparison("latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence)
         ]
 
     def _failing(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:

@@ -20,14 +20,7 @@ from hypothesis import strategies as st
 
 from tests.support.monitor.odd_records import GOOD, ODD
 from tests.support.monitor.output import dead_letters, drifts, live
-from tests.support.monitor.records import (
-    MODEL,
-    START_MS,
-    Log,
-    bits,
-    entry,
-    vitals,
-)
+from tests.support.monitor.records import MODEL, START_MS, Log, bits, entry, vitals
 
 
 @pytest.mark.parametrize("schedule", ["61 * * * *", "0 0 31 2 *", "R R * * *", "a b c d e", "*/0 * * * *"])

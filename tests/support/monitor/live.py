@@ -12,7 +12,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from driftloop.schemas.topics import VITALS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import Record
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.app import build_app
 from driftloop.streams.monitor.partition import Core
@@ -20,6 +20,7 @@ from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.support.monitor.chain_core import ChainCore
+from tests.support.monitor.emitted import read_topic
 from tests.support.monitor.progress import MonitorProgress
 
 QUICK = MonitorSettings(
@@ -53,8 +54,7 @@ def records(count: int, model: str = "m", start: int = 0) -> list[bytes]:
 
 
 def read(connection: Connection, topic: Topic) -> list[Record]:
-    with contextlib.closing(LogReader(connection, (topic,))) as reader:
-        return list(reader.catch_up())
+    return list(read_topic(connection, topic))
 
 
 @contextlib.asynccontextmanager

@@ -50,17 +50,7 @@ pytestmark = pytest.mark.anyio
 
 def test_kills_and_frozen_workers_skip_repeat_and_fork_nothing(topics: Connection) -> None:
     """The short form of the soak; `python -m tests.soak.monitor --kills 100` is the long one."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.soak.monitor",
-        "--kills",
-        "3",
-        "--zombies",
-        "1",
-        "--seed",
-        "3",
-    ]
+    command = [sys.executable, "-m", "tests.soak.monitor", "--kills", "3", "--zombies", "1", "--seed", "3"]
     command += ["--bootstrap", topics.bootstrap_servers, "--prefix", topics.prefix]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
