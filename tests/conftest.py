@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: one Kafka for the session, a topic prefix of its own per test."""
+"""Fixtures for every test: one Kafka for the session, and topics of its own for each test that asks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ BROKERS = {"broker", "own_broker"}  # fixtures that start one
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What dies in a thread or in a finaliser fails the test that it happened in.
+    # An exception in a thread or a finaliser fails the test that it happened in.
     for kind in ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning"):
         config.addinivalue_line("filterwarnings", f"error::pytest.{kind}")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses a broker, through whatever fixture, is an integration test."""
+    """Mark a test that uses a broker, through whatever fixture, as an integration test."""
     for item in items:
         if isinstance(item, pytest.Function) and BROKERS & {*item.fixturenames}:
             item.add_marker(pytest.mark.integration)
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the session's embedded broker, or of the one that DRIFTLOOP_TEST_BOOTSTRAP names."""
+    """The address of the session's embedded broker, or the one in DRIFTLOOP_TEST_BOOTSTRAP."""
     if TEST_BOOTSTRAP:
         yield TEST_BOOTSTRAP
         return
@@ -59,7 +59,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def settings(broker: str, tmp_path: Path) -> Settings:
-    """Settings of a deployment that no other test sees: fresh topic prefix, fresh state folder."""
+    """Settings of a deployment of the test's own: a new topic prefix, an empty state folder, no topics."""
     return Settings(
         bootstrap_servers=broker,
         topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
@@ -72,13 +72,13 @@ def settings(broker: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def connection(settings: Settings) -> Connection:
-    """How this test's roles and clients reach Kafka."""
+    """How the test's roles and clients reach Kafka. No topics yet."""
     return settings.connection()
 
 
 @pytest.fixture
 def topics(settings: Settings) -> Iterator[Connection]:
-    """The catalogue's topics under this test's prefix, removed afterwards."""
+    """The same connection, with all topics of the catalogue; they are deleted afterwards."""
     connection = settings.connection()
     apply_topics(
         connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
@@ -93,21 +93,25 @@ def topics(settings: Settings) -> Iterator[Connection]:
 
 @pytest.fixture
 def bench(topics: Connection, tmp_path: Path) -> Bench:
+    """Keys, an artifact store and topics: what publishes models for a server under test."""
     return Bench(topics, tmp_path)
 
 
 @pytest.fixture
 def client(topics: Connection) -> Iterator[EventClient]:
+    """A client that sends events to the test's topics, closed afterwards."""
     with EventClient(topics) as made:
         yield made
 
 
 @pytest.fixture
 def anyio_backend() -> str:
+    """Run tests that are coroutines on asyncio only."""
     return "asyncio"
 
 
 @pytest.fixture
 def progress(topics: Connection) -> Iterator[MonitorProgress]:
+    """How far the test's monitor has come on the vitals."""
     with contextlib.closing(MonitorProgress(topics)) as reading:
         yield reading

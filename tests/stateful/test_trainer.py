@@ -103,7 +103,7 @@ def _refuse(condition: bool) -> None:
 
 
 class TrainerMachine(RuleBasedStateMachine):
-    """``commits`` False: the transaction is aborted, and the core is made anew from the log."""
+    """``commits`` False: the transaction is aborted, and the core is rebuilt from the log."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ def feed(connection: Connection, stop: threading.Event) -> None:
     producer.purge()
 
 
-def test_a_joiner_whose_broker_is_gone_amid_a_batch_stops_in_time(
+def test_a_joiner_whose_broker_is_gone_within_a_batch_stops_in_time(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
     connection = with_topics(own_broker, "gone.")

@@ -177,7 +177,7 @@ def test_another_prediction_under_the_same_name_is_refused(w: JoinWorld) -> None
     assert all("other content" in letter.reason for letter in w.letters)
 
 
-def test_an_id_may_be_used_anew_once_its_time_is_over(w: JoinWorld) -> None:
+def test_an_id_may_be_used_again_once_its_time_is_over(w: JoinWorld) -> None:
     for answer in ("x", "y"):
         w.send_prediction(prediction("a", answer))
         w.send_label(label("a", "x"))

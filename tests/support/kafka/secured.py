@@ -1,4 +1,4 @@
-"""A Kafka with its doors locked, for tests: TLS certificates made on the spot, and SCRAM users."""
+"""A secured Kafka for tests: TLS certificates made on the spot, and SCRAM users."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Malformed input: what somebody's program, or somebody, may send to every place where bytes enter."""
+"""Malformed input for every place where bytes enter."""

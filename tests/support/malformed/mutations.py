@@ -1,4 +1,4 @@
-"""Events gone wrong: golden bytes with values, names and bytes replaced by what nobody expects there."""
+"""Damaged events: golden bytes with values, names and bytes replaced by unexpected ones."""
 
 from __future__ import annotations
 

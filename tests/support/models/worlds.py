@@ -1,4 +1,4 @@
-"""Worlds for models to learn: small, made on the spot, with a change one can place anywhere."""
+"""Rows for models to learn from: small, made on the spot, with a change wherever a test wants it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registrar's hands for tests of servers: models that tell their version, signed and published."""
+"""Publishes models for tests of servers: signed versions whose answers tell which version gave them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer lives on, made by hand: outcomes of a small world, triggers, commands; and the trainer.
+"""A trainer process and its input: outcomes of a small world, triggers and commands.
 
 The world: ``x`` and ``y`` are uniform noise in [0, 1), the label says whether x > 0.5; after a change,
 whether x < 0.5. The trainer runs in a process of its own, so that it can be killed.

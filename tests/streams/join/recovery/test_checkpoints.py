@@ -180,7 +180,7 @@ def test_names_from_a_manifest_lead_nowhere_else(desk: Desk) -> None:
         desk.checkpoints.read(3, evil)
 
 
-def test_a_damaged_state_is_begun_anew_and_a_locked_one_is_left_alone(tmp_path: Path) -> None:
+def test_a_damaged_state_is_begun_again_and_a_locked_one_is_left_alone(tmp_path: Path) -> None:
     store = open_store(tmp_path / "state")
     store.write({b"ga": b"1"}, [], [])
     with pytest.raises(StateError, match="cannot be opened"):

@@ -70,7 +70,7 @@ def test_what_was_written_is_there_after_reopening_and_in_a_checkpoint(tmp_path:
 @pytest.mark.parametrize(
     "other", [{"cluster": "another"}, {"predictions": "created again"}, {"partitions": 8}, {"layout": 99}]
 )
-def test_a_store_of_something_else_is_begun_anew(tmp_path: Path, other: dict[str, object]) -> None:
+def test_a_store_of_something_else_is_begun_again(tmp_path: Path, other: dict[str, object]) -> None:
     store = open_store(tmp_path / "store")
     store.write({b"ga": b"1"}, [], [])
     store.close()
