@@ -9,7 +9,7 @@ from ...schemas.decisions import Drift, Trigger
 from ...schemas.runs import TERMINAL, TrainingRun
 from ...schemas.serving import ModelAck, ModelUpdate
 from ...schemas.topics import DRIFT, MODEL_ACKS, MODEL_UPDATES, TRAINING_RUNS, TRIGGERS, Topic
-from ...streams.kafka.reader import Record
+from ...streams.kafka.record import Record
 
 TOPICS: tuple[Topic, ...] = (DRIFT, TRIGGERS, TRAINING_RUNS, MODEL_UPDATES, MODEL_ACKS)
 

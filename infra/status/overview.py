@@ -25,7 +25,8 @@ from ...schemas.topics import (
 )
 from ...schemas.vitals import Vitals
 from ...streams.kafka.connection import Connection
-from ...streams.kafka.reader import LogReader, Record, newest
+from ...streams.kafka.reader import LogReader, newest
+from ...streams.kafka.record import Record
 
 ROLLING_OUTCOMES = 1000
 RECENT_RECORDS = 2000

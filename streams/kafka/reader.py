@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -24,6 +23,7 @@ from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
 from .offsets import topic_partitions
+from .record import Record
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,6 @@ _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; 
 def newest(records: int) -> int:
     """A ``start`` that reads only the newest ``records`` offsets of each partition."""
     return _OFFSET_TAIL_BASE - records
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as read."""
-
-    topic: str
-    partition: int
-    offset: int
-    append_ms: int
-    key: bytes | None
-    value: bytes | None
 
 
 def as_record(message: Message) -> Record:

@@ -16,7 +16,8 @@ from ...schemas.spec.model import JOIN_KEY, Join, ModelSpec, SpecRecord
 from ...schemas.topics import SPECS
 from .connection import Connection
 from .offsets import LogOffsets
-from .reader import LogReader, Record
+from .reader import LogReader
+from .record import Record
 
 log = logging.getLogger(__name__)
 

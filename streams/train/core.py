@@ -21,7 +21,7 @@ from ...schemas.runs import TrainingRun
 from ...schemas.serving import Manifest, ModelUpdate
 from ...schemas.spec.model import ModelSpec
 from ...schemas.topics import COMMAND_RESULTS
-from ..kafka.reader import Record
+from ..kafka.record import Record
 from .model_runs import ModelRuns
 from .registrar import SERVING_ACTIONS, IllegalCommand
 from .step import NOTHING, Step, control, dead_letter_of, keyed_by_model

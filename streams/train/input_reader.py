@@ -11,7 +11,8 @@ from ...schemas.errors import BrokerError, StateError
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import Record, as_record, end_of_partition
+from ..kafka.reader import as_record, end_of_partition
+from ..kafka.record import Record
 from ..kafka.transactions import Consumed, GroupMetadata
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from ...schemas.topics import COMMAND_RESULTS, MODEL_UPDATES, TRAINING_RUNS
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets
 from ..kafka.ranges import LogRanges
-from ..kafka.reader import Record, as_record
+from ..kafka.reader import as_record
+from ..kafka.record import Record
 from .core import TrainerCore
 from .window.window import Clock
 

@@ -36,7 +36,7 @@ from ...schemas.serving import Manifest
 from ...schemas.topics import TRIGGERS
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets
-from ..kafka.reader import Record
+from ..kafka.record import Record
 from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted

@@ -8,7 +8,7 @@ from ...schemas.base import Event
 from ...schemas.dead_letters import cut_key, dead_letter
 from ...schemas.serving import Manifest
 from ...schemas.topics import DEAD_LETTERS, VITALS, Topic
-from ..kafka.reader import Record
+from ..kafka.record import Record
 
 
 @dataclass(frozen=True, slots=True)

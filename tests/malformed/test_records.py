@@ -21,7 +21,7 @@ from driftloop.schemas.spec.model import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
 from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.rules import ModelRules
-from driftloop.streams.kafka.reader import Record
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.step import Step, dead_letter_of

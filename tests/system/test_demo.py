@@ -22,7 +22,7 @@ from driftloop.infra.demo.run import demo_toml
 from driftloop.schemas.decisions import Trigger
 from driftloop.schemas.serving import ModelAck, ModelUpdate, Plan, VersionRef
 from driftloop.schemas.spec.file import parse_deployment
-from driftloop.streams.kafka.reader import Record
+from driftloop.streams.kafka.record import Record
 from hypothesis import given
 from hypothesis import strategies as st
 

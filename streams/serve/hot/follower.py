@@ -29,7 +29,8 @@ from ....schemas.serving import ModelAck, ModelUpdate
 from ....schemas.spec.model import ModelSpec, SpecRecord
 from ....schemas.topics import MODEL_ACKS, MODEL_UPDATES, SPECS
 from ...kafka.connection import Connection
-from ...kafka.reader import LogReader, Record
+from ...kafka.reader import LogReader
+from ...kafka.record import Record
 from ..delivery.outbox import Outbox
 from ..privacy import Hasher, PrivacyRules
 from .persisted import StateFile

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ...kafka.reader import Record
+from ...kafka.record import Record
 from .prefix import OutcomeKey, model_prefix
 
 # A plain tuple and not a NamedTuple: the garbage collector stops tracking plain tuples of atoms, and there

@@ -17,7 +17,8 @@ from ....schemas.errors import DecodeError
 from ....schemas.topics import OUTCOMES
 from ...kafka.offsets import LogOffsets
 from ...kafka.ranges import LogRanges
-from ...kafka.reader import Record, as_record
+from ...kafka.reader import as_record
+from ...kafka.record import Record
 from ..step import Output, dead_letter_of
 from .cache import CacheSnapshot, OutcomeCache
 from .prefix import model_prefix, outcome_key

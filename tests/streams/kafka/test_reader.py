@@ -11,7 +11,8 @@ from confluent_kafka import Producer
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.record import Record
 
 from tests.support.waiting import wait_until
 

@@ -24,7 +24,8 @@ from driftloop.schemas.vitals import Vitals
 from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.record import Record
 
 from tests.support.join.world import (
     ExpectedOutcomes,

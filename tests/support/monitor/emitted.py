@@ -11,7 +11,8 @@ import orjson
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.monitor.core import Emitted
 
 Place = tuple[str, bytes]

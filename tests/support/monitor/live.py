@@ -12,7 +12,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from driftloop.schemas.topics import VITALS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import Record
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.monitor.core import Emitted
 from driftloop.streams.monitor.faust.app import build_app
 from driftloop.streams.monitor.partition import Core

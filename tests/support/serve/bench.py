@@ -20,7 +20,8 @@ from driftloop.schemas.serving import FeatureSpec, Manifest, ModelAck, ModelUpda
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.model import LiveModel
 from onnx import TensorProto, helper

@@ -17,7 +17,7 @@ from driftloop.schemas.runs import Lineage, TrainingRun
 from driftloop.schemas.serving import FeatureSpec, Manifest, ModelUpdate, Reference, SelfTestRow
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.topics import COMMANDS, TRIGGERS, Topic
-from driftloop.streams.kafka.reader import Record
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.train.child.job import Trained
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.model_runs import ModelRuns

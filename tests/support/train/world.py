@@ -49,7 +49,8 @@ from driftloop.schemas.topics import (
 )
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets
-from driftloop.streams.kafka.reader import LogReader, Record
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.record import Record
 
 from tests.support.waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 from driftloop.schemas.decisions import Change, ChangePosition
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.topics import Topic
-from driftloop.streams.kafka.reader import Record
+from driftloop.streams.kafka.record import Record
 from driftloop.streams.train.window.cache import FollowedOutcome, OutcomeCache, UnreadableOutcome
 from driftloop.streams.train.window.prefix import model_prefix, outcome_key
 from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
