@@ -104,7 +104,7 @@ def _whole(
     partitions = offsets.partitions(topic)
     ends = offsets.ends(topic, partitions)
     try:
-        for message in ranges.read(topic, {p: (0, ends[p]) for p in partitions}):
+        for message in ranges.read(topic, {p: range(ends[p]) for p in partitions}):
             yield (message.partition() or 0, message.offset() or 0), message.key(), message.value()
     finally:
         ranges.close()

@@ -123,7 +123,7 @@ class DeadLetterLog:
     def _whole(self, topic: Topic) -> Iterator[Message]:
         partitions = self._offsets.partitions(topic)
         begins, ends = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
-        return self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions})
+        return self._ranges.read(topic, {p: range(begins[p], ends[p]) for p in partitions})
 
     def original(self, letter: DeadLetterRecord) -> tuple[bytes | None, bytes | None, tuple[Header, ...]]:
         """Key, value and headers as they were, from the log if the dead letter was cut.
@@ -138,7 +138,7 @@ class DeadLetterLog:
             begin = self._offsets.begins(topic, [partition])[partition]
             end = self._offsets.ends(topic, [partition])[partition]
             if begin <= offset < end:
-                for message in self._originals.read(topic, {partition: (offset, offset + 1)}):
+                for message in self._originals.read(topic, {partition: range(offset, offset + 1)}):
                     found = message.headers() or []
                     headers = found.items() if isinstance(found, dict) else found
                     return message.key(), message.value(), tuple((n, _bytes(c)) for n, c in headers)

@@ -21,7 +21,7 @@ from ...schemas.topics import Topic
 from .connection import Connection
 from .reader import end_of_partition
 
-_RUN = 10_000
+_CHUNK = 10_000
 
 
 class Cancelled(Exception):
@@ -43,19 +43,19 @@ class LogRanges:
     def read(
         self,
         topic: Topic,
-        ranges: Mapping[int, tuple[int, int]],
+        ranges: Mapping[int, range],
         cancel: threading.Event | None = None,
         *,
         prefix: bytes = b"",
     ) -> Iterator[Message]:
-        """Committed records from each partition's first offset up to, not including, its second.
+        """Committed records whose offsets are in the range of their partition.
 
         In order per partition; only those whose value begins with ``prefix``. Raises BrokerError when nothing
         arrives for ``stalled_s`` or the log no longer holds the range's beginning, Cancelled once ``cancel``
         is set.
         """
-        starts = {partition: start for partition, (start, end) in ranges.items() if start < end}
-        waiting = {partition: ranges[partition][1] for partition in starts}
+        starts = {partition: offsets.start for partition, offsets in ranges.items() if offsets}
+        waiting = {partition: ranges[partition].stop for partition in starts}
         with closing(self._arrivals(topic, starts, waiting, cancel)) as arrivals:
             for messages in arrivals:
                 for message in messages:
@@ -64,13 +64,11 @@ class LogRanges:
                         if not prefix or (isinstance(value, bytes) and value.startswith(prefix)):
                             yield message
 
-    def runs(self, topic: Topic, partition: int, offsets: tuple[int, int]) -> Iterator[list[Message]]:
+    def read_chunks(self, topic: Topic, partition: int, offsets: range) -> Iterator[list[Message]]:
         """As ``read``, for one partition and in lists of what has arrived, without a step for each record."""
-        start, end = offsets
-        if start >= end:
-            return
-        waiting = {partition: end}
-        with closing(self._arrivals(topic, {partition: start}, waiting, most=_RUN)) as arrivals:
+        starts, end = {partition: offsets.start}, offsets.stop
+        waiting = {partition: end} if offsets else {}
+        with closing(self._arrivals(topic, starts, waiting, most=_CHUNK)) as arrivals:
             for messages in arrivals:
                 last = messages[-1]
                 if last.error() is None and (last.offset() or 0) + 1 < end:

@@ -58,7 +58,7 @@ class Rebuilder:
         for topic in (TRAINING_RUNS, MODEL_UPDATES, COMMAND_RESULTS):
             partitions = sorted(owned)
             begins, ends = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
-            for message in self._ranges.read(topic, {p: (begins[p], ends[p]) for p in partitions}):
+            for message in self._ranges.read(topic, {p: range(begins[p], ends[p]) for p in partitions}):
                 record = as_record(message)
                 if record.value is not None:
                     self._restore(cores[record.partition], record, record.value)

@@ -213,7 +213,7 @@ class PartitionLoader:
         begin, end = (ask(OUTCOMES, [number])[number] for ask in (self._offsets.begins, self._offsets.ends))
         ranges = LogRanges(self._connection, name="join-first")
         try:
-            emitted = next(ranges.read(OUTCOMES, {number: (begin, end)}), None)
+            emitted = next(ranges.read(OUTCOMES, {number: range(begin, end)}), None)
         finally:
             ranges.close()
         if emitted is not None:

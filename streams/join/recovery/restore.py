@@ -127,10 +127,10 @@ class Restoration:
         joiner, target = self._owned.joiner, self._target
         position = joiner.position
         sources = {
-            PREDICTIONS: self._runs(readers, PREDICTIONS, position.predictions, target.predictions),
-            LABELS: self._runs(readers, LABELS, position.labels, target.labels),
+            PREDICTIONS: self._chunks(readers, PREDICTIONS, position.predictions, target.predictions),
+            LABELS: self._chunks(readers, LABELS, position.labels, target.labels),
         }
-        chunks = {topic: next(runs, list[Message]()) for topic, runs in sources.items()}
+        chunks = {topic: next(source, list[Message]()) for topic, source in sources.items()}
         while any(chunks.values()):
             topic = min(
                 (topic for topic in chunks if chunks[topic]),
@@ -158,7 +158,7 @@ class Restoration:
         partitions = self._offsets.partitions(DEAD_LETTERS)
         starts = self._offsets.at(DEAD_LETTERS, dict.fromkeys(partitions, first_ms))
         ends = self._offsets.ends(DEAD_LETTERS, partitions)
-        for record in reader.read(DEAD_LETTERS, {p: (starts[p], ends[p]) for p in partitions}):
+        for record in reader.read(DEAD_LETTERS, {p: range(starts[p], ends[p]) for p in partitions}):
             try:
                 dead_letter = DeadLetter.decode(record.value() or b"")
             except DecodeError as error:
@@ -173,7 +173,7 @@ class Restoration:
     def _replay_outcomes(self, reader: LogRanges, start: int, end: int) -> Generator[int, None, int]:
         """Take over what was emitted; return the seq after the last."""
         next_seq, at = 0, start
-        for chunk in reader.runs(OUTCOMES, self._partition, (start, end)):
+        for chunk in reader.read_chunks(OUTCOMES, self._partition, range(start, end)):
             for record in chunk:
                 seq = self._owned.joiner.replay_outcome(record.value() or b"", append_ms_of(record))
                 next_seq = max(next_seq, seq + 1)
@@ -190,10 +190,10 @@ class Restoration:
         if self._owned.joiner.unwritten > self._flush_ids:
             self._owned.joiner.flush()
 
-    def _runs(
+    def _chunks(
         self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int
     ) -> Iterator[list[Message]]:
-        return readers[topic].runs(topic, self._partition, (start, end))
+        return readers[topic].read_chunks(topic, self._partition, range(start, end))
 
     def _begin(self, topic: Topic) -> int:
         return self._offsets.begins(topic, [self._partition])[self._partition]

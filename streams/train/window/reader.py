@@ -110,7 +110,7 @@ class OutcomeReader:
         snapshot = self._snapshot(plan.model)
         before = self._older(plan, starts)
         window = RunWindow(WindowRows(starts, plan))
-        ranges = {p: (before[p], ends.get(p, 0)) for p in self._partitions}
+        ranges = {p: range(before[p], ends.get(p, 0)) for p in self._partitions}
         self._fill(window, plan.model, ranges, snapshot)
         self._announce_gaps(plan, starts, window)
         window.rows.finish()
@@ -135,18 +135,19 @@ class OutcomeReader:
             )
 
     def _fill(
-        self, window: RunWindow, model: str, ranges: Mapping[int, tuple[int, int]], snapshot: CacheSnapshot
+        self, window: RunWindow, model: str, ranges: Mapping[int, range], snapshot: CacheSnapshot
     ) -> None:
         """Read from the cache what it holds, the rest from the log; each partition in order."""
-        below, above = dict[int, tuple[int, int]](), dict[int, tuple[int, int]]()
-        for p, (start, end) in ranges.items():
+        below, above = dict[int, range](), dict[int, range]()
+        for p, offsets in ranges.items():
             low, high = snapshot.span(p)
-            below[p], above[p] = (start, min(end, low)), (max(start, high), end)
+            below[p] = range(offsets.start, min(offsets.stop, low))
+            above[p] = range(max(offsets.start, high), offsets.stop)
         for message in self._of_model(model, below):
             window.add(message)
-        for p, (start, end) in ranges.items():
-            window.rows.add_cached(p, snapshot.between(p, start, end))
-            for record, reason in snapshot.unreadable(p, start, end):
+        for p, offsets in ranges.items():
+            window.rows.add_cached(p, snapshot.between(p, offsets.start, offsets.stop))
+            for record, reason in snapshot.unreadable(p, offsets.start, offsets.stop):
                 window.set_aside(record, reason)
         for message in self._of_model(model, above):
             window.add(message)
@@ -189,9 +190,9 @@ class OutcomeReader:
         while len(found) < wanted and any(reached[p] > floor[p] for p in reached):
             share = len(found) / read if found else 1.0
             span_ms, stepped = self._step(reached, floor, end_ms, span_ms, (wanted - len(found)) / share)
-            ranges = {p: (stepped[p], reached[p]) for p in reached}
+            ranges = {p: range(stepped[p], reached[p]) for p in reached}
             found += self._rows(plan, ranges)
-            read += sum(end - start for start, end in ranges.values())
+            read += sum(map(len, ranges.values()))
             reached = stepped
         if len(found) <= wanted or not wanted:
             return reached
@@ -204,7 +205,7 @@ class OutcomeReader:
                 exact[p] = min(exact[p], offset)
         return exact
 
-    def _rows(self, plan: WindowPlan, ranges: Mapping[int, tuple[int, int]]) -> list[LogPlace]:
+    def _rows(self, plan: WindowPlan, ranges: Mapping[int, range]) -> list[LogPlace]:
         return [
             _place_of(message)
             for message in self._of_model(plan.model, ranges)
@@ -245,7 +246,7 @@ class OutcomeReader:
                 span_ms, stepped = middle_ms, closer
         return span_ms, stepped
 
-    def _of_model(self, model: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Message]:
+    def _of_model(self, model: str, ranges: Mapping[int, range]) -> Iterator[Message]:
         return self._ranges.read(OUTCOMES, ranges, self._cancel, prefix=model_prefix(model))
 
     def _is_row(self, plan: WindowPlan, message: Message) -> bool:

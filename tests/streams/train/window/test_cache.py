@@ -91,14 +91,14 @@ class Log:
     def read(
         self,
         _topic: Topic,
-        ranges: Mapping[int, tuple[int, int]],
+        ranges: Mapping[int, range],
         _cancel: threading.Event | None = None,
         *,
         prefix: bytes = b"",
     ) -> Iterator[Message]:
-        for p, (start, end) in ranges.items():
+        for p, offsets in ranges.items():
             for offset, ms, value in self.records[p]:
-                if start <= offset < end:
+                if offset in offsets:
                     self.read_records += 1
                     if value.startswith(prefix):
                         yield Message((p, offset, ms), value)
