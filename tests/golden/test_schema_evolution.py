@@ -145,11 +145,11 @@ class Moved(Prediction):
     tenant: str
 
 
-def test_removed_changed_and_newly_needed_fields_are_told_apart_and_what_to_do_is_said() -> None:
+def test_removed_changed_and_newly_needed_fields_are_named_with_what_to_do() -> None:
     promised = orjson.loads(stored("Prediction", ".schema"))
-    told = " ".join(faults_of(promised, Moved))
-    assert "Moved.latency_ms changed from" in told
-    assert "Moved.tenant is needed now" in told
+    reported = " ".join(faults_of(promised, Moved))
+    assert "Moved.latency_ms changed from" in reported
+    assert "Moved.tenant is needed now" in reported
     smaller = create_model("Smaller", __base__=Event, prediction_id=(str, ...))
     assert "Smaller.features was removed or renamed" in faults_of(promised, smaller)
     assert "optional field" in HINT
@@ -196,7 +196,7 @@ def test_unknown_fields_travel_from_prediction_and_label_to_the_outcome_and_its_
 
 
 @pytest.mark.parametrize("event", [ModelUpdate, Manifest])
-def test_what_a_later_version_signed_is_believed_and_still_cannot_be_altered(
+def test_what_a_later_version_signed_is_trusted_and_still_cannot_be_altered(
     event: type[ModelUpdate] | type[Manifest],
 ) -> None:
     signer = Signer(Ed25519PrivateKey.generate())

@@ -180,7 +180,7 @@ def test_an_instance_is_named_after_its_host_by_default() -> None:
     assert Settings().instance("join") == Settings().instance("join")
 
 
-def test_artifacts_and_keys_live_in_the_state_folder_unless_told_otherwise(
+def test_artifacts_and_keys_live_in_the_state_folder_by_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = with_environment(monkeypatch, STATE_DIR=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Files, bodies and artifacts from anywhere: an error that says what was wrong, or rows that are told."""
+"""Files, bodies and artifacts from anywhere: an error that says what was wrong, or rows that are reported."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_the_trainer_can_be_rebuilt_from_any_records(records: list[tuple[str, by
     list(core.models())
 
 
-def test_a_poisoned_record_with_an_endless_key_still_fits_into_its_letter() -> None:
+def test_a_poisoned_record_with_an_endless_key_still_fits_into_its_dead_letter() -> None:
     record = Record(COMMANDS.name, 0, 1, 5, b"k" * 3_000_000, b"x" * 900_000)
     output = dead_letter_of(record, "registrar", "r" * 5_000)
     letter = output.event
@@ -197,8 +197,8 @@ def test_an_outcome_of_numbers_of_any_size_can_be_read_and_written_again(number:
     fields = {"features": "{}", "prediction": "1"} | {
         field: number if field in ("prediction", "latency_ms") else f'{{"x":{number}}}'
     }
-    told = ",".join(f'"{name}":{value}' for name, value in fields.items())
-    value = f'{{"prediction_id":"a","model":"late","version":3,"ts":1700000000000,{told}}}'.encode()
+    reported = ",".join(f'"{name}":{value}' for name, value in fields.items())
+    value = f'{{"prediction_id":"a","model":"late","version":3,"ts":1700000000000,{reported}}}'.encode()
     label = b'{"prediction_id":"a","ts":1700000000000,"label":1}'
     world = JoinWorld(rules_of(Join(), late=ModelSpec()))
     world.reader = BatchReader(0, 1)

@@ -58,13 +58,13 @@ def test_such_a_record_on_the_topic_is_a_dead_letter_and_the_state_can_be_saved(
         SpecRecord(model="m", digest="d", ts=1, spec=spec).model_spec()  # pyright: ignore[reportArgumentType]
 
 
-def test_toml_is_told_the_same() -> None:
+def test_toml_has_the_same_error() -> None:
     with pytest.raises(SpecError, match="cooldown"):
         parse_deployment(f'[models.m]\n[models.m.triggers]\ncooldown = "{NINES}d"\n')
     with pytest.raises(SpecError, match="seed"):
         parse_deployment("[models.m]\nseed = 99999999999999999999999\n")
 
 
-def test_a_folder_in_the_files_place_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_the_files_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read"):
         load_deployment(tmp_path)

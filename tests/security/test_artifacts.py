@@ -123,19 +123,19 @@ def test_a_link_planted_where_an_artifact_is_to_be_written_is_replaced_not_follo
 
 def test_a_pipe_in_the_store_does_not_hang_a_server(store: ArtifactStore, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "store" / "m" / "artifacts" / DIGEST)
-    told: list[str] = []
+    reported: list[str] = []
 
     def read() -> None:
         try:
             store.get_artifact("m", DIGEST)
         except ArtifactError as error:
-            told.append(str(error))
+            reported.append(str(error))
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     reading.join(60)
     assert not reading.is_alive()
-    assert "no plain file" in told[0]
+    assert "no plain file" in reported[0]
 
 
 def test_a_folder_in_place_of_an_artifact_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ class Telling(MemoryFileSystem):
         return cast("str", super()._strip_protocol(path.replace("telling://", "memory://")))
 
 
-def test_what_a_file_system_tells_reaches_nobody_with_the_urls_secrets(
+def test_the_errors_of_a_file_system_never_show_the_urls_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fsspec.register_implementation("telling", Telling, clobber=True)
@@ -217,7 +217,7 @@ def test_what_a_file_system_tells_reaches_nobody_with_the_urls_secrets(
     assert "t0ken-value" not in repr(caught.value)
 
 
-def test_a_store_that_cannot_be_opened_is_told_without_its_secrets() -> None:
+def test_a_store_that_cannot_be_opened_is_reported_without_its_secrets() -> None:
     with pytest.raises(SettingsError, match="cannot be opened") as caught:
         ArtifactStore("nosuchkind://me:s3cret-pass@host/x?token=t0ken-value")
     assert "s3cret-pass" not in str(caught.value) + str(caught.value.__cause__)
@@ -246,7 +246,7 @@ class Ill(MemoryFileSystem):
         raise RuntimeError("503 slow down")
 
 
-def test_whatever_a_file_system_raises_is_an_os_error_to_who_asked() -> None:
+def test_whatever_a_file_system_raises_is_an_os_error_to_its_caller() -> None:
     fsspec.register_implementation("ill", Ill, clobber=True)
     store = ArtifactStore("ill://bucket/artifacts")
     for ask in (
@@ -258,7 +258,7 @@ def test_whatever_a_file_system_raises_is_an_os_error_to_who_asked() -> None:
             ask()
 
 
-def test_a_checkpoint_store_that_cannot_be_opened_is_told_without_its_secrets() -> None:
+def test_a_checkpoint_store_that_cannot_be_opened_is_reported_without_its_secrets() -> None:
     with pytest.raises(SettingsError, match="cannot be opened") as caught:
         CheckpointStore("nosuchkind://me:s3cret-pass@host/x?token=t0ken-value", "cluster", "topic")
     assert "s3cret-pass" not in str(caught.value) + str(caught.value.__cause__)

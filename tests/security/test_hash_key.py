@@ -60,7 +60,7 @@ def test_no_key_is_made_in_a_keys_folder_that_was_named(tmp_path: Path) -> None:
     assert not (tmp_path / "mounted").exists()
 
 
-def test_a_key_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_read_or_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file where the folder should be")
     with pytest.raises(SettingsError, match=r"hash\.key cannot be (read|made)"):
         find_hasher(Settings(state_dir=tmp_path), create=True)

@@ -175,7 +175,7 @@ def test_without_tokens_a_page_of_another_site_cannot_use_the_browser(unlocked: 
 # --- bombs ----------------------------------------------------------------------------------------------
 
 
-def _told(connected: socket.socket) -> bytes:
+def _response(connected: socket.socket) -> bytes:
     data = b""
     while chunk := connected.recv(65_536):
         data += chunk
@@ -190,10 +190,10 @@ def test_a_head_without_end_is_cut_off(locked: Door) -> None:
             while sent < far_more:
                 attacker.sendall(b"X-Pad: " + b"x" * 8_000 + b"\r\n")
                 sent += 8_009
-            told = _told(attacker)
+            message = _response(attacker)
         except OSError:  # it was closed while we were sending
-            told = b" 400 "
-    assert b" 400 " in told
+            message = b" 400 "
+    assert b" 400 " in message
     assert sent < far_more
 
 
@@ -204,7 +204,7 @@ def test_a_head_that_is_too_large_is_refused(locked: Door, part: bytes) -> None:
         path = b"/health/live" if b":" in part else b"/" + pad
         head = pad if b":" in part else b""
         attacker.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (path, head))
-        assert b" 400 " in _told(attacker)
+        assert b" 400 " in _response(attacker)
     assert locked.ask("GET", "/health/live").status_code == 200
 
 
@@ -213,7 +213,7 @@ def test_a_request_that_never_ends_is_ended(locked: Door, monkeypatch: pytest.Mo
     for sent in (b"", b"GET /health", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"):
         with locked.raw() as slow:
             slow.sendall(sent)
-            assert b" 408 " in _told(slow)
+            assert b" 408 " in _response(slow)
     monkeypatch.undo()
     assert locked.ask("GET", "/health/live").status_code == 200
 
@@ -253,7 +253,7 @@ def served(
         yield address, bench, tokens
 
 
-def test_a_public_server_answers_tokens_and_nobody_else(
+def test_a_public_server_answers_only_requests_with_tokens(
     served: tuple[str, Bench, dict[Scope, str]],
 ) -> None:
     address, bench, tokens = served
@@ -265,9 +265,9 @@ def test_a_public_server_answers_tokens_and_nobody_else(
     assert httpx.post(f"{address}/predict", json=body).status_code == 401
     answered = httpx.post(f"{address}/predict", json=body, headers=headers("predict"))
     assert answered.json()["prediction"] == 1001.0
-    told = {"prediction_id": "asked", "label": 3}
-    assert httpx.post(f"{address}/feedback", json=told, headers=headers("predict")).status_code == 403
-    assert httpx.post(f"{address}/feedback", json=told, headers=headers("feedback")).status_code == 202
+    message = {"prediction_id": "asked", "label": 3}
+    assert httpx.post(f"{address}/feedback", json=message, headers=headers("predict")).status_code == 403
+    assert httpx.post(f"{address}/feedback", json=message, headers=headers("feedback")).status_code == 202
     assert httpx.get(f"{address}/metrics", headers=headers("predict")).status_code == 403
     assert "driftloop" in httpx.get(f"{address}/metrics", headers=headers("admin")).text
     wait_until(lambda: len(bench.predictions()) == 1 and len(bench.labels()) == 1)

@@ -56,8 +56,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         deployment = Locked(kafka, folder)
         principals = [word for role in ROLES for word in ("--principal", f"{role}=User:{role}")]
         assert "added" in deployment.run("topics", "acls", *principals, "--apply", user="admin")
-        told = deployment.run("topics", "acls", *principals, "--check", user="admin")
-        assert "missing" not in told
+        reported = deployment.run("topics", "acls", *principals, "--check", user="admin")
+        assert "missing" not in reported
         assert "created" in deployment.run("topics", "apply", user="topics")
         assert "published  model late" in deployment.run("apply", user="apply")
         roles = tuple(
@@ -99,11 +99,11 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
                 headers=bearer("predict"),
             )
             assert answer.status_code == 200, answer.text
-            told = {
+            reported = {
                 "prediction_id": answer.json()["prediction_id"],
                 "label": "late" if number % 24 > 12 else "on_time",
             }
-            assert http.post("/feedback", json=told, headers=bearer("feedback")).status_code == 202
+            assert http.post("/feedback", json=reported, headers=bearer("feedback")).status_code == 202
         wait_until(
             lambda: http.get("/model", headers=bearer("admin")).json()["version"] == 1,
             f"no version 1: {locked.lines[-20:]}",
@@ -140,7 +140,7 @@ def test_labels_are_imported_by_who_may_do_nothing_else(locked: Locked) -> None:
     assert "1 labels imported" in locked.run("labels", "import", str(file), user="feedback")
 
 
-def test_dead_letters_are_listed_and_sent_again_by_who_may_do_that(locked: Locked) -> None:
+def test_dead_letters_are_listed_and_sent_again_with_the_right_to_do_so(locked: Locked) -> None:
     producer = Producer(locked.connection("client").client())
     producer.produce(f"{PREFIX}{LABELS.name}", b"no label", key=b"x")
     assert producer.flush(120) == 0
@@ -220,7 +220,7 @@ def test_a_wrong_password_and_a_plain_connection_get_nothing(locked: Locked) -> 
         ).list_topics(timeout=3)
 
 
-def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_told(locked: Locked) -> None:
+def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_reported(locked: Locked) -> None:
     locked.kafka.add_users("extra")
     admin = AdminClient(locked.kafka.admin(PREFIX).client())
     beyond = AclBinding(
@@ -230,11 +230,11 @@ def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_told(locked: Loc
     for future in admin.create_acls([beyond]).values():
         future.result(30)
     arguments = ("topics", "acls", "--principal", "serve=User:extra")
-    told = wait_until(
+    reported = wait_until(
         lambda: (done := locked.attempt(*arguments, "--check", user="admin")).returncode == 1 and done.stdout
     )
-    assert "missing" in told
-    assert "beyond  User:extra: allow write on topic locked.model-updates (literal) from *" in told
+    assert "missing" in reported
+    assert "beyond  User:extra: allow write on topic locked.model-updates (literal) from *" in reported
     refused = locked.attempt(*arguments, "--apply", user="train")
     assert refused.returncode == 1
     assert "a user who may alter the cluster" in refused.stderr
@@ -243,8 +243,8 @@ def test_what_is_missing_and_what_is_allowed_beyond_the_list_is_told(locked: Loc
 # --- secrets: last, when everything above has run, failed and been refused ----------------------------------
 
 
-def test_what_fails_tells_no_secret(locked: Locked) -> None:
-    """Wrong passwords for every role, a broken key, wrong settings: all told, none with its value."""
+def test_no_failure_shows_a_secret(locked: Locked) -> None:
+    """Wrong passwords for every role, a broken key, wrong settings: all reported, none with its value."""
     wrong = locked.kafka.security.client_config("train", f"{MARK}-but-wrong")
     broken = locked.folder / "broken-keys"
     broken.mkdir()
@@ -274,9 +274,9 @@ def test_what_fails_tells_no_secret(locked: Locked) -> None:
         for (words, environment), output in zip(attempts, outputs, strict=True)
     ]  # fmt: skip
     try:
-        for number in range(5):  # with a wrong password they try for a while: long enough to have told why
-            told = lambda n=number: "uthentication" in _text(outputs[n])  # noqa: E731
-            wait_until(told, str(attempts[number][0]), deadline_s=180)
+        for number in range(5):  # with a wrong password they try for a while: long enough to have said why
+            reported = lambda n=number: "uthentication" in _text(outputs[n])  # noqa: E731
+            wait_until(reported, str(attempts[number][0]), deadline_s=180)
         for process in started[5:]:
             assert process.wait(180) == 1
     finally:
@@ -286,15 +286,15 @@ def test_what_fails_tells_no_secret(locked: Locked) -> None:
     for (words, _), output in zip(attempts, outputs, strict=True):
         locked.lines += [f"{words[0]} (failing): {line}" for line in _text(output).splitlines()]
         output.close()
-    told = "\n".join(locked.lines)
+    reported = "\n".join(locked.lines)
     for said in (
         "signing.key is not a PEM private key",
         "32 random characters",
         "at least 16 are needed",
         "nosuch://me:***@h",
     ):
-        assert said in told  # each failure was provoked, and told
-    _assert_secret_free("what failed", told, locked)
+        assert said in reported  # each failure was provoked, and reported
+    _assert_secret_free("what failed", reported, locked)
 
 
 def test_no_secret_is_in_anything_that_was_printed_logged_or_shown(locked: Locked) -> None:
@@ -317,10 +317,10 @@ def test_no_secret_is_in_anything_that_was_printed_logged_or_shown(locked: Locke
     _assert_secret_free("a topic", b"\n".join(records).decode(errors="replace"), locked)
     _assert_secret_free("an answer", "\n".join(shown), locked)
     with locked.printing:
-        told = "\n".join(locked.lines)
-    assert "DEBUG" in told, "the roles were not asked to tell all"
-    assert "sasl.password" in told  # librdkafka told its configuration, without this one's value
-    _assert_secret_free("what was printed", told, locked)
+        reported = "\n".join(locked.lines)
+    assert "DEBUG" in reported, "the roles did not log everything"
+    assert "sasl.password" in reported  # librdkafka printed its configuration, without this one's value
+    _assert_secret_free("what was printed", reported, locked)
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             _assert_secret_free(str(process), process.read_text(errors="replace"), locked)

@@ -26,7 +26,7 @@ from tests.support.serve.bench import Bench, version_told_by
 from tests.support.waiting import wait_until
 
 
-def test_the_first_key_signs_at_once_and_a_second_only_when_it_is_told_to(tmp_path: Path) -> None:
+def test_the_first_key_signs_at_once_and_a_second_only_on_request(tmp_path: Path) -> None:
     first = new_key(tmp_path)
     assert load_or_create_keypair(tmp_path).key_id == first
     second = new_key(tmp_path)
@@ -70,8 +70,8 @@ def test_what_a_revoked_key_signed_is_refused_as_such_whenever_it_signed(tmp_pat
     forged = signed.model_copy(update={"generation": 7})
     with pytest.raises(ArtifactError, match="signature is wrong"):
         load_verifier(tmp_path).verify_history(forged)
-    (told,) = (info for info in list_keys(tmp_path) if info.revoked)
-    assert (told.key_id, told.trusted, told.why) == (old.key_id, False, "its disk was stolen")
+    (reported,) = (info for info in list_keys(tmp_path) if info.revoked)
+    assert (reported.key_id, reported.trusted, reported.why) == (old.key_id, False, "its disk was stolen")
 
 
 def test_a_revoked_key_is_refused_even_where_its_public_half_is_gone(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_key_that_signs_cannot_be_revoked_and_a_revoked_one_cannot_sign(tmp_
 
 
 @pytest.mark.parametrize("wrong", ["../../etc/passwd", "ABCDEF0123456789", "", "0" * 17])
-def test_what_is_no_key_id_is_told(tmp_path: Path, wrong: str) -> None:
+def test_an_invalid_key_id_is_an_error(tmp_path: Path, wrong: str) -> None:
     new_key(tmp_path)
     with pytest.raises(Error, match="no key id"):
         use_key(tmp_path, wrong)

@@ -1,4 +1,4 @@
-"""Whose labels count is the model's to say: others change nothing and are told, whatever came first."""
+"""Whose labels count is the model's to say: others change nothing and are reported, whatever came first."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_label_of_an_allowed_source_counts_before_and_after_one_that_does_not(
     assert len(w.letters) == 2
 
 
-def test_a_stranger_cannot_revise_an_outcome() -> None:
+def test_a_source_that_is_not_allowed_cannot_revise_an_outcome() -> None:
     w = world(
         m=ModelSpec(labels=LabelRules(allowed_sources=("user",)))
     )  # the weakest source by rank, and the only one allowed
@@ -91,7 +91,7 @@ def test_each_model_says_for_itself() -> None:
     assert [outcome.model for outcome, _ in w.outcomes] == ["open"]
 
 
-def test_a_refused_label_is_told_once_over_a_restart_from_nothing() -> None:
+def test_a_refused_label_is_reported_once_over_a_restart_from_nothing() -> None:
     w = world()
     w.send_prediction(prediction("a", "late"))
     w.send_label(by("user"))

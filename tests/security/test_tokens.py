@@ -68,19 +68,19 @@ def test_a_given_token_may_be_its_hash() -> None:
         (f"predict={'sécret' * 8}", "32 random characters"),
     ],
 )
-def test_a_wrong_setting_is_told_without_the_token(text: str, says: str) -> None:
+def test_a_wrong_setting_is_reported_without_the_token(text: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as caught:
         given_tokens(text)
     assert "secret" not in str(caught.value)
 
 
-def test_a_wrong_line_of_the_file_is_told_by_its_number_alone() -> None:
+def test_a_wrong_line_of_the_file_is_reported_by_its_number_alone() -> None:
     with pytest.raises(SettingsError, match="line 3") as caught:
         read_tokens(f"# ours\npredict sha256:{'0' * 64} a\npredict secret\n", "http.tokens")
     assert "secret" not in str(caught.value)
 
 
-def test_a_name_is_given_once_and_a_missing_one_is_told(tmp_path: Path) -> None:
+def test_a_name_is_given_once_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     file = TokenFile(tmp_path)
     file.add("predict", "a")
     with pytest.raises(Error, match="there is a token 'a' already"):
@@ -117,7 +117,7 @@ def test_a_running_server_follows_the_file_and_revoking_the_last_token_opens_not
     assert followed.locked
     file.path.write_text("nonsense")
     now[0] += 2
-    assert followed.now().scopes_of(token) == {"predict"}  # told in the log; nobody is locked out by a slip
+    assert followed.now().scopes_of(token) == {"predict"}  # logged; a mistake locks no one out
     file.path.write_text("")
     now[0] += 2
     assert followed.now().scopes_of(token) == set()

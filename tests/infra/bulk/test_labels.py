@@ -1,4 +1,4 @@
-"""Labels in bulk: every good row arrives, every bad one is told by its line, and none stops the rest."""
+"""Labels in bulk: every good row arrives, every bad one is reported by its line, and none stops the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read(text: str, columns: LabelColumns = COLUMNS) -> list[LabelRow | BadRow]:
     return list(read_labels(text.splitlines(keepends=True), columns, "labels.csv"))
 
 
-def test_good_rows_are_read_and_bad_ones_told_by_line() -> None:
+def test_good_rows_are_read_and_bad_ones_reported_by_line() -> None:
     rows = read(FILE)
     good = [row for row in rows if isinstance(row, LabelRow)]
     assert [(row.line, row.prediction_id, row.label, row.ts) for row in good] == [
@@ -70,7 +70,7 @@ def test_good_rows_are_read_and_bad_ones_told_by_line() -> None:
     ]
 
 
-def test_a_label_may_be_told_to_be_text_or_a_number() -> None:
+def test_a_label_may_be_read_as_text_or_as_a_number() -> None:
     text = "id,label\na,1\nb,late\nc,none\n"
     as_text = read(text, LabelColumns("id", "label", type="text"))
     assert [row.label for row in as_text if isinstance(row, LabelRow)] == ["1", "late", "none"]
@@ -80,7 +80,7 @@ def test_a_label_may_be_told_to_be_text_or_a_number() -> None:
     ]  # fmt: skip
 
 
-def test_a_header_without_the_columns_is_told_with_what_it_has() -> None:
+def test_a_header_without_the_columns_is_an_error_with_what_it_has() -> None:
     with pytest.raises(Error, match=r"labels.csv has no column 'label', 'when'; its header has: id, truth"):
         read("id,truth\na,1\n")
     with pytest.raises(Error, match="its header has: nothing"):
@@ -118,11 +118,11 @@ def test_times_are_milliseconds_or_iso() -> None:
 
 def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))
-    told: list[BadRow] = []
+    reported: list[BadRow] = []
     with EventClient(bench.connection, queue_events=5_000) as client:
-        imported = import_labels(rows, client, source="expert", on_bad=told.append)
+        imported = import_labels(rows, client, source="expert", on_bad=reported.append)
     assert imported == Imported(45_000, 0)
-    assert told == []
+    assert reported == []
     labels = bench.labels()
     assert {event.prediction_id for event in labels} == {f"p{i}" for i in range(45_000)}
     assert {event.source for event in labels} == {"expert"}
@@ -149,7 +149,7 @@ def run_import(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_command_imports_tells_and_counts(bench: Bench, tmp_path: Path) -> None:
+def test_the_command_imports_reports_and_counts(bench: Bench, tmp_path: Path) -> None:
     file, bad = tmp_path / "labels.csv", tmp_path / "bad.csv"
     file.write_bytes(b"\xef\xbb\xbf" + FILE.encode() + b"m,l\xe4te,1700000000000,Latin-1\n")
     ran = run_import(
@@ -194,7 +194,7 @@ def test_a_cell_names_the_same_class_in_a_reference_and_in_labels(cell: str, tmp
     assert class_name(row.label) == named
 
 
-def test_a_number_of_too_many_digits_is_told_by_its_row(tmp_path: Path) -> None:
+def test_a_number_of_too_many_digits_is_reported_by_its_row(tmp_path: Path) -> None:
     reference = tmp_path / "reference.csv"
     reference.write_text(f"x,label\n1,{'9' * 5000}\n")
     with pytest.raises(ArtifactError, match="row 2: the label must be a number"):
@@ -210,7 +210,7 @@ def test_the_file_itself_is_never_written_over(tmp_path: Path) -> None:
     assert file.read_text() == "prediction_id,label\na,late\n"
 
 
-def test_a_command_of_a_person_without_a_name_or_for_no_model_is_told(
+def test_a_command_of_a_person_without_a_name_or_for_no_model_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def nobody() -> str:

@@ -37,12 +37,12 @@ def driftloop(*words: str, cwd: Path, settings: Settings | None = None) -> subpr
     )  # fmt: skip
 
 
-def test_version_and_help_are_told(tmp_path: Path) -> None:
+def test_version_and_help_are_printed(tmp_path: Path) -> None:
     assert driftloop("--version", cwd=tmp_path).stdout.startswith("driftloop 0.")
-    told = driftloop("--help", cwd=tmp_path).stdout
+    reported = driftloop("--help", cwd=tmp_path).stdout
     for command in ("up", "demo", "apply", "broker", "join", "monitor", "train", "serve", "score", "status",
                     "models", "trigger", "approve", "labels", "topics", "schema"):  # fmt: skip
-        assert command in told
+        assert command in reported
 
 
 def test_without_a_cluster_a_command_says_how_to_get_one(tmp_path: Path) -> None:
@@ -69,11 +69,11 @@ def test_a_new_deployment_from_topics_to_status(
     first = driftloop("apply", cwd=tmp_path, settings=settings)
     assert "published  model late" in first.stdout, first.stderr
     assert "unchanged  model late" in driftloop("apply", cwd=tmp_path, settings=settings).stdout
-    told = driftloop("status", cwd=tmp_path, settings=settings)
-    assert told.returncode == 0, told.stderr
-    assert "late" in told.stdout
-    assert "none yet" in told.stdout
-    assert "dead letters: none" in told.stdout
+    reported = driftloop("status", cwd=tmp_path, settings=settings)
+    assert reported.returncode == 0, reported.stderr
+    assert "late" in reported.stdout
+    assert "none yet" in reported.stdout
+    assert "dead letters: none" in reported.stdout
     assert "late" in driftloop("models", "list", cwd=tmp_path, settings=settings).stdout
     assert "late: versions" in driftloop("models", "show", "late", cwd=tmp_path, settings=settings).stdout
     missing = driftloop("models", "show", "lat", cwd=tmp_path, settings=settings)

@@ -38,19 +38,19 @@ def test_an_unchanged_spec_is_not_published_again(topics: Connection) -> None:
     assert set(again.unchanged) == {"late", "price"}
 
 
-def test_the_monitor_is_told_of_each_spec_on_the_model_s_own_vitals_partition(topics: Connection) -> None:
+def test_the_monitor_gets_each_spec_on_the_model_s_own_vitals_partition(topics: Connection) -> None:
     deployment = parse_deployment(TOML)
     apply_deployment(topics, deployment)
     reader = LogReader(topics, (VITALS,))
     try:
-        told = [
+        reported = [
             (record.partition, CONTROL.validate_json(record.value or b"")) for record in reader.catch_up()
         ]
     finally:
         reader.close()
     assert {
-        (partition, control.model) for partition, control in told if isinstance(control, SpecControl)
+        (partition, control.model) for partition, control in reported if isinstance(control, SpecControl)
     } == {(partition_of(model, 2), model) for model in ("late", "price")}
-    for _, control in told:
+    for _, control in reported:
         assert isinstance(control, SpecControl)
         assert control.digest == deployment.models[control.model].digest()

@@ -74,7 +74,7 @@ def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
 
 
 def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, **fields: object) -> None:
-    """Letters as a stage would write them, of records that need not exist."""
+    """Dead letters as a stage would write them, of records that need not exist."""
     producer = Producer(connection.producer())
     for i in range(count):
         letter = DeadLetter.model_validate(
@@ -160,7 +160,9 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     assert states == {"open": 2, "replayed": 1}
 
 
-def test_a_replay_killed_at_any_step_sends_each_letter_once_when_it_is_run_again(kafka: Connection) -> None:
+def test_a_replay_killed_at_any_step_sends_each_dead_letter_once_when_run_again(
+    kafka: Connection,
+) -> None:
     write_letters(kafka, 1_200)  # three chunks
     program = (
         "import os, signal, sys\n"
@@ -199,7 +201,7 @@ def test_of_two_replays_at_once_the_older_stops_and_nothing_is_sent_twice(kafka:
     assert len(sent_again(kafka, TRIGGERS)) == 600
 
 
-def test_dropped_letters_are_neither_listed_nor_replayed_unless_they_are_asked_for(
+def test_dropped_dead_letters_are_listed_and_replayed_on_request_only(
     kafka: Connection, settings: Settings
 ) -> None:
     write_letters(kafka, 5)
@@ -242,7 +244,7 @@ def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) 
     assert chosen(DeadLetterFilter(until_ms=now_ms - 60_000)) == 0
 
 
-def test_bytes_too_many_for_a_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
+def test_bytes_too_many_for_a_dead_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
     large = b"x" * (MAX_VALUE_BYTES + 100)
     producer = Producer(kafka.producer(message_max_bytes=4_000_000, compression_type="none"))
     producer.produce(kafka.topic(PREDICTIONS), large, b"k", headers=[("trace", b"t-2")])
@@ -268,7 +270,7 @@ def test_what_cannot_be_sent_again_is_named_and_left_open(kafka: Connection) -> 
     assert resolve(kafka, "dropped", DeadLetterFilter(), by="test").done == 2
 
 
-def test_rubbish_on_dead_letters_and_its_marks_stops_nobody(kafka: Connection) -> None:
+def test_invalid_records_on_dead_letters_and_its_resolutions_are_skipped(kafka: Connection) -> None:
     producer = Producer(kafka.producer())
     for value in (b"", None, b"\xff", b"[]", b'{"id":1}'):
         producer.produce(kafka.topic(DEAD_LETTERS), value, b"k")

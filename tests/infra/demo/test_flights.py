@@ -99,7 +99,7 @@ def test_a_flight_that_arrives_on_the_minute_is_on_time(tmp_path: Path) -> None:
     assert [flights.label(row) for row in range(2)] == ["on_time", "late"]
 
 
-def test_a_cancelled_flight_is_asked_about_and_never_answered(tmp_path: Path) -> None:
+def test_a_cancelled_flight_is_predicted_and_never_labelled(tmp_path: Path) -> None:
     cancelled = {"arr_delay": "NA", "dep_time": "NA", "arr_time": "NA"}
     flights = load_flights(folder_with(tmp_path, cancelled))
     assert flights.label_ms.tolist() == [NEVER]

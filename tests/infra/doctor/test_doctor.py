@@ -70,11 +70,11 @@ def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
     load_or_create_keypair(settings.keys_path())
     assert faults(check_cluster(settings)) == {}
     done = driftloop("doctor", "--json", settings=settings)
-    told = [orjson.loads(line) for line in done.stdout.splitlines()]
-    at_fault = {finding["check"] for finding in told if finding["level"] == "fault"}
+    reported = [orjson.loads(line) for line in done.stdout.splitlines()]
+    at_fault = {finding["check"] for finding in reported if finding["level"] == "fault"}
     assert at_fault <= {"disk"}  # of the machine that tests; the rest is ours
     assert done.exit_code == bool(at_fault)
-    assert {finding["check"] for finding in told} >= {
+    assert {finding["check"] for finding in reported} >= {
         "keys", "packages", "disk", "spec file", "cluster", "topics", "co-partitioning", "replication",
         "clock", "specs", "retention", "groups", "signatures",
     }  # fmt: skip
@@ -94,9 +94,9 @@ def test_what_is_broken_on_the_cluster_is_named_with_its_fix(topics: Connection,
 
     found = faults(check_cluster(settings, clock=lambda: local_ms() + 60_000))
     all_of_them = [f"{one.what} → {one.fix}" for one in check_cluster(settings) if one.level == "fault"]
-    told = "\n".join(all_of_them)
-    assert "message.timestamp.type is CreateTime, wanted LogAppendTime → driftloop topics apply" in told
-    assert f"{topics.topic(DRIFT)} is missing → driftloop topics apply" in told
+    reported = "\n".join(all_of_them)
+    assert "message.timestamp.type is CreateTime, wanted LogAppendTime → driftloop topics apply" in reported
+    assert f"{topics.topic(DRIFT)} is missing → driftloop topics apply" in reported
     assert "is kept for 0.0 days" in found["retention"]
     assert "nobody can write" in found["replication"]
     assert " s apart → run NTP" in found["clock"]
@@ -156,10 +156,10 @@ def test_keys_that_do_not_match_or_that_others_may_read_are_named(tmp_path: Path
 
 def test_packages_disks_and_spec_files_that_do_not_do_are_named(tmp_path: Path) -> None:
     needed = [Requirement("orjson>=999"), Requirement("no-such-package-here"), Requirement("pydantic>=1")]
-    told = [finding.what for finding in check_requirements(needed, "1") if finding.level == "fault"]
-    assert len(told) == 2
-    assert "needed: orjson>=999" in told[0]
-    assert "no-such-package-here is missing" in told[1]
+    reported = [finding.what for finding in check_requirements(needed, "1") if finding.level == "fault"]
+    assert len(reported) == 2
+    assert "needed: orjson>=999" in reported[0]
+    assert "no-such-package-here is missing" in reported[1]
     assert "are free" in faults(check_disk("state", tmp_path / "new", least_bytes=2**62))["disk"]
     assert faults(check_disk("state", tmp_path, least_bytes=0, least_share=0)) == {}
     (tmp_path / "file").write_text("")

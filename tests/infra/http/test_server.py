@@ -176,10 +176,10 @@ BAD: list[tuple[str, Any, int, str]] = [
 
 
 def test_a_bad_request_is_refused_with_what_is_wrong_and_the_next_is_answered(server: Running) -> None:
-    for path, body, status, told in BAD:
+    for path, body, status, message in BAD:
         answer = server.post(path, body, status)
         assert answer.keys() == {"error"}
-        assert told in answer["error"], (path, str(body)[:80])
+        assert message in answer["error"], (path, str(body)[:80])
         assert server.post("/predict", {"features": {"x": 0.0}})["version"] == 3
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: Bench) -> No
         server.client.close(timeout_s=0.1)
 
 
-def test_several_models_are_told_apart(bench: Bench, tmp_path: Path) -> None:
+def test_several_models_are_chosen_by_name(bench: Bench, tmp_path: Path) -> None:
     other = Bench(bench.connection, tmp_path, model="n")
     bench.publish(bench.update(1, 1))
     other.publish(other.update(1, 2))
@@ -250,8 +250,8 @@ def test_several_models_are_told_apart(bench: Bench, tmp_path: Path) -> None:
         assert all(hot.wait_ready() for hot in server.models.values())
         assert server.post("/predict", {"model": "m", "features": {"x": 0.0}})["version"] == 1
         assert server.post("/predict", {"model": "n", "features": {"x": 0.0}})["version"] == 2
-        told = server.post("/predict", {"features": {"x": 0.0}}, 422)["error"]
-        assert told == "say which model: this server serves m, n"
+        message = server.post("/predict", {"features": {"x": 0.0}}, 422)["error"]
+        assert message == "say which model: this server serves m, n"
         assert [model["name"] for model in server.get("/models")["models"]] == ["m", "n"]
 
 
@@ -306,7 +306,7 @@ def test_swaps_under_load_fail_no_request(server: Running, bench: Bench) -> None
 # --- as a process ----------------------------------------------------------------------------------------
 
 
-def test_an_address_that_is_taken_is_told(settings: Settings, server: Running) -> None:
+def test_an_address_that_is_taken_is_an_error(settings: Settings, server: Running) -> None:
     taken = int(server.http.base_url.port or 0)
     with pytest.raises(SettingsError, match=rf"cannot listen on 127.0.0.1:{taken}: .*DRIFTLOOP_HTTP_PORT"):
         run_server(settings.model_copy(update={"http_port": taken}), ["m"])

@@ -1,4 +1,4 @@
-"""What a caller gets wrong is told at once and by name; what is accepted is what readers accept."""
+"""A caller's mistake is an error at once and by name; what is accepted is what readers accept."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def unsent() -> Iterator[EventClient]:
     made.close(timeout_s=0.0)
 
 
-@pytest.mark.parametrize(("wrong", "told"), WRONG_PREDICTIONS)
-def test_a_wrong_argument_is_told_at_once_and_by_name(
-    unsent: EventClient, wrong: dict[str, Any], told: str
+@pytest.mark.parametrize(("wrong", "message"), WRONG_PREDICTIONS)
+def test_a_wrong_argument_is_an_error_at_once_and_by_name(
+    unsent: EventClient, wrong: dict[str, Any], message: str
 ) -> None:
     emitted = unsent.stats.emitted
     right: dict[str, Any] = {"model": "m", "version": 1, "features": {"x": 1.0}, "prediction": "late"}
-    with pytest.raises(InvalidEvent, match=told):
+    with pytest.raises(InvalidEvent, match=message):
         unsent.prediction(**(right | wrong))
     assert unsent.stats.emitted == emitted
 
@@ -79,14 +79,14 @@ WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "told"), WRONG_LABELS)
-def test_a_wrong_label_is_told_at_once(unsent: EventClient, wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidEvent, match=told):
+@pytest.mark.parametrize(("wrong", "message"), WRONG_LABELS)
+def test_a_wrong_label_is_an_error_at_once(unsent: EventClient, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidEvent, match=message):
         unsent.label(**({"prediction_id": "p"} | wrong))
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_among_numbers_alone_the_one_that_cannot_travel_is_told_wherever_it_stands(wrong: float) -> None:
+def test_among_numbers_the_one_that_cannot_be_sent_is_named_wherever_it_is(wrong: float) -> None:
     names = [f"number_{i}" for i in range(10)]
     for place in names:
         with pytest.raises(InvalidEvent, match=f"feature {place}: is "):

@@ -1,4 +1,4 @@
-"""Emitting: what is wrong is told at once, what is right arrives once, nothing waits for Kafka."""
+"""Emitting: what is wrong is an error at once, what is right arrives once, nothing waits for Kafka."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
     assert overflow.first() is None
 
 
-def test_an_event_too_large_for_kafka_is_dropped_and_told(bench: Bench) -> None:
+def test_an_event_too_large_for_kafka_is_dropped_and_reported(bench: Bench) -> None:
     drops: list[Dropped] = []
     with EventClient(bench.connection, privacy={}, on_drop=drops.append) as client:
         client.prediction("m", 1, {"x": "y" * 5_000_000}, 1.0, prediction_id="big")
@@ -265,7 +265,7 @@ def test_a_closed_client_says_so(topics: Connection) -> None:
         client.label("p", 1.0)
 
 
-def test_a_forked_process_is_told_to_make_its_own_client(topics: Connection) -> None:
+def test_a_forked_process_has_to_create_its_own_client(topics: Connection) -> None:
     with EventClient(topics, privacy={}) as client:
         reading, writing = os.pipe()
         child = os.fork()
@@ -305,7 +305,7 @@ def test_the_environment_says_where_kafka_is(bench: Bench, monkeypatch: pytest.M
         api.Client(kafka={"no.such.setting": "1"})
 
 
-def test_no_address_is_told_with_the_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_address_is_an_error_with_the_ways_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="DRIFTLOOP_BOOTSTRAP_SERVERS"):
         api.Client()

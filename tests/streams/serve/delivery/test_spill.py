@@ -160,7 +160,7 @@ class FullDisk(Spill):
         return super().append(events)
 
 
-def test_a_full_disk_is_told_and_events_stay_in_memory_within_bounds(
+def test_a_full_disk_is_reported_and_events_stay_in_memory_within_bounds(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, spill, drops = free_port(), FullDisk(tmp_path / "spill"), list[Dropped]()
@@ -180,7 +180,7 @@ def test_a_full_disk_is_told_and_events_stay_in_memory_within_bounds(
     assert sorted(found.prediction_id for found in bench.predictions()) == sorted(f"p{i}" for i in range(150))
 
 
-def test_at_its_limit_the_newest_or_the_oldest_are_given_up_as_set(tmp_path: Path) -> None:
+def test_at_its_limit_the_newest_or_the_oldest_are_dropped_as_set(tmp_path: Path) -> None:
     newest = Spill(tmp_path / "a", max_bytes=2000)
     dropped = newest.append([event(n, 380) for n in range(10)])
     assert [gone.key for gone in dropped] == [b"p%d" % n for n in range(5, 10)]
@@ -195,7 +195,7 @@ def test_at_its_limit_the_newest_or_the_oldest_are_given_up_as_set(tmp_path: Pat
     assert len(gone) + oldest.events == 10
 
 
-def test_what_had_to_go_for_events_that_the_disk_then_refused_is_told_all_the_same(
+def test_events_dropped_for_others_are_reported_even_if_the_disk_refuses_those(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spill = Spill(tmp_path / "a", max_bytes=2000, when_full="oldest")
@@ -213,7 +213,7 @@ def test_what_had_to_go_for_events_that_the_disk_then_refused_is_told_all_the_sa
     assert spill.events == 4
 
 
-def test_what_is_written_outlives_a_loss_of_power_once_the_disk_was_asked(
+def test_what_is_written_outlives_a_loss_of_power_once_it_was_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
@@ -234,7 +234,7 @@ def test_what_is_written_outlives_a_loss_of_power_once_the_disk_was_asked(
     assert len(synced) == before + 2
 
 
-def test_a_disk_that_fails_when_asked_has_kept_nothing_of_the_batch(
+def test_a_disk_that_fails_to_sync_has_kept_nothing_of_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_file: int) -> None:
@@ -269,7 +269,7 @@ def test_a_record_that_was_being_written_ends_its_segment_and_costs_no_other(tmp
     assert keys == [b"p0", b"p1", b"p2", b"p3", b"p9"]
 
 
-def test_damage_is_told_and_kept_and_what_precedes_it_is_read(
+def test_damage_is_reported_and_kept_and_what_precedes_it_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spill = Spill(tmp_path)

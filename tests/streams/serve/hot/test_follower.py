@@ -62,7 +62,7 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
             good.model_copy(update={"generation": 70})
         )
         unsigned = good.model_copy(update={"signature": "", "generation": 80})
-        for forged, told in (
+        for forged, message in (
             (altered, "signature is wrong"),
             (stranger, "which is not trusted here"),
             (unsigned, "carries no signature"),
@@ -70,7 +70,7 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
             bench.publish(forged)
             ack = ack_with(bench, lambda ack, forged=forged: ack.generation == forged.generation)
             assert (ack.status, ack.version) == ("refused", 1)
-            assert told in ack.reason
+            assert message in ack.reason
             assert hot.predict({"x": 0.0}).version == 1
         # A forged generation does not stand in an honest one's way, now or after a restart.
         bench.publish(bench.update(2, 2))

@@ -262,9 +262,9 @@ def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Event
     bench.publish(bench.update(1, 1))
     with bench.serve(client) as hot:
         assert hot.wait_generation(1)
-        told = "DRIFTLOOP_HASH_KEY" if spec != "unreadable" else "cannot be read"
-        wait_until(lambda: told in hot.why_not)
-        with pytest.raises(NoModelError, match=told):
+        message = "DRIFTLOOP_HASH_KEY" if spec != "unreadable" else "cannot be read"
+        wait_until(lambda: message in hot.why_not)
+        with pytest.raises(NoModelError, match=message):
             hot.predict({"x": 1.0}, "p")
     client.flush()
     (event,) = bench.predictions()
@@ -291,6 +291,6 @@ def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pyt
 # --- the course of updates, without Kafka ----------------------------------------------------------------
 
 
-def test_an_answer_tells_its_version() -> None:
+def test_an_answer_names_its_version() -> None:
     assert version_told_by(3002.0, 2.0) == 3
     assert telling_model(3).data != telling_model(4).data

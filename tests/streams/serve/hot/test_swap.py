@@ -38,7 +38,7 @@ def test_an_update_goes_live_and_answers_as_its_version(bench: Bench) -> None:
         assert bench.swap.last_generation == generation
 
 
-def test_a_retired_model_answers_nobody(bench: Bench) -> None:
+def test_a_retired_model_does_not_answer(bench: Bench) -> None:
     bench.apply(bench.update(1, 1))
     applied = bench.apply(bench.update(2, None))
     assert (applied.status, applied.version) == ("live", 0)
