@@ -15,7 +15,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
@@ -39,21 +39,32 @@ class MissingArtifact(ArtifactError):
     """Nothing with that digest is in the store (yet, if the store shows writes late)."""
 
 
+class StoreRoot(NamedTuple):
+    """Where a store is. ``is_local``: in a folder of this machine."""
+
+    fs: Any
+    path: str
+    is_local: bool
+
+
+def open_store(url: str) -> StoreRoot:
+    """``url``: a folder or any fsspec URL. Raises SettingsError when its file system is unknown."""
+    try:
+        # A remembered listing would hide what another process has stored since.
+        fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
+    except (ImportError, ValueError) as error:
+        message = f"artifact store {url!r} cannot be opened: {error}"
+        raise SettingsError(without_secrets(secrets_of(url), message)) from None
+    return StoreRoot(fs, root.rstrip("/"), isinstance(fs, LocalFileSystem))
+
+
 class ArtifactStore:
     """A content-addressed store below one root. Thread safe where its file system is."""
 
     def __init__(self, url: str) -> None:
         """``url``: a folder or any fsspec URL. Raises SettingsError when its file system is unknown."""
-        try:
-            # A remembered listing would hide what another process has stored since.
-            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
-        except (ImportError, ValueError) as error:
-            message = f"artifact store {url!r} cannot be opened: {error}"
-            raise SettingsError(without_secrets(secrets_of(url), message)) from None
+        self._fs, self._root, self._local = open_store(url)
         self._secrets = secrets_of(url)
-        self._fs = fs
-        self._root = root.rstrip("/")
-        self._local = isinstance(fs, LocalFileSystem)
 
     def put_artifact(self, model: str, data: bytes) -> str:
         """Store the bytes and return their sha256. Raises OSError if the file system does."""

@@ -24,15 +24,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
-import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
 import orjson
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ....models.registry.artifacts import secrets_of, without_secrets
+from ....models.registry.artifacts import open_store, secrets_of
 from ....models.registry.whole_file import whole_file
 from ....schemas.base import Sha256, first_reason
-from ....schemas.errors import Error, SettingsError
+from ....schemas.errors import Error
 from ..state.position import Position
 from ..state.store import StateOrigin
 
@@ -128,15 +126,9 @@ class CheckpointStore:
 
         Raises SettingsError when its file system is unknown.
         """
-        try:
-            fs, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(url, use_listings_cache=False))
-        except (ImportError, ValueError) as error:
-            reason = f"artifact store {url!r} cannot be opened: {error}"
-            raise SettingsError(without_secrets(secrets_of(url), reason)) from None
+        self._fs, root, self._local = open_store(url)
+        self._root = f"{root}/_join/{cluster}/{topic}"
         self.secrets = secrets_of(url)
-        self._fs = fs
-        self._local = isinstance(fs, LocalFileSystem)
-        self._root = f"{root.rstrip('/')}/_join/{cluster}/{topic}"
 
     def names(self, partition: int) -> list[str]:
         """Return a partition's manifests, newest first. Raises OSError when the store cannot be read."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
-from driftloop.infra.control.specs import apply_deployment
-from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS, Topic
 from driftloop.streams.join import shell
 from driftloop.streams.join.config import JoinTuning
@@ -148,11 +146,10 @@ def place_of(message: Message) -> TopicPartition:
 
 
 def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
-    topics: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels of some bytes, predictions of kilobytes: all labels are there before the second prediction."""
-    apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
-    feed = Feed(topics)
+    feed = Feed(kafka)
     for number in range(PAIRS):
         event = prediction(f"id-{number}", "x")
         feed.event(PREDICTIONS, event | {"features": {"noise": secrets.token_hex(2_500)}})
@@ -160,11 +157,11 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     for number in range(PAIRS):
         feed.event(LABELS, label(f"id-{number}", "x" if number % 3 else "y"))
     feed.flush()
-    monkeypatch.setattr(LabelsFirst, "labels", topics.topic(LABELS))
+    monkeypatch.setattr(LabelsFirst, "labels", kafka.topic(LABELS))
     monkeypatch.setattr(shell, "Consumer", LabelsFirst)
     stats, held = JoinStats(), [0]
     running = ThreadedJoiner(
-        topics,
+        kafka,
         tmp_path,
         stats=stats,
         tuning=JoinTuning(max_batch=1_000, backlog=100, max_held=500),
@@ -176,6 +173,6 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     assert stats.pauses > 0
     assert 500 < max(held) <= 2 * (500 + 1_000), "of two partitions, whatever there is to read"
     assert stats.held == 0
-    made = read_made(topics)
+    made = read_made(kafka)
     assert_exactly(made)
     assert len(made.outcomes) == PAIRS

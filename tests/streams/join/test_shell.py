@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import orjson
-import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from driftloop.infra.control.specs import apply_deployment
@@ -33,12 +32,6 @@ from tests.support.join.kafka import (
 )
 from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def kafka(topics: Connection) -> Connection:
-    apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
-    return topics
 
 
 def test_killed_after_every_step_of_a_batch_nothing_is_lost_repeated_or_forked(

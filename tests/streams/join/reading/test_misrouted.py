@@ -8,9 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 from confluent_kafka import Producer
-from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.status.overview import read_overview
-from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
@@ -19,12 +17,6 @@ from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
 
 IDS = 200
-
-
-@pytest.fixture
-def kafka(topics: Connection) -> Connection:
-    apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
-    return topics
 
 
 @pytest.mark.parametrize("partitioner", ["consistent", "random", "keyless", "other key"])

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.status.join_status import read_join_progress
 from driftloop.schemas.errors import StateError
-from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.kafka.connection import Connection
@@ -27,12 +25,6 @@ from tests.support.join.kafka import (
 from tests.support.join.world import label, prediction
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def kafka(topics: Connection) -> Connection:
-    apply_deployment(topics, Deployment(models={"m": ModelSpec()}))
-    return topics
 
 
 def ends(kafka: Connection, topic: str, isolation: IsolationLevel) -> list[int]:
