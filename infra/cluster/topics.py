@@ -110,22 +110,28 @@ def _config_differences(
     admin: AdminClient, connection: Connection, topics: Iterable[Topic]
 ) -> list[Difference]:
     by_name = {connection.topic(topic): topic for topic in topics}
-    if not by_name:
-        return []
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in by_name]
-    differences: list[Difference] = []
+    return [
+        Difference(name, key, str(found[key]), wanted)
+        for name, found in read_configs(admin, ResourceType.TOPIC, list(by_name)).items()
+        for key, wanted in by_name[name].config().items()
+        if str(found[key]) != wanted
+    ]
+
+
+def read_configs(
+    admin: AdminClient, kind: ResourceType, names: list[str], timeout_s: float = _TIMEOUT_S
+) -> dict[str, dict[str, str | None]]:
+    """Name → configuration of topics or brokers. Raises KafkaException."""
+    if not names:
+        return {}
     described = cast(
         "dict[ConfigResource, Future[dict[str, ConfigEntry]]]",
-        admin.describe_configs(resources, request_timeout=_TIMEOUT_S),
+        admin.describe_configs([ConfigResource(kind, name) for name in names], request_timeout=timeout_s),
     )
-    for resource, future in described.items():
-        name = str(resource.name)
-        found = future.result()
-        for key, wanted in by_name[name].config().items():
-            value = str(found[key].value)
-            if value != wanted:
-                differences.append(Difference(name, key, value, wanted))
-    return differences
+    return {
+        str(resource.name): {name: entry.value for name, entry in future.result().items()}
+        for resource, future in described.items()
+    }
 
 
 def _create(

@@ -12,8 +12,6 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import (
     AdminClient,
     ClusterMetadata,
-    ConfigEntry,
-    ConfigResource,
     ConsumerGroupDescription,
     ResourceType,
 )
@@ -37,7 +35,7 @@ from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import newest_values
 from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
-from ..cluster.topics import inspect_topics
+from ..cluster.topics import inspect_topics, read_configs
 from ..settings import Settings
 from .findings import Finding
 
@@ -93,7 +91,7 @@ def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Findi
 def check_brokers(admin: AdminClient, metadata: ClusterMetadata) -> Iterator[Finding]:
     """Check the brokers and Kafka's release, known only through a setting that 4.0 removed."""
     count = len(metadata.brokers)
-    configs = _configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))])
+    configs = read_configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))], _TIMEOUT_S)
     protocol = next(iter(configs.values())).get("inter.broker.protocol.version")
     release = "4 or newer" if protocol is None else protocol
     level = "ok"
@@ -133,7 +131,7 @@ def check_replication(
     admin: AdminClient, connection: Connection, metadata: ClusterMetadata
 ) -> Iterator[Finding]:
     names = [name for topic in CATALOGUE if (name := connection.topic(topic)) in metadata.topics]
-    configs = _configs(admin, ResourceType.TOPIC, names)
+    configs = read_configs(admin, ResourceType.TOPIC, names, _TIMEOUT_S)
     brokers, wrong = len(metadata.brokers), False
     for name in names:
         partitions = metadata.topics[name].partitions.values()
@@ -252,7 +250,7 @@ def check_retention(
             join = SpecRecord.decode(value).join()
     needed = join.horizon + join.early_horizon + join.correction_window
     names = [name for topic in (PREDICTIONS, LABELS) if (name := connection.topic(topic)) in metadata.topics]
-    for name, config in _configs(admin, ResourceType.TOPIC, names).items():
+    for name, config in read_configs(admin, ResourceType.TOPIC, names, _TIMEOUT_S).items():
         kept = int(config["retention.ms"] or -1)
         if 0 <= kept < needed:
             what = f"{name} is kept for {_days(kept)}, but horizons and corrections take {_days(needed)}"
@@ -310,16 +308,3 @@ def check_signatures(connection: Connection, settings: Settings) -> Iterator[Fin
             yield Finding("signatures", "fault", f"the newest update of {key!r}: {error}", fix)
     if not wrong:
         yield Finding("signatures", "ok", f"{updates} models' updates are signed with trusted keys")
-
-
-def _configs(admin: AdminClient, kind: ResourceType, names: list[str]) -> dict[str, dict[str, str | None]]:
-    if not names:
-        return {}
-    asked = cast(
-        "dict[ConfigResource, Future[dict[str, ConfigEntry]]]",
-        admin.describe_configs([ConfigResource(kind, name) for name in names], request_timeout=_TIMEOUT_S),
-    )
-    return {
-        str(resource.name): {name: entry.value for name, entry in future.result(_TIMEOUT_S).items()}
-        for resource, future in asked.items()
-    }
