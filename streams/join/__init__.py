@@ -1,1 +1,1 @@
-"""Predictions meet their labels, exactly once: the joiner."""
+"""The joiner: predictions meet their labels, exactly once."""

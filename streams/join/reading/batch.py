@@ -1,8 +1,8 @@
 """Reading one batch of an input partition: what each record is, where it belongs, and what cannot be used.
 
 A record belongs on the partition of its payload's prediction_id, whatever its key says. A misrouted one
-(another partitioner, no key) is sent on to where it belongs, once: it carries where it came from, and if it
-is misrouted again, something is wrong that sending it on cannot repair.
+(another partitioner, no key) is forwarded to where it belongs, once: it carries where it came from, and if it
+is misrouted again, something is wrong that forwarding cannot repair.
 """
 
 from __future__ import annotations

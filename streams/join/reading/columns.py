@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class OnDemand(Sequence[T]):
-    """A column whose items are asked of the messages one by one, because few of them are needed."""
+    """A column whose items are read from the messages one by one, because few of them are needed."""
 
     __slots__ = ("_get", "_messages")
 
@@ -35,7 +35,7 @@ class OnDemand(Sequence[T]):
 
 
 def columns_of(messages: Sequence[Message], at: int = 0) -> Records:
-    """Records (no error events) from offset ``at`` on; what was read before, as after a seek, is left out."""
+    """Return the records from offset ``at`` on; those before it, as after a seek, were read already."""
     if messages and offset_of(messages[0]) < at:
         messages = [message for message in messages if offset_of(message) >= at]
 
@@ -62,5 +62,5 @@ def offset_of(message: Message) -> int:
 
 
 def append_ms_of(message: Message) -> int:
-    """When the broker appended it: every topic's timestamps are LogAppendTime."""
+    """Return when the broker appended it: every topic's timestamps are LogAppendTime."""
     return message.timestamp()[1]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# On a record that was sent on to where it belongs: where it lay.
+# On a misrouted record that was forwarded: where it was.
 ORIGIN_HEADER = "driftloop-origin"
 
 _M = np.uint32(0x5BD1E995)
@@ -23,7 +23,7 @@ Hashes = npt.NDArray[np.uint32]
 
 
 def murmur2_many(keys: Sequence[bytes]) -> Hashes:
-    """The unsigned 32-bit hash of each key; shape (len(keys),)."""
+    """Return the unsigned 32-bit hash of each key; shape (len(keys),)."""
     if not keys:
         return np.zeros(0, dtype=np.uint32)
     lengths = np.fromiter(map(len, keys), dtype=np.uint32, count=len(keys))
@@ -48,5 +48,5 @@ def murmur2_many(keys: Sequence[bytes]) -> Hashes:
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int64]:
-    """The partition Java's producer puts each key on; shape (len(keys),)."""
+    """Return the partition that Java's producer puts each key on; shape (len(keys),)."""
     return (murmur2_many(keys) & _POSITIVE).astype(np.int64) % partitions
