@@ -179,8 +179,10 @@ def test_the_monitor_reads_old_and_later_records(name: str) -> None:
 def test_unknown_fields_travel_from_prediction_and_label_to_the_outcome_and_its_readers() -> None:
     world = JoinWorld(rules_of(Join(), m=ModelSpec()))
     world.reader = BatchReader(0, 1)
-    world.send_prediction(prediction("id-1") | {"tenant": "north", "trace": FUTURE, "nothing": None})
-    world.send_label(label("id-1", "late") | {"ticket": 17, "proof": FUTURE})
+    world.send(
+        prediction("id-1") | {"tenant": "north", "trace": FUTURE, "nothing": None},
+        label("id-1", "late") | {"ticket": 17, "proof": FUTURE},
+    )
     effects = world.process(10, 10)
     ((_, value),) = effects.outcomes
     said = orjson.loads(value)

@@ -226,9 +226,7 @@ def test_what_teaches_is_an_outcome_or_refused_never_a_crash(value: bytes) -> No
 
 
 @thorough
-@given(
-    st.sampled_from(sorted({topic.event for topic in CATALOGUE} & BY_NAME.keys())).flatmap(anything),
-)
+@given(st.sampled_from(sorted({topic.event for topic in CATALOGUE} & BY_NAME.keys())).flatmap(anything))
 def test_status_shows_what_it_can_whatever_lies_on_the_topics(value: bytes) -> None:
     overview = Overview("p.")
     offsets = count()

@@ -204,9 +204,7 @@ class Telling(MemoryFileSystem):
         return cast("str", super()._strip_protocol(path.replace("telling://", "memory://")))
 
 
-def test_the_errors_of_a_file_system_never_show_the_urls_secrets(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_errors_of_a_file_system_never_show_the_urls_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("telling", Telling, clobber=True)
     store = ArtifactStore("telling://me:s3cret-pass@host/artifacts?token=t0ken-value")
     with pytest.raises(OSError, match="403") as caught:

@@ -94,9 +94,7 @@ def test_the_whole_loop_runs_with_each_role_as_its_own_user(locked: Locked) -> N
         wait_until(lambda: http.get("/health/ready").status_code == 200, deadline_s=180)
         for number in range(30):  # the server writes predictions and labels as itself
             answer = http.post(
-                "/predict",
-                json={"features": {"hour": number % 24, "tail": "N1"}},
-                headers=bearer("predict"),
+                "/predict", json={"features": {"hour": number % 24, "tail": "N1"}}, headers=bearer("predict")
             )
             assert answer.status_code == 200, answer.text
             reported = {

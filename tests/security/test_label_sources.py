@@ -30,16 +30,9 @@ def test_a_label_of_a_source_that_is_not_allowed_goes_to_dead_letters_with_its_r
     label_first: bool,
 ) -> None:
     w = world()
-    sent = by("user")
-    if label_first:
-        w.send_label(sent)
-        w.batch()
-        w.send_prediction(prediction("a", "late"))
-    else:
-        w.send_prediction(prediction("a", "late"))
-        w.batch()
-        w.send_label(sent)
-    w.batch()
+    events = [prediction("a", "late"), by("user")]
+    for event in reversed(events) if label_first else events:
+        w.join(event)
     assert not w.outcomes
     (letter,) = w.letters
     assert letter.reason == "Label: source: 'user' is not among the labels.allowed_sources of m"
@@ -50,66 +43,52 @@ def test_a_label_of_a_source_that_is_not_allowed_goes_to_dead_letters_with_its_r
 
 def test_a_label_of_an_allowed_source_counts_before_and_after_one_that_does_not() -> None:
     w = world()
-    w.send_prediction(prediction("a", "late"))
+    w.send(prediction("a", "late"))
     for source in ("user", "expert", "user"):
-        w.send_label(by(source))
-        w.batch()
-    (outcome,) = (outcome for outcome, _ in w.outcomes)
+        w.join(by(source))
+    (outcome,) = w.outcomes
     assert (outcome.source, outcome.revision) == ("expert", 0)
     assert len(w.letters) == 2
 
 
 def test_a_source_that_is_not_allowed_cannot_revise_an_outcome() -> None:
-    w = world(
-        m=ModelSpec(labels=LabelRules(allowed_sources=("user",)))
-    )  # the weakest source by rank, and the only one allowed
-    w.send_prediction(prediction("a", "late"))
-    w.send_label(by("user", label="late"))
-    w.send_label(by("expert", label="on_time"))
-    w.batch()
-    assert [outcome.label for outcome, _ in w.outcomes] == ["late"]
+    # The weakest source by rank, and the only one allowed.
+    w = world(m=ModelSpec(labels=LabelRules(allowed_sources=("user",))))
+    w.join(prediction("a", "late"), by("user", label="late"), by("expert", label="on_time"))
+    assert [outcome.label for outcome in w.outcomes] == ["late"]
     assert len(w.letters) == 1
 
 
 def test_a_label_that_names_no_source_is_the_systems() -> None:
     for allowed, expected in ((("system",), 1), (("expert",), 0)):
         w = world(m=ModelSpec(labels=LabelRules(allowed_sources=allowed)))
-        w.send_prediction(prediction("a", "late"))
+        w.send(prediction("a", "late"))
         unnamed = label("a", "on_time")
         del unnamed["source"]
-        w.send_label(unnamed)
-        w.batch()
+        w.join(unnamed)
         assert len(w.outcomes) == expected
 
 
 def test_each_model_says_for_itself() -> None:
     w = world(m=EXPERTS, open=ModelSpec())
-    w.send_prediction(prediction("a", "late"))
-    w.send_prediction(prediction("a", "late") | {"model": "open"})
-    w.send_label(by("user"))
-    w.batch()
-    assert [outcome.model for outcome, _ in w.outcomes] == ["open"]
+    w.join(prediction("a", "late"), prediction("a", "late") | {"model": "open"}, by("user"))
+    assert [outcome.model for outcome in w.outcomes] == ["open"]
 
 
 def test_a_refused_label_is_reported_once_over_a_restart_from_nothing() -> None:
     w = world()
-    w.send_prediction(prediction("a", "late"))
-    w.send_label(by("user"))
-    w.batch()
+    w.join(prediction("a", "late"), by("user"))
     w.die(disk_lost=True)
     w.restore()
-    w.send_label(by("expert"))
-    w.batch()
-    assert [outcome.source for outcome, _ in w.outcomes] == ["expert"]
+    w.join(by("expert"))
+    assert [outcome.source for outcome in w.outcomes] == ["expert"]
     assert len(w.letters) == 1
 
 
 @given(st.text(min_size=1, max_size=64))
 def test_only_the_very_names_of_the_list_are_allowed(source: str) -> None:
     w = world(m=ModelSpec(labels=LabelRules(allowed_sources=("expert",))))
-    w.send_prediction(prediction("a", "late"))
-    w.send_label(by(source))
-    w.batch()
+    w.join(prediction("a", "late"), by(source))
     assert len(w.outcomes) == (source == "expert")
     assert len(w.outcomes) + len(w.letters) == 1
 

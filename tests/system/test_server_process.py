@@ -65,9 +65,7 @@ def wait_ready(address: str) -> None:
     wait_until(ready, "the server's readiness")
 
 
-def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
-    bench: Bench,
-) -> None:
+def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(bench: Bench) -> None:
     bench.publish(bench.update(1, 2))
     answered: list[str] = []
     refused: list[Exception] = []

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from driftloop.schemas.events import Outcome
 from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.streams.join.records import MAX_PER_ID
 from hypothesis import given, settings
@@ -26,13 +25,9 @@ def w() -> JoinWorld:
     return JoinWorld(rules_of(JOIN, m=ModelSpec(), n=ModelSpec()), capacity=1_000)
 
 
-def outcomes(w: JoinWorld) -> list[Outcome]:
-    return [outcome for outcome, _ in w.outcomes]
-
-
-def wait(w: JoinWorld, ms: int) -> None:
-    """Time passes, and whatever ends by then is ended."""
-    w.batch()
+def wait(w: JoinWorld, ms: int, *events: dict[str, object]) -> None:
+    """Time passes after the events, and whatever ends by then is ended."""
+    w.join(*events)
     w.now_ms += ms
     w.joiner.flush()
     w.batch()
@@ -43,10 +38,8 @@ def wait(w: JoinWorld, ms: int) -> None:
 @pytest.mark.parametrize("prediction_ts", [0, 1_700_000_000_000 + 50 * YEAR])
 @pytest.mark.parametrize("label_ts", [0, 1_700_000_000_000 - 20 * YEAR, 2**53 - 1])
 def test_clocks_that_are_years_wrong_change_no_pair(w: JoinWorld, prediction_ts: int, label_ts: int) -> None:
-    w.send_prediction(prediction("a", "x") | {"ts": prediction_ts})
-    w.send_label(label("a", "x") | {"ts": label_ts})
-    w.batch()
-    (outcome,) = outcomes(w)
+    w.join(prediction("a", "x") | {"ts": prediction_ts}, label("a", "x") | {"ts": label_ts})
+    (outcome,) = w.outcomes
     assert (outcome.ts, outcome.label_ts) == (prediction_ts, label_ts)
     assert outcome.label_delay_ms == label_ts - prediction_ts
     wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
@@ -65,144 +58,124 @@ def test_what_is_joined_does_not_depend_on_event_times(events: list[tuple[str, b
         w = JoinWorld(rules_of(JOIN, m=ModelSpec()))
         for version, (name, is_label, value, ts) in enumerate(events):
             made = label(name, value) if is_label else prediction(name, value, version=version)
-            (w.send_label if is_label else w.send_prediction)(made | {"ts": ts if shifted else 5})
+            w.send(made | {"ts": ts if shifted else 5})
             w.now_ms += 1_000
         w.batch()
-        return [(o.prediction_id, o.version, o.label, o.revision, o.seq, o.error_value) for o in outcomes(w)]
+        return [(o.prediction_id, o.version, o.label, o.revision, o.seq, o.error_value) for o in w.outcomes]
 
     assert joined(shifted=True) == joined(shifted=False)
 
 
 @pytest.mark.parametrize("ts", [-1, 2**53, 1.5, "now", None])
 def test_a_time_that_is_no_time_is_refused(w: JoinWorld, ts: object) -> None:
-    w.send_prediction(prediction("a", "x") | {"ts": ts})
-    w.send_label(label("a", "x") | {"ts": ts})
-    w.batch()
+    w.join(prediction("a", "x") | {"ts": ts}, label("a", "x") | {"ts": ts})
     assert len(w.letters) == w.totals()["dead"] == 2
     assert all("ts" in letter.reason for letter in w.letters)
 
 
 def test_a_label_may_come_before_its_prediction(w: JoinWorld) -> None:
-    w.send_label(label("a", "x"))
-    w.batch()
+    w.join(label("a", "x"))
     w.now_ms += JOIN.early_horizon
-    w.send_prediction(prediction("a", "x"))
-    w.batch()
-    assert [(o.prediction_id, o.error_value) for o in outcomes(w)] == [("a", 0.0)]
+    w.join(prediction("a", "x"))
+    assert [(o.prediction_id, o.error_value) for o in w.outcomes] == [("a", 0.0)]
     assert (w.totals()["early"], w.totals()["outcomes"]) == (1, 1)
 
 
 def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: JoinWorld) -> None:
-    w.send_label(label("a", "x"))
-    w.batch()
+    w.join(label("a", "x"))
     w.now_ms += JOIN.early_horizon + 1
-    w.send_prediction(prediction("a", "x"))
-    wait(w, JOIN.clock_skew + 2_000)
-    assert outcomes(w) == []
+    wait(w, JOIN.clock_skew + 2_000, prediction("a", "x"))
+    assert w.outcomes == []
     (letter,) = w.letters
     assert letter.reason.startswith("expired")
-    w.send_label(label("a", "y"))
-    w.batch()
-    assert [o.label for o in outcomes(w)] == ["y"]
+    w.join(label("a", "y"))
+    assert [o.label for o in w.outcomes] == ["y"]
 
 
 def test_a_label_of_nobody_ends_as_a_dead_letter(w: JoinWorld) -> None:
-    w.send_label(label("nobody", "x"))
-    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("nobody", "x"))
     assert [letter.reason[:7] for letter in w.letters] == ["expired"]
     assert w.totals()["expired"] == 1
 
 
 def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: JoinWorld) -> None:
-    w.send_prediction(prediction("a", "x"))
-    w.now_ms += JOIN.horizon + 1
-    w.send_label(label("a", "x"))
-    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
-    assert outcomes(w) == []
+    w.send(prediction("a", "x"), prediction("b", "x"))
+    w.now_ms += JOIN.horizon
+    w.send(label("a", "x"))
+    w.now_ms += 1
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("b", "x"))
+    assert [o.prediction_id for o in w.outcomes] == ["a"]
     assert w.totals()["late"] == 1
     assert [letter.reason[:7] for letter in w.letters] == ["expired"]
 
 
 def test_a_prediction_without_a_label_is_counted_when_its_time_is_over(w: JoinWorld) -> None:
-    w.send_prediction(prediction("a", "x"))
-    wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
+    wait(w, JOIN.horizon + JOIN.clock_skew + 2_000, prediction("a", "x"))
     assert w.totals()["expired"] == 1
-    assert (outcomes(w), w.letters) == ([], [])
+    assert (w.outcomes, w.letters) == ([], [])
 
 
 def test_one_id_of_two_models_gives_each_an_outcome(w: JoinWorld) -> None:
-    w.send_prediction(prediction("a", "x", model="m"))
-    w.send_prediction(prediction("a", "y", model="n"))
-    w.send_label(label("a", "x"))
-    w.batch()
-    assert {(o.model, o.error_value) for o in outcomes(w)} == {("m", 0.0), ("n", 1.0)}
-    assert sorted(o.seq for o in outcomes(w)) == [0, 1]
+    w.join(prediction("a", "x", model="m"), prediction("a", "y", model="n"), label("a", "x"))
+    assert {(o.model, o.error_value) for o in w.outcomes} == {("m", 0.0), ("n", 1.0)}
+    assert sorted(o.seq for o in w.outcomes) == [0, 1]
 
 
 def test_a_verdict_of_a_shared_id_is_the_champions(w: JoinWorld) -> None:
     for role in ("shadow", "champion", "canary"):
-        w.send_prediction(prediction("a", "x", version=len(role), role=role))
-    w.send_label(label("a", correct=False))
-    w.batch()
-    assert [(o.role, o.error_value) for o in outcomes(w)] == [("champion", 1.0)]
-    w.send_label(label("a", "x"))
-    w.batch()
-    assert {(o.role, o.revision) for o in outcomes(w)} == {
+        w.send(prediction("a", "x", version=len(role), role=role))
+    w.join(label("a", correct=False))
+    assert [(o.role, o.correct, o.label, o.error_value) for o in w.outcomes] == [
+        ("champion", False, None, 1.0)
+    ]
+    w.join(label("a", "x"))
+    assert {(o.role, o.revision) for o in w.outcomes} == {
         ("champion", 0), ("champion", 1), ("shadow", 0), ("canary", 0),
     }  # fmt: skip
 
 
 def test_a_repeated_prediction_changes_nothing(w: JoinWorld) -> None:
     for moment in (0, 0, 1):
-        w.send_prediction(prediction("a", "x"))
+        w.send(prediction("a", "x"))
         if moment == 1:
             w.batch()
-        w.send_label(label("a", "x"))
-        w.batch()
-    assert len(outcomes(w)) == w.totals()["predictions"] == 1
+        w.join(label("a", "x"))
+    assert len(w.outcomes) == w.totals()["predictions"] == 1
     assert w.totals()["duplicate"] == 2 + 2  # predictions and labels
     assert w.letters == []
 
 
 def test_another_prediction_under_the_same_name_is_refused(w: JoinWorld) -> None:
     first = prediction("a", "x")
-    w.send_prediction(first)
-    w.send_prediction(first | {"prediction": "y"})
-    w.batch()
-    w.send_prediction(dict(reversed(first.items())))
-    w.send_label(label("a", "x"))
-    w.batch()
-    assert [o.prediction for o in outcomes(w)] == ["x"]
+    w.join(first, first | {"prediction": "y"})
+    w.join(dict(reversed(first.items())), label("a", "x"))
+    assert [o.prediction for o in w.outcomes] == ["x"]
     assert [letter.offset for letter in w.letters] == [1, 2]
+    assert (w.totals()["predictions"], w.totals()["dead"]) == (1, 2)
     assert all("other content" in letter.reason for letter in w.letters)
 
 
 def test_an_id_may_be_used_again_once_its_time_is_over(w: JoinWorld) -> None:
     for answer in ("x", "y"):
-        w.send_prediction(prediction("a", answer))
-        w.send_label(label("a", "x"))
-        wait(w, JOIN.correction_window + JOIN.clock_skew + 2_000)
-    assert [(o.prediction, o.revision, o.seq) for o in outcomes(w)] == [("x", 0, 0), ("y", 0, 1)]
+        wait(w, JOIN.correction_window + JOIN.clock_skew + 2_000, prediction("a", answer), label("a", "x"))
+    assert [(o.prediction, o.revision, o.seq) for o in w.outcomes] == [("x", 0, 0), ("y", 0, 1)]
 
 
 def test_a_label_repeated_is_dropped(w: JoinWorld) -> None:
-    w.send_prediction(prediction("a", "x"))
+    w.send(prediction("a", "x"))
     for value in ("x", "x", "y", "y", "x"):
-        w.send_label(label("a", value))
+        w.send(label("a", value))
     w.batch()
-    assert [(o.label, o.revision, o.seq) for o in outcomes(w)] == [("x", 0, 0), ("y", 1, 0), ("x", 2, 0)]
+    assert [(o.label, o.revision, o.seq) for o in w.outcomes] == [("x", 0, 0), ("y", 1, 0), ("x", 2, 0)]
     assert (w.totals()["corrected"], w.totals()["duplicate"]) == (2, 2)
     assert w.errors() == {0: 0.0}
 
 
 def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: JoinWorld) -> None:
-    w.send_prediction(prediction("a", "x"))
-    w.send_label(label("a", "x"))
-    w.batch()
+    w.join(prediction("a", "x"), label("a", "x"))
     w.now_ms += JOIN.correction_window + 1
-    w.send_label(label("a", "y"))
-    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000)
-    assert [o.label for o in outcomes(w)] == ["x"]
+    wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("a", "y"))
+    assert [o.label for o in w.outcomes] == ["x"]
     assert w.totals()["late"] == 1
     assert [letter.reason[:7] for letter in w.letters] == ["expired"]
 
@@ -211,17 +184,15 @@ def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: JoinWorld)
 def test_a_storm_of_labels_of_one_id_is_bounded(w: JoinWorld, first: str) -> None:
     storm = [label("a", "xy"[i % 2]) for i in range(5 * MAX_PER_ID)]
     if first == "prediction":
-        w.send_prediction(prediction("a", "x"))
-        w.batch()
+        w.join(prediction("a", "x"))
     for i, one in enumerate(storm):
-        w.send_label(one)
+        w.send(one)
         if i % 50 == 0:
             w.batch()
     w.batch()
-    w.send_prediction(prediction("a", "x"))
-    w.batch()
-    assert [o.revision for o in outcomes(w)] == list(range(MAX_PER_ID))
-    assert {o.seq for o in outcomes(w)} == {0}
+    w.join(prediction("a", "x"))
+    assert [o.revision for o in w.outcomes] == list(range(MAX_PER_ID))
+    assert {o.seq for o in w.outcomes} == {0}
     assert len(w.letters) == w.totals()["dead"] == 4 * MAX_PER_ID
     assert all("labels of one id" in letter.reason for letter in w.letters)
 
@@ -229,7 +200,8 @@ def test_a_storm_of_labels_of_one_id_is_bounded(w: JoinWorld, first: str) -> Non
 @pytest.mark.parametrize(
     ("said", "stands"),
     [
-        ([("user", "x"), ("expert", "y"), ("system", "z"), ("user", "x")], ["x", "y"]),
+        ([("user", "x"), ("expert", "y"), ("system", "z"), ("user", "x"), ("unknown", "z")], ["x", "y"]),
+        ([("user", "x"), ("expert", "x"), ("system", "y")], ["x"]),
         ([("system", "x"), ("system", "y"), ("user", "z")], ["x", "y"]),
         ([("intern", "x"), ("bot", "y"), ("user", "z"), ("intern", "x")], ["x", "y", "z"]),
         ([("expert", "x"), ("expert", "x"), ("expert", "y")], ["x", "y"]),
@@ -240,15 +212,12 @@ def test_sources_that_disagree(
     w: JoinWorld, said: list[tuple[str, str]], stands: list[str], early: bool
 ) -> None:
     if not early:
-        w.send_prediction(prediction("a", "x"))
-        w.batch()
+        w.join(prediction("a", "x"))
     for source, value in said:
-        w.send_label(label("a", value, source=source))
-        w.batch()
+        w.join(label("a", value, source=source))
     if early:
-        w.send_prediction(prediction("a", "x"))
-        w.batch()
-    assert [o.label for o in outcomes(w)] == stands
+        w.join(prediction("a", "x"))
+    assert [o.label for o in w.outcomes] == stands
     assert w.totals()["corrected"] == len(stands) - 1
     assert w.totals()["duplicate"] == len(said) - len(stands)
 

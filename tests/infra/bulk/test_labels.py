@@ -129,9 +129,7 @@ def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
     assert len(labels) == 45_000
 
 
-def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("driftloop.infra.bulk.labels.FLUSH_S", 0.1)
     client = EventClient(Connection("127.0.0.1:1", "away.", {"log_level": "0"}), privacy={})
     # For a moment librdkafka counts its own report of the error as well.

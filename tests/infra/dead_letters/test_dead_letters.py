@@ -160,9 +160,7 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     assert states == {"open": 2, "replayed": 1}
 
 
-def test_a_replay_killed_at_any_step_sends_each_dead_letter_once_when_run_again(
-    kafka: Connection,
-) -> None:
+def test_a_replay_killed_at_any_step_sends_each_dead_letter_once_when_run_again(kafka: Connection) -> None:
     write_letters(kafka, 1_200)  # three chunks
     program = (
         "import os, signal, sys\n"

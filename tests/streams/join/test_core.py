@@ -8,7 +8,7 @@ import json
 import orjson
 import pytest
 from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
-from driftloop.schemas.events import DeadLetter, Outcome
+from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
 from driftloop.streams.join.reading.batch import BatchReader, Records
@@ -24,20 +24,17 @@ def world(join: Join | None = None, **specs: ModelSpec) -> JoinWorld:
     return JoinWorld(rules_of(join or Join(), **(specs or {"m": ModelSpec()})), capacity=1_000)
 
 
-def outcomes(of: JoinWorld) -> list[Outcome]:
-    return [outcome for outcome, _ in of.outcomes]
-
-
 def entries(of: JoinWorld) -> list[ModelVitals]:
     return [entry for message in of.vitals for entry in message.models]
 
 
 def test_a_pair_gives_one_outcome_with_the_fields_of_both() -> None:
     w = world()
-    w.send_prediction(prediction("a", "late") | {"scores": {"late": 0.7}, "route": "EWR-SFO"})
-    w.send_label(label("a", "on_time") | {"annotator": "ann", "ticket": 7})
-    w.batch()
-    (outcome,) = outcomes(w)
+    w.join(
+        prediction("a", "late") | {"scores": {"late": 0.7}, "route": "EWR-SFO"},
+        label("a", "on_time") | {"annotator": "ann", "ticket": 7},
+    )
+    (outcome,) = w.outcomes
     assert (outcome.prediction, outcome.label, outcome.error_value) == ("late", "on_time", 1.0)
     assert (outcome.label_ts, outcome.label_delay_ms, outcome.revision, outcome.seq) == (4_000, 3_000, 0, 0)
     assert (outcome.source, outcome.annotator) == ("system", "ann")
@@ -64,95 +61,33 @@ def test_an_outcome_begins_with_its_model_and_has_no_field_twice() -> None:
 
 def test_shadows_and_canaries_get_an_outcome_each_from_one_label_even_when_they_come_late() -> None:
     w = world()
-    w.send_prediction(prediction("a", "x", version=1))
-    w.send_prediction(prediction("a", "y", version=2, role="shadow"))
-    w.send_label(label("a", "x"))
-    w.batch()
+    w.join(prediction("a", "x"), prediction("a", "y", version=2, role="shadow"), label("a", "x"))
     w.now_ms += 60_000
-    w.send_prediction(prediction("a", "y", version=3, role="canary"))
-    w.batch()
-    assert [(o.version, o.role, o.error_value) for o in outcomes(w)] == [
+    w.join(prediction("a", "y", version=3, role="canary"))
+    assert [(o.version, o.role, o.error_value) for o in w.outcomes] == [
         (1, "champion", 0.0),
         (2, "shadow", 1.0),
         (3, "canary", 1.0),
     ]
 
 
-def test_a_verdict_is_about_the_champions_answer_only() -> None:
-    w = world()
-    w.send_prediction(prediction("a", "x", version=1))
-    w.send_prediction(prediction("a", "y", version=2, role="shadow"))
-    w.send_label(label("a", correct=False))
-    w.batch()
-    (outcome,) = outcomes(w)
-    assert (outcome.role, outcome.correct, outcome.label, outcome.error_value) == (
-        "champion",
-        False,
-        None,
-        1.0,
-    )
-
-
-def test_a_corrected_label_revises_the_outcome_once_and_stays_out_of_the_error_stream() -> None:
-    w = world()
-    w.send_prediction(prediction("a", "x"))
-    for value in ("y", "y", "x", "x"):
-        w.send_label(label("a", value))
-    w.batch()
-    assert [(o.label, o.revision, o.seq, o.error_value) for o in outcomes(w)] == [
-        ("y", 0, 0, 1.0),
-        ("x", 1, 0, 0.0),
-    ]
-    assert w.errors() == {0: 1.0}
-    assert (w.totals()["corrected"], w.totals()["duplicate"]) == (1, 2)
-
-
-def test_a_weaker_source_never_overrides_a_stronger_one() -> None:
-    w = world()
-    w.send_prediction(prediction("a", "x"))
-    w.send_label(label("a", "x", source="user"))
-    w.send_label(label("a", "y", source="expert"))
-    w.send_label(label("a", "x", source="system"))
-    w.send_label(label("a", "z", source="nobody knows"))
-    w.batch()
-    assert [(o.label, o.source, o.revision) for o in outcomes(w)] == [("x", "user", 0), ("y", "expert", 1)]
-
-
 def test_the_spec_says_which_source_is_stronger() -> None:
     w = world(m=ModelSpec(labels=LabelRules(source_precedence=("user", "expert"))))
-    w.send_prediction(prediction("a", "x"))
-    w.send_label(label("a", "x", source="expert"))
-    w.send_label(label("a", "y", source="user"))
-    w.batch()
-    assert [(o.label, o.revision) for o in outcomes(w)] == [("x", 0), ("y", 1)]
-
-
-def test_the_same_truth_from_a_stronger_source_lends_its_strength() -> None:
-    w = world()
-    w.send_prediction(prediction("a", "x"))
-    for source, value in (("user", "x"), ("expert", "x"), ("system", "y")):
-        w.send_label(label("a", value, source=source))
-    w.batch()
-    assert [(o.label, o.revision) for o in outcomes(w)] == [("x", 0)]
+    w.join(prediction("a", "x"), label("a", "x", source="expert"), label("a", "y", source="user"))
+    assert [(o.label, o.revision) for o in w.outcomes] == [("x", 0), ("y", 1)]
 
 
 @pytest.mark.parametrize(("answer", "truth"), [(1, "1"), ("1", 1.0), (True, "true"), (0, 0)])
 def test_classes_are_compared_by_their_names(answer: object, truth: object) -> None:
     w = world()
-    w.send_prediction(prediction("a", answer))  # type: ignore[arg-type]
-    w.send_label(label("a", truth))  # type: ignore[arg-type]
-    w.batch()
-    assert outcomes(w)[0].error_value == 0.0
+    w.join(prediction("a", answer), label("a", truth))  # type: ignore[arg-type]
+    assert w.outcomes[0].error_value == 0.0
 
 
 def test_a_failed_request_has_an_outcome_without_an_error_value_and_its_seq_is_passed_over() -> None:
     w = world()
-    w.send_prediction(prediction("a", None))
-    w.send_prediction(prediction("b", "x"))
-    w.send_label(label("a", "x"))
-    w.send_label(label("b", "y"))
-    w.batch()
-    assert [(o.seq, o.error_value) for o in outcomes(w)] == [(0, None), (1, 1.0)]
+    w.join(prediction("a", None), prediction("b", "x"), label("a", "x"), label("b", "y"))
+    assert [(o.seq, o.error_value) for o in w.outcomes] == [(0, None), (1, 1.0)]
     (entry,) = entries(w)
     assert (entry.counts.failed, entry.first_seq) == (1, 1)
     assert w.errors() == {1: 1.0}
@@ -161,10 +96,9 @@ def test_a_failed_request_has_an_outcome_without_an_error_value_and_its_seq_is_p
 def test_the_error_of_a_regression_is_its_distance() -> None:
     w = world(m=ModelSpec(task="regression"))
     for name, answer, truth in (("a", 2.5, 4), ("b", 1, 1.0), ("c", -1e308, 1e308)):
-        w.send_prediction(prediction(name, answer))
-        w.send_label(label(name, truth))
+        w.send(prediction(name, answer), label(name, truth))
     w.batch()
-    assert [o.error_value for o in outcomes(w)] == [1.5, 0.0, pytest.approx(1.797e308, rel=1e-3)]
+    assert [o.error_value for o in w.outcomes] == [1.5, 0.0, pytest.approx(1.797e308, rel=1e-3)]
     (entry,) = entries(w)
     assert entry.errors is not None
     assert entry.errors.kind == "f64"
@@ -174,106 +108,38 @@ def test_the_error_of_a_regression_is_its_distance() -> None:
 
 def test_words_where_a_regression_needs_numbers_are_refused_on_both_sides() -> None:
     w = world(m=ModelSpec(task="regression"))
-    w.send_prediction(prediction("a", "much"))
-    w.send_prediction(prediction("b", 1.5))
-    w.send_label(label("b", "much"))
-    w.send_label(label("b", 2.5))
-    w.batch()
-    assert [o.error_value for o in outcomes(w)] == [1.0]
+    w.join(prediction("a", "much"), prediction("b", 1.5), label("b", "much"), label("b", 2.5))
+    assert [o.error_value for o in w.outcomes] == [1.0]
     assert [(letter.topic, letter.offset) for letter in w.letters] == [("predictions", 0), ("labels", 0)]
     assert all("regression" in letter.reason for letter in w.letters)
 
 
-def test_a_repeated_prediction_is_dropped_and_another_under_its_name_is_refused() -> None:
-    w = world()
-    first = prediction("a", "x")
-    w.send_prediction(first)
-    w.batch()
-    w.send_prediction(dict(reversed(first.items())) | {})
-    w.send_prediction(first)
-    w.send_prediction(first | {"prediction": "y"})
-    w.batch()
-    w.send_label(label("a", "x"))
-    w.batch()
-    assert [o.prediction for o in outcomes(w)] == ["x"]
-    assert w.totals()["predictions"] == 1
-    assert [letter.offset for letter in w.letters] == [1, 3]
-    assert w.totals()["dead"] == 2
-
-
-def test_a_label_beyond_the_horizon_is_late_and_ends_as_a_dead_letter() -> None:
-    w = world(Join(horizon=10 * HOUR, early_horizon=HOUR))
-    w.send_prediction(prediction("a"))
-    w.send_prediction(prediction("b"))
-    w.now_ms += 10 * HOUR
-    w.send_label(label("a", "late"))
-    w.now_ms += 1
-    w.send_label(label("b", "late"))
-    w.batch()
-    assert [o.prediction_id for o in outcomes(w)] == ["a"]
-    assert w.totals()["late"] == 1
-    w.now_ms += 2 * HOUR
-    w.batch()
-    w.joiner.flush()
-    w.batch()
-    (letter,) = w.letters
-    assert letter.reason.startswith("expired")
-    assert orjson.loads(base64.b64decode(letter.value_b64 or ""))["prediction_id"] == "b"
-
-
-def test_an_early_label_waits_for_its_prediction_no_longer_than_the_early_horizon() -> None:
-    w = world(Join(early_horizon=HOUR))
-    w.send_label(label("a", "late"))
-    w.send_label(label("b", "late"))
-    w.batch()
-    w.now_ms += HOUR
-    w.send_prediction(prediction("a"))
-    w.now_ms += 1
-    w.send_prediction(prediction("b"))
-    w.batch()
-    assert [o.prediction_id for o in outcomes(w)] == ["a"]
-    assert w.totals()["early"] == 1
-
-
-def test_event_times_expire_nothing() -> None:
-    w = world(Join(horizon=HOUR))
-    w.send_prediction(prediction("a") | {"ts": 0})
-    w.send_label(label("a", "late") | {"ts": 2**52})
-    w.batch()
-    assert len(outcomes(w)) == 1
-
-
 def test_nothing_expires_while_the_other_topic_lags_behind() -> None:
     w = world(Join(horizon=HOUR, early_horizon=HOUR))
-    w.send_prediction(prediction("a"))
-    w.send_label(label("b", "late"))
+    w.send(prediction("a"), label("b", "late"))
     w.now_ms += HOUR
-    w.send_label(label("a", "late"))
+    w.send(label("a", "late"))
     w.now_ms += 5 * HOUR
-    w.send_prediction(prediction("z"))
+    w.send(prediction("z"))
     w.batch(labels=0)
     w.joiner.flush()
     w.batch(labels=0)
     w.batch(labels=1)
     w.batch(labels=1)
-    assert [o.prediction_id for o in outcomes(w)] == ["a"]
+    assert [o.prediction_id for o in w.outcomes] == ["a"]
 
 
 def test_a_model_without_a_spec_is_refused() -> None:
     w = world()
-    w.send_prediction(prediction("a", model="other"))
-    w.send_prediction(prediction("b"))
-    w.send_label(label("b", "late"))
-    w.batch()
+    w.join(prediction("a", model="other"), prediction("b"), label("b", "late"))
     assert "unknown model 'other'" in w.letters[0].reason
-    assert len(outcomes(w)) == 1
+    assert len(w.outcomes) == 1
 
 
 def test_one_id_cannot_hold_any_number_of_answers_or_labels() -> None:
     w = world()
     for i in range(MAX_PER_ID + 5):
-        w.send_prediction(prediction("a", version=i))
-        w.send_label(label("b", f"l{i}"))
+        w.send(prediction("a", version=i), label("b", f"l{i}"))
     w.batch()
     assert w.totals()["predictions"] == MAX_PER_ID
     assert len(w.letters) == 10
@@ -325,11 +191,12 @@ def test_misrouted_records_are_sent_on_once_with_their_origin() -> None:
 
 def test_segments_come_from_the_event_and_from_features_that_the_spec_names() -> None:
     w = world(m=ModelSpec(segments=("carrier", "missing")))
-    w.send_prediction(prediction("a", "x") | {"segments": {"route": "EWR", "first": True, "none": None}})
-    w.send_prediction(prediction("b", "x") | {"segments": {"carrier": "overruled"}})
-    w.send_label(label("a", "x"))
-    w.send_label(label("b", "y"))
-    w.batch()
+    w.join(
+        prediction("a", "x") | {"segments": {"route": "EWR", "first": True, "none": None}},
+        prediction("b", "x") | {"segments": {"carrier": "overruled"}},
+        label("a", "x"),
+        label("b", "y"),
+    )
     (entry,) = entries(w)
     assert entry.segments is not None
     counts = {name: {v: (c.count, c.error_sum) for v, c in by.items()} for name, by in entry.segments.items()}

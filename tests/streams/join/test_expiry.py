@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.schemas.spec.model import ModelSpec
 
-from tests.support.join.world import JoinWorld, prediction, rules_of
-
-JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
+from tests.support.join.world import JOIN, JoinWorld, prediction, rules_of
 
 
 @pytest.mark.parametrize("aborted", [False, True])
@@ -17,10 +15,9 @@ def test_a_shadows_prediction_expires_although_the_champions_did_a_moment_ago(
 ) -> None:
     world = JoinWorld(rules_of(JOIN, m=ModelSpec()))
     start_ms = world.now_ms
-    world.send_prediction(prediction("a", "x"))
+    world.send(prediction("a", "x"))
     world.now_ms += 5_000
-    world.send_prediction(prediction("a", "y", role="shadow"))
-    world.batch()
+    world.join(prediction("a", "y", role="shadow"))
     world.joiner.flush()
     for seconds, expired in ((64, 1), (75, 2), (200, 2)):
         world.now_ms = start_ms + seconds * 1_000

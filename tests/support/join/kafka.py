@@ -30,11 +30,12 @@ from driftloop.streams.kafka.record import Record
 from tests.support.join.world import (
     ExpectedOutcomes,
     LoggedRecord,
-    entry_seqs,
+    errors_of,
     keyed,
     label,
     oracle,
     prediction,
+    totals_of,
 )
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
@@ -108,22 +109,7 @@ class Made:
         return oracle(*(_sent(records) for records in (self.predictions, self.labels)), join or Join())
 
     def totals(self) -> Counter[str]:
-        totals: Counter[str] = Counter()
-        for message in self.vitals:
-            for counts in (message.counts, *(entry.counts for entry in message.models)):
-                totals.update(counts.model_dump())
-        return totals
-
-    def errors(self) -> dict[tuple[int, int], float]:
-        """(partition, seq) → error, as vitals tell it; each once."""
-        found: dict[tuple[int, int], float] = {}
-        for message in self.vitals:
-            for entry in message.models:
-                errors = entry.errors.values() if entry.errors else ()
-                for seq, error in zip(entry_seqs(entry), errors, strict=True):
-                    assert (message.partition, seq) not in found
-                    found[message.partition, seq] = float(error)
-        return found
+        return totals_of(self.vitals)
 
 
 def read_made(connection: Connection) -> Made:
@@ -198,7 +184,9 @@ def assert_exactly(made: Made) -> None:
         assert seqs == list(range(len(seqs)))
     own = {(o.prediction_id, o.version, o.role): o.seq for _, o in first}
     assert all(o.seq == own[o.prediction_id, o.version, o.role] for _, o in made.outcomes)
-    assert made.errors() == {(p, o.seq): o.error_value for p, o in first if o.error_value is not None}
+    assert errors_of(made.vitals) == {
+        (p, o.seq): o.error_value for p, o in first if o.error_value is not None
+    }
     totals = made.totals()
     assert totals["outcomes"] == len(first)
     assert totals["corrected"] == len(made.outcomes) - len(first)

@@ -20,11 +20,13 @@ from driftloop.streams.join.batch_output import BatchOutput
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.rules import ModelRules, Rules
+from driftloop.streams.join.state.join_state import StateStore
 from driftloop.streams.join.state.position import Position, Watermarks
 
 from tests.support.join.memory_store import MemoryStore
 
 SOURCES = ("expert", "system", "user")
+JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ class JoinWorld:
     predictions: list[LoggedRecord] = field(default_factory=list[LoggedRecord])
     labels: list[LoggedRecord] = field(default_factory=list[LoggedRecord])
     committed: Position | None = None
-    outcomes: list[tuple[Outcome, int]] = field(default_factory=list[tuple[Outcome, int]])
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    outcomes_ms: list[int] = field(default_factory=list[int])  # when each was appended
     letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     vitals: list[Vitals] = field(default_factory=list[Vitals])
     now_ms: int = 100_000
     capacity: int = 4
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: StateStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
         self.reader = BatchReader(0, 1)
@@ -96,11 +99,16 @@ class JoinWorld:
     def _new_joiner(self) -> Joiner:
         return Joiner(0, self.store, self.rules, vitals_partitions=2, capacity=self.capacity)
 
-    def send_prediction(self, event: dict[str, object]) -> None:
-        self.predictions.append(LoggedRecord(event, self.now_ms))
+    def send(self, *events: dict[str, object]) -> None:
+        """Append each prediction and each label to its topic."""
+        for event in events:
+            log = self.predictions if "model" in event else self.labels
+            log.append(LoggedRecord(event, self.now_ms))
 
-    def send_label(self, event: dict[str, object]) -> None:
-        self.labels.append(LoggedRecord(event, self.now_ms))
+    def join(self, *events: dict[str, object]) -> None:
+        """Send the events, and join all that was sent."""
+        self.send(*events)
+        self.batch()
 
     def process(self, predictions: int, labels: int) -> BatchOutput:
         """Stage the next records of both topics; a topic read to its end has an idle watermark."""
@@ -124,7 +132,8 @@ class JoinWorld:
 
     def log(self, output: BatchOutput) -> None:
         """The transaction commits: what it holds is in the log, and the offsets are the group's."""
-        self.outcomes += [(Outcome.decode(value), self.now_ms) for _, value in output.outcomes]
+        self.outcomes += [Outcome.decode(value) for _, value in output.outcomes]
+        self.outcomes_ms += [self.now_ms] * len(output.outcomes)
         self.vitals += [Vitals.decode(value) for _, value in output.vitals]
         self.letters += [DeadLetter.decode(one.dead_letter(one.topic.name)) for one in output.refused]
         self.committed = self.joiner.staged_position
@@ -146,10 +155,7 @@ class JoinWorld:
         since_ms = self.joiner.begin_restore(Position())
         refused = {(one.topic, one.offset) for one in self.letters}
         done = 0
-        while (self.joiner.position.predictions, self.joiner.position.labels) != (
-            target.predictions,
-            target.labels,
-        ):
+        while not self.at(target):
             at = self.joiner.position
             batch = self.reader.read(
                 _records(self.predictions, at.predictions, min(steps, target.predictions - at.predictions)),
@@ -163,31 +169,44 @@ class JoinWorld:
                 self.joiner.flush()
                 self.die()
                 return self.restore(steps=steps)
-        for outcome, append_ms in self.outcomes:
+        for outcome, append_ms in zip(self.outcomes, self.outcomes_ms, strict=True):
             if append_ms >= since_ms:
                 self.joiner.replay_outcome(outcome.encode(), append_ms)
         self.joiner.finish_restore(target)
         return None
 
+    def at(self, target: Position) -> bool:
+        """Whether the joiner has read as far as ``target`` on both topics."""
+        at = self.joiner.position
+        return (at.predictions, at.labels) == (target.predictions, target.labels)
+
     def totals(self) -> Counter[str]:
-        """What all vitals together count."""
-        totals: Counter[str] = Counter()
-        for message in self.vitals:
-            for counts in (message.counts, *(entry.counts for entry in message.models)):
-                totals.update(counts.model_dump())
-        return totals
+        return totals_of(self.vitals)
 
     def errors(self) -> dict[int, float]:
         """seq → error, as vitals tell it."""
-        found: dict[int, float] = {}
-        for message in self.vitals:
-            for entry in message.models:
-                for seq, error in zip(
-                    entry_seqs(entry), entry.errors.values() if entry.errors else (), strict=True
-                ):
-                    assert seq not in found
-                    found[seq] = float(error)
-        return found
+        return {seq: error for (_, seq), error in errors_of(self.vitals).items()}
+
+
+def totals_of(vitals: list[Vitals]) -> Counter[str]:
+    """What all vitals together count."""
+    totals: Counter[str] = Counter()
+    for message in vitals:
+        for counts in (message.counts, *(entry.counts for entry in message.models)):
+            totals.update(counts.model_dump())
+    return totals
+
+
+def errors_of(vitals: list[Vitals]) -> dict[tuple[int, int], float]:
+    """(partition, seq) → error, as vitals tell it; each once."""
+    found: dict[tuple[int, int], float] = {}
+    for message in vitals:
+        for entry in message.models:
+            errors = entry.errors.values() if entry.errors else ()
+            for seq, error in zip(entry_seqs(entry), errors, strict=True):
+                assert (message.partition, seq) not in found
+                found[message.partition, seq] = float(error)
+    return found
 
 
 def entry_seqs(entry: ModelVitals) -> list[int]:
@@ -215,6 +234,10 @@ Identity = tuple[object, object, object, object]
 
 def identity(event: dict[str, object]) -> Identity:
     return event["prediction_id"], event["model"], event["version"], event["role"]
+
+
+def identity_of(outcome: Outcome) -> Identity:
+    return outcome.prediction_id, outcome.model, outcome.version, outcome.role
 
 
 @dataclass
@@ -292,8 +315,8 @@ def _error(prediction: dict[str, object], label: dict[str, object]) -> float | N
 def got(world: JoinWorld) -> dict[tuple[Identity, int], tuple[object, float | None]]:
     """What came out, in the oracle's words. An outcome that came twice is an error."""
     found: dict[tuple[Identity, int], tuple[object, float | None]] = {}
-    for outcome, _ in world.outcomes:
-        key = (outcome.prediction_id, outcome.model, outcome.version, outcome.role), outcome.revision
+    for outcome in world.outcomes:
+        key = identity_of(outcome), outcome.revision
         assert key not in found, f"twice: {key}"
         truth = outcome.correct if outcome.label is None else class_name(outcome.label)
         found[key] = truth, outcome.error_value

@@ -95,12 +95,7 @@ def manifest_of(
 
 
 def update_to(
-    signer: Signer,
-    generation: int,
-    champion: tuple[int, str] | None,
-    *,
-    model: str = "m",
-    **plan: object,
+    signer: Signer, generation: int, champion: tuple[int, str] | None, *, model: str = "m", **plan: object
 ) -> ModelUpdate:
     """A signed update; ``champion`` is (version, manifest digest)."""
     ref = VersionRef(version=champion[0], manifest_sha256=champion[1]) if champion else None

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.join.state.store import RocksStore, StateOrigin, StoreTuning, shared_cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
 
+from tests.support.fuzz import effort
+from tests.support.join.machine import JoinerMachine
 from tests.support.join.memory_store import MemoryStore
-from tests.support.join.scripts import JOIN, end, play, steps
-from tests.support.join.world import JoinWorld, got, oracle, rules_of
 
 TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
 ORIGIN = StateOrigin("cluster", "predictions-id", "labels-id", 0, 4)
@@ -80,14 +80,16 @@ def test_a_store_of_something_else_is_begun_again(tmp_path: Path, other: dict[st
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(steps, min_size=5, max_size=60))
 def test_on_disk_too_every_crash_gives_the_outcomes_of_the_oracle(
-    tmp_path_factory: pytest.TempPathFactory, script: list[tuple[object, ...]]
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    store = open_store(tmp_path_factory.mktemp("join") / "store")
-    world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=2, store=store)
-    play(world, script)
-    end(world)
-    store.close()
-    assert got(world) == oracle(world.predictions, world.labels, JOIN).outcomes
+    class OnDisk(JoinerMachine):
+        def new_store(self) -> RocksStore:
+            self.disk = open_store(tmp_path_factory.mktemp("join") / "store")
+            return self.disk
+
+        def teardown(self) -> None:
+            super().teardown()
+            self.disk.close()
+
+    run_state_machine_as_test(OnDisk, settings=effort(runs=60, steps=50))
