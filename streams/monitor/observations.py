@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,20 @@ from datasketches import (  # a compiled module, without types
 )
 from pydantic import ValidationError
 
-from ...schemas.base import check_writable, first_reason
+from ...schemas.base import Event, check_writable, first_reason
 from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
 from ...schemas.serving import Reference
-from ...schemas.vitals import FLOAT32_MAX, Counts, ModelVitals, NumberSketch, SegmentErrors, Vitals
+from ...schemas.vitals import (
+    FLOAT32_MAX,
+    CategoryCounts,
+    Counts,
+    ModelVitals,
+    NumberSketch,
+    SegmentErrors,
+    Vitals,
+)
 
 LIMIT = 2**53  # beyond it not every whole number is a JSON number
 MAX_ERROR = 1e150  # its square is still a number
@@ -35,29 +43,12 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 
-class _KllSketch(Protocol):
-    """What is used of datasketches' class."""
-
-    n: int
-
-    def get_quantiles(self, ranks: FloatArray, inclusive: bool) -> list[float]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """The values of a sketch, ascending, and how many nulls there were."""
 
     values: Float32Array
     nulls: int
-
-
-@dataclass(frozen=True, slots=True)
-class Categories:
-    """Counts per category; nulls and the sketch's overflow are counted apart."""
-
-    counts: Mapping[str, int]
-    nulls: int
-    other: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,7 @@ class Observation:
         default_factory=dict[str, dict[str, SegmentErrors]]
     )
     numbers: Mapping[str, Numbers] = field(default_factory=dict[str, Numbers])
-    categories: Mapping[str, Categories] = field(default_factory=dict[str, Categories])
+    categories: Mapping[str, CategoryCounts] = field(default_factory=dict[str, CategoryCounts])
 
 
 def decode_record(value: bytes) -> Control | tuple[Observation, ...]:
@@ -141,10 +132,7 @@ def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:
             name: _numbers(sketch, f"{where}: numbers.{name}")
             for name, sketch in (entry.numbers or {}).items()
         },
-        categories={
-            name: Categories(counts.counts, counts.nulls, counts.other)
-            for name, counts in (entry.categories or {}).items()
-        },
+        categories=entry.categories or {},
     )
 
 
@@ -186,13 +174,11 @@ def _numbers(sketch: NumberSketch, where: str) -> Numbers:
     if sketch.kll is None:
         return Numbers(np.zeros(0, np.float32), sketch.nulls)
     try:
-        kll = cast("_KllSketch", kll_floats_sketch.deserialize(base64.b64decode(sketch.kll, validate=True)))
+        kll = cast(Any, kll_floats_sketch.deserialize(base64.b64decode(sketch.kll, validate=True)))
     except (ValueError, IndexError, RuntimeError) as error:  # the C++ library's answers to damaged bytes
         raise DecodeError(f"{where}: {error}") from error
-    n = kll.n
-    if n == 0:
-        return Numbers(np.zeros(0, np.float32), sketch.nulls)
-    return Numbers(np.asarray(kll.get_quantiles(_ranks(n), True), dtype=np.float32), sketch.nulls)
+    values: list[float] = kll.get_quantiles(_ranks(kll.n), True) if kll.n else []
+    return Numbers(np.asarray(values, dtype=np.float32), sketch.nulls)
 
 
 @lru_cache(maxsize=256)
@@ -203,68 +189,51 @@ def _ranks(n: int) -> FloatArray:
 
 def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
     """Raises DecodeError when a number that is used cannot be a count, a time or a sum of errors."""
+    categories = (entry.categories or {}).values()
     segments = [errors for values in (entry.segments or {}).values() for errors in values.values()]
-    sketches = [entry.latency_ms, *(entry.numbers or {}).values(), *(entry.categories or {}).values()]
-    counts = {
-        "partition": vitals.partition,
-        "append_min_ms": vitals.append_min_ms,
-        "append_max_ms": vitals.append_max_ms,
-        "first_seq": entry.first_seq,
-        "ts_min": entry.ts_min or 0,
-        "ts_max": entry.ts_max or 0,
-        "counts.predictions": entry.counts.predictions,
-        "counts.outcomes": entry.counts.outcomes,
-        "counts.failed": entry.counts.failed,
-        "nulls": _extreme(sketch.nulls for sketch in sketches if sketch is not None),
-        "other": _extreme(sketch.other for sketch in (entry.categories or {}).values()),
-        "category": _extreme(
-            n for sketch in (entry.categories or {}).values() for n in sketch.counts.values()
-        ),
-        "predicted": _extreme((entry.predicted or {}).values()),
-        "segments": _extreme(errors.count for errors in segments),
+    sketches = (*([entry.latency_ms] if entry.latency_ms else []), *(entry.numbers or {}).values())
+    counts: dict[str, Iterable[int]] = {
+        "partition": [vitals.partition],
+        "append_min_ms": [vitals.append_min_ms],
+        "append_max_ms": [vitals.append_max_ms],
+        "first_seq": [entry.first_seq],
+        "ts_min": [entry.ts_min or 0],
+        "ts_max": [entry.ts_max or 0],
+        "counts.predictions": [entry.counts.predictions],
+        "counts.outcomes": [entry.counts.outcomes],
+        "counts.failed": [entry.counts.failed],
+        "nulls": [sketch.nulls for sketch in (*sketches, *categories)],
+        "other": [sketch.other for sketch in categories],
+        "category": [count for sketch in categories for count in sketch.counts.values()],
+        "predicted": (entry.predicted or {}).values(),
+        "segments": [errors.count for errors in segments],
     }
-    for name, count in counts.items():
-        if not 0 <= count < LIMIT:
-            raise DecodeError(f"{where}: {name}: {count} is not from 0 to 2**53")
+    for name, found in counts.items():
+        for count in found:
+            if not 0 <= count < LIMIT:
+                raise DecodeError(f"{where}: {name}: {count} is not from 0 to 2**53")
     if not all(0 <= errors.error_sum < MAX_ERROR for errors in segments):
         raise DecodeError(f"{where}: segments: a sum of errors that is not from 0 to {MAX_ERROR:g}")
 
 
-def _extreme(counts: Iterable[int]) -> int:
-    """Return the count that would break the bounds first."""
-    known = list(counts)
-    return min(known, default=0) if min(known, default=0) < 0 else max(known, default=0)
-
-
 def _check_reference(reference: Reference) -> None:
     """Raises DecodeError naming the number that no statistic can be made of."""
-    numbers, categories = reference.numbers.items(), reference.categories.items()
-    shares = {
-        "accuracy": reference.accuracy,
-        "failure_rate": reference.failure_rate,
-        **{f"predicted.{name}": share for name, share in (reference.predicted or {}).items()},
-    }
-    sizes = {
-        "rows": reference.rows,
-        "mean_error": reference.mean_error,
-        "latency_p95_ms": reference.latency_p95_ms,
-        **{f"numbers.{name}.count": profile.count for name, profile in numbers},
-        **{f"numbers.{name}.nulls": profile.nulls for name, profile in numbers},
-        **{f"categories.{name}.nulls": profile.nulls for name, profile in categories},
-        **{f"categories.{name}.other": profile.other for name, profile in categories},
-        **{f"categories.{name}": min(profile.counts.values(), default=0) for name, profile in categories},
-        **{
-            f"segments.{name}.{value}": error
-            for name, values in reference.segments.items()
-            for value, error in values.items()
-        },
-    }
-    for name, share in shares.items():
-        if share is not None and not 0 <= share <= 1:
-            raise DecodeError(f"UpdateControl: reference.{name}: {share} is not from 0 to 1")
-    for name, size in sizes.items():
-        if size is not None and size < 0:
-            raise DecodeError(f"UpdateControl: reference.{name}: {size} is negative")
-    for name, profile in numbers:
+    for name, number in _numbers_of(reference):
+        if number < 0:
+            raise DecodeError(f"UpdateControl: reference{name}: {number} is negative")
+        if number > 1 and name.startswith((".accuracy", ".failure_rate", ".predicted.")):
+            raise DecodeError(f"UpdateControl: reference{name}: {number} is not from 0 to 1")
+    for name, profile in reference.numbers.items():
         if any(b < a for a, b in itertools.pairwise(profile.quantiles)):
             raise DecodeError(f"UpdateControl: reference.numbers.{name}.quantiles: they do not ascend")
+
+
+def _numbers_of(part: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers in an event's own fields, but for lists, each with its place."""
+    if isinstance(part, Event):  # a later version's fields may hold anything
+        part = {field: getattr(part, field) for field in type(part).model_fields}
+    if isinstance(part, dict):
+        for key, value in cast("dict[str, object]", part).items():
+            yield from _numbers_of(value, f"{name}.{key}")
+    elif isinstance(part, int | float):
+        yield name, part

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from msgspec import field
 
 from ....models.evaluation.statistics import holm
-from ....schemas.decisions import DriftKind
+from ....schemas.decisions import Change
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
 from ..observations import Observation
 from ..state import State
 from .alarm_lifecycle import LASTING, Alert
 from .detection import Detection, condition
-from .drift_tests import chi_squared, more_often, rounded
+from .drift_tests import more_often, rounded
 from .error_stream import holdout_rows
-from .live_windows import FeatureReference, FeatureWindows, ShareWindow
+from .live_windows import ClassWindow, FeatureReference, FeatureWindows
 from .positions import Positions
 from .service_windows import LatencyWindow, SegmentWindow, ServedWindow
 
@@ -30,18 +29,12 @@ RECOVERED = 0.75  # of the way from normal to the threshold: below it a conditio
 FAILURES_ALPHA = 0.001  # one test per window of some 1,000 requests, for ever
 
 
-@dataclass(frozen=True, slots=True)
-class WindowComparison:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowComparison(Detection):
     """One full window against the reference. ``exceeded``: it is above the threshold, not by chance."""
 
-    kind: DriftKind
-    detector: str
-    subject: str
-    level: float
-    threshold: float
-    normal: float
     exceeded: bool
-    evidence: dict[str, Any]
+    normal: float = 0.0
 
 
 class Comparisons(State, dict=True):
@@ -53,7 +46,7 @@ class Comparisons(State, dict=True):
     """Index of the outcome at which the window of features began."""
     prediction_since: int = 0
     features: FeatureWindows | None = None
-    predicted: ShareWindow = field(default_factory=ShareWindow)
+    predicted: ClassWindow = field(default_factory=ClassWindow)
     latency: LatencyWindow = field(default_factory=LatencyWindow)
     served: ServedWindow = field(default_factory=ServedWindow)
     segments: SegmentWindow = field(default_factory=SegmentWindow)
@@ -79,13 +72,13 @@ class Comparisons(State, dict=True):
         detections: list[Detection] = []
         rules = spec.detectors
         if features.rows >= rules.data.window:
-            comparisons = self._data(features, spec) if rules.data.enabled else []
-            detections += self._conclude(comparisons, count, positions, self.data_since)
+            change = positions.change_at(self.data_since)
+            detections += self._conclude(self._data(features, spec), count, change)
             self.features, self.data_since = None, count
         if self.predicted.rows >= rules.data.window:
-            comparisons = self._prediction(spec) if rules.data.enabled else []
-            detections += self._conclude(comparisons, count, positions, self.prediction_since)
-            self.predicted, self.prediction_since = ShareWindow(), count
+            change = positions.change_at(self.prediction_since)
+            detections += self._conclude(self._prediction(spec), count, change)
+            self.predicted, self.prediction_since = ClassWindow(), count
         if self.latency.rows >= rules.latency.window:
             detections += self._conclude(self._latency(spec), count)
             self.latency = LatencyWindow()
@@ -99,11 +92,13 @@ class Comparisons(State, dict=True):
 
     def _data(self, features: FeatureWindows, spec: ModelSpec) -> list[WindowComparison]:
         rule, known = spec.detectors.data, self._known
+        if not rule.enabled:
+            return []
         numbers, categories = features.numbers.items(), features.categories.items()
         tests = [
             *(("ks", name, w.distribution(known.curves[name]), w.rows) for name, w in numbers),
             *(("nulls", name, w.null_share(known.nulls[name]), w.rows) for name, w in numbers),
-            *(("chi2", name, chi_squared(known.categories[name], w.live), w.rows) for name, w in categories),
+            *(("chi2", name, w.distribution(known.categories[name]), w.rows) for name, w in categories),
         ]
         corrected = holm([result.p for _, _, result, _ in tests])
         return [
@@ -111,9 +106,8 @@ class Comparisons(State, dict=True):
                 kind="data",
                 detector=detector,
                 subject=name,
-                level=result.effect,
+                value=result.effect,
                 threshold=rule.min_effect,
-                normal=0.0,
                 exceeded=p < rule.alpha and result.effect > rule.min_effect,
                 evidence={
                     "n": rows,
@@ -130,25 +124,25 @@ class Comparisons(State, dict=True):
 
     def _prediction(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, shares = spec.detectors.data, self.reference.predicted
-        if not shares:
+        if not rule.enabled or not shares:
             return []
         rows = holdout_rows(spec, self.reference)
-        result = self.predicted.distribution(shares, rows)
+        live = self.predicted
+        result = live.distribution({name: share * rows for name, share in shares.items()})
         return [
             WindowComparison(
                 kind="prediction",
                 detector="chi2",
                 subject="predicted class",
-                level=result.effect,
+                value=result.effect,
                 threshold=rule.min_effect,
-                normal=0.0,
                 exceeded=result.p < rule.alpha and result.effect > rule.min_effect,
                 evidence={
-                    "n": self.predicted.rows,
+                    "n": live.rows,
                     "reference_n": rows,
                     "p": rounded(result.p),
                     "alpha": rule.alpha,
-                    "live": {name: rounded(v) for name, v in self.predicted.live_shares().items()},
+                    "live": {name: rounded(n / live.rows) for name, n in sorted(live.live.items())},
                     "reference": {name: rounded(share) for name, share in sorted(shares.items())},
                 },
             )
@@ -164,9 +158,8 @@ class Comparisons(State, dict=True):
                 kind="latency",
                 detector="p95",
                 subject="latency p95",
-                level=p95,
+                value=p95,
                 threshold=threshold,
-                normal=0.0,
                 exceeded=p95 > threshold,
                 evidence={"n": self.latency.rows, "reference_p95_ms": rounded(normal)},
             )
@@ -183,7 +176,7 @@ class Comparisons(State, dict=True):
                 kind="failures",
                 detector="failure-rate",
                 subject="failed requests",
-                level=failed / n,
+                value=failed / n,
                 threshold=normal + rule.increase,
                 normal=normal,
                 exceeded=failed / n > normal + rule.increase and p < FAILURES_ALPHA,
@@ -204,9 +197,8 @@ class Comparisons(State, dict=True):
                     kind="fairness",
                     detector="segment-gap",
                     subject=name,
-                    level=worst.excess,
+                    value=worst.excess,
                     threshold=rule.max_loss,
-                    normal=0.0,
                     exceeded=worst.excess > rule.max_loss and p < spec.detectors.data.alpha,
                     evidence={
                         "worst": worst.value,
@@ -222,37 +214,25 @@ class Comparisons(State, dict=True):
         return comparisons
 
     def _conclude(
-        self,
-        comparisons: list[WindowComparison],
-        count: int,
-        positions: Positions | None = None,
-        since: int = 0,
+        self, comparisons: list[WindowComparison], count: int, change: Change | None = None
     ) -> list[Detection]:
-        """Return one full window's alarms and recoveries; with positions, alarms are dated to its start."""
-        detections: list[Detection] = []
-        for comparison in comparisons:
-            detection = self._decide(comparison, count)
-            if detection is not None and detection.severity == "alarm" and positions is not None:
-                detection = replace(detection, change=positions.change_at(since))
-            if detection is not None:
-                detections.append(detection)
-        return detections
+        """Return one full window's alarms, dated to ``change``, and recoveries."""
+        decided = (self._decide(comparison, count, change) for comparison in comparisons)
+        return [found for found in decided if found is not None]
 
-    def _decide(self, comparison: WindowComparison, count: int) -> Detection | None:
-        alert = self.alerts.setdefault(condition(comparison.detector, comparison.subject), Alert())
-        span = comparison.threshold - comparison.normal
-        worse = alert.state == "quiet" or (
-            alert.state == "acknowledged" and comparison.level > alert.level + span
-        )
-        if comparison.exceeded and worse:
+    def _decide(self, found: WindowComparison, count: int, change: Change | None) -> Detection | None:
+        alert = self.alerts.setdefault(condition(found.detector, found.subject), Alert())
+        span = found.threshold - found.normal
+        worse = alert.state == "quiet" or (alert.state == "acknowledged" and found.value > alert.level + span)
+        if found.exceeded and worse:
             alert.move("confirm", count)
-            alert.level = comparison.level
-            return _detection(comparison, recovered=False)
+            alert.level = found.value
+            return replace(found, change=change)
         if alert.state == "alarmed":
-            alert.level = comparison.level
-        if alert.state in LASTING and comparison.level <= comparison.normal + RECOVERED * span:
+            alert.level = found.value
+        if alert.state in LASTING and found.value <= found.normal + RECOVERED * span:
             alert.move("recover", count)
-            return _detection(comparison, recovered=True)
+            return replace(found, severity="info", evidence=found.evidence | {"recovered": True})
         return None
 
     def alarmed(self) -> list[str]:
@@ -263,15 +243,3 @@ class Comparisons(State, dict=True):
         for alert in self.alerts.values():
             if alert.state == "alarmed":
                 alert.move("acknowledge", count)
-
-
-def _detection(comparison: WindowComparison, *, recovered: bool) -> Detection:
-    return Detection(
-        kind=comparison.kind,
-        detector=comparison.detector,
-        subject=comparison.subject,
-        severity="info" if recovered else "alarm",
-        value=rounded(comparison.level),
-        threshold=rounded(comparison.threshold),
-        evidence={**comparison.evidence, "recovered": True} if recovered else comparison.evidence,
-    )

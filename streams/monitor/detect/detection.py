@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ....schemas.decisions import Change, DriftKind, Severity
@@ -15,11 +15,11 @@ class Detection:
     kind: DriftKind
     detector: str
     subject: str
-    severity: Severity
     value: float
     threshold: float
+    evidence: dict[str, Any]
+    severity: Severity = "alarm"
     change: Change | None = None
-    evidence: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def condition(detector: str, subject: str) -> str:

@@ -193,8 +193,8 @@ class ErrorStream(State):
             detector=name,
             subject=SUBJECT,
             severity=severity,
-            value=rounded(split.rise),
-            threshold=rounded(threshold),
+            value=split.rise,
+            threshold=threshold,
             change=self.positions.change_at(split.index),
             evidence=evidence,
         )
@@ -204,33 +204,23 @@ class ErrorStream(State):
         if split is None:
             return []
         self.fall_recorded = self.count
-        return [
-            self._detection(name, "info", split, self.history.deviations(split, bits=self.bits), 0.0, [fall])
-        ]
+        deviations = self.history.deviations(split, bits=self.bits)
+        return [self._detection(name, "info", split, deviations, 0.0, [fall])]
 
     def _recovery(self, name: Firing, alert: Alert, window: int) -> list[Detection]:
         level = self.history.newest_mean(window)
         if level > alert.recovery:
             return []
-        evidence = {"recovered": True, "n": window, "mean_error": rounded(level), "outcomes_seen": self.count}
-        recovered = Detection(
-            kind="concept",
-            detector=name,
-            subject=SUBJECT,
-            severity="info",
-            value=rounded(level),
-            threshold=rounded(alert.recovery),
-            evidence=evidence,
-        )
         alert.move("recover", self.count)
         if name == PAGE_HINKLEY:
             self.page_hinkley = PageHinkleyTest.started(self.count)  # its mean still includes what is over
-        return [recovered]
+        evidence = {"recovered": True, "n": window, "mean_error": rounded(level), "outcomes_seen": self.count}
+        return [Detection("concept", name, SUBJECT, level, alert.recovery, evidence, severity="info")]
 
     def _follow_reference(self, spec: ModelSpec, reference: Reference | None) -> list[Detection]:
         """The rolling rule: ``drop`` points of accuracy below the reference, or that share of error above."""
         rule, alert, rolling = spec.detectors.accuracy, self.alerts[ROLLING], self.rolling
-        normal = None if reference is None else _normal_error(reference, bits=self.bits)
+        normal = None if reference is None else normal_error(reference, bits=self.bits)
         if not rule.enabled or reference is None or normal is None or rolling.count < rule.window:
             return []
         drop = rule.drop if self.bits else rule.drop * normal
@@ -270,8 +260,8 @@ class ErrorStream(State):
             detector=ROLLING,
             subject=SUBJECT,
             severity="info" if recovered else "alarm",
-            value=rounded(1 - mean if self.bits else mean),
-            threshold=rounded(1 - normal - drop if self.bits else normal + drop),
+            value=1 - mean if self.bits else mean,
+            threshold=1 - normal - drop if self.bits else normal + drop,
             change=change,
             evidence=evidence,
         )
@@ -289,7 +279,8 @@ def _view(name: Firing, shift: Shift) -> int:
     return max(shift.since, shift.change - max(LOOK_BACK, 4 * (shift.at - shift.change)))
 
 
-def _normal_error(reference: Reference, *, bits: bool) -> float | None:
+def normal_error(reference: Reference, *, bits: bool) -> float | None:
+    """Return the reference's mean error, in the stream's own units; None where it is unknown."""
     if not bits:
         return reference.mean_error
     return None if reference.accuracy is None else 1 - reference.accuracy

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from msgspec import field
 
 from ....schemas.serving import Reference
-from ..observations import Categories, Numbers, Observation
+from ..observations import Numbers, Observation
 from ..state import State
 from .drift_tests import ReferenceCurve, TestResult, chi_squared, kolmogorov_smirnov
 
@@ -100,35 +100,36 @@ class NumberWindow(State):
         return chi_squared(reference, {KNOWN: self.counts.n, NULL: self.nulls})
 
 
-class CategoryWindow(State):
-    """Live counts of one categorical feature; what its reference does not name is one class."""
+class ClassWindow(State):
+    """Live counts of classes or categories; those that the reference does not name are one."""
 
     live: dict[str, int] = field(default_factory=dict[str, int])
-    rows: int = 0
 
-    def add(self, categories: Categories, reference: Mapping[str, float]) -> None:
-        for name, count in categories.counts.items():
-            self._count(name if name in reference else OTHER, count)
-        self._count(OTHER, categories.other)
-        self._count(NULL, categories.nulls)
-
-    def _count(self, name: str, count: int) -> None:
-        if count:
+    def add(self, counts: Mapping[str, int], reference: Mapping[str, float]) -> None:
+        for name, count in counts.items():
+            name = name if name in reference else OTHER
             self.live[name] = self.live.get(name, 0) + count
-            self.rows += count
+
+    @property
+    def rows(self) -> int:
+        return sum(self.live.values())
+
+    def distribution(self, reference: Mapping[str, float]) -> TestResult:
+        """chi² of the counts."""
+        return chi_squared(reference, self.live)
 
 
 class FeatureWindows(State):
     """All features of one reference."""
 
     numbers: dict[str, NumberWindow]
-    categories: dict[str, CategoryWindow]
+    categories: dict[str, ClassWindow]
 
     @classmethod
     def empty(cls, reference: FeatureReference) -> FeatureWindows:
         return cls(
             {name: NumberWindow(PointCounts.empty(curve.points)) for name, curve in reference.curves.items()},
-            {name: CategoryWindow() for name in reference.categories},
+            {name: ClassWindow() for name in reference.categories},
         )
 
     def add(self, seen: Observation, reference: FeatureReference) -> None:
@@ -138,32 +139,12 @@ class FeatureWindows(State):
                 self.numbers[name].add(numbers, reference.curves[name].points)
         for name, categories in seen.categories.items():
             if name in self.categories:
-                self.categories[name].add(categories, reference.categories[name])
+                window, known = self.categories[name], reference.categories[name]
+                window.add(categories.counts, known)
+                window.add({OTHER: categories.other, NULL: categories.nulls}, known)
 
     @property
     def rows(self) -> int:
         """Sampled rows in the window: those of the feature that has most."""
         windows = (*self.numbers.values(), *self.categories.values())
         return max((window.rows for window in windows), default=0)
-
-
-class ShareWindow(State):
-    """Live counts of classes; those that the reference's shares do not name are one class."""
-
-    live: dict[str, int] = field(default_factory=dict[str, int])
-
-    def add(self, counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
-        for name, count in counts.items():
-            name = name if name in shares else OTHER
-            self.live[name] = self.live.get(name, 0) + count
-
-    @property
-    def rows(self) -> int:
-        return sum(self.live.values())
-
-    def distribution(self, shares: Mapping[str, float], reference_rows: int) -> TestResult:
-        """``reference_rows``: how many answers are behind the shares."""
-        return chi_squared({name: share * reference_rows for name, share in shares.items()}, self.live)
-
-    def live_shares(self) -> dict[str, float]:
-        return {name: count / self.rows for name, count in sorted(self.live.items())}

@@ -22,6 +22,7 @@ from ..observations import Observation
 from ..state import State
 from .comparisons import Comparisons
 from .detection import Detection
+from .drift_tests import rounded
 from .error_stream import ErrorStream
 
 Key = tuple[int, Role]
@@ -115,34 +116,22 @@ class ModelMonitor(State):
         if live is not None:
             live.acknowledge()
 
-    def _drift(
-        self, seen: Observation, detection: Detection, cause: Cause, outcomes: int, number: int
-    ) -> Drift:
+    def _drift(self, seen: Observation, found: Detection, cause: Cause, outcomes: int, number: int) -> Drift:
+        what = (found.detector, found.subject, found.severity)
+        when = (cause.partition, cause.offset, outcomes, number)
         return Drift(
-            drift_id=event_id(
-                "drift",
-                self.model,
-                seen.version,
-                seen.role,
-                detection.detector,
-                detection.subject,
-                detection.severity,
-                cause.partition,
-                cause.offset,
-                outcomes,
-                number,
-            ),
+            drift_id=event_id("drift", self.model, seen.version, seen.role, *what, *when),
             model=self.model,
             version=seen.version,
             role=seen.role,
-            kind=detection.kind,
-            detector=detection.detector,
-            subject=detection.subject,
-            severity=detection.severity,
-            value=detection.value,
-            threshold=detection.threshold,
+            kind=found.kind,
+            detector=found.detector,
+            subject=found.subject,
+            severity=found.severity,
+            value=rounded(found.value),
+            threshold=rounded(found.threshold),
             ts=cause.now_ms,
             caused_append_ms=seen.append_max_ms,
-            estimated_change=detection.change,
-            evidence=detection.evidence,
+            estimated_change=found.change,
+            evidence=found.evidence,
         )

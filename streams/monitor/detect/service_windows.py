@@ -12,6 +12,7 @@ from ....schemas.vitals import Counts
 from ..observations import Numbers, Observation
 from ..state import State
 from .drift_tests import above
+from .error_stream import normal_error
 from .live_windows import PointCounts
 
 # 0.01 ms to about 17 minutes in steps of 2.9 %: what p95 can be wrong by.
@@ -135,9 +136,7 @@ class SegmentWindow(State):
 def _normal_gap(reference: Reference, name: str, value: str, *, bits: bool) -> float:
     """Return the gap that the reference has: a segment may simply be harder."""
     of_value = reference.segments.get(name, {}).get(value)
-    overall = (
-        reference.mean_error if not bits else (None if reference.accuracy is None else 1 - reference.accuracy)
-    )
+    overall = normal_error(reference, bits=bits)
     if of_value is None or not overall:
         return 0.0
     return of_value - overall if bits else of_value / overall - 1
