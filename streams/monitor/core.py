@@ -102,7 +102,7 @@ class VitalsCore(State):
                 cause = Cause(self.partition, self.applied_offset, now_ms)
                 for drift in state.monitor.observe(observation, state.policy.spec, cause):
                     state.policy.on_drift(drift)
-                    events.append(_drift(drift))
+                    events.append(_emitted(DRIFT, drift))
             events += self._decide(state)
         return events
 
@@ -132,7 +132,7 @@ class VitalsCore(State):
         if no_better:
             state.monitor.acknowledge()
         self.models[control.model] = state
-        return [_trigger(trigger) for trigger in triggers] + self._decide(state)
+        return [_emitted(TRIGGERS, trigger) for trigger in triggers] + self._decide(state)
 
     def _wake(self) -> list[Emitted]:
         """Decide for models that this record is not about, where time alone is a reason."""
@@ -146,7 +146,7 @@ class VitalsCore(State):
     def _decide(self, state: ModelState) -> list[Emitted]:
         triggers = state.policy.decide(state.now_ms, state.monitor.alarmed())
         state.wake_ms = state.policy.wake_ms()
-        return [_trigger(trigger) for trigger in triggers]
+        return [_emitted(TRIGGERS, trigger) for trigger in triggers]
 
     def _move_time(self, state: ModelState, event_ms: int) -> int:
         newest = self.append_ms if self.clock == "append" else event_ms
@@ -154,15 +154,8 @@ class VitalsCore(State):
         return state.now_ms
 
     def _dead_letter(self, value: bytes, error: DecodeError, append_ms: int) -> Emitted:
-        letter = dead_letter(
-            "monitor",
-            VITALS.name,
-            self.partition,
-            self.applied_offset,
-            error.reason,
-            append_ms=append_ms,
-            value=value,
-        )
+        place = (VITALS.name, self.partition, self.applied_offset)
+        letter = dead_letter("monitor", *place, error.reason, append_ms=append_ms, value=value)
         return Emitted(DEAD_LETTERS, b"", letter.encode())
 
     def snapshot(self) -> bytes:
@@ -175,9 +168,5 @@ class VitalsCore(State):
         return decode_state(data, cls)
 
 
-def _drift(drift: Drift) -> Emitted:
-    return Emitted(DRIFT, drift.model.encode(), drift.encode())
-
-
-def _trigger(trigger: Trigger) -> Emitted:
-    return Emitted(TRIGGERS, trigger.model.encode(), trigger.encode())
+def _emitted(topic: Topic, event: Drift | Trigger) -> Emitted:
+    return Emitted(topic, event.model.encode(), event.encode())

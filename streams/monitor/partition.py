@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from faust.types import ConsumerMessage
+
 from .core import Emitted
+
+
+class LinkedMessage(ConsumerMessage):
+    """A message that knows which offset was read just before it."""
+
+    __slots__ = ("previous",)
+    previous: int
 
 
 class Core(Protocol):
@@ -58,9 +68,9 @@ class OwnedPartition:
 
     core: Core
     cursor: int  # everything up to this offset is applied, or never existed
-    snapshot_at: float
-    received_at: float
-    slot: int = 0
+    slot: int
+    snapshot_at: float = field(default_factory=time.monotonic)
+    received_at: float = field(default_factory=time.monotonic)
     unsaved: int = 0
     rereading: bool = False
     broken: bool = False  # the core failed or was interrupted: it must not be used or saved again

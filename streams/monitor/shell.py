@@ -32,8 +32,7 @@ from ...schemas.errors import StateError
 from ...schemas.topics import DEAD_LETTERS, MONITOR_STATE, VITALS
 from ..kafka.connection import Connection
 from .core import Emitted
-from .faust.transport import LinkedMessage
-from .partition import Core, OwnedPartition
+from .partition import Core, LinkedMessage, OwnedPartition
 from .snapshots import SLOTS, ResumePoint, Snapshot, encode_snapshot, find_resume_point
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,12 @@ class KafkaClient(Protocol):
 
 
 class MonitorShell:
-    """Keeps a core per owned vitals partition and carries its events out. Runs in one event loop."""
+    """Keeps a core per owned vitals partition and carries its events out. Runs in one event loop.
+
+    ``client`` must be set before anything is applied.
+    """
+
+    client: KafkaClient
 
     def __init__(
         self,
@@ -82,28 +86,15 @@ class MonitorShell:
         settings: MonitorSettings,
         *,
         find: Callable[[Connection, int], ResumePoint] = find_resume_point,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._make_core = make_core
         self._restore_core = restore_core
         self._settings = settings
         self._find = find
-        self._monotonic = monotonic
         self._owned: dict[TP, OwnedPartition] = {}
         self._released: dict[TP, int] = {}  # the last offsets of those given up: still to be published
-        self._client: KafkaClient | None = None
         self._resuming = asyncio.Lock()  # Faust may seek from two tasks at once
-
-    def connect(self, client: KafkaClient) -> None:
-        """Must be called before anything is applied."""
-        self._client = client
-
-    @property
-    def client(self) -> KafkaClient:
-        if self._client is None:
-            raise StateError("the monitor shell was used before it was connected")
-        return self._client
 
     # --- positions -------------------------------------------------------------------------------------
 
@@ -127,10 +118,7 @@ class MonitorShell:
         return self._released | {tp: owned.acknowledged for tp, owned in self._owned.items()}
 
     async def _restore(self, tp: TP, point: ResumePoint) -> OwnedPartition:
-        now = self._monotonic()
-        start = point.start
-        slot = 0
-        core = None
+        start, slot, core = point.start, 0, None
         if point.snapshot is not None:
             slot = (point.snapshot.slot + 1) % SLOTS
             try:
@@ -143,7 +131,7 @@ class MonitorShell:
         elif point.lost is not None:
             await self._report_loss(tp, point.lost)
         log.info("%s[%d] resumes at offset %d (state at %d)", *tp, start, core.applied_offset)
-        return OwnedPartition(core, start - 1, snapshot_at=now, received_at=now, slot=slot)
+        return OwnedPartition(core, start - 1, slot)
 
     async def _report_loss(self, tp: TP, lost: range) -> None:
         reason = f"retention removed offsets {lost.start} to {lost[-1]} before the monitor had read them"
@@ -206,7 +194,7 @@ class MonitorShell:
         owned.deliveries.add(message.offset, acks)
         owned.unsaved += 1
         owned.rereading = False
-        owned.received_at = self._monotonic()
+        owned.received_at = time.monotonic()
 
     async def _reread(self, tp: TP, owned: OwnedPartition, message: LinkedMessage) -> None:
         if owned.rereading:
@@ -234,7 +222,7 @@ class MonitorShell:
     def _due(self, owned: OwnedPartition) -> bool:
         if owned.unsaved == 0 or owned.saving is not None:
             return False
-        age = self._monotonic() - owned.snapshot_at
+        age = time.monotonic() - owned.snapshot_at
         settings = self._settings
         many = owned.unsaved >= settings.snapshot_records and age >= settings.snapshot_min_s
         return many or age >= settings.snapshot_max_s
@@ -245,7 +233,7 @@ class MonitorShell:
             return None
         snapshot = Snapshot(owned.cursor, owned.core.snapshot(), owned.slot)
         owned.unsaved = 0
-        owned.snapshot_at = self._monotonic()
+        owned.snapshot_at = time.monotonic()
         owned.saving = asyncio.create_task(self._write(tp, owned, snapshot))
         return owned.saving
 
@@ -267,6 +255,6 @@ class MonitorShell:
                 if self._due(owned):
                     self._save(tp, owned)
             idle = self._settings.idle_tick_s
-            if idle is not None and self._monotonic() - owned.received_at >= idle:
-                owned.received_at = self._monotonic()
+            if idle is not None and time.monotonic() - owned.received_at >= idle:
+                owned.received_at = time.monotonic()
                 await (await self.client.send(tp.topic, None, TickControl().encode(), tp.partition))

@@ -15,36 +15,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...schemas.errors import BrokerError
-from ...schemas.topics import MONITOR_STATE, VITALS
+from ...schemas.topics import MONITOR_STATE, VITALS, Topic
 from ..kafka.connection import Connection
-from ..kafka.reader import end_of_partition
-from ..kafka.retry import retry
+from ..kafka.offsets import LogOffsets
+from ..kafka.reader import LogReader
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 900_000  # with headers, below Kafka's default message.max.bytes (1,048,588)
 SLOTS = 2
-# A partition's leader is just moving, as it does when a broker is lost or a topic was made a moment ago.
-_MOVING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._TRANSPORT,  # pyright: ignore[reportPrivateUsage]
-    }
-)
 FIRST_WINDOW = 8  # records read back from the end at first: a few snapshots of one chunk each
+_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,58 +133,27 @@ class ResumePoint:
         return cls(snapshot, low, low, range(start, low))
 
 
-def find_resume_point(connection: Connection, partition: int, *, deadline_s: float = 30.0) -> ResumePoint:
+def find_resume_point(connection: Connection, partition: int) -> ResumePoint:
     """Read the newest snapshot and the vitals partition's bounds. Blocking. Raises BrokerError."""
-    consumer = Consumer(connection.consumer(f"monitor-state-{uuid.uuid4().hex}"))
-    try:
-        snapshot = _read_newest(consumer, connection.topic(MONITOR_STATE), partition, deadline_s)
-        vitals = TopicPartition(connection.topic(VITALS), partition)
-        low, high = _bounds(consumer, vitals, deadline_s)
-    except KafkaException as error:
-        raise BrokerError(f"cannot read the monitor's state: {error.args[0]}") from error
-    finally:
-        consumer.close()
-    return ResumePoint.decide(snapshot, low, high)
+    offsets = LogOffsets(connection)
+    snapshot = _read_newest(connection, offsets, partition)
+    return ResumePoint.decide(snapshot, *_bounds(offsets, VITALS, partition))
 
 
-def _bounds(consumer: Consumer, where: TopicPartition, deadline_s: float) -> tuple[int, int]:
-    bounds = retry(
-        lambda: cast("tuple[int, int] | None", consumer.get_watermark_offsets(where, timeout=deadline_s)),
-        timeout_s=deadline_s,
-        retriable=lambda reason: reason.code() in _MOVING,
-    )
-    if bounds is None:
-        raise BrokerError(f"no answer about {where.topic}[{where.partition}] within {deadline_s:g} s")
-    return bounds
+def _bounds(offsets: LogOffsets, topic: Topic, partition: int) -> tuple[int, int]:
+    return offsets.begins(topic, [partition])[partition], offsets.ends(topic, [partition])[partition]
 
 
-def _read_newest(consumer: Consumer, topic: str, partition: int, deadline_s: float) -> Snapshot | None:
+def _read_newest(connection: Connection, offsets: LogOffsets, partition: int) -> Snapshot | None:
     """Read growing windows at the log's end: compaction is lazy, so the log may be long."""
-    low, high = _bounds(consumer, TopicPartition(topic, partition), deadline_s)
-    window, start = FIRST_WINDOW, high
+    low, high = _bounds(offsets, MONITOR_STATE, partition)
+    window, start, only = FIRST_WINDOW, high, frozenset({partition})
     while start > low:
         start = max(low, high - window)
         window *= 8
-        consumer.assign([TopicPartition(topic, partition, start)])
-        snapshot = newest_snapshot(_read_to_end(consumer, f"{topic}[{partition}]", deadline_s))
+        with closing(LogReader(connection, (MONITOR_STATE,), partitions=only, start=start)) as reader:
+            records = reader.catch_up(_DEADLINE_S)
+            snapshot = newest_snapshot(record.value for record in records if record.value is not None)
         if snapshot is not None:
             return snapshot
     return None
-
-
-def _read_to_end(consumer: Consumer, where: str, deadline_s: float) -> Iterator[bytes]:
-    until = time.monotonic() + deadline_s
-    while time.monotonic() < until:
-        message = consumer.poll(0.2)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            value = message.value()
-            if isinstance(value, bytes):
-                yield value
-        elif end_of_partition(message) is not None:
-            return
-        elif not error.retriable():
-            raise KafkaException(error)
-    raise BrokerError(f"could not read {where} to its end within {deadline_s:g} s")

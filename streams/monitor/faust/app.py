@@ -26,15 +26,16 @@ from ....schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VIT
 from ...kafka.connection import Connection
 from ...kafka.stop_deadline import StopDeadline
 from ..core import Clock, VitalsCore
-from ..partition import Core
+from ..partition import Core, LinkedMessage
 from ..shell import MonitorSettings, MonitorShell
 from .settings import client_settings
-from .transport import LinkedMessage, MonitorApp
+from .transport import MonitorApp
 
 log = logging.getLogger(__name__)
 
 GROUP = "monitor"
 MAX_RECORD_BYTES = 4 * 1024 * 1024 - 1024  # the catalogue's max.message.bytes, less a record's own overhead
+_ASK_S = 30.0
 _CRASH_S = 2.0  # after a crash, Faust's own stop sometimes hangs
 _NEEDED: tuple[Topic, ...] = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 
@@ -74,10 +75,10 @@ def run_monitor(
         deadline.disarm()
 
 
-def check_topics(connection: Connection, *, timeout_s: float = 30.0) -> None:
+def check_topics(connection: Connection) -> None:
     """Raises TopicError when a topic the monitor needs is missing, BrokerError without an answer."""
     try:
-        found = AdminClient(connection.client()).list_topics(timeout=timeout_s).topics
+        found = AdminClient(connection.client()).list_topics(timeout=_ASK_S).topics
     except KafkaException as error:
         raise BrokerError(f"no Kafka at {connection.bootstrap_servers}: {error.args[0]}") from error
     missing = [connection.topic(topic) for topic in _NEEDED if connection.topic(topic) not in found]
@@ -117,8 +118,7 @@ def build_app(
         producer_acks=-1,
         producer_max_request_size=MAX_RECORD_BYTES + 1024,
     )
-    app.offset_store = shell
-    shell.connect(_FaustClient(app))
+    app.shell, shell.client = shell, _FaustClient(app)
     # acks=False: no offset bookkeeping by Faust, which goes wrong where transactions leave gaps.
     vitals = app.topic(connection.topic(VITALS), value_serializer="raw", key_serializer="raw", acks=False)
 

@@ -6,20 +6,20 @@ applied up to, and that alone decides where reading resumes:
 
 - read_committed: the aiokafka consumer's isolation level is set when it is created;
 - resume: after each assignment, and whenever Faust seeks back, partitions are sought to
-  ``OffsetStore.resume_at``;
+  ``MonitorShell.resume_at``;
 - linked records: each carries the offset of the one read just before it, so that the agent notices when a
   record was dropped between the fetch and itself (Faust clears its buffers on every rebalance);
 - progress: the group's committed offset is written for others to read, and never read here;
 - no silent reset: where retention has removed what comes next, reading raises instead of jumping ahead.
 
-On failure: any exception here crashes the app; the next start resumes at the offset store's offsets.
+On failure: any exception here crashes the app; the next start resumes at the shell's offsets.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer
@@ -28,33 +28,17 @@ from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, AppT, ConsumerMessage, TransportT
 
+from ..partition import LinkedMessage
+from ..shell import MonitorShell
+
 Record = ConsumerRecord[bytes, bytes]
 
 _faust_log = logging.getLogger("faust")  # Faust's services log under Faust's name
 
 
-class OffsetStore(Protocol):
-    """Knows how far each partition has been applied."""
-
-    async def resume_at(self, assigned: frozenset[TP]) -> Mapping[TP, int]:
-        """Return the next offset to read, for every assigned partition."""
-        ...
-
-    def applied(self) -> Mapping[TP, int]:
-        """Return the offset up to which each owned partition is applied and its events are acknowledged."""
-        ...
-
-
 # A partition that has just been read is part of the next fetch only: its next record may wait this long while
 # the others are idle. Faust asks for 1,500.
 FETCH_WAIT_MS = 20
-
-
-class LinkedMessage(ConsumerMessage):
-    """A message that knows which offset was read just before it."""
-
-    __slots__ = ("previous",)
-    previous: int
 
 
 class LinkedRecord(NamedTuple):
@@ -152,7 +136,7 @@ def _partitions_of(error: OffsetOutOfRangeError) -> Iterable[TP]:
 
 
 class ReadCommittedConsumer(Consumer):
-    """Faust's consumer, resuming at the app's offset store. Topics must be declared with ``acks=False``."""
+    """Faust's consumer, resuming at the shell's offsets. Topics must be declared with ``acks=False``."""
 
     logger = _faust_log
 
@@ -160,8 +144,8 @@ class ReadCommittedConsumer(Consumer):
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
-    def _offset_store(self) -> OffsetStore:
-        return cast(MonitorApp, self.app).offset_store
+    def _shell(self) -> MonitorShell:
+        return cast(MonitorApp, self.app).shell
 
     def _to_message(self, tp: TP, record: LinkedRecord) -> ConsumerMessage:
         plain = record.record
@@ -184,10 +168,10 @@ class ReadCommittedConsumer(Consumer):
         return message
 
     async def perform_seek(self) -> None:
-        """Seek every assigned partition to the offset store's offset (Faust: to the committed one)."""
+        """Seek every assigned partition to where its state stands (Faust: to the committed offset)."""
         assigned = frozenset(self.assignment())
         if assigned:
-            await self.seek_wait(await self._offset_store.resume_at(assigned))
+            await self.seek_wait(await self._shell.resume_at(assigned))
 
     def on_buffer_full(self, tp: TP) -> None:
         """Do nothing: a full buffer makes the reader wait in ``put``, which is backpressure enough.
@@ -204,7 +188,7 @@ class ReadCommittedConsumer(Consumer):
         Where everything read is applied, the fetch position is committed, so that the lag is 0 although
         transaction markers follow the last record.
         """
-        applied = self._offset_store.applied()
+        applied = self._shell.applied()
         offsets: dict[TP, int] = {}
         for tp, (position, last_read) in (await cast(ReadCommittedThread, self._thread).progress()).items():
             done = applied.get(tp)
@@ -226,10 +210,10 @@ class ReadCommittedTransport(Transport):
 
 
 class MonitorApp(faust.App):
-    """A Faust app whose offset store, not the group, knows the offsets."""
+    """A Faust app whose shell, not the group, knows the offsets."""
 
     logger = _faust_log
-    offset_store: OffsetStore
+    shell: MonitorShell
 
     def _create_directories(self) -> None:
         """Create none: Faust would create them for tables, which are not used, in the working directory."""

@@ -14,7 +14,7 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.core import Emitted
-from driftloop.streams.monitor.faust.transport import LinkedMessage
+from driftloop.streams.monitor.partition import LinkedMessage
 from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import ResumePoint, newest_snapshot
 from faust.types import TP
@@ -120,7 +120,7 @@ async def live(log: Log, chance: random.Random, *, calm: bool) -> None:
     """One process: from its start to the log's end, or to a power cut."""
     reader = Reader(log)
     shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, OFTEN, find=log.find)
-    shell.connect(reader)
+    shell.client = reader
 
     async def assign() -> None:
         positions = await shell.resume_at(frozenset({PLACE}))
@@ -200,7 +200,7 @@ def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> N
         reader = Counting(log)
         reader.seeks = []
         shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, OFTEN, find=log.find)
-        shell.connect(reader)
+        shell.client = reader
         await shell.resume_at(frozenset({PLACE}))
         for _ in range(2):  # a hole, then another without a rebalance in between
             reader.next()  # dropped
@@ -240,7 +240,7 @@ class SlowClient(Reader):
 async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowClient]:
     client = SlowClient(Log([(n, b"bad") for n in range(3)]))  # each is a dead letter
     shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, settings, find=client.log.find)
-    shell.connect(client)
+    shell.client = client
     await shell.resume_at(frozenset({PLACE}))
     return shell, client
 
@@ -320,7 +320,7 @@ def test_a_core_that_failed_is_never_saved() -> None:
         log = Log([(n, b'{"model":"m"}') for n in range(4)])
         shell = MonitorShell(CONNECTION, HalfDone, HalfDone.restore, OFTEN, find=log.find)
         reader = Reader(log)
-        shell.connect(reader)
+        shell.client = reader
         await shell.resume_at(frozenset({PLACE}))
         for _ in range(2):
             linked = reader.next()
@@ -348,7 +348,7 @@ def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() -> None:
     async def run() -> None:
         log = Log([(0, b"{}")])
         shell = MonitorShell(CONNECTION, Stuck, Stuck.restore, OFTEN, find=log.find)
-        shell.connect(Reader(log))
+        shell.client = Reader(log)
         await shell.resume_at(frozenset({PLACE}))
         with pytest.raises(StateError, match="is at -1 after offset 0"):
             await shell.on_message(message(0, b"{}", -1))
