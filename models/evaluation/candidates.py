@@ -77,32 +77,26 @@ class Fitter:
 
 def choose(fitter: Fitter, parts: RowSplit) -> Choice:
     """Raises LearningError, naming every candidate's reason, when none can learn."""
-    candidates = [Candidate(learner, "after") for learner in fitter.spec.learner]
-    if parts.older:
-        candidates += [Candidate(learner, "mix") for learner in fitter.spec.learner]
+    mixes: tuple[Mix, ...] = ("after", "mix") if parts.older else ("after",)
+    candidates = [Candidate(learner, mix) for mix in mixes for learner in fitter.spec.learner]
+    to_choose = len(candidates) > 1
     scores: dict[int, float] = {}
-    reasons: list[str] = []
-    if len(candidates) > 1:
-        for place, candidate in enumerate(candidates):
-            try:
-                scores[place] = _score(fitter, candidate, parts)
-            except LearningError as error:
-                reasons.append(f"{candidate.name}: {error}")
-    else:
-        scores[0] = 0.0
-    by_score = sorted(scores, key=lambda place: (scores[place], place))
-    for place in by_score:
-        candidate = candidates[place]
+    reasons: dict[str, None] = {}
+    for place, candidate in enumerate(candidates):
+        try:
+            scores[place] = _score(fitter, candidate, parts) if to_choose else 0.0
+        except LearningError as error:
+            reasons[f"{candidate.name}: {error}"] = None
+    by_score = sorted(scores, key=scores.__getitem__)
+    for candidate in (candidates[place] for place in by_score):
         try:
             fitted = fitter.fit(candidate.learner, _training_rows(candidate, parts, parts.training))
         except LearningError as error:
-            reasons.append(f"{candidate.name}: {error}")
+            reasons[f"{candidate.name}: {error}"] = None
             continue
-        if len(candidates) == 1:
-            return Choice(candidate, fitted, {}, 0)
-        named = {f"{i}:{candidates[i].name}": scores[i] for i in by_score}
-        return Choice(candidate, fitted, named, parts.validation_rows)
-    raise LearningError("; ".join(dict.fromkeys(reasons)))
+        validation = {f"{i}:{candidates[i].name}": scores[i] for i in by_score} if to_choose else {}
+        return Choice(candidate, fitted, validation, parts.validation_rows if to_choose else 0)
+    raise LearningError("; ".join(reasons))
 
 
 def _score(fitter: Fitter, candidate: Candidate, parts: RowSplit) -> float:

@@ -66,7 +66,7 @@ def run_experiment(
     except LearningError as error:
         return ExperimentResult(passed=False, why=f"nothing could be learned: {error}")
     on_trained()
-    evaluation = Evaluation.of(
+    evaluation = Evaluation(
         given.spec, parts, choice.fitted, given.champion, seed=given.seed, clock_ns=clock_ns
     )
     gates = evaluation.gate_results()

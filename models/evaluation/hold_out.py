@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from ...schemas.runs import GateResult, Interval
 from ...schemas.serving import Manifest, Reference
 from ...schemas.spec.model import ModelSpec
 from ..formats.features import FeatureError, Row
-from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
+from ..formats.fitted import AnswerError, Fitted, Predictor
 from ..formats.loaders import load
 from . import gates
 from .paired_errors import Floats, PairedErrors, Prediction, costs_of, squared_errors
@@ -22,25 +21,11 @@ from .statistics import block_bootstrap, wilson
 from .timing import time_single_rows
 
 
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """All answers to the hold-out and what follows. ``incumbent``: "champion", or "baseline" without one."""
 
-    spec: ModelSpec
-    seed: int
-    parts: RowSplit
-    fitted: Fitted
-    candidate: Predictor
-    answers: tuple[Answer, ...]
-    paired: PairedErrors
-    incumbent: str
-    shares: dict[str, float]
-    candidate_ms: Floats
-    champion_ms: Floats | None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         spec: ModelSpec,
         parts: RowSplit,
         fitted: Fitted,
@@ -48,38 +33,35 @@ class Evaluation:
         *,
         seed: int,
         clock_ns: Callable[[], int],
-    ) -> Evaluation:
+    ) -> None:
         """Raises ArtifactError when the champion's artifact cannot be loaded."""
-        candidate = load(fitted, fitted.data)
+        self.spec, self.seed, self.parts, self.fitted = spec, seed, parts, fitted
+        self.incumbent = "baseline" if champion is None else "champion"
+        self.candidate = candidate = load(fitted, fitted.data)
         rows: list[Row] = [row.features for row in parts.holdout]
-        labels = [row.label for row in parts.holdout]
-        answers = candidate.predict(rows)
-        shares: dict[str, float] = {}
+        self.answers = candidate.predict(rows)
+        self.shares: dict[str, float] = {}
+        self.champion_ms: Floats | None = None
         if champion is not None:
             champion_model = load(*champion)
             incumbent = _answers(champion_model, rows)
             answered = [row for row, answer in zip(rows, incumbent, strict=True) if answer is not None]
-            timed = time_single_rows([candidate, champion_model], answered, clock_ns) if answered else None
-            candidate_ms, champion_ms = timed or (*time_single_rows([candidate], rows, clock_ns), None)
         else:
+            champion_model, answered = None, []
             labels_before = [row.label for row in parts.training]
-            shares = _shares(labels_before) if spec.task == "classification" else {}
-            incumbent = [_constant(spec, labels_before, shares)] * len(rows)
-            candidate_ms, champion_ms = time_single_rows([candidate], rows, clock_ns)[0], None
-        predictions = [answer.prediction for answer in answers]
-        segments = [row.segments for row in parts.holdout]
-        return cls(
-            spec=spec,
-            seed=seed,
-            parts=parts,
-            fitted=fitted,
-            candidate=candidate,
-            answers=tuple(answers),
-            paired=PairedErrors.of(spec.task, labels, segments, predictions, incumbent),
-            incumbent="baseline" if champion is None else "champion",
-            shares=shares,
-            candidate_ms=candidate_ms,
-            champion_ms=champion_ms,
+            self.shares = _shares(labels_before) if spec.task == "classification" else {}
+            incumbent = [_constant(spec, labels_before, self.shares)] * len(rows)
+        if champion_model is not None and answered:
+            timed = time_single_rows([candidate, champion_model], answered, clock_ns)
+            self.candidate_ms, self.champion_ms = timed
+        else:
+            (self.candidate_ms,) = time_single_rows([candidate], rows, clock_ns)
+        self.paired = PairedErrors(
+            spec.task,
+            [row.label for row in parts.holdout],
+            [row.segments for row in parts.holdout],
+            [answer.prediction for answer in self.answers],
+            incumbent,
         )
 
     def gate_results(self) -> tuple[GateResult, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,42 +15,29 @@ Floats = NDArray[np.float64]
 Prediction = str | float | None
 
 
-@dataclass(frozen=True, slots=True)
 class PairedErrors:
     """Errors per hold-out row, in time order: 0/1 for classes, |y − ŷ| for numbers.
 
     ``incumbent`` is the champion or, without one, the best constant answer; None is a request it failed.
     """
 
-    task: Task
-    labels: tuple[str | float, ...]
-    segments: tuple[dict[str, str], ...]
-    candidate: tuple[Prediction, ...]
-    incumbent: tuple[Prediction, ...]
-    candidate_errors: Floats
-    incumbent_errors: Floats
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         task: Task,
         labels: Sequence[str | float],
         segments: Sequence[dict[str, str]],
         candidate: Sequence[Prediction],
         incumbent: Sequence[Prediction],
-    ) -> PairedErrors:
+    ) -> None:
+        self.task: Task = task
+        self.labels, self.segments = labels, segments
+        self.candidate, self.incumbent = candidate, incumbent
         errors = [errors_of(task, predictions, labels) for predictions in (candidate, incumbent)]
         # A failed request is as bad as the worst answer anybody gave.
         worst = max((float(np.nanmax(of)) for of in errors if not np.isnan(of).all()), default=1.0)
-        filled = [np.where(np.isnan(of), worst, of) for of in errors]
-        return cls(
-            task, tuple(labels), tuple(segments), tuple(candidate), tuple(incumbent), filled[0], filled[1]
-        )
-
-    @property
-    def gains(self) -> Floats:
-        """Per row: by how much the candidate was less wrong."""
-        return self.incumbent_errors - self.candidate_errors
+        self.candidate_errors, self.incumbent_errors = (np.where(np.isnan(of), worst, of) for of in errors)
+        # Per row: by how much the candidate was less wrong.
+        self.gains: Floats = self.incumbent_errors - self.candidate_errors
 
 
 def errors_of(task: Task, predictions: Sequence[Prediction], labels: Sequence[str | float]) -> Floats:

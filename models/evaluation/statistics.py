@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import bdtrc, ndtri
 
 from ...schemas.runs import Interval
-
-Floats = NDArray[np.float64]
+from .paired_errors import Floats
 
 RESAMPLES = 4000  # a p-value near 0.05 is then known to about ±0.007
 CONFIDENCE = 0.95
@@ -33,15 +31,8 @@ def mcnemar(only_candidate: int, only_champion: int) -> float:
     discordant = only_candidate + only_champion
     if discordant == 0:
         return 1.0
-    more = _at_least(only_candidate + 1, discordant)
-    return more + (_at_least(only_candidate, discordant) - more) / 2
-
-
-def _at_least(wins: int, games: int) -> float:
-    """P(X ≥ wins) for X ~ Binomial(games, ½)."""
-    if wins <= 0:
-        return 1.0
-    return float(bdtrc(wins - 1, games, 0.5)) if wins <= games else 0.0
+    more, at_least = bdtrc([only_candidate, only_candidate - 1], discordant, 0.5)
+    return float(more + (at_least - more) / 2)
 
 
 class Bootstrap(NamedTuple):

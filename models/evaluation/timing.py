@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..formats.features import Row
 from ..formats.fitted import Predictor
+from .paired_errors import Floats
 
 REQUESTS = 200
 _WARM_UP = 20
 
 
 def time_single_rows(
-    predictors: Sequence[Predictor], rows: Sequence[Row], clock_ns: Callable[[], int]
-) -> list[NDArray[np.float64]]:
+    predictors: Sequence[Predictor],
+    rows: Sequence[Row],
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> list[Floats]:
     """Milliseconds per request, for each predictor; interleaved, so that a busy moment hits all alike."""
     times: list[list[int]] = [[] for _ in predictors]
     for request in range(_WARM_UP + REQUESTS):

@@ -6,9 +6,10 @@ The libraries behind a format are imported with its first artifact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import get_args
 
 from ...schemas.errors import ArtifactError
+from ...schemas.serving import ArtifactFormat
 from .fitted import ModelSignature, Predictor
 
 MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
@@ -18,30 +19,19 @@ def load(signature: ModelSignature, data: bytes, *, max_bytes: int = MAX_ARTIFAC
     """Raises ArtifactError if the bytes are too many, not of the format, or not of the stated signature."""
     if len(data) > max_bytes:
         raise ArtifactError(f"the artifact has {len(data)} bytes, more than the {max_bytes} allowed")
-    loader = _LOADERS.get(signature.format)
-    if loader is None:
-        raise ArtifactError(f"format {signature.format!r} is not one of {', '.join(sorted(_LOADERS))}")
+    if signature.format not in get_args(ArtifactFormat):
+        raise ArtifactError(
+            f"format {signature.format!r} is not one of {', '.join(get_args(ArtifactFormat))}"
+        )
     try:
-        return loader(signature, data)
+        if signature.format == "onnx":
+            from .onnx_model import OnnxPredictor
+
+            return OnnxPredictor(signature, data)
+        from .river_json import RiverPredictor
+
+        return RiverPredictor(signature, data)
     except ImportError as error:
         raise ArtifactError(
             f"the library behind {signature.format} is missing here ({error}): pip install 'driftloop[serve]'"
         ) from error
-
-
-def _load_onnx(signature: ModelSignature, data: bytes) -> Predictor:
-    from .onnx_model import OnnxPredictor
-
-    return OnnxPredictor(signature, data)
-
-
-def _load_river(signature: ModelSignature, data: bytes) -> Predictor:
-    from .river_json import RiverPredictor
-
-    return RiverPredictor(signature, data)
-
-
-_LOADERS: dict[str, Callable[[ModelSignature, bytes], Predictor]] = {
-    "onnx": _load_onnx,
-    "river-json": _load_river,
-}

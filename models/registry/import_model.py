@@ -6,9 +6,8 @@ reference profile and self-test. What does not fit is reported here, not at the 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,14 +79,13 @@ def build_manifest_parts(
     *,
     task: Task,
     classes: tuple[str, ...] | None = None,
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> ManifestParts:
     """Raises ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
     features, known = inspect_onnx(data, table.rows, table.labels, classes, task)
     fitted = Fitted("onnx", data, features, known, task)
     predictor = OnnxPredictor(fitted, data)
     answers = _answers(predictor, table.rows)
-    (latency_ms,) = time_single_rows([predictor], table.rows, clock_ns)
+    (latency_ms,) = time_single_rows([predictor], table.rows)
     reference = build_reference(
         table.rows,
         features,

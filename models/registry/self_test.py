@@ -18,26 +18,14 @@ TOLERANCE = 1e-4  # float32 sums over a few thousand trees differ by less than 1
 CLEAR_MARGIN = 1e-3  # a row that two classes share equally may fall either way
 
 
-def build_self_test(
-    predictor: Predictor, rows: Sequence[Row], *, count: int = ROWS
-) -> tuple[SelfTestRow, ...]:
-    """``count`` rows evenly spaced among those with a clear answer (among all, when none is clear)."""
-    answers = predictor.predict(rows)
-    clear = [i for i, answer in enumerate(answers) if _margin(answer) > CLEAR_MARGIN] or list(
-        range(len(rows))
-    )
-    chosen = (
-        sorted({clear[round(i * (len(clear) - 1) / max(count - 1, 1))] for i in range(count)})
-        if clear
-        else []
-    )
+def build_self_test(predictor: Predictor, rows: Sequence[Row]) -> tuple[SelfTestRow, ...]:
+    """ROWS rows evenly spaced among those with a clear answer (among all, when none is clear)."""
+    answered = list(zip(rows, predictor.predict(rows), strict=True))
+    usable = [one for one in answered if _margin(one[1]) > CLEAR_MARGIN] or answered
+    places = sorted({round(i * (len(usable) - 1) / (ROWS - 1)) for i in range(ROWS)}) if usable else []
     return tuple(
-        SelfTestRow(
-            features=dict(rows[i]),
-            prediction=answers[i].prediction,
-            scores=_scores(answers[i]),
-        )
-        for i in chosen
+        SelfTestRow(features=dict(row), prediction=answer.prediction, scores=_scores(answer))
+        for row, answer in (usable[place] for place in places)
     )
 
 

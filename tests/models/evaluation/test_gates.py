@@ -108,12 +108,12 @@ def paired(candidate: list[bool], incumbent: list[bool], segments: list[str] | N
         return [label if ok else wrong[label] for label, ok in zip(labels, right, strict=True)]
 
     named = [{"s": name} for name in segments] if segments else [{}] * len(labels)
-    return PairedErrors.of("classification", labels, named, said(candidate), said(incumbent))
+    return PairedErrors("classification", labels, named, said(candidate), said(incumbent))
 
 
 def numbers(candidate: list[float | None], incumbent: list[float | None]) -> PairedErrors:
     """Regression of zeros, so that a prediction is its own error."""
-    return PairedErrors.of("regression", [0.0] * len(candidate), [{}] * len(candidate), candidate, incumbent)
+    return PairedErrors("regression", [0.0] * len(candidate), [{}] * len(candidate), candidate, incumbent)
 
 
 def test_a_clear_gain_is_significant_and_none_is_not() -> None:
@@ -160,7 +160,7 @@ def test_the_bootstrap_looks_at_costs_where_there_are_costs() -> None:
     labels = ["fraud"] * 30 + ["fine"] * 270
     champion = ["fine"] * 300
     candidate = ["fraud"] * 30 + ["fraud"] * 60 + ["fine"] * 210
-    both = PairedErrors.of("classification", labels, [{}] * 300, candidate, champion)
+    both = PairedErrors("classification", labels, [{}] * 300, candidate, champion)
     cost = Cost(matrix={"fraud": {"fine": 50.0}})
     assert gates.significance(Significance(test="bootstrap"), both, cost=cost, seed=1).passed
     assert not gates.significance(Significance(test="auto"), both, cost=cost, seed=1).passed
@@ -198,7 +198,7 @@ def test_chance_in_many_small_segments_stops_nobody() -> None:
 
 def test_segments_of_a_regression_lose_relatively() -> None:
     errors = [1.0] * 100
-    both = PairedErrors.of(
+    both = PairedErrors(
         "regression", [0.0] * 200, [{"s": "a"}] * 100 + [{"s": "b"}] * 100,
         [0.5] * 100 + [1.5 + i / 1000 for i in range(100)], errors + errors,
     )  # fmt: skip
@@ -224,7 +224,7 @@ def test_a_candidate_that_is_right_more_often_may_cost_too_much() -> None:
     labels = ["fraud"] * 20 + ["fine"] * 80
     champion = ["fraud"] * 30 + ["fine"] * 70
     candidate = ["fine"] * 5 + ["fraud"] * 15 + ["fine"] * 80
-    both = PairedErrors.of("classification", labels, [{}] * 100, candidate, champion)
+    both = PairedErrors("classification", labels, [{}] * 100, candidate, champion)
     assert (both.candidate_errors.sum(), both.incumbent_errors.sum()) == (5, 10)
     dear = Cost(matrix={"fraud": {"fine": 50.0}, "fine": {"fraud": 1.0}})
     gate = gates.business_cost(dear, both)
@@ -246,7 +246,7 @@ def test_with_no_champion_the_majority_class_must_be_beaten() -> None:
 def test_a_rare_class_may_be_known_by_its_odds_alone() -> None:
     labels = ["fraud" if i % 40 == 0 else "fine" for i in range(2000)]
     majority = ["fine"] * 2000
-    both = PairedErrors.of("classification", labels, [{}] * 2000, majority, majority)
+    both = PairedErrors("classification", labels, [{}] * 2000, majority, majority)
     shares = {"fine": 0.975, "fraud": 0.025}
     odds = [
         Answer("fine", {"fine": 0.6, "fraud": 0.4} if label == "fraud" else {"fine": 0.99, "fraud": 0.01})
@@ -263,7 +263,7 @@ def test_a_failed_request_is_as_bad_as_the_worst_answer() -> None:
     both = numbers([1.0, 2.0, 3.0], [None, 4.0, 5.0])
     assert both.incumbent_errors.tolist() == [5.0, 4.0, 5.0]
     assert paired([True], [True]).gains.tolist() == [0.0]
-    classes = PairedErrors.of("classification", ["a", "a"], [{}, {}], ["a", "a"], [None, "a"])
+    classes = PairedErrors("classification", ["a", "a"], [{}, {}], ["a", "a"], [None, "a"])
     assert classes.gains.tolist() == [1.0, 0.0]
 
 
