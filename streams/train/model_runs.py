@@ -87,11 +87,12 @@ class ModelRuns:
     def waits(self) -> list[WaitRequest]:
         """The windows that are to be found in outcomes."""
         champion = self.registrar.serving.plan.champion
+        labels = ModelSpec(task=self.spec.task, classes=self.spec.classes)
         return [
             WaitRequest(
                 run_id=run.run_id,
                 plan=self._window(run),
-                spec=self.spec,
+                spec=labels,
                 needed=_needed(run),
                 deadline_ms=run.ts + self.spec.window.max_wait,
                 accepted_ms=run.ts,

@@ -45,25 +45,26 @@ class UnreadableOutcome(NamedTuple):
 
 
 class FollowedOutcome(NamedTuple):
-    """One outcome as it was read. Without a ``key`` it is not an outcome: see ``broken``."""
+    """One record as it was read; ``found``: its key, or why it is not an outcome."""
 
     prefix: bytes
     partition: int
     offset: int
     append_ms: int
-    key: OutcomeKey | None
+    found: OutcomeKey | UnreadableOutcome
     value: bytes
-    broken: UnreadableOutcome | None = None
 
 
 @dataclass(slots=True)
 class LogSegment:
-    """A model's outcomes of one partition. Those below ``low`` were appended at or before ``since_ms``;
-    None: unknown."""
+    """A model's outcomes of one partition, from ``low`` to before ``high``: cached nowhere by default.
 
-    low: int
-    high: int
-    since_ms: int | None
+    Those below ``low`` were appended at or before ``since_ms``; None: unknown.
+    """
+
+    low: int = NOWHERE
+    high: int = NOWHERE
+    since_ms: int | None = None
     rows: list[CachedOutcome] = field(default_factory=list[CachedOutcome])
     unreadable: list[UnreadableOutcome] = field(default_factory=list[UnreadableOutcome])
 
@@ -71,35 +72,20 @@ class LogSegment:
         """The index in ``rows`` where that offset is, or would be."""
         return bisect_left(self.rows, offset, key=lambda row: row[OFFSET])
 
-
-class OffsetSpan(NamedTuple):
-    """Offsets from ``low`` to before ``high``."""
-
-    low: int
-    high: int
+    def between(self, start: int, end: int) -> list[CachedOutcome]:
+        """The outcomes of a range, in order."""
+        return self.rows[self.place(start) : self.place(end)]
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSnapshot:
     """The cached outcomes of one model at one moment."""
 
-    segments: Mapping[int, LogSegment]
+    segments: Mapping[int, LogSegment] = field(default_factory=dict[int, LogSegment])
 
-    def span(self, partition: int) -> OffsetSpan:
-        """The offsets of a partition that are cached."""
-        segment = self.segments.get(partition)
-        return OffsetSpan(NOWHERE, NOWHERE) if segment is None else OffsetSpan(segment.low, segment.high)
-
-    def between(self, partition: int, start: int, end: int) -> list[CachedOutcome]:
-        """The cached outcomes of a range, in order."""
-        segment = self.segments.get(partition)
-        return [] if segment is None else segment.rows[segment.place(start) : segment.place(end)]
-
-    def unreadable(self, partition: int, start: int, end: int) -> list[UnreadableOutcome]:
-        """The cached records of a range that are not outcomes."""
-        segment = self.segments.get(partition)
-        broken = [] if segment is None else segment.unreadable
-        return [one for one in broken if start <= one.record.offset < end]
+    def segment(self, partition: int) -> LogSegment:
+        """A partition's segment; an empty one past every offset if nothing of it is cached."""
+        return self.segments.get(partition) or LogSegment()
 
     def reach_back(
         self, until: Mapping[int, int], floor: Mapping[int, int], wanted: int
@@ -110,13 +96,10 @@ class CacheSnapshot:
             return {p: max(end, floor[p]) for p, end in until.items()}
         rows: dict[int, list[CachedOutcome]] = {}
         for p, end in until.items():
-            segment = self.segments.get(p)
-            if end <= floor[p]:
-                rows[p] = []
-            elif segment is None or end > segment.high or end < segment.low:
+            segment = self.segment(p)
+            if end > floor[p] and not segment.low <= end <= segment.high:
                 return None
-            else:
-                rows[p] = segment.rows[segment.place(floor[p]) : segment.place(end)]
+            rows[p] = segment.between(floor[p], end)
         open_below = [self.segments[p] for p, end in until.items() if end > floor[p] < self.segments[p].low]
         times = np.fromiter(
             (row[APPEND_MS] for of in rows.values() for row in of if row[IS_ROW]), dtype=np.int64
@@ -231,7 +214,7 @@ class OutcomeCache:
         with self._lock:
             known = self._models.get(model_prefix(model))
             if known is None:
-                return CacheSnapshot({})
+                return CacheSnapshot()
             return CacheSnapshot(
                 {
                     p: LogSegment(s.low, self._at[p], self._since(p, s), s.rows.copy(), s.unreadable.copy())
@@ -249,19 +232,15 @@ class OutcomeCache:
         return segment.since_ms if segment.since_ms is not None else self._first_ms.get(partition)
 
     def _add(self, model: _Model, found: FollowedOutcome) -> None:
-        segment = model.segments[found.partition]
-        key = found.key
-        if key is None:
-            if found.broken is not None:
-                segment.unreadable.append(found.broken)
-                model.size += len(found.value) + ROW_BYTES
+        segment, key = model.segments[found.partition], found.found
+        if isinstance(key, UnreadableOutcome):
+            segment.unreadable.append(key)
+        elif key.is_shadow:
             return
-        if key.is_shadow:
-            return
-        segment.rows.append(
-            (found.append_ms, found.offset, key.prediction_id, key.seq, key.is_row, found.value)
-        )
-        model.rows += 1
+        else:
+            row = (found.append_ms, found.offset, key.prediction_id, key.seq, key.is_row, found.value)
+            segment.rows.append(row)
+            model.rows += 1
         model.size += len(found.value) + ROW_BYTES
 
     def _shrink(self) -> None:

@@ -71,7 +71,7 @@ class OutcomeReader:
         self._offsets = offsets
         self._ranges = ranges
         self._cancel = cancel
-        self._cache = cache
+        self._cache = cache or OutcomeCache(0)
         self._partitions = offsets.partitions(OUTCOMES)
         self._grace_ms = CLOCK_SKEW_MS if offsets.brokers(OUTCOMES) > 1 else CLOCK_STEP_MS
 
@@ -107,7 +107,7 @@ class OutcomeReader:
     ) -> RunWindow:
         """Read the rows on both sides of the change, below ``ends``. ``starts``: if known already."""
         starts = starts or self.starts(plan)
-        snapshot = self._snapshot(plan.model)
+        snapshot = self._cache.of(plan.model)
         before = self._older(plan, starts)
         window = RunWindow(WindowRows(starts, plan))
         ranges = {p: range(before[p], ends.get(p, 0)) for p in self._partitions}
@@ -140,20 +140,19 @@ class OutcomeReader:
         """Read from the cache what it holds, the rest from the log; each partition in order."""
         below, above = dict[int, range](), dict[int, range]()
         for p, offsets in ranges.items():
-            low, high = snapshot.span(p)
-            below[p] = range(offsets.start, min(offsets.stop, low))
-            above[p] = range(max(offsets.start, high), offsets.stop)
+            segment = snapshot.segment(p)
+            below[p] = range(offsets.start, min(offsets.stop, segment.low))
+            above[p] = range(max(offsets.start, segment.high), offsets.stop)
         for message in self._of_model(model, below):
             window.add(message)
         for p, offsets in ranges.items():
-            window.rows.add_cached(p, snapshot.between(p, offsets.start, offsets.stop))
-            for record, reason in snapshot.unreadable(p, offsets.start, offsets.stop):
-                window.set_aside(record, reason)
+            segment = snapshot.segment(p)
+            window.rows.add_cached(p, segment.between(offsets.start, offsets.stop))
+            for record, reason in segment.unreadable:
+                if record.offset in offsets:
+                    window.set_aside(record, reason)
         for message in self._of_model(model, above):
             window.add(message)
-
-    def _snapshot(self, model: str) -> CacheSnapshot:
-        return CacheSnapshot({}) if self._cache is None else self._cache.of(model)
 
     def _older(self, plan: WindowPlan, starts: Mapping[int, WindowStart]) -> dict[int, int]:
         """Find where to begin, so that the wanted number of older rows lies before the starts."""
@@ -181,7 +180,7 @@ class OutcomeReader:
         Goes back in steps of time, so that all partitions are read back to the same moment and the newest
         rows among them are the newest of all; each step holds about as many records as rows are lacking.
         """
-        known = self._snapshot(plan.model).reach_back(until, floor, wanted)
+        known = self._cache.of(plan.model).reach_back(until, floor, wanted)
         if known is not None:
             return known
         reached = {p: max(offset, floor[p]) for p, offset in until.items()}
@@ -191,7 +190,8 @@ class OutcomeReader:
             share = len(found) / read if found else 1.0
             span_ms, stepped = self._step(reached, floor, end_ms, span_ms, (wanted - len(found)) / share)
             ranges = {p: range(stepped[p], reached[p]) for p in reached}
-            found += self._rows(plan, ranges)
+            messages = self._of_model(plan.model, ranges)
+            found += [_place_of(message) for message in messages if _is_row(plan, message)]
             read += sum(map(len, ranges.values()))
             reached = stepped
         if len(found) <= wanted or not wanted:
@@ -204,13 +204,6 @@ class OutcomeReader:
             if append_ms >= moment:
                 exact[p] = min(exact[p], offset)
         return exact
-
-    def _rows(self, plan: WindowPlan, ranges: Mapping[int, range]) -> list[LogPlace]:
-        return [
-            _place_of(message)
-            for message in self._of_model(plan.model, ranges)
-            if self._is_row(plan, message)
-        ]
 
     def _step(
         self,
@@ -249,11 +242,12 @@ class OutcomeReader:
     def _of_model(self, model: str, ranges: Mapping[int, range]) -> Iterator[Message]:
         return self._ranges.read(OUTCOMES, ranges, self._cancel, prefix=model_prefix(model))
 
-    def _is_row(self, plan: WindowPlan, message: Message) -> bool:
-        try:
-            return outcome_key(_bytes(message), len(model_prefix(plan.model))).is_row
-        except DecodeError:
-            return False  # reported when the window is read
+
+def _is_row(plan: WindowPlan, message: Message) -> bool:
+    try:
+        return outcome_key(_bytes(message), len(model_prefix(plan.model))).is_row
+    except DecodeError:
+        return False  # reported when the window is read
 
 
 def _place_of(message: Message) -> LogPlace:

@@ -35,7 +35,7 @@ from .cache import (
     OutcomeCache,
     UnreadableOutcome,
 )
-from .prefix import Labels, model_prefix, outcome_key
+from .prefix import Labels, OutcomeKey, model_prefix, outcome_key
 from .reader import OutcomeReader
 from .window import Clock, FrozenWindow, LabelCount, LogPlace, WaitRequest, WindowStart
 
@@ -83,13 +83,13 @@ class _Watch:
     def take_snapshot(self, snapshot: CacheSnapshot) -> None:
         """Count what is cached from the start on: it need not be read again."""
         for partition, offset in self.next.items():
-            low, high = snapshot.span(partition)
-            if low <= offset < high:
-                for row in snapshot.between(partition, offset, high):
+            segment = snapshot.segment(partition)
+            if segment.low <= offset < segment.high:
+                for row in segment.between(offset, segment.high):
                     if row[IS_ROW]:
                         place = LogPlace(row[APPEND_MS], partition, row[OFFSET])
                         self.take(place, row[SEQ], row[VALUE])
-                self.next[partition] = high
+                self.next[partition] = segment.high
 
 
 class OutcomeWatch:
@@ -127,16 +127,10 @@ class OutcomeWatch:
         """Set the runs that wait now. One whose request changed is counted from the start again."""
         wanted = {request.run_id: request for request in requests}
         with self._lock:
-            for run_id in [run_id for run_id in self._progress if run_id not in wanted]:
-                del self._progress[run_id]
-            for run_id, request in wanted.items():
-                known = self._wanted.get(run_id)
-                if known is not None and _count_key(known) == _count_key(request):
-                    wanted[run_id] = known
-                else:
-                    self._progress.pop(run_id, None)
+            same = {run_id for run_id, request in wanted.items() if self._wanted.get(run_id) == request}
+            self._progress = {run_id: known for run_id, known in self._progress.items() if run_id in same}
             is_new = wanted.keys() - self._wanted.keys()
-            self._wanted = wanted
+            self._wanted = wanted | {run_id: self._wanted[run_id] for run_id in same}
         if is_new:
             self._wake.set()
 
@@ -223,15 +217,9 @@ class OutcomeWatch:
 
     def _admit(self, request: WaitRequest, reader: OutcomeReader) -> _Watch:
         starts = reader.starts(request.plan)
-        count = LabelCount(
-            needed=request.needed,
-            trigger_append_ms=request.plan.trigger_append_ms,
-            deadline_ms=request.deadline_ms,
-            accepted_ms=request.accepted_ms,
-            clock=self._clock,
-        )
         places = {partition: start.offset for partition, start in starts.items()}
-        watch = _Watch(request, starts, places, count, Labels(request.spec, self._classes(request)))
+        labels = Labels(request.spec, self._classes(request))
+        watch = _Watch(request, starts, places, LabelCount(request, self._clock), labels)
         watch.take_snapshot(self._cache.of(request.plan.model))
         return watch
 
@@ -288,14 +276,13 @@ class OutcomeWatch:
             watches, is_kept = by_prefix.get(prefix, ()), self._cache.keeps(prefix)
             if not watches and not is_kept:
                 continue
-            key, broken = None, None
             try:
                 key = outcome_key(value, len(prefix))
             except DecodeError as error:
-                broken = UnreadableOutcome(as_record(message), error.reason)
+                key = UnreadableOutcome(as_record(message), error.reason)
             if is_kept:
-                kept.append(FollowedOutcome(prefix, partition, offset, append_ms, key, value, broken))
-            if key is not None and key.is_row:
+                kept.append(FollowedOutcome(prefix, partition, offset, append_ms, key, value))
+            if isinstance(key, OutcomeKey) and key.is_row:
                 for watch in watches:
                     if offset >= watch.next[partition]:
                         watch.take(LogPlace(append_ms, partition, offset), key.seq, value)
@@ -326,16 +313,3 @@ class OutcomeWatch:
                 if self._wanted.get(run_id) is watch.request:
                     offsets = {str(partition): offset for partition, offset in sorted(watch.next.items())}
                     self._progress[run_id] = WaitProgress(watch.count.labels, offsets, watch.frozen)
-
-
-def _count_key(request: WaitRequest) -> tuple[object, ...]:
-    """Everything that a count depends on; other parts of the spec may change meanwhile."""
-    spec = request.spec
-    return (
-        request.plan,
-        request.needed,
-        request.deadline_ms,
-        request.manifest_sha256,
-        spec.task,
-        spec.classes,
-    )

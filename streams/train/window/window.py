@@ -85,7 +85,10 @@ class WindowPlan:
 
 @dataclass(frozen=True, slots=True)
 class WaitRequest:
-    """A waiting run whose window is to be found. ``manifest_sha256``: the champion's, for its classes."""
+    """A waiting run whose window is to be found; all that its count depends on.
+
+    ``spec``: the model's task and classes. ``manifest_sha256``: the champion's, for its classes.
+    """
 
     run_id: str
     plan: WindowPlan
@@ -115,13 +118,11 @@ class LabelCount:
     It holds the places of the first ``needed`` labels and no rows, so its memory is bounded.
     """
 
-    def __init__(
-        self, *, needed: int, trigger_append_ms: int, deadline_ms: int, accepted_ms: int, clock: Clock
-    ) -> None:
-        self._needed = needed
-        self._reach = LogPlace(trigger_append_ms)
-        self._deadline_ms = deadline_ms
-        self._accepted_ms = accepted_ms
+    def __init__(self, request: WaitRequest, clock: Clock) -> None:
+        self._needed = request.needed
+        self._reach = LogPlace(request.plan.trigger_append_ms)
+        self._deadline_ms = request.deadline_ms
+        self._accepted_ms = request.accepted_ms
         self._clock = clock
         self._first: list[_Negated] = []  # a heap with the latest of them on top
         self._overdue: LogPlace | None = None  # event clock: the first label at or past the deadline
@@ -145,7 +146,7 @@ class LabelCount:
 
     def window_end(self, now_ms: int) -> LogPlace | None:
         """The window's end so far; None while the run must wait. ``now_ms``: for the append clock."""
-        enough = self._enough()
+        enough = self._first[0].place if len(self._first) >= self._needed else None
         if self._clock == "event":
             overdue = self._overdue
         else:
@@ -167,9 +168,6 @@ class LabelCount:
         known_ms = event_ms if self._clock == "event" else window_end.append_ms
         return FrozenWindow(dict(ends), labels, max(self._accepted_ms, known_ms), starts)
 
-    def _enough(self) -> LogPlace | None:
-        return self._first[0].place if len(self._first) >= self._needed else None
-
 
 class NewestRows:
     """The newest ``max_rows`` rows of one side of the change, each with its corrections, as raw bytes.
@@ -186,12 +184,8 @@ class NewestRows:
     def __len__(self) -> int:
         return min(len(self._places), self._max_rows)
 
-    def add_row(self, place: LogPlace, prediction_id: str, value: bytes) -> None:
-        """Add a row; partitions may come in any order."""
-        self.add_rows([(place.append_ms, place.partition, place.offset, prediction_id)], [value])
-
     def add_rows(self, places: list[_Place], values: list[bytes]) -> None:
-        """Add rows whose ids are not here yet."""
+        """Add rows whose ids are not here yet; partitions may come in any order."""
         self._values.update(zip((place[3] for place in places), values, strict=True))
         self._places += places
         if len(self._places) > 2 * self._max_rows:
@@ -274,7 +268,8 @@ class WindowRows:
             return
         start = self._starts[place.partition]
         is_after = place.offset >= start.offset and seq >= start.seq
-        (self.after if is_after else self.before).add_row(place, prediction_id, value)
+        row = (place.append_ms, place.partition, place.offset, prediction_id)
+        (self.after if is_after else self.before).add_rows([row], [value])
         if is_after:
             self.first_seqs[place.partition] = min(seq, self.first_seqs.get(place.partition, seq))
 

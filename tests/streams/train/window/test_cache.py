@@ -137,12 +137,11 @@ def follow(cache: OutcomeCache, log: Log, at: dict[int, int], upto: Mapping[int,
             if at[p] <= offset < end:
                 seen_ms[p] = ms
                 prefix = value[: value.find(b",") + 1]
-                key, broken = None, None
                 try:
                     key = outcome_key(value, len(prefix))
                 except DecodeError as error:
-                    broken = UnreadableOutcome(Record("outcomes", p, offset, ms, b"k", value), error.reason)
-                found.append(FollowedOutcome(prefix, p, offset, ms, key, value, broken))
+                    key = UnreadableOutcome(Record("outcomes", p, offset, ms, b"k", value), error.reason)
+                found.append(FollowedOutcome(prefix, p, offset, ms, key, value))
         at[p] = max(at[p], end)
     cache.add(found, seen_ms, at)
 

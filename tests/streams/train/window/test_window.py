@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from driftloop.schemas.decisions import Change, ChangePosition
+from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.train.window.window import (
     LAST,
     Clock,
     LabelCount,
     LogPlace,
     NewestRows,
+    WaitRequest,
     WindowPlan,
     WindowRows,
     WindowStart,
@@ -58,9 +60,8 @@ def interleaved(log: list[list[Labelled]], seed: int) -> list[Labelled]:
 
 
 def counted(labels: list[Labelled], *, needed: int, reach: int, deadline: int, clock: Clock) -> LabelCount:
-    count = LabelCount(
-        needed=needed, trigger_append_ms=reach, deadline_ms=deadline, accepted_ms=50, clock=clock
-    )
+    plan = replace(PLAN, trigger_append_ms=reach)
+    count = LabelCount(WaitRequest("run-1", plan, ModelSpec(), needed, deadline, 50, None), clock)
     for label in labels:
         count.add(label.place, label.event_ms)
     return count
@@ -193,7 +194,7 @@ def test_only_the_newest_rows_are_kept_whatever_the_order_of_partitions(
 ) -> None:
     kept = NewestRows(max_rows)
     for number in order:
-        kept.add_row(LogPlace(number // 3, number % 3, number), f"m-{number}", b"")
+        kept.add_rows([(number // 3, number % 3, number, f"m-{number}")], [b""])
     assert len(kept) == min(max_rows, 12)
     assert [partition for partition, _ in kept.values()] == [n % 3 for n in range(12)][12 - len(kept) :]
 
