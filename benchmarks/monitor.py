@@ -29,13 +29,13 @@ import orjson
 from confluent_kafka import Producer
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.topics import VITALS
-from driftloop.schemas.vitals import Errors
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.monitor.detect.error_stream import ErrorStream
 from driftloop.streams.monitor.observations import decode_record
 
 from tests.support.monitor.progress import MonitorProgress
+from tests.support.monitor.records import pack_errors
 
 from .cluster import cluster, fresh
 from .events import Shape, fill
@@ -91,7 +91,7 @@ def backlog(found: Sequence[Template], outcomes: int, thin: int = 1) -> list[tup
                 if "errors" not in entry:
                     continue
                 size = max(1, entry["errors"]["count"] // thin)
-                errors = Errors.pack_bits(rng.random(size) < ERROR_RATE)
+                errors = pack_errors(rng.random(size) < ERROR_RATE)
                 entry["errors"] = errors.model_dump(mode="json")
                 place = (message["partition"], entry["model"])
                 entry["first_seq"] = seqs.get(place, 0)

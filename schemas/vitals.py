@@ -48,26 +48,14 @@ class Errors(Event):
 
         Raises ValueError where the data is not of ``count`` errors.
         """
-        raw = base64.b64decode(self.data)
+        raw = base64.b64decode(self.data, validate=True)
         size = -(-self.count // 8) if self.kind == "bits" else 8 * self.count
-        if len(raw) != size:  # before anything of the announced size is allocated
+        if self.count < 0 or len(raw) != size:  # before anything of the announced size is allocated
             raise ValueError(f"{len(raw)} bytes for {self.count} {self.kind}")
         if self.kind == "bits":
             bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=self.count)
             return bits.astype(np.float64)
         return np.frombuffer(raw, dtype="<f8", count=self.count).astype(np.float64)
-
-    @classmethod
-    def pack_bits(cls, errors: npt.NDArray[np.bool_]) -> Errors:
-        return cls(
-            kind="bits", count=len(errors), data=base64.b64encode(np.packbits(errors).tobytes()).decode()
-        )
-
-    @classmethod
-    def pack_floats(cls, errors: FloatArray) -> Errors:
-        return cls(
-            kind="f64", count=len(errors), data=base64.b64encode(errors.astype("<f8").tobytes()).decode()
-        )
 
 
 class SegmentErrors(Event):

@@ -55,12 +55,6 @@ class Comparisons(State, dict=True):
     def _known(self) -> FeatureReference:
         return FeatureReference.of(self.reference)
 
-    def referring_to(self, reference: Reference) -> Comparisons:
-        """Return what a refresh with this reference leaves: windows begin again, alarms go on."""
-        if reference == self.reference:
-            return self
-        return Comparisons(reference, self.alerts, self.data_since, self.prediction_since)
-
     def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Detection]:
         """``count``: outcomes of the stream up to and including these."""
         features = self.features = self.features or FeatureWindows.empty(self._known)

@@ -22,6 +22,7 @@ from river._river_rust.drift import (  # pyright: ignore[reportMissingModuleSour
     AdaptiveWindowing,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from ....schemas.spec.model import PageHinkleyRules
 from ..state import State
 
 FloatArray = npt.NDArray[np.float64]
@@ -112,20 +113,18 @@ class PageHinkleyTest(State):
         """Begin with the outcome that has this index."""
         return cls(since=at, change=at)
 
-    def update(
-        self, values: Sequence[float], start: int, *, delta: float, threshold: float, min_outcomes: int
-    ) -> list[Shift]:
+    def update(self, values: Sequence[float], start: int, rule: PageHinkleyRules) -> list[Shift]:
         """Feed values whose first has index ``start``."""
         shifts: list[Shift] = []
         n, mean, total, minimum, change = self.n, self.mean, self.sum, self.minimum, self.change
-        alpha = PAGE_HINKLEY_ALPHA
+        alpha, delta, threshold = PAGE_HINKLEY_ALPHA, rule.delta, rule.threshold
         for i, value in enumerate(values, start):
             n += 1
             mean += (value - mean) / n
             total = alpha * total + (value - mean) - delta
             if total < minimum:
                 minimum, change = total, i + 1
-            elif total - minimum > threshold and n >= min_outcomes:
+            elif total - minimum > threshold and n >= rule.min_outcomes:
                 shifts.append(Shift(at=i, change=change, since=self.since, direction="rise"))
                 n, mean, total, minimum = 0, 0.0, 0.0, math.inf
                 change = self.since = i + 1
@@ -134,11 +133,9 @@ class PageHinkleyTest(State):
 
 
 class RollingErrors(State):
-    """The newest ``window`` errors and their mean, in the stream's own units."""
+    """The newest ``window`` errors, in the stream's own units: of bits as bool, else as float64."""
 
     values: npt.NDArray[Any]
-    """Of bits as bool, else as float64."""
-    mean: float = 0.0
 
     @classmethod
     def started(cls, *, bits: bool) -> RollingErrors:
@@ -149,14 +146,9 @@ class RollingErrors(State):
         return self.values.dtype == np.bool_
 
     @property
-    def count(self) -> int:
-        return len(self.values)
+    def mean(self) -> float:
+        # Summed each time: a running sum of floats would drift, and differently after a restore.
+        return float(self.values.sum()) / len(self.values) if len(self.values) else 0.0
 
     def update(self, values: FloatArray, *, window: int) -> None:
         self.values = np.concatenate([self.values, values.astype(self.values.dtype, copy=False)])[-window:]
-        # Summed each time: a running sum of floats would drift, and differently after a restore.
-        self.mean = float(self.values.sum()) / len(self.values) if len(self.values) else 0.0
-
-    def deviation(self) -> float:
-        """Return the window's standard deviation; 0 when it is empty."""
-        return float(self.values.std()) if len(self.values) else 0.0

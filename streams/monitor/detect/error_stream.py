@@ -124,13 +124,7 @@ class ErrorStream(State):
         if not detectors.page_hinkley.enabled:
             self.page_hinkley = PageHinkleyTest.started(self.count)
             return []
-        return self.page_hinkley.update(
-            values,
-            start,
-            delta=detectors.page_hinkley.delta,
-            threshold=detectors.page_hinkley.threshold,
-            min_outcomes=detectors.page_hinkley.min_outcomes,
-        )
+        return self.page_hinkley.update(values, start, detectors.page_hinkley)
 
     def _follow(self, name: Firing, shifts: list[Shift], detectors: Detectors) -> list[Detection]:
         """Move the detector's alarm by its new firings and by what has come of older ones."""
@@ -142,15 +136,17 @@ class ErrorStream(State):
             detections.extend(self._improvement(name, falls[0]))
         if alert.state in LASTING and self.count - alert.index >= window:
             detections.extend(self._recovery(name, alert, window))
-        fired = bool(rises) and alert.state in SILENT
-        if fired:
-            alert.since = _view(name, rises[0])
+        fired = rises[0] if rises and alert.state in SILENT else None
+        if fired is not None:
+            alert.since = _view(name, fired)
             alert.move("fire", self.count)
         if alert.state == "suspected":
-            detections.extend(self._weigh(name, alert, rises if fired else [], detectors))
+            detections.extend(self._weigh(name, alert, fired, detectors))
         return detections
 
-    def _weigh(self, name: Firing, alert: Alert, fresh: list[Shift], detectors: Detectors) -> list[Detection]:
+    def _weigh(
+        self, name: Firing, alert: Alert, fired: Shift | None, detectors: Detectors
+    ) -> list[Detection]:
         split = self.history.best_split(alert.since)
         deviations = 0.0 if split is None else self.history.deviations(split, bits=self.bits)
         # For numbers: e / (e + s) has the slope 1 / (4 s) at e = s: a relative rise of x moves it by x / 4.
@@ -158,11 +154,11 @@ class ErrorStream(State):
         if split is not None and split.rise >= least and deviations >= CONFIRM_DEVIATIONS:
             alert.level, alert.recovery = split.after_mean, (split.before_mean + split.after_mean) / 2
             alert.move("confirm", self.count)
-            return [self._detection(name, "alarm", split, deviations, least, fresh)]
+            return [self._detection(name, "alarm", split, deviations, least, fired)]
         if self.count - alert.index >= detectors.accuracy.window:
             alert.move("expire", self.count)
-        if fresh and split is not None:
-            return [self._detection(name, "warning", split, deviations, least, fresh)]
+        if fired is not None and split is not None:
+            return [self._detection(name, "warning", split, deviations, least, fired)]
         return []
 
     def _detection(
@@ -172,7 +168,7 @@ class ErrorStream(State):
         split: ChangePoint,
         deviations: float,
         threshold: float,
-        shifts: list[Shift],
+        fired: Shift | None,
     ) -> Detection:
         evidence: dict[str, Any] = {
             "before": {"n": split.before_n, "mean_error": rounded(split.before_mean)},
@@ -183,9 +179,9 @@ class ErrorStream(State):
         if math.isfinite(deviations):
             evidence["standard_errors"] = rounded(deviations)
             evidence["standard_errors_needed"] = CONFIRM_DEVIATIONS
-        if shifts:
-            evidence["fired_at_index"] = shifts[0].at
-            evidence["detector_change_index"] = shifts[0].change
+        if fired is not None:
+            evidence["fired_at_index"] = fired.at
+            evidence["detector_change_index"] = fired.change
         if not self.bits:
             evidence["scaled_by"] = rounded(self.scale)
         return Detection(
@@ -205,7 +201,7 @@ class ErrorStream(State):
             return []
         self.fall_recorded = self.count
         deviations = self.history.deviations(split, bits=self.bits)
-        return [self._detection(name, "info", split, deviations, 0.0, [fall])]
+        return [self._detection(name, "info", split, deviations, 0.0, fall)]
 
     def _recovery(self, name: Firing, alert: Alert, window: int) -> list[Detection]:
         level = self.history.newest_mean(window)
@@ -221,11 +217,11 @@ class ErrorStream(State):
         """The rolling rule: ``drop`` points of accuracy below the reference, or that share of error above."""
         rule, alert, rolling = spec.detectors.accuracy, self.alerts[ROLLING], self.rolling
         normal = None if reference is None else normal_error(reference, bits=self.bits)
-        if not rule.enabled or reference is None or normal is None or rolling.count < rule.window:
+        if not rule.enabled or reference is None or normal is None or len(rolling.values) < rule.window:
             return []
         drop = rule.drop if self.bits else rule.drop * normal
-        deviation = math.sqrt(normal * (1 - normal)) if self.bits else rolling.deviation()
-        noise = deviation * math.sqrt(1 / rolling.count + 1 / holdout_rows(spec, reference))
+        deviation = math.sqrt(normal * (1 - normal)) if self.bits else float(rolling.values.std())
+        noise = deviation * math.sqrt(1 / len(rolling.values) + 1 / holdout_rows(spec, reference))
         limit = alert.level + drop if alert.state == "acknowledged" else normal + drop
         if alert.state != "alarmed" and rolling.mean > max(limit, normal + RULE_DEVIATIONS * noise):
             alert.level, alert.recovery = rolling.mean, normal + drop / 2
@@ -241,7 +237,7 @@ class ErrorStream(State):
     ) -> Detection:
         mean = self.rolling.mean
         evidence: dict[str, Any] = {
-            "window": self.rolling.count,
+            "window": len(self.rolling.values),
             "mean_error": rounded(mean),
             "reference_error": rounded(normal),
             "reference_rows": holdout_rows(spec, reference),
@@ -252,7 +248,7 @@ class ErrorStream(State):
             evidence["recovered"] = True
         else:
             split = self.history.best_split(max(0, self.count - 4 * spec.detectors.accuracy.window))
-            index = self.count - self.rolling.count if split is None else split.index
+            index = self.count - len(self.rolling.values) if split is None else split.index
             evidence["change_index"] = index
             change = self.positions.change_at(index)
         return Detection(

@@ -46,8 +46,12 @@ class VersionMonitor(State):
     comparisons: Comparisons | None = None
 
     def refer_to(self, reference: Reference) -> None:
+        """With another reference windows begin again, while alarms go on."""
         known = self.comparisons
-        self.comparisons = known.referring_to(reference) if known is not None else Comparisons(reference)
+        if known is None:
+            self.comparisons = Comparisons(reference)
+        elif known.reference != reference:
+            self.comparisons = Comparisons(reference, known.alerts, known.data_since, known.prediction_since)
 
     def observe(self, seen: Observation, spec: ModelSpec) -> list[Detection]:
         comparisons, errors = self.comparisons, self.errors

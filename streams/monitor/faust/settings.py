@@ -39,13 +39,11 @@ def broker_urls(bootstrap_servers: str) -> list[URL]:
         if not name:
             continue
         try:
-            url = URL(f"kafka://{name}")
-            missing = url.host is None
+            urls.append(URL(f"kafka://{name}"))
         except ValueError:
-            missing = True
-        if missing:
+            urls.append(URL())
+        if urls[-1].host is None:
             raise SettingsError(f"bootstrap servers: {server!r} is not host:port")
-        urls.append(URL(f"kafka://{name}"))
     if not urls:
         raise SettingsError("bootstrap servers are empty: set DRIFTLOOP_BOOTSTRAP_SERVERS to host:port")
     return urls
@@ -77,23 +75,18 @@ def credentials(overrides: Mapping[str, str]) -> CredentialsT | None:
         raise SettingsError(
             f"security.protocol is {protocol!r}: use plaintext, ssl, sasl_plaintext or sasl_ssl"
         )
-    _refuse_idle(overrides, "ssl", _TLS, in_use=protocol.endswith("SSL"), protocol=protocol)
-    _refuse_idle(overrides, "sasl", _SASL, in_use=protocol.startswith("SASL"), protocol=protocol)
-    context = _tls_context(overrides) if protocol.endswith("SSL") else None
-    if protocol.startswith("SASL"):
+    tls, sasl = protocol.endswith("SSL"), protocol.startswith("SASL")
+    for family, keys, in_use in (("ssl", _TLS, tls), ("sasl", _SASL, sasl)):
+        idle = sorted(keys & overrides.keys())
+        if idle and not in_use:
+            raise SettingsError(
+                f"{', '.join(idle)} would have no effect: security.protocol is {protocol.lower()}; "
+                f"set it to one with {family}, or drop them"
+            )
+    context = _tls_context(overrides) if tls else None
+    if sasl:
         return _sasl(overrides, context)
     return SSLCredentials(context) if context is not None else None
-
-
-def _refuse_idle(
-    overrides: Mapping[str, str], family: str, keys: set[str], *, in_use: bool, protocol: str
-) -> None:
-    idle = sorted(keys & overrides.keys())
-    if idle and not in_use:
-        raise SettingsError(
-            f"{', '.join(idle)} would have no effect: security.protocol is {protocol.lower()}; "
-            f"set it to one with {family}, or drop them"
-        )
 
 
 def _sasl(overrides: Mapping[str, str], context: ssl.SSLContext | None) -> CredentialsT:

@@ -100,7 +100,8 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
         except NoOffsetForPartitionError:
             return {}  # a first start: nothing committed and not yet sought
         except OffsetOutOfRangeError as error:
-            if not any(tp in self._last_read for tp in _partitions_of(error)):
+            partitions = cast("Mapping[TP, int]", error.args[0])
+            if not any(tp in self._last_read for tp in partitions):
                 return {}  # it was the group's committed offset, which is not used
             raise
         return {tp: self._link(tp, records) for tp, records in fetched.items()}
@@ -128,11 +129,6 @@ class ReadCommittedThread(AIOKafkaConsumerThread):
             for tp, last in list(self._last_read.items())
             if tp in assigned
         }
-
-
-def _partitions_of(error: OffsetOutOfRangeError) -> Iterable[TP]:
-    """Return the partitions of an error that aiokafka raises with {partition: offset}."""
-    return cast("Mapping[TP, int]", error.args[0])
 
 
 class ReadCommittedConsumer(Consumer):

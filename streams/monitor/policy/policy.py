@@ -108,16 +108,8 @@ class Policy(State):
         if trigger_id in self.triggers:
             return []
         approval = "approved" if self.spec.triggers.approval == "needed" else "automatic"
-        trigger = self._start(
-            trigger_id,
-            "manual",
-            now_ms,
-            estimated_change=control.change,
-            approval=approval,
-            by=control.by,
-            why=control.why,
-        )
-        return [trigger]
+        said: dict[str, Any] = {"estimated_change": control.change, "by": control.by, "why": control.why}
+        return [self._start(trigger_id, "manual", now_ms, approval=approval, **said)]
 
     def on_approval(self, control: ApprovalControl, now_ms: int) -> list[Trigger]:
         """Return the trigger, approved or denied. Raises IllegalTransition when it was not pending."""
@@ -161,13 +153,10 @@ class Policy(State):
         drifts = tuple(drift for drift in self.pending.values() if drift.kind in rules.on)
         if drifts and now_ms >= self._cooled_ms():
             return self._fire("drift", now_ms, drifts)
-        if self.champion == 0:
-            if not self.retired and self.outcomes >= rules.first_labels:
-                return self._fire("volume", now_ms)
-            return []
-        if rules.volume is not None and self.outcomes >= rules.volume:
+        volume = rules.volume if self.champion else rules.first_labels
+        if volume is not None and self.outcomes >= volume and not self.retired:
             return self._fire("volume", now_ms)
-        if self.due_ms is not None:
+        if self.champion and self.due_ms is not None:
             return self._fire("schedule", now_ms)
         return []
 
@@ -216,14 +205,12 @@ class Policy(State):
     def _fire(
         self, reason: TriggerReason, now_ms: int, drifts: tuple[PendingDrift, ...] = ()
     ) -> list[Trigger]:
-        causes: tuple[str | int, ...] = tuple(drift.drift_id for drift in drifts)
-        if reason == "schedule":
-            causes = (self.due_ms or 0,)
-        trigger_id = event_id("trigger", self.model, self.champion, reason, self.fired, *causes)
+        causes: list[str | int] = [drift.drift_id for drift in drifts]
         if reason == "volume":
             self.outcomes = 0
         if reason == "schedule":
-            self.due_ms = None
+            causes, self.due_ms = [self.due_ms or 0], None
+        trigger_id = event_id("trigger", self.model, self.champion, reason, self.fired, *causes)
         for drift in drifts:
             del self.pending[drift.condition]
         approval = "pending" if self.spec.triggers.approval == "needed" else "automatic"
@@ -250,7 +237,8 @@ class Policy(State):
         )
         self.fired += 1
         self.last_fired_ms = now_ms
-        return self._remember(TriggerRecord.fired(trigger, now_ms, drifts))
+        state = "pending" if trigger.approval == "pending" else "open"
+        return self._remember(TriggerRecord(trigger, state, now_ms, drifts))
 
     def _known(self, trigger_id: str) -> TriggerRecord:
         record = self.triggers.get(trigger_id)

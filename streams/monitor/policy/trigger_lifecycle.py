@@ -60,10 +60,6 @@ class TriggerRecord(Struct, array_like=True, frozen=True):
     since_ms: int
     drifts: tuple[PendingDrift, ...] = ()
 
-    @classmethod
-    def fired(cls, trigger: Trigger, now_ms: int, drifts: tuple[PendingDrift, ...] = ()) -> TriggerRecord:
-        return cls(trigger, "pending" if trigger.approval == "pending" else "open", now_ms, drifts)
-
     @property
     def active(self) -> bool:
         return self.state in ACTIVE

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 
 from tests.support.monitor.chain_core import ChainCore
 
+pytestmark = pytest.mark.anyio
+
 PLACE = TP("t.vitals", 0)
 OFTEN = MonitorSettings(snapshot_records=3, snapshot_min_s=0.0, snapshot_max_s=1e9)
 CONNECTION = Connection("nowhere:1", "t.")
@@ -116,11 +118,23 @@ def replay(log: Log) -> tuple[ChainCore, list[tuple[str, bytes | None, bytes]]]:
     return core, events
 
 
+def connected(
+    reader: Reader, settings: MonitorSettings = OFTEN, core: type[ChainCore] = ChainCore
+) -> MonitorShell:
+    shell = MonitorShell(CONNECTION, core, core.restore, settings, find=reader.log.find)
+    shell.client = reader
+    return shell
+
+
+def saved(log: Log) -> dict[str, tuple[int, str]]:
+    snapshot = log.find(CONNECTION, 0).snapshot
+    return {} if snapshot is None else ChainCore.restore(snapshot.data).chains
+
+
 async def live(log: Log, chance: random.Random, *, calm: bool) -> None:
     """One process: from its start to the log's end, or to a power cut."""
     reader = Reader(log)
-    shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, OFTEN, find=log.find)
-    shell.client = reader
+    shell = connected(reader)
 
     async def assign() -> None:
         positions = await shell.resume_at(frozenset({PLACE}))
@@ -165,9 +179,7 @@ def test_dropped_repeated_and_cut_short_records_leave_the_replays_state_and_even
     asyncio.run(live(log, chance, calm=True))
     core, events = replay(log)
     assert log.events() == events
-    snapshot = log.find(CONNECTION, 0).snapshot
-    assert snapshot is not None
-    assert ChainCore.restore(snapshot.data).chains == core.chains
+    assert saved(log) == core.chains
 
 
 @given(st.integers(0, 2**32))
@@ -182,38 +194,26 @@ def test_two_owners_at_once_write_the_same_events_and_leave_a_true_state(seed: i
     asyncio.run(both())
     core, events = replay(log)
     assert log.events() == events
-    snapshot = log.find(CONNECTION, 0).snapshot
-    assert snapshot is not None
-    assert ChainCore.restore(snapshot.data).chains == core.chains
+    assert saved(log) == core.chains
 
 
-def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> None:
+async def test_each_hole_is_read_again_once_however_many_records_wait_behind_it() -> None:
+    seeks: list[int] = []
+
     class Counting(Reader):
-        seeks: list[int]
-
         async def seek(self, tp: TP, offset: int) -> None:
-            self.seeks.append(offset)
+            seeks.append(offset)
             await super().seek(tp, offset)
 
-    async def run() -> list[int]:
-        log = Log([(n, b'{"model":"m"}') for n in range(10)])
-        reader = Counting(log)
-        reader.seeks = []
-        shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, OFTEN, find=log.find)
-        shell.client = reader
-        await shell.resume_at(frozenset({PLACE}))
-        for _ in range(2):  # a hole, then another without a rebalance in between
-            reader.next()  # dropped
-            buffered = [reader.next() for _ in range(3)]
-            for linked in buffered:
-                assert linked is not None
-                await shell.on_message(linked)
-            linked = reader.next()
-            assert linked is not None
+    reader = Counting(Log([(n, b'{"model":"m"}') for n in range(10)]))
+    shell = connected(reader)
+    await shell.resume_at(frozenset({PLACE}))
+    for _ in range(2):  # a hole, then another without a rebalance in between
+        reader.next()  # dropped
+        for linked in [reader.next() for _ in range(3)]:
             await shell.on_message(linked)
-        return reader.seeks
-
-    assert asyncio.run(run()) == [0, 1]
+        await shell.on_message(reader.next())
+    assert seeks == [0, 1]
 
 
 @dataclass
@@ -239,8 +239,7 @@ class SlowClient(Reader):
 
 async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowClient]:
     client = SlowClient(Log([(n, b"bad") for n in range(3)]))  # each is a dead letter
-    shell = MonitorShell(CONNECTION, ChainCore, ChainCore.restore, settings, find=client.log.find)
-    shell.client = client
+    shell = connected(client, settings)
     await shell.resume_at(frozenset({PLACE}))
     return shell, client
 
@@ -248,67 +247,57 @@ async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowClient]:
 EAGER = MonitorSettings(snapshot_records=1, snapshot_min_s=0.0)
 
 
-def test_a_snapshot_is_written_only_after_the_events_before_it_are_acknowledged() -> None:
-    async def run() -> None:
-        shell, client = await slow(EAGER)
-        await shell.on_message(message(0, b"bad", -1))
-        await asyncio.sleep(0.05)
-        await shell.keep_time()
-        assert await client.has_sent("t.dead-letters")
-        assert shell.applied() == {PLACE: -1}
-        client.acks[0].set_result(None)
-        assert await client.has_sent("t.dead-letters", "t.monitor-state")
-        assert shell.applied() == {PLACE: 0}
-        client.acks[1].set_result(None)
-        await shell.release_all()
-
-    asyncio.run(run())
+async def test_a_snapshot_is_written_only_after_the_events_before_it_are_acknowledged() -> None:
+    shell, client = await slow(EAGER)
+    await shell.on_message(message(0, b"bad", -1))
+    await asyncio.sleep(0.05)
+    await shell.keep_time()
+    assert await client.has_sent("t.dead-letters")
+    assert shell.applied() == {PLACE: -1}
+    client.acks[0].set_result(None)
+    assert await client.has_sent("t.dead-letters", "t.monitor-state")
+    assert shell.applied() == {PLACE: 0}
+    client.acks[1].set_result(None)
+    await shell.release_all()
 
 
-def test_records_are_applied_while_events_are_under_way_and_progress_waits_for_the_oldest() -> None:
-    async def run() -> None:
-        shell, client = await slow(MonitorSettings())
-        for offset in range(3):
-            await shell.on_message(message(offset, b"bad", offset - 1))
-        assert len(client.acks) == 3
-        client.acks[1].set_result(None)
-        assert shell.applied() == {PLACE: -1}
-        client.acks[0].set_result(None)
-        assert shell.applied() == {PLACE: 1}
-
-    asyncio.run(run())
+async def test_records_are_applied_while_events_are_under_way_and_progress_waits_for_the_oldest() -> None:
+    shell, client = await slow(MonitorSettings())
+    for offset in range(3):
+        await shell.on_message(message(offset, b"bad", offset - 1))
+    assert len(client.acks) == 3
+    client.acks[1].set_result(None)
+    assert shell.applied() == {PLACE: -1}
+    client.acks[0].set_result(None)
+    assert shell.applied() == {PLACE: 1}
 
 
 @pytest.mark.parametrize("found_by", ["a record", "time"])
-def test_an_event_that_could_not_be_delivered_ends_the_process_and_is_in_no_snapshot(found_by: str) -> None:
-    async def run() -> None:
-        shell, client = await slow(EAGER)
-        await shell.on_message(message(0, b"bad", -1))
-        client.acks[0].set_exception(PowerCut())
-        with pytest.raises(PowerCut):
-            await (shell.on_message(message(1, b"bad", 0)) if found_by == "a record" else shell.keep_time())
-        await asyncio.sleep(0.05)
-        assert [topic for topic, *_ in client.log.sent] == ["t.dead-letters"]
-
-    asyncio.run(run())
-
-
-def test_a_snapshot_that_could_not_be_written_ends_the_process() -> None:
-    async def run() -> None:
-        shell, client = await slow(EAGER)
-        await shell.on_message(message(0, b"bad", -1))
-        client.acks[0].set_result(None)
-        assert await client.has_sent("t.dead-letters", "t.monitor-state")
-        client.acks[1].set_exception(PowerCut())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        with pytest.raises(PowerCut):
-            await shell.keep_time()
-
-    asyncio.run(run())
+async def test_an_event_that_could_not_be_delivered_ends_the_process_and_is_in_no_snapshot(
+    found_by: str,
+) -> None:
+    shell, client = await slow(EAGER)
+    await shell.on_message(message(0, b"bad", -1))
+    client.acks[0].set_exception(PowerCut())
+    with pytest.raises(PowerCut):
+        await (shell.on_message(message(1, b"bad", 0)) if found_by == "a record" else shell.keep_time())
+    await asyncio.sleep(0.05)
+    assert [topic for topic, *_ in client.log.sent] == ["t.dead-letters"]
 
 
-def test_a_core_that_failed_is_never_saved() -> None:
+async def test_a_snapshot_that_could_not_be_written_ends_the_process() -> None:
+    shell, client = await slow(EAGER)
+    await shell.on_message(message(0, b"bad", -1))
+    client.acks[0].set_result(None)
+    assert await client.has_sent("t.dead-letters", "t.monitor-state")
+    client.acks[1].set_exception(PowerCut())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(PowerCut):
+        await shell.keep_time()
+
+
+async def test_a_core_that_failed_is_never_saved() -> None:
     class HalfDone(ChainCore):
         def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
             if offset == 2:
@@ -316,54 +305,34 @@ def test_a_core_that_failed_is_never_saved() -> None:
                 raise ArithmeticError("in the middle of a change")
             return super().apply(value, offset=offset, append_time_ms=append_time_ms)
 
-    async def run() -> Log:
-        log = Log([(n, b'{"model":"m"}') for n in range(4)])
-        shell = MonitorShell(CONNECTION, HalfDone, HalfDone.restore, OFTEN, find=log.find)
-        reader = Reader(log)
-        shell.client = reader
-        await shell.resume_at(frozenset({PLACE}))
-        for _ in range(2):
-            linked = reader.next()
-            assert linked is not None
-            await shell.on_message(linked)
-        linked = reader.next()
-        assert linked is not None
-        failing = asyncio.create_task(shell.on_message(linked))
-        releasing = asyncio.create_task(shell.release_all())
-        with pytest.raises(ArithmeticError):
-            await failing
-        await releasing
-        return log
-
-    log = asyncio.run(run())
-    snapshot = log.find(CONNECTION, 0).snapshot
-    assert snapshot is None or "half" not in ChainCore.restore(snapshot.data).chains
+    reader = Reader(Log([(n, b'{"model":"m"}') for n in range(4)]))
+    shell = connected(reader, core=HalfDone)
+    await shell.resume_at(frozenset({PLACE}))
+    for _ in range(2):
+        await shell.on_message(reader.next())
+    failing = asyncio.create_task(shell.on_message(reader.next()))
+    releasing = asyncio.create_task(shell.release_all())
+    with pytest.raises(ArithmeticError):
+        await failing
+    await releasing
+    assert "half" not in saved(reader.log)
 
 
-def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() -> None:
+async def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() -> None:
     class Stuck(ChainCore):
         def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
             return []
 
-    async def run() -> None:
-        log = Log([(0, b"{}")])
-        shell = MonitorShell(CONNECTION, Stuck, Stuck.restore, OFTEN, find=log.find)
-        shell.client = Reader(log)
-        await shell.resume_at(frozenset({PLACE}))
-        with pytest.raises(StateError, match="is at -1 after offset 0"):
-            await shell.on_message(message(0, b"{}", -1))
-
-    asyncio.run(run())
+    shell = connected(Reader(Log([(0, b"{}")])), core=Stuck)
+    await shell.resume_at(frozenset({PLACE}))
+    with pytest.raises(StateError, match="is at -1 after offset 0"):
+        await shell.on_message(message(0, b"{}", -1))
 
 
-def test_keyless_events_go_to_the_first_partition_and_keyed_ones_where_the_key_says() -> None:
-    async def run() -> Log:
-        log = Log([(0, b"bad")] + [(n, b'{"model":"m","n":%d}' % n) for n in range(1, 300)])
-        await live(log, random.Random(1), calm=True)
-        return log
-
-    places = {(topic, partition) for topic, _, _, partition in asyncio.run(run()).sent}
-    assert places == {
+async def test_keyless_events_go_to_the_first_partition_and_keyed_ones_where_the_key_says() -> None:
+    log = Log([(0, b"bad")] + [(n, b'{"model":"m","n":%d}' % n) for n in range(1, 300)])
+    await live(log, random.Random(1), calm=True)
+    assert {(topic, partition) for topic, _, _, partition in log.sent} == {
         (CONNECTION.topic(DEAD_LETTERS), 0),
         (CONNECTION.topic(DRIFT), None),
         (CONNECTION.topic(TRIGGERS), None),

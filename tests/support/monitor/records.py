@@ -49,6 +49,17 @@ def sketch(values: Sequence[float] | npt.NDArray[np.float64], nulls: int = 0) ->
     )
 
 
+def pack_errors(errors: Bits | npt.NDArray[np.float64]) -> Errors:
+    """As the joiner writes them: bools as bits, numbers as float64s."""
+    bits = errors.dtype == np.bool_
+    data = np.packbits(errors) if bits else errors.astype("<f8")
+    return Errors(
+        kind="bits" if bits else "f64",
+        count=len(errors),
+        data=base64.b64encode(data.tobytes()).decode(),
+    )
+
+
 def entry(
     errors: Bits | npt.NDArray[np.float64] | None = None,
     *,
@@ -69,7 +80,7 @@ def entry(
 ) -> ModelVitals:
     packed = None
     if errors is not None and len(errors):
-        packed = Errors.pack_bits(errors) if errors.dtype == np.bool_ else Errors.pack_floats(errors)
+        packed = pack_errors(errors)
     count = (0 if errors is None else len(errors)) if outcomes is None else outcomes
     gaps = None
     if seqs is not None:

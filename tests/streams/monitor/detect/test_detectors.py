@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pytest
+from driftloop.schemas.spec.model import PageHinkleyRules
 from driftloop.streams.monitor.detect.change_point import BLOCK, ErrorHistory
 from driftloop.streams.monitor.detect.detectors import OneSidedAdwin, PageHinkleyTest, RollingErrors, Shift
 from driftloop.streams.monitor.state import State, decode_state, encode_state
@@ -22,7 +23,7 @@ from tests.support.paths import ELEC2
 S = TypeVar("S", bound=State)
 FloatArray = npt.NDArray[np.float64]
 
-PH = {"delta": 0.005, "threshold": 50.0, "min_outcomes": 100}
+PH = PageHinkleyRules(delta=0.005, threshold=50.0, min_outcomes=100)
 
 
 def errors(rate: float, n: int, seed: int) -> FloatArray:
@@ -54,7 +55,7 @@ def run_page_hinkley(values: FloatArray, batches: list[tuple[int, list[float]]] 
     return [
         shift
         for start, part in batches or [(0, values.tolist())]
-        for shift in detector.update(part, start, **PH)
+        for shift in detector.update(part, start, PH)
     ]
 
 
@@ -119,14 +120,14 @@ def test_a_restored_detector_goes_on_as_if_it_had_not_been(seed: int, cut: int, 
     adwin, page_hinkley = OneSidedAdwin.started(0.002), PageHinkleyTest()
     rolling, history = RollingErrors.started(bits=binary), ErrorHistory()
     adwin.update(head, 0)
-    page_hinkley.update(head, 0, **PH)
+    page_hinkley.update(head, 0, PH)
     rolling.update(values[:cut], window=300)
     history.update(values[:cut])
     adwin2, page_hinkley2 = restored(adwin), restored(page_hinkley)
     rolling2, history2 = restored(rolling), restored(history)
 
     assert adwin2.update(tail, cut) == adwin.update(tail, cut)
-    assert page_hinkley2.update(tail, cut, **PH) == page_hinkley.update(tail, cut, **PH)
+    assert page_hinkley2.update(tail, cut, PH) == page_hinkley.update(tail, cut, PH)
     for each in (rolling, rolling2):
         each.update(values[cut:], window=300)
     for each in (history, history2):
