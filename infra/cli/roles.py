@@ -67,21 +67,20 @@ def monitor() -> None:
 
 def train() -> None:
     """Retrain on triggers, prove, publish; carry out people's commands."""
-    from ...streams.train.shell import TrainerTuning, run_trainer
+    from ...streams.train.shell import TrainerConfig, run_trainer
 
     settings = Settings()
     instance = settings.instance("train")
     _announce("train", instance)
-    run_trainer(
-        settings.connection(),
+    config = TrainerConfig(
         store_url=settings.store_url(),
         keys_dir=settings.keys_path(),
         state_dir=settings.state_dir / "train" / instance,
         instance_id=instance,
         clock=settings.clock,
-        stop=stop_on_signals(),
-        tuning=TrainerTuning(custom_learners=settings.allowed_learners()),
+        custom_learners=settings.allowed_learners(),
     )
+    run_trainer(settings.connection(), config, stop_on_signals())
 
 
 def stop_on_signals() -> threading.Event:

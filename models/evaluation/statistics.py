@@ -80,10 +80,8 @@ def wilson(successes: int, count: int) -> Interval:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number, in the same order (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected = [1.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        corrected[place] = highest
-    return corrected
+    order = np.argsort(p_values)
+    raised = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.minimum(raised, 1.0))
+    return corrected.tolist()

@@ -49,9 +49,8 @@ class HgbLearner:
         if task == "regression":
             regressor = HistGradientBoostingRegressor(**self._settings(seed))
             regressor.fit(inputs, np.asarray(labels, dtype=np.float64))
-            return Fitted(
-                "onnx", _graph(_trees(regressor), _regression_tail(), len(features)), features, None, task
-            )
+            tail = _Tail([helper.make_node("Identity", ["raw"], ["value"])], "value", 1)
+            return Fitted("onnx", _graph(_trees(regressor), tail, len(features)), features, None, task)
         kept = classes_present(labels, classes)
         targets = np.array([kept.index(str(label)) for label in labels], dtype=np.int64)
         classifier = HistGradientBoostingClassifier(**self._settings(seed))
@@ -91,13 +90,8 @@ def _trees(model: HistGradientBoostingClassifier | HistGradientBoostingRegressor
     # Private attributes, because scikit-learn offers no other view of its trees; a test compares answers.
     fitted = cast("Any", model)
     base = np.asarray(fitted._baseline_prediction, dtype=np.float64).ravel()
-    trees: list[NDArray[np.void]] = []
-    targets: list[int] = []
-    for iteration in fitted._predictors:
-        for target, predictor in enumerate(iteration):
-            trees.append(predictor.nodes)
-            targets.append(target)
-    return _Trees(tuple(float(value) for value in base), trees, targets)
+    found = [(target, tree.nodes) for trees in fitted._predictors for target, tree in enumerate(trees)]
+    return _Trees(tuple(base.tolist()), [nodes for _, nodes in found], [target for target, _ in found])
 
 
 class _Tail(NamedTuple):
@@ -123,23 +117,16 @@ def _graph(trees: _Trees, tail: _Tail, features: int) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _regression_tail() -> _Tail:
-    return _Tail([helper.make_node("Identity", ["raw"], ["value"])], "value", 1)
-
-
 def _probability_tail(classes: int) -> _Tail:
     if classes > 2:
         softmax = helper.make_node("Softmax", ["raw"], ["probabilities"], axis=1)
         return _Tail([softmax], "probabilities", classes)
-    return _Tail(
-        [
-            helper.make_node("Sigmoid", ["raw"], ["positive"]),
-            helper.make_node("Sub", ["one", "positive"], ["negative"]),
-            helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
-        ],
-        "probabilities",
-        2,
-    )
+    nodes = [
+        helper.make_node("Sigmoid", ["raw"], ["positive"]),
+        helper.make_node("Sub", ["one", "positive"], ["negative"]),
+        helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
+    ]
+    return _Tail(nodes, "probabilities", 2)
 
 
 def _ensemble(trees: _Trees) -> NodeProto:

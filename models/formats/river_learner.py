@@ -46,9 +46,7 @@ class RiverLearner:
         """``classes`` orders the scores; classes that no label names are left out of the model."""
         layout = _Layout(features)
         encoded = layout.encode(rows)
-        kept: tuple[str, ...] | None = None
-        if task == "classification":
-            kept = classes_present(labels, classes)
+        kept = classes_present(labels, classes) if task == "classification" else None
         try:
             model = self._model(layout, encoded, labels, kept)
         except (ValidationError, OverflowError) as error:  # the format takes finite numbers only

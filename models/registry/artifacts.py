@@ -100,11 +100,9 @@ class ArtifactStore:
                 names = cast("list[str]", self._fs.ls(folder, detail=False))
         except FileNotFoundError:
             return []
-        digests = [digest for name in names if _SHA256.fullmatch(digest := _digest_in(name))]
-        manifests = [self.get_manifest(model, digest) for digest in sorted(digests)]
-        return sorted(
-            manifests, key=lambda manifest: (manifest.version, manifest.refresh, manifest.created_ms)
-        )
+        stems = sorted(name.rpartition("/")[2].removesuffix(".json") for name in names)
+        manifests = [self.get_manifest(model, stem) for stem in stems if _SHA256.fullmatch(stem)]
+        return sorted(manifests, key=lambda one: (one.version, one.refresh, one.created_ms))
 
     def _parts(self, model: str, kind: str, sha256: str, suffix: str) -> tuple[str, str, str]:
         if _SHA256.fullmatch(sha256) is None:
@@ -195,7 +193,3 @@ def _checked_model(model: str) -> str:
     if _MODEL.fullmatch(model) is None:
         raise ArtifactError(f"{model[:80]!r} is not a model name")
     return model
-
-
-def _digest_in(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".json")

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...schemas.errors import Error, SettingsError
 from .signing import (
@@ -21,9 +21,9 @@ from .signing import (
     SIGNING_KEY,
     TRUSTED,
     create,
+    create_private,
     key_id_of,
     load_verifier,
-    new_private_pem,
     read_private,
     revoked_ids,
     trust,
@@ -44,13 +44,11 @@ class KeyInfo:
 
 def new_key(keys_dir: Path) -> str:
     """Make a key that is trusted here and return its id. The first one becomes the signing key."""
-    pem = new_private_pem()
-    private = load_pem_private_key(pem, password=None)
-    public = private.public_key()
-    key_id = key_id_of(public)  # pyright: ignore[reportArgumentType]  # made just now: it is Ed25519
+    private = Ed25519PrivateKey.generate()
+    key_id = key_id_of(private.public_key())
     keys_dir.mkdir(parents=True, exist_ok=True)
-    trust(keys_dir, public)  # pyright: ignore[reportArgumentType]
-    create(_private_path(keys_dir, key_id), pem, mode=0o600)
+    trust(keys_dir, private.public_key())
+    create_private(_private_path(keys_dir, key_id), private)
     if not (keys_dir / SIGNING_KEY).exists():
         use_key(keys_dir, key_id)
     return key_id

@@ -109,23 +109,19 @@ class Signer:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self._key_id = key_id_of(private.public_key())
-
-    @property
-    def key_id(self) -> str:
-        return self._key_id
+        self.key_id = key_id_of(private.public_key())
 
     def sign(self, event: Signed) -> Signed:
         """The event with ``key_id`` and ``signature``, exactly as a reader will decode it."""
         # Through its own bytes: every field is then set, and numbers are what a reader will see.
-        unsigned = event.model_copy(update={"key_id": self._key_id, "signature": ""})
+        unsigned = event.model_copy(update={"key_id": self.key_id, "signature": ""})
         canonical = type(event).decode(unsigned.encode())
         signature = base64.b64encode(self._private.sign(canonical_bytes(canonical))).decode()
         return canonical.model_copy(update={"signature": signature})
 
     def verifier(self) -> Verifier:
         """A verifier that trusts this signer alone."""
-        return Verifier({self._key_id: self._private.public_key()})
+        return Verifier({self.key_id: self._private.public_key()})
 
 
 def load_or_create_keypair(keys_dir: Path) -> Signer:
@@ -136,8 +132,7 @@ def load_or_create_keypair(keys_dir: Path) -> Signer:
     path = keys_dir / SIGNING_KEY
     keys_dir.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        pem = new_private_pem()
-        create(path, pem, mode=0o600)
+        create_private(path, Ed25519PrivateKey.generate())
     private = read_private(path)
     public = private.public_key()
     if key_id_of(public) in revoked_ids(keys_dir):
@@ -162,8 +157,9 @@ def revoked_ids(keys_dir: Path) -> frozenset[str]:
     return frozenset(path.stem for path in (keys_dir / TRUSTED).glob(f"*{REVOKED_SUFFIX}"))
 
 
-def new_private_pem() -> bytes:
-    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def create_private(path: Path, private: Ed25519PrivateKey) -> None:
+    """Write a private key that only its owner may read."""
+    create(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600)
 
 
 def load_verifier(keys_dir: Path) -> Verifier:
@@ -192,16 +188,12 @@ def create(path: Path, data: bytes, *, mode: int) -> None:
         os.fchmod(file.fileno(), mode)
 
 
-def _check_mode(path: Path) -> None:
+def read_private(path: Path) -> Ed25519PrivateKey:
+    """Raises SettingsError if it is not an Ed25519 key, or others may read it."""
     # Group read passes: that is how Kubernetes mounts a secret for a process that is not root.
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o037:
         raise SettingsError(f"{path} has mode {mode:04o}, so others can read or replace it: chmod 600 {path}")
-
-
-def read_private(path: Path) -> Ed25519PrivateKey:
-    """Raises SettingsError if it is not an Ed25519 key, or others may read it."""
-    _check_mode(path)
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:

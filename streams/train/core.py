@@ -133,7 +133,10 @@ class TrainerCore:
         """Raises IllegalCommand before anything has changed."""
         model = self.model(command.model)
         if command.action == "trigger":
-            return self._relay_request(command, ts)
+            request = RequestControl(
+                model=command.model, command_id=command.command_id, by=command.by, why=command.why, ts=ts
+            )
+            return Step((control(command.model, request),))
         if command.action in ("approve", "deny"):
             return self._relay_approval(command, ts)
         if command.action == "register":
@@ -147,12 +150,6 @@ class TrainerCore:
         reference = manifest.reference if manifest is not None else None
         step = Step(model.registrar.carry_out(command, intended, reference, ts))
         return step + model.champion_changed() if intended.champion != before else step
-
-    def _relay_request(self, command: Command, ts: int) -> Step:
-        request = RequestControl(
-            model=command.model, command_id=command.command_id, by=command.by, why=command.why, ts=ts
-        )
-        return Step((control(command.model, request),))
 
     def _relay_approval(self, command: Command, ts: int) -> Step:
         if command.trigger_id is None or not self.model(command.model).awaits_approval(command.trigger_id):

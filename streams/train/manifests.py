@@ -7,6 +7,7 @@ runs the draft's self-test rows before it may become a version.
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...models.evaluation.result import ExperimentResult
@@ -21,39 +22,39 @@ from .core import ManifestRequest
 TEST_LIMIT_S = 30.0
 
 
+@dataclass(frozen=True, slots=True)
 class ManifestCheck:
     """Fetches and checks manifests. Blocks while the store and a child work, at most about half a minute."""
 
-    def __init__(self, store: ArtifactStore, verifier: Verifier, children: ChildPool, folder: Path) -> None:
-        self._store = store
-        self._verifier = verifier
-        self._children = children
-        self._folder = folder
+    store: ArtifactStore
+    verifier: Verifier
+    children: ChildPool
+    folder: Path
 
     def fetch(self, request: ManifestRequest) -> tuple[Manifest | None, str]:
         """The manifest, or why it cannot be used."""
         try:
-            manifest = self._store.get_manifest(request.model, request.sha256)
+            manifest = self.store.get_manifest(request.model, request.sha256)
             if request.draft:
                 self._test(manifest)
             else:
-                self._verifier.verify(manifest)
+                self.verifier.verify(manifest)
         except (Error, OSError) as error:
             return None, str(error)
         return manifest, ""
 
     def _test(self, manifest: Manifest) -> None:
-        data = self._store.get_artifact(manifest.model, manifest.artifact_sha256)
+        data = self.store.get_artifact(manifest.model, manifest.artifact_sha256)
         if len(data) != manifest.artifact_bytes:
             raise ArtifactError(
                 f"the artifact has {len(data)} bytes, and the manifest says {manifest.artifact_bytes}"
             )
-        folder = self._folder / f"test-{manifest.artifact_sha256}"
+        folder = self.folder / f"test-{manifest.artifact_sha256}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
             (folder / ARTIFACT).write_bytes(data)
             (folder / JOB).write_bytes(TrainingJob(kind="self-test", manifest=manifest).encode())
-            with self._children.one() as child:
+            with self.children.one() as child:
                 for _ in child.work(folder, TEST_LIMIT_S):
                     pass
             result = ExperimentResult.decode((folder / RESULT).read_bytes())

@@ -32,10 +32,12 @@ from pathlib import Path
 
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import load_or_create_keypair, load_verifier
+from ...schemas.partition import partition_of
 from ...schemas.serving import Manifest
 from ...schemas.topics import TRIGGERS
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets
+from ..kafka.ranges import LogRanges
 from ..kafka.record import Record
 from ..kafka.specs import SpecFollower
 from ..kafka.stop_deadline import stopping_within
@@ -45,7 +47,7 @@ from .core import TrainerCore
 from .input_reader import InputReader
 from .manifests import ManifestCheck
 from .model_runs import ModelRuns
-from .rebuild import Rebuilder
+from .rebuild import rebuild
 from .step import NOTHING, Step
 from .step_writer import StepWriter
 from .supervision import RunSupervision
@@ -62,15 +64,21 @@ _STORE_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerTuning:
-    """``children``: how many runs are trained at once. Times in seconds.
+class TrainerConfig:
+    """Where one trainer keeps what, and how it works. Times in seconds.
 
+    ``children``: how many runs are trained at once.
     ``busy_poll_s``: how long to wait for records while there are runs, whose counts and children report.
     ``cache_bytes``: how many bytes of the newest outcomes to cache, so that a run need not read its window
     from the log; 0: none, and outcomes are read only while runs need them.
     ``child_share``: how much of the machine's memory one run may take; beyond it the run fails.
     """
 
+    store_url: str
+    keys_dir: Path
+    state_dir: Path
+    instance_id: str
+    clock: Clock
     idle_poll_s: float = 0.05
     busy_poll_s: float = 0.005
     children: int = 1
@@ -81,32 +89,14 @@ class TrainerTuning:
     custom_learners: frozenset[str] = frozenset()
 
 
-def run_trainer(
-    connection: Connection,
-    *,
-    store_url: str,
-    keys_dir: Path,
-    state_dir: Path,
-    instance_id: str,
-    clock: Clock,
-    stop: threading.Event,
-    tuning: TrainerTuning = TrainerTuning(),  # frozen
-) -> None:
+def run_trainer(connection: Connection, config: TrainerConfig, stop: threading.Event) -> None:
     """Serve triggers and commands until ``stop`` is set, then end within five seconds.
 
     Raises BrokerError if the cluster or a topic is missing or this instance was fenced, StateError if the log
     lost what was not read yet, SettingsError if the signing key cannot be used.
     """
-    with stopping_within(tuning.stop_s, stop):
-        shell = TrainerShell(
-            connection,
-            store_url=store_url,
-            keys_dir=keys_dir,
-            state_dir=state_dir,
-            instance_id=instance_id,
-            clock=clock,
-            tuning=tuning,
-        )
+    with stopping_within(config.stop_s, stop):
+        shell = TrainerShell(connection, config)
         try:
             shell.start()
             while not stop.is_set():
@@ -118,53 +108,40 @@ def run_trainer(
 class TrainerShell:
     """One trainer process. Call ``start`` once, then ``turn`` repeatedly, from one thread."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        store_url: str,
-        keys_dir: Path,
-        state_dir: Path,
-        instance_id: str,
-        clock: Clock,
-        tuning: TrainerTuning,
-    ) -> None:
-        self._connection = connection
-        self._tuning = tuning
-        self._clock: Clock = clock
+    def __init__(self, connection: Connection, config: TrainerConfig) -> None:
+        self._config = config
         self._cores: dict[int, TrainerCore] = {}
-        shutil.rmtree(state_dir / "jobs", ignore_errors=True)  # what a killed predecessor left
-        self._signer = load_or_create_keypair(keys_dir)
-        verifier = load_verifier(keys_dir)
-        self._store = ArtifactStore(store_url)
+        jobs = config.state_dir / "jobs"
+        shutil.rmtree(jobs, ignore_errors=True)  # what a killed predecessor left
+        self._signer = load_or_create_keypair(config.keys_dir)
+        self._verifier = load_verifier(config.keys_dir)
+        self._store = ArtifactStore(config.store_url)
         self._offsets = LogOffsets(connection)
-        partitions = len(self._offsets.partitions(TRIGGERS))
-        self._partitions = partitions
-        self._writer = StepWriter(connection, instance_id, partitions)
-        self._inputs = InputReader(connection, self._offsets, instance_id)
-        self._rebuilder = Rebuilder(connection, self._offsets, self._signer, verifier, partitions, clock)
-        self._children = ChildPool(state_dir / "jobs")
+        self._partitions = len(self._offsets.partitions(TRIGGERS))
+        self._writer = StepWriter(connection, config.instance_id, self._partitions)
+        self._inputs = InputReader(connection, self._offsets, config.instance_id)
+        self._ranges = LogRanges(connection, name="rebuild")
+        self._children = ChildPool(jobs)
         self._specs = SpecFollower(connection)
         self._specs.catch_up()
-        self._manifests = ManifestCheck(self._store, verifier, self._children, state_dir / "jobs")
-        self._cache = OutcomeCache(tuning.cache_bytes)
+        self._manifests = ManifestCheck(self._store, self._verifier, self._children, jobs)
+        self._cache = OutcomeCache(config.cache_bytes)
         workers = [
             TrainingWorker(
                 connection,
                 self._offsets,
                 self._store,
-                verifier,
+                self._verifier,
                 self._children,
-                state_dir / "jobs",
-                cache=self._cache,
-                memory_bytes=int(physical_bytes() * tuning.child_share),
-                custom_learners=tuning.custom_learners,
-                name=str(i),
+                jobs,
+                self._cache,
+                memory_bytes=int(physical_bytes() * config.child_share),
+                custom_learners=config.custom_learners,
             )
-            for i in range(tuning.children)
+            for _ in range(config.children)
         ]
-        watch = OutcomeWatch(connection, self._offsets, self._store, clock, cache=self._cache)
-        self._runs = RunSupervision(watch, workers, progress_s=tuning.progress_s)
+        watch = OutcomeWatch(connection, self._offsets, self._store, config.clock, self._cache)
+        self._runs = RunSupervision(watch, workers, progress_s=config.progress_s)
 
     def start(self) -> None:
         self._writer.start()
@@ -172,7 +149,7 @@ class TrainerShell:
 
     def turn(self) -> None:
         """Read records, decide, commit, then begin and cancel executions."""
-        records = self._inputs.poll(self._tuning.busy_poll_s if self._runs.busy else self._tuning.idle_poll_s)
+        records = self._inputs.poll(self._config.busy_poll_s if self._runs.busy else self._config.idle_poll_s)
         if not self._inputs.owned:
             self._cores = {}  # children go on: the same partitions may be ours again in a moment
         if self._inputs.position_lost:
@@ -193,7 +170,7 @@ class TrainerShell:
         self._runs.close()
         self._children.close()
         self._specs.close()
-        self._rebuilder.close()
+        self._ranges.close()
         self._inputs.close()
 
     # --- a turn -----------------------------------------------------------------------------------------
@@ -204,7 +181,7 @@ class TrainerShell:
         if any((record.key or b"").decode(errors="replace") not in self._specs.models for record in records):
             changed |= self._specs.refresh(self._offsets, timeout_s=_REFRESH_S, required=False)
         for model in changed & self._specs.models.keys():
-            for core in self._owner_of(model):
+            if (core := self._core_of(model)) is not None:
                 core.on_spec(model, self._specs.models[model])
         if changed:
             self._keep_outcomes()
@@ -250,14 +227,14 @@ class TrainerShell:
 
     def _keep_outcomes(self) -> None:
         """Cache outcomes of the models this trainer owns: as many as a window of each takes."""
-        specs = {m: spec.window for m, spec in self._specs.models.items() if self._owner_of(m)}
-        self._cache.keep({model: window.max_rows + window.old_rows for model, window in specs.items()})
+        windows = {m: spec.window for m, spec in self._specs.models.items() if self._core_of(m) is not None}
+        self._cache.keep({model: window.max_rows + window.old_rows for model, window in windows.items()})
 
     def _models(self) -> list[ModelRuns]:
         return [model for core in self._cores.values() for model in core.models()]
 
-    def _owner_of(self, model: str) -> list[TrainerCore]:
-        return [core for core in self._cores.values() if core.owns(model)]
+    def _core_of(self, model: str) -> TrainerCore | None:
+        return self._cores.get(partition_of(model, self._partitions))
 
     # --- the state -----------------------------------------------------------------------------------
 
@@ -265,7 +242,12 @@ class TrainerShell:
         started = time.monotonic()
         owned = self._inputs.take_assignment()
         self._specs.poll()
-        self._cores = self._rebuilder.cores(owned, self._specs.models) if owned else {}
+        clock, partitions = self._config.clock, self._partitions
+        self._cores = {p: TrainerCore(p, partitions, self._signer, clock) for p in owned}
+        for model, spec in self._specs.models.items():
+            if (core := self._core_of(model)) is not None:
+                core.on_spec(model, spec)
+        rebuild(self._cores, self._offsets, self._ranges, self._verifier)
         self._keep_outcomes()
         self._runs.adopt(self._models())
         took_ms = (time.monotonic() - started) * 1000

@@ -29,13 +29,7 @@ class _Waiting:
 class RunSupervision:
     """The watch over outcomes and the workers that train, for all models of this trainer."""
 
-    def __init__(
-        self,
-        watch: OutcomeWatch,
-        workers: list[TrainingWorker],
-        *,
-        progress_s: float,
-    ) -> None:
+    def __init__(self, watch: OutcomeWatch, workers: list[TrainingWorker], *, progress_s: float) -> None:
         """``progress_s``: a run's progress is published at most that often, and less when it waited long."""
         self._watch = watch
         self._workers = workers
@@ -60,8 +54,8 @@ class RunSupervision:
         """After the commit: begin what it started, and do what ``adopt`` does."""
         starting, self._starting = self._starting, []
         self.adopt(models)
-        for run_id in starting:
-            for model in models:
+        for model in models:
+            for run_id in starting:
                 if model.run(run_id) is not None:
                     self._begin(model, run_id)
         self._watch.check()
@@ -74,11 +68,10 @@ class RunSupervision:
         open_runs = {run.run_id: run for model in models for run in model.open_runs()}
         for run_id, execution in list(self._executions.items()):
             run = open_runs.get(run_id)
-            if run is None or run.status not in ACTIVE or run.attempt != execution.attempt:
+            if run is None or run.status not in ACTIVE or run.attempt != execution.plan.run.attempt:
                 execution.cancel()
                 del self._executions[run_id]
-        for run_id in [run_id for run_id in self._waiting if run_id not in open_runs]:
-            del self._waiting[run_id]
+        self._waiting = {run_id: since for run_id, since in self._waiting.items() if run_id in open_runs}
         self._watch.want(request for model in models for request in model.waits())
 
     def close(self) -> None:
@@ -117,8 +110,8 @@ class RunSupervision:
             if execution is None:
                 continue
             if execution.failure is not None:
-                step += Step(execution.dead_letters)
-                step += model.failed(run.run_id, execution.failure, execution.timings_ms)
+                failed = model.failed(run.run_id, execution.failure, execution.timings_ms)
+                step += Step(execution.dead_letters) + failed
             elif execution.trained is not None:
                 step += Step(execution.dead_letters) + model.finished(run.run_id, execution.trained)
             elif execution.evaluating and run.status == "training":
@@ -131,9 +124,8 @@ class RunSupervision:
         run = model.startable(self._executions)
         if run is None:
             return NOTHING
-        step = model.start(run.run_id)
         self._starting.append(run.run_id)
-        return step
+        return model.start(run.run_id)
 
     def _begin(self, model: ModelRuns, run_id: str) -> None:
         worker = next(worker for worker in self._workers if worker.idle)

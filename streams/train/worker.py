@@ -14,6 +14,7 @@ import logging
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,7 +25,7 @@ from ...models.formats.learners import refuse_unlisted
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import Verifier
 from ...schemas.errors import BrokerError, Error
-from ...schemas.serving import Manifest, VersionRef
+from ...schemas.serving import Manifest
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets
 from ..kafka.ranges import Cancelled, LogRanges
@@ -56,8 +57,6 @@ class Execution:
 
     def __init__(self, plan: JobPlan, waited_ms: float) -> None:
         self.plan = plan
-        self.run_id = plan.run.run_id
-        self.attempt = plan.run.attempt
         self.evaluating = False
         self.trained: Trained | None = None
         self.failure: str | None = None
@@ -66,10 +65,6 @@ class Execution:
         self.cancelled = threading.Event()
         self._child: TrainingProcess | None = None
         self._lock = threading.Lock()
-
-    @property
-    def over(self) -> bool:
-        return self.trained is not None or self.failure is not None
 
     def cancel(self) -> None:
         with self._lock:
@@ -85,36 +80,25 @@ class Execution:
                 raise Cancelled
 
 
+@dataclass
 class TrainingWorker:
-    """A thread that carries out executions one after the other."""
+    """A thread that carries out executions one after the other, each in a folder below ``folder``."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        offsets: LogOffsets,
-        store: ArtifactStore,
-        verifier: Verifier,
-        children: ChildPool,
-        folder: Path,
-        *,
-        cache: OutcomeCache | None = None,
-        memory_bytes: int | None = None,
-        custom_learners: frozenset[str] = frozenset(),
-        name: str = "0",
-    ) -> None:
-        self._connection = connection
-        self._offsets = offsets
-        self._store = store
-        self._verifier = verifier
-        self._children = children
-        self._folder = folder
-        self._cache = cache
-        self._memory_bytes = memory_bytes
-        self._custom_learners = custom_learners
+    connection: Connection
+    offsets: LogOffsets
+    store: ArtifactStore
+    verifier: Verifier
+    children: ChildPool
+    folder: Path
+    cache: OutcomeCache
+    memory_bytes: int
+    custom_learners: frozenset[str]
+
+    def __post_init__(self) -> None:
         self._queue: SimpleQueue[Execution | None] = SimpleQueue()
         self._working = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"driftloop-train-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="driftloop-train", daemon=True)
         self._thread.start()
 
     @property
@@ -137,8 +121,8 @@ class TrainingWorker:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        ranges = LogRanges(self._connection, name="window")
-        self._children.warm()
+        ranges = LogRanges(self.connection, name="window")
+        self.children.warm()
         try:
             while (execution := self._queue.get()) is not None:
                 self._carry_out(execution, ranges)
@@ -149,17 +133,16 @@ class TrainingWorker:
             ranges.close()
 
     def _carry_out(self, execution: Execution, ranges: LogRanges) -> None:
-        folder = self._folder / f"{execution.run_id}-{execution.attempt}"
+        run = execution.plan.run
+        folder = self.folder / f"{run.run_id}-{run.attempt}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
             self._prepare(execution, folder, ranges)
             execution.trained = self._train(execution, folder)
-        except Cancelled:
-            log.info("run %s was cancelled", execution.run_id)
-        except (Error, OSError) as error:
-            if execution.cancelled.is_set():
-                log.info("run %s was cancelled", execution.run_id)
+        except (Cancelled, Error, OSError) as error:
+            if isinstance(error, Cancelled) or execution.cancelled.is_set():
+                log.info("run %s was cancelled", run.run_id)
             else:
                 execution.failure = str(error)
         finally:
@@ -168,7 +151,7 @@ class TrainingWorker:
     def _prepare(self, execution: Execution, folder: Path, ranges: LogRanges) -> None:
         started = time.monotonic()
         plan = execution.plan
-        refuse_unlisted(plan.spec.learner, self._custom_learners)
+        refuse_unlisted(plan.spec.learner, self.custom_learners)
         champion = self._champion(plan, folder)
         window = self._read_window(execution, ranges)
         with (folder / ROWS).open("wb", buffering=_BUFFER_BYTES) as file:
@@ -180,7 +163,7 @@ class TrainingWorker:
             seed=plan.spec.seed,
             manifest=champion,
             used_seqs={str(partition): last for partition, last in plan.used_seqs.items()},
-            memory_bytes=self._memory_bytes,
+            memory_bytes=self.memory_bytes,
         )
         (folder / JOB).write_bytes(job.encode())
         execution.dead_letters = tuple(window.dead_letters)
@@ -189,8 +172,9 @@ class TrainingWorker:
     def _champion(self, plan: JobPlan, folder: Path) -> Manifest | None:
         if plan.champion is None:
             return None
-        manifest = verified_manifest(self._store, self._verifier, plan.run.model, plan.champion)
-        data = self._store.get_artifact(plan.run.model, manifest.artifact_sha256)
+        manifest = self.store.get_manifest(plan.run.model, plan.champion.manifest_sha256)
+        self.verifier.verify(manifest)
+        data = self.store.get_artifact(plan.run.model, manifest.artifact_sha256)
         (folder / CHAMPION).write_bytes(data)
         return manifest
 
@@ -201,19 +185,19 @@ class TrainingWorker:
         deadline = time.monotonic() + plan.spec.window.time_limit / 1000
         while True:
             try:
-                reader = OutcomeReader(self._offsets, ranges, execution.cancelled, self._cache)
+                reader = OutcomeReader(self.offsets, ranges, execution.cancelled, self.cache)
                 return reader.window(plan.window, ends, plan.starts)
             except (BrokerError, KafkaException) as error:
                 if time.monotonic() > deadline:
                     raise BrokerError(f"the window could not be read: {error}") from error
-                log.warning("run %s: reading its window again: %s", execution.run_id, error)
+                log.warning("run %s: reading its window again: %s", plan.run.run_id, error)
                 if execution.cancelled.wait(RETRY_S):
                     raise Cancelled from error
 
     def _train(self, execution: Execution, folder: Path) -> Trained:
         times = execution.timings_ms
         started = time.monotonic()
-        with self._children.one() as child:
+        with self.children.one() as child:
             try:
                 execution.use(child)
                 child.await_ready()
@@ -235,15 +219,8 @@ class TrainingWorker:
         sha256, size = None, 0
         if result.passed:
             data = (folder / ARTIFACT).read_bytes()
-            sha256, size = self._store.put_artifact(execution.plan.run.model, data), len(data)
+            sha256, size = self.store.put_artifact(execution.plan.run.model, data), len(data)
         execution.timings_ms["publish"] = (time.monotonic() - started) * 1000
         return Trained(
             result=result, artifact_sha256=sha256, artifact_bytes=size, timings_ms=execution.timings_ms
         )
-
-
-def verified_manifest(store: ArtifactStore, verifier: Verifier, model: str, ref: VersionRef) -> Manifest:
-    """Fetch a version's manifest. Raises ArtifactError if it is missing, altered or not ours."""
-    manifest = store.get_manifest(model, ref.manifest_sha256)
-    verifier.verify(manifest)
-    return manifest

@@ -18,7 +18,7 @@ from driftloop.schemas.serving import ModelAck, ModelUpdate
 from driftloop.schemas.topics import MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
-from driftloop.streams.train.shell import run_trainer
+from driftloop.streams.train.shell import TrainerConfig, run_trainer
 from typer.testing import CliRunner
 
 from tests.support.models.worlds import update_to
@@ -180,15 +180,15 @@ NEXT = 10  # the bench's updates say that 9 was the last version given
 
 @contextmanager
 def trainer(settings: Settings) -> Iterator[None]:
+    config = TrainerConfig(
+        settings.store_url(), settings.keys_path(), settings.state_dir / "train", "train-0", "append"
+    )
     stop = threading.Event()
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            run_trainer(
-                settings.connection(), store_url=settings.store_url(), keys_dir=settings.keys_path(),
-                state_dir=settings.state_dir / "train", instance_id="train-0", clock="append", stop=stop,
-            )  # fmt: skip
+            run_trainer(settings.connection(), config, stop)
         except BaseException as error:  # noqa: BLE001  # it is the test's to fail
             failures.append(error)
 

@@ -101,12 +101,11 @@ class OutcomeWatch:
         offsets: LogOffsets,
         store: ArtifactStore,
         clock: Clock,
-        *,
-        cache: OutcomeCache | None = None,
+        cache: OutcomeCache,
     ) -> None:
         """``cache``: filled with what is read, also while no run waits."""
         self._connection = connection
-        self._cache = cache or OutcomeCache(0)
+        self._cache = cache
         self._offsets = offsets
         self._store = store
         self._clock: Clock = clock

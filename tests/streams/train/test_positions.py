@@ -15,9 +15,9 @@ from driftloop.schemas.errors import StateError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import COMMANDS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.train.shell import TrainerShell, TrainerTuning
+from driftloop.streams.train.shell import TrainerShell
 
-from tests.support.train.world import World
+from tests.support.train.world import World, trainer_config
 
 
 @pytest.fixture
@@ -27,16 +27,7 @@ def world(settings: Settings, topics: Connection) -> World:
 
 @pytest.fixture
 def shell(world: World) -> TrainerShell:
-    state = world.settings.state_dir
-    return TrainerShell(
-        world.connection,
-        store_url=str(state / "artifacts"),
-        keys_dir=state / "keys",
-        state_dir=state / "train-0",
-        instance_id="train-0",
-        clock="append",
-        tuning=TrainerTuning(),
-    )
+    return TrainerShell(world.connection, trainer_config(world.settings.state_dir))
 
 
 def turn_until(shell: TrainerShell, met: Callable[[], object]) -> None:

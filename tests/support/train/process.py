@@ -19,9 +19,11 @@ from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.transactions import Aborted, Consumed
-from driftloop.streams.train.shell import TrainerTuning, run_trainer
+from driftloop.streams.train.shell import run_trainer
 from driftloop.streams.train.step import Output
 from driftloop.streams.train.step_writer import StepWriter
+
+from tests.support.train.world import trainer_config
 
 
 def main() -> None:
@@ -35,18 +37,8 @@ def main() -> None:
         _abort_each_once()
     elif given.dies:
         _die(*given.dies.split(":"))
-    stop = stop_on_signals()
-    state = Path(given.state)
-    run_trainer(
-        Connection(given.bootstrap, given.prefix),
-        store_url=str(state / "artifacts"),
-        keys_dir=state / "keys",
-        state_dir=state / given.instance,
-        instance_id=given.instance,
-        clock=given.clock,
-        stop=stop,
-        tuning=TrainerTuning(custom_learners=frozenset({"tests.support.train.learners"})),
-    )
+    config = trainer_config(Path(given.state), given.instance, given.clock)
+    run_trainer(Connection(given.bootstrap, given.prefix), config, stop_on_signals())
 
 
 def _die(when: str, at: str) -> None:

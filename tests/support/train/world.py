@@ -51,6 +51,8 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.record import Record
+from driftloop.streams.train.shell import TrainerConfig
+from driftloop.streams.train.window.window import Clock
 
 from tests.support.waiting import wait_until
 
@@ -236,6 +238,17 @@ class World:
 
 def _is_over(run: TrainingRun) -> bool:
     return run.status not in ("waiting", "training", "evaluating")
+
+
+def trainer_config(state: Path, instance: str = "train-0", clock: Clock = "append") -> TrainerConfig:
+    return TrainerConfig(
+        store_url=str(state / "artifacts"),
+        keys_dir=state / "keys",
+        state_dir=state / instance,
+        instance_id=instance,
+        clock=clock,
+        custom_learners=frozenset({"tests.support.train.learners"}),
+    )
 
 
 class TrainerProcess:

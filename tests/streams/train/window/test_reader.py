@@ -18,6 +18,7 @@ from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.ranges import Cancelled, LogRanges
+from driftloop.streams.train.window.cache import OutcomeCache
 from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
 from driftloop.streams.train.window.watch import OutcomeWatch
 from driftloop.streams.train.window.window import NewestRows, WaitRequest, WindowPlan
@@ -43,7 +44,7 @@ def reader(topics: Connection) -> Iterator[OutcomeReader]:
 @pytest.fixture
 def watch(topics: Connection, settings: Settings) -> Iterator[OutcomeWatch]:
     store = ArtifactStore(str(settings.state_dir / "artifacts"))
-    watching = OutcomeWatch(topics, LogOffsets(topics), store, "append")
+    watching = OutcomeWatch(topics, LogOffsets(topics), store, "append", OutcomeCache(0))
     yield watching
     watching.close()
     watching.check()
