@@ -119,23 +119,14 @@ class Registrar:
     def promote(self, draft: Manifest, *, run_id: str, cause: str, why: str, ts: int) -> Promotion:
         """Give ``draft`` the next version, sign it and make it the champion."""
         version = self.serving.last_version + 1
-        manifest = self._signer.sign(
-            draft.model_copy(
-                update={
-                    "version": version,
-                    "refresh": 0,
-                    "parent": self.serving.champion or None,
-                    "run_id": run_id,
-                    "created_ms": ts,
-                }
-            )
-        )
+        parent = self.serving.champion or None
+        made = {"version": version, "refresh": 0, "parent": parent, "run_id": run_id, "created_ms": ts}
+        manifest = self._signer.sign(draft.model_copy(update=made))
         sha256 = hashlib.sha256(manifest.encode()).hexdigest()
         ref = VersionRef(version=version, manifest_sha256=sha256)
         serving = replace(self.serving, plan=Plan(champion=ref), last_version=version)
-        return Promotion(
-            manifest, sha256, self._publish(serving, manifest.reference, cause=cause, why=why, ts=ts)
-        )
+        outputs = self._publish(serving, manifest.reference, cause=cause, why=why, ts=ts)
+        return Promotion(manifest, sha256, outputs)
 
     # --- people -------------------------------------------------------------------------------------------
 

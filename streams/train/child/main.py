@@ -55,9 +55,8 @@ def main() -> None:
     _import_learners()
     gc.freeze()  # what was imported stays shared between the forks
     report(READY)
-    with open(
-        0, "rb", buffering=0, closefd=False
-    ) as stdin:  # unbuffered: a fork must find nothing read ahead
+    # Unbuffered: a fork must find nothing read ahead.
+    with open(0, "rb", buffering=0, closefd=False) as stdin:
         while line := stdin.readline().strip():
             folder = Path(os.fsdecode(line))
             if sys.platform != "linux":
@@ -151,9 +150,8 @@ def _rows(folder: Path, spec: ModelSpec, job: TrainingJob) -> tuple[list[Labelle
         except DecodeError:
             # Not written by the joiner: such a record must not keep a model from being retrained.
             good = [value for value in of_partition if _is_outcome(value)]
-            print(
-                f"{len(of_partition) - len(good)} records are not outcomes and were left out", file=sys.stderr
-            )
+            bad = len(of_partition) - len(good)
+            print(f"{bad} records are not outcomes and were left out", file=sys.stderr)
             rows[side] += rows_from_outcomes(good, spec, partition=partition, classes=classes)
     return rows["before"], rows["after"]
 

@@ -12,8 +12,9 @@ from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.schemas.topics import COMMANDS
+from driftloop.streams.train.registrar import Registrar
 
-from tests.support.train.core import CHANGE, SIGNER, Bench, draft, sha_of, trained
+from tests.support.train.core import CHANGE, MODEL, SIGNER, Bench, draft, sha_of, trained
 
 
 def with_versions(count: int) -> Bench:
@@ -251,3 +252,32 @@ def test_rollback_survives_compaction() -> None:
     bench.core = bench.rebuilt(compacted=True)
     assert bench.command("rollback", version=1).status == "done"
     assert len(bench.of(TrainingRun)) > len(bench.newest())
+
+
+# --- what is taken over from the log, in whatever order it is read ---
+
+
+def test_an_older_update_that_is_read_later_changes_nothing() -> None:
+    updates = with_versions(3).of(ModelUpdate)
+    registrar = Registrar(MODEL, SIGNER)
+    for update in (*updates, updates[0]):
+        registrar.restore(update)
+    assert (registrar.serving.generation, registrar.serving.champion) == (3, 3)
+
+
+def test_an_update_never_takes_back_a_number_that_a_run_was_given() -> None:
+    bench = with_versions(3)
+    registrar = Registrar(MODEL, SIGNER)
+    for run in bench.of(TrainingRun):
+        registrar.know(run)
+    registrar.restore(bench.of(ModelUpdate)[1])
+    assert (registrar.serving.champion, registrar.serving.last_version) == (2, 3)
+
+
+def test_a_pin_is_in_the_update_and_ends_with_the_models_retirement() -> None:
+    bench = with_versions(1)
+    assert bench.command("pin").status == "done"
+    assert bench.of(ModelUpdate)[-1].pinned
+    assert bench.command("retire").status == "done"
+    assert not bench.of(ModelUpdate)[-1].pinned
+    assert not bench.runs.registrar.serving.pinned
