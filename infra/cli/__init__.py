@@ -1,10 +1,11 @@
-"""The ``driftloop`` command: a Typer app that each file of this folder adds its commands to."""
+"""The ``driftloop`` command: a Typer app of the commands in the files of this folder."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from importlib.metadata import version
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -12,10 +13,12 @@ import typer
 from ...schemas.errors import Error
 from .console import errors
 
-COMMAND_FILES = (
-    "up", "demo", "apply", "topics", "broker", "roles", "serve", "score", "status", "models", "trigger",
-    "labels", "schema", "dlq", "doctor", "tokens", "keys",
-)  # fmt: skip
+COMMANDS = {
+    "up": ("up",), "demo": ("demo",), "apply": ("apply",), "broker": ("broker",),
+    "roles": ("join", "monitor", "train"), "serve": ("serve",), "score": ("score",), "status": ("status",),
+    "trigger": ("trigger", "approve"), "doctor": ("doctor",),
+}  # fmt: skip
+GROUPS = ("topics", "models", "labels", "schema", "dlq", "tokens", "keys")
 
 
 def build() -> typer.Typer:
@@ -28,9 +31,16 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_version_option)
-    for name in COMMAND_FILES:
-        importlib.import_module(f".{name}", __package__).register(app)
+    for file, names in COMMANDS.items():
+        for name in names:
+            app.command()(getattr(_file(file), name))
+    for file in GROUPS:
+        app.add_typer(_file(file).commands)
     return app
+
+
+def _file(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __package__)
 
 
 def _print_version(asked: bool) -> None:

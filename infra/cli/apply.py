@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
 from ...schemas.spec.file import load_deployment
 from ...schemas.spec.model import JOIN_KEY
 from ..control.specs import apply_deployment
 from ..settings import Settings
 from .console import output
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(apply)
 
 
 def apply() -> None:

@@ -15,10 +15,6 @@ from .console import output
 from .roles import stop_on_signals
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(broker)
-
-
 def broker(
     nodes: Annotated[int, typer.Option(help="How many; three survive the loss of one.", min=1, max=9)] = 1,
     data: Annotated[

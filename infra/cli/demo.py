@@ -11,10 +11,6 @@ from ..settings import Settings
 from .console import output
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(demo)
-
-
 def demo(
     race: Annotated[bool, typer.Option("--race", help="Do not hold the stream while a run trains.")] = False,
     days: Annotated[int | None, typer.Option(help="Play only the first days of the year.", min=1)] = None,

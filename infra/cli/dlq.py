@@ -44,15 +44,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Why = Annotated[str, typer.Option(help="Kept with the resolution.")]
 
 
-def register(app: typer.Typer) -> None:
-    dlq = typer.Typer(help="Dead letters: what could not be used, with its bytes.", no_args_is_help=True)
-    dlq.command("ls")(ls)
-    dlq.command("show")(show)
-    dlq.command("replay")(replay)
-    dlq.command("drop")(drop)
-    app.add_typer(dlq, name="dlq")
+commands = typer.Typer(
+    name="dlq", help="Dead letters: what could not be used, with its bytes.", no_args_is_help=True
+)
 
 
+@commands.command()
 def ls(
     stage: Stage = None,
     topic: OfTopic = None,
@@ -131,6 +128,7 @@ def _list_groups(groups: DeadLetterGroups, limit: int, as_json: bool) -> None:
         output.print(f"and {len(found) - limit} more rows: --limit, or filter")
 
 
+@commands.command()
 def show(
     dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the beginning of it.")],
     as_hex: Annotated[bool, typer.Option("--hex", help="The bytes as a hex dump.")] = False,
@@ -185,6 +183,7 @@ def _shown(content: bytes | None) -> str:
     return "none" if content is None else printable(content)
 
 
+@commands.command()
 def replay(
     ids: Ids = None,
     stage: Stage = None,
@@ -204,6 +203,7 @@ def replay(
     _resolve(settings, "replayed", wanted, everything=everything, again=dropped, dry_run=dry_run, why=why)
 
 
+@commands.command()
 def drop(
     ids: Ids = None,
     stage: Stage = None,

@@ -17,10 +17,6 @@ from .console import output
 _SHOWN = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "fault": "[red]FAULT[/]  "}
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON.")] = False) -> None:
     """Check cluster, topics, clocks, keys, packages, disks, groups, specs; exit code 1 at a fault."""
     settings = Settings()

@@ -17,16 +17,12 @@ from .console import output
 KeyId = Annotated[str, typer.Argument(help="As `driftloop keys list` shows it.")]
 
 
-def register(app: typer.Typer) -> None:
-    keys = typer.Typer(help="Signing keys: who may change what servers serve.", no_args_is_help=True)
-    keys.command("new")(new)
-    keys.command("list")(list_known)
-    keys.command("use")(use)
-    keys.command("reissue")(reissue)
-    keys.command("revoke")(revoke)
-    app.add_typer(keys, name="keys")
+commands = typer.Typer(
+    name="keys", help="Signing keys: who may change what servers serve.", no_args_is_help=True
+)
 
 
+@commands.command()
 def new() -> None:
     """Make a signing key. Servers must have its public half before anything is signed with it."""
     keys_dir = Settings().keys_path()
@@ -39,6 +35,7 @@ def new() -> None:
     )
 
 
+@commands.command("list")
 def list_known() -> None:
     """Every key in this folder: which one signs, which are trusted, which were revoked."""
     table = Table("key", "here", "trusted", "why")
@@ -48,12 +45,14 @@ def list_known() -> None:
     output.print(table)
 
 
+@commands.command()
 def use(key_id: KeyId) -> None:
     """Sign with this key from the trainer's next start on."""
     use_key(Settings().keys_path(), key_id)
     output.print(f"{key_id} signs from the trainer's next start on", highlight=False)
 
 
+@commands.command()
 def reissue(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     why: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "reissued",
@@ -69,6 +68,7 @@ def reissue(
     output.print(f"{model}: version {version} reissued, generation {result.generation}", highlight=False)
 
 
+@commands.command()
 def revoke(
     key_id: KeyId, why: Annotated[str, typer.Option(help="Why; shown by `driftloop keys list`.")] = ""
 ) -> None:

@@ -19,17 +19,10 @@ from .console import errors, output
 _SHOWN = 20
 
 
-def register(app: typer.Typer) -> None:
-    labels = typer.Typer(help="Labels: what turned out to be true.", no_args_is_help=True)
-    labels.callback()(_labels)
-    labels.command("import")(import_file)
-    app.add_typer(labels, name="labels")
+commands = typer.Typer(name="labels", help="Labels: what turned out to be true.", no_args_is_help=True)
 
 
-def _labels() -> None:  # with a callback, a lone command keeps its name
-    pass
-
-
+@commands.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="CSV with a header, UTF-8.", exists=True, dir_okay=False)],
     id_column: Annotated[str, typer.Option(help="Column with the prediction_id.")] = "prediction_id",

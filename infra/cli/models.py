@@ -28,20 +28,10 @@ Generation = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    models = typer.Typer(help="Versions, and which one serves.", no_args_is_help=True)
-    models.command("list")(list_models)
-    models.command("show")(show)
-    models.command("register")(register_model)
-    models.command("promote")(promote)
-    models.command("rollback")(rollback)
-    models.command("pin")(pin)
-    models.command("unpin")(unpin)
-    models.command("block")(block)
-    models.command("retire")(retire)
-    app.add_typer(models, name="models")
+commands = typer.Typer(name="models", help="Versions, and which one serves.", no_args_is_help=True)
 
 
+@commands.command("list")
 def list_models() -> None:
     """Every model with its live version."""
     overview = read_overview(Settings().connection())
@@ -58,6 +48,7 @@ def list_models() -> None:
     output.print(table)
 
 
+@commands.command()
 def show(model: Model) -> None:
     """One model: its versions with their parents, its runs with each gate's verdict."""
     settings = Settings()
@@ -83,6 +74,7 @@ def show(model: Model) -> None:
     output.print(runs)
 
 
+@commands.command("register")
 def register_model(
     model: Model,
     file: Annotated[Path, typer.Argument(help="An ONNX model.")],
@@ -106,6 +98,7 @@ def register_model(
     output.print(f"{model}: registered and live, generation {result.generation}")
 
 
+@commands.command()
 def promote(
     model: Model, version: Annotated[int, typer.Argument()], why: Why = "", generation: Generation = None
 ) -> None:
@@ -113,6 +106,7 @@ def promote(
     _send(model, "promote", why, generation, version)
 
 
+@commands.command()
 def rollback(
     model: Model,
     to: Annotated[int | None, typer.Option(help="Which version; without it, the champion's parent.")] = None,
@@ -123,16 +117,19 @@ def rollback(
     _send(model, "rollback", why, generation, to)
 
 
+@commands.command()
 def pin(model: Model, why: Why = "", generation: Generation = None) -> None:
     """Keep the live version until unpinned, whatever runs find."""
     _send(model, "pin", why, generation, None)
 
 
+@commands.command()
 def unpin(model: Model, why: Why = "", generation: Generation = None) -> None:
     """Let runs promote again."""
     _send(model, "unpin", why, generation, None)
 
 
+@commands.command()
 def block(
     model: Model, version: Annotated[int, typer.Argument()], why: Why = "", generation: Generation = None
 ) -> None:
@@ -140,6 +137,7 @@ def block(
     _send(model, "block", why, generation, version)
 
 
+@commands.command()
 def retire(model: Model, why: Why = "", generation: Generation = None) -> None:
     """Stop serving this model: servers answer 503 or its fallback."""
     _send(model, "retire", why, generation, None)

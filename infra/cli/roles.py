@@ -7,18 +7,10 @@ import socket
 import threading
 from types import FrameType
 
-import typer
-
 from ..settings import Settings
 from .console import errors
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(join)
-    app.command()(monitor)
-    app.command()(train)
 
 
 def join() -> None:

@@ -13,18 +13,10 @@ from ...schemas.export import asyncapi, json_schemas
 from ..settings import Settings
 from .console import output
 
-
-def register(app: typer.Typer) -> None:
-    schema = typer.Typer(help="The events and topics, for any language.", no_args_is_help=True)
-    schema.callback()(_group)
-    schema.command("export")(export)
-    app.add_typer(schema, name="schema")
+commands = typer.Typer(name="schema", help="The events and topics, for any language.", no_args_is_help=True)
 
 
-def _group() -> None:
-    """Keeps ``export`` a subcommand although it is the only one."""
-
-
+@commands.command()
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to write; made when missing.")] = Path("schema"),
 ) -> None:

@@ -16,10 +16,6 @@ from ..settings import Settings
 from .console import errors
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(score)
-
-
 def score(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     file: Annotated[Path, typer.Argument(help="JSONL or CSV, UTF-8; - is standard input.")],

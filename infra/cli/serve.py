@@ -11,10 +11,6 @@ from ..settings import Settings
 from .console import errors
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
-
-
 def serve(
     models: Annotated[
         list[str] | None, typer.Argument(help="Which models.", show_default="all that are published")

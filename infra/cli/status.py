@@ -24,10 +24,6 @@ from .models import shown_run, shown_time, shown_version
 ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(status)
-
-
 def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh every 2 seconds.")) -> None:
     """Models, versions, accuracy, drift, runs, servers, lag and dead letters."""
     connection = Settings().connection()

@@ -12,15 +12,12 @@ from ..http.tokens import Scope, TokenFile
 from ..settings import Settings
 from .console import errors, output
 
-
-def register(app: typer.Typer) -> None:
-    tokens = typer.Typer(help="Bearer tokens: who may use the reference server.", no_args_is_help=True)
-    tokens.command("new")(new)
-    tokens.command("list")(list_tokens)
-    tokens.command("revoke")(revoke)
-    app.add_typer(tokens, name="tokens")
+commands = typer.Typer(
+    name="tokens", help="Bearer tokens: who may use the reference server.", no_args_is_help=True
+)
 
 
+@commands.command()
 def new(
     scope: Annotated[Scope, typer.Argument(help="What it allows.")],
     name: Annotated[str | None, typer.Option(help="To revoke it by.", show_default="scope and time")] = None,
@@ -35,6 +32,7 @@ def new(
     )
 
 
+@commands.command("list")
 def list_tokens() -> None:
     """Every token's scope and name."""
     table = Table("name", "scope", "hash")
@@ -43,6 +41,7 @@ def list_tokens() -> None:
     output.print(table)
 
 
+@commands.command()
 def revoke(name: Annotated[str, typer.Argument(help="As `driftloop tokens list` shows it.")]) -> None:
     """Revoke a token. Servers refuse it within a second."""
     token = TokenFile(Settings().keys_path()).revoke(name)

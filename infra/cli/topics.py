@@ -16,16 +16,10 @@ from ..cluster.topics import TopicsReport, apply_topics, inspect_topics
 from ..settings import Settings
 from .console import output
 
-
-def register(app: typer.Typer) -> None:
-    topics = typer.Typer(help="The topics that driftloop lives on.", no_args_is_help=True)
-    topics.command("apply")(apply)
-    topics.command("check")(check)
-    topics.command("list")(list_catalogue)
-    topics.command("acls")(acls)
-    app.add_typer(topics, name="topics")
+commands = typer.Typer(name="topics", help="The topics that driftloop lives on.", no_args_is_help=True)
 
 
+@commands.command()
 def apply() -> None:
     """Create what is missing and correct what differs; name every difference."""
     settings = Settings()
@@ -38,6 +32,7 @@ def apply() -> None:
     )
 
 
+@commands.command()
 def check() -> None:
     """Name every difference and change nothing. Exit code 1 when there is one."""
     settings = Settings()
@@ -51,6 +46,7 @@ def check() -> None:
         raise typer.Exit(1)
 
 
+@commands.command("list")
 def list_catalogue() -> None:
     """Print the catalogue: who writes what, under which key, for how long."""
     table = Table("topic", "key", "written by", "kept", "holds", title="driftloop topics")
@@ -60,6 +56,7 @@ def list_catalogue() -> None:
     output.print(table)
 
 
+@commands.command()
 def acls(
     principal: Annotated[
         list[str] | None,

@@ -13,11 +13,6 @@ from .console import output
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(trigger)
-    app.command()(approve)
-
-
 def trigger(model: Model, reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")]) -> None:
     """Ask for a retraining now, whatever the detectors say."""
     send(Settings().connection(), command(model, "trigger", why=reason))

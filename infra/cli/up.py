@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 
-import typer
-
 from ...schemas.errors import SpecError
 from ...schemas.spec.file import load_deployment
 from ..deployment import Prepared, loop_roles, prepared_cluster, server_role
@@ -15,10 +13,6 @@ from .console import output
 from .roles import stop_on_signals
 
 _COLOURS = {"join": "cyan", "monitor": "magenta", "train": "yellow", "serve": "green"}
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(up)
 
 
 def up() -> None:

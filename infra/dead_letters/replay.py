@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Message
@@ -77,7 +76,7 @@ class DeadLetterLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for reading in self._begun:
             reading.close()  # what was not read to its end still has the consumer
         self._ranges.close()

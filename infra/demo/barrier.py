@@ -6,21 +6,18 @@ So the demo's results depend on the data and not on the machine: a slower one ta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from typing import cast
+from collections.abc import Callable
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from ...schemas.errors import Error
+from ...schemas.errors import BrokerError, Error
 from ...schemas.runs import TrainingRun
 from ...schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from ...streams.kafka.connection import Connection
+from ...streams.kafka.offsets import LogOffsets
 from ...streams.kafka.reader import LogReader
 from .loop_view import TOPICS, LoopView
 
-_TIMEOUT_S = 15.0
 _ASK_S = 2.0
 _PAUSE_S = 0.01
 MARKER = 1  # a transaction's marker takes an offset that no reader ever consumes
@@ -50,10 +47,12 @@ class Barrier:
         self._deadline_s = deadline_s
         self.waited_s: dict[str, float] = {}
         self._refusal = ""
-        self._admin = AdminClient(connection.client())
+        self._offsets = LogOffsets(connection, timeout_s=_ASK_S)
         self._decisions = LogReader(connection, TOPICS)
         self._groups = {name: Consumer(connection.consumer(name)) for name in ("join", "monitor")}
-        self._partitions = {topic: self._count(topic) for topic in (PREDICTIONS, LABELS, OUTCOMES, VITALS)}
+        self._partitions = {
+            topic: self._offsets.partitions(topic) for topic in (PREDICTIONS, LABELS, OUTCOMES, VITALS)
+        }
 
     def close(self) -> None:
         self._decisions.close()
@@ -83,12 +82,6 @@ class Barrier:
 
     def _until(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
         started = time.monotonic()
-        try:
-            self._poll(condition, deadline, what)
-        finally:
-            self.waited_s[what] = self.waited_s.get(what, 0.0) + time.monotonic() - started
-
-    def _poll(self, condition: Callable[[], bool], deadline: float, what: str) -> None:
         while not self._holds(condition):
             if time.monotonic() > deadline:
                 raise LoopStuck(
@@ -97,6 +90,7 @@ class Barrier:
                 )
             self._idle()
             time.sleep(_PAUSE_S)
+        self.waited_s[what] = self.waited_s.get(what, 0.0) + time.monotonic() - started
 
     def _holds(self, condition: Callable[[], bool]) -> bool:
         """Check it; False also while Kafka has no answer: a leader moves, or a dead joiner's transaction
@@ -104,7 +98,7 @@ class Barrier:
         try:
             self._refusal = ""
             return condition()
-        except KafkaException as error:
+        except (KafkaException, BrokerError) as error:
             self._refusal = f", Kafka: {error.args[0]}"
             return False
 
@@ -154,18 +148,5 @@ class Barrier:
             return False  # a transaction holds them open; its owner may need ``idle`` to be restarted
         return all(max(tp.offset, 0) >= ends[tp.partition] - slack for tp in committed)
 
-    def _ends(self, topic: Topic) -> Mapping[int, int]:
-        name = self._connection.topic(topic)
-        latest = cast("OffsetSpec", OffsetSpec.latest())
-        request = {TopicPartition(name, p): latest for p in range(self._partitions[topic])}
-        futures = cast(
-            "dict[TopicPartition, Future[ListOffsetsResultInfo]]",
-            self._admin.list_offsets(
-                request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT_S
-            ),
-        )
-        return {where.partition: future.result().offset for where, future in futures.items()}
-
-    def _count(self, topic: Topic) -> int:
-        name = self._connection.topic(topic)
-        return len(self._admin.list_topics(name, timeout=_TIMEOUT_S).topics[name].partitions)
+    def _ends(self, topic: Topic) -> dict[int, int]:
+        return self._offsets.ends(topic, self._partitions[topic])

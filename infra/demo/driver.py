@@ -161,16 +161,13 @@ class Driver:
                 today = day
                 if over:
                     return
-            self._play(hour)
+            self._ask(hour.asked)
+            self._answer(hour.answered)
+            self._picture.events += len(hour.asked) + len(hour.answered)
             self._picture.day = day - first_day
             self._picture.date_ms = hour.start_ms
             self._draw()
         self._end_day(hold=True, last=True)
-
-    def _play(self, hour: Hour) -> None:
-        self._ask(hour.asked)
-        self._answer(hour.answered)
-        self._picture.events += len(hour.asked) + len(hour.answered)
 
     def _ask(self, rows: list[int]) -> None:
         over_http = [row for row in rows if row % HTTP_SHARE == 0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -74,8 +74,8 @@ def render(picture: Picture) -> Panel:
     if picture.accuracy is not None:
         shown = f"{picture.accuracy:.1%} of the last {len(picture.right):,}  "
         facts.add_row("accuracy", Text(shown).append(sparkline(picture.history), "cyan"))
-    facts.add_row("drift", Text(drift_counts(view), "yellow") or "none yet")
-    facts.add_row("runs", Text(run_counts(view), "magenta") or "none yet")
+    facts.add_row("drift", Text(listed(view.drift_by_kind()), "yellow") or "none yet")
+    facts.add_row("runs", Text(listed(view.runs_by_status()), "magenta") or "none yet")
     live = f"version {view.version}  {picture.served}"
     facts.add_row("live", Text(live, "bold green") if view.version else "no version yet")
     bar = ProgressBar(total=picture.total_days, completed=picture.day, finished_style="green")
@@ -83,18 +83,8 @@ def render(picture: Picture) -> Panel:
     return Panel(Group(facts, Text(), bar), title=title, border_style="grey42")
 
 
-def drift_counts(view: LoopView) -> str:
-    counts: dict[str, int] = {}
-    for stamped in view.drifts.values():
-        counts[stamped.event.kind] = counts.get(stamped.event.kind, 0) + 1
-    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-
-
-def run_counts(view: LoopView) -> str:
-    counts: dict[str, int] = {}
-    for run in view.runs.values():
-        counts[run.status] = counts.get(run.status, 0) + 1
-    return ", ".join(f"{status} {count}" for status, count in sorted(counts.items()))
+def listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def shown_date(ts: int) -> str:
@@ -118,9 +108,7 @@ class Screen:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.update(render(self._picture), refresh=True)
             self._live.stop()
@@ -145,8 +133,8 @@ class Screen:
         accuracy = "" if picture.accuracy is None else f", accuracy {picture.accuracy:.1%}"
         self._console.print(
             f"{shown_date(picture.date_ms)}: {picture.events:,} events, version {picture.view.version}"
-            f"{accuracy}; drift: {drift_counts(picture.view) or 'none'}; "
-            f"runs: {run_counts(picture.view) or 'none'}",
+            f"{accuracy}; drift: {listed(picture.view.drift_by_kind()) or 'none'}; "
+            f"runs: {listed(picture.view.runs_by_status()) or 'none'}",
             highlight=False,
             soft_wrap=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -12,7 +13,6 @@ from ...schemas.topics import DRIFT, MODEL_ACKS, MODEL_UPDATES, TRAINING_RUNS, T
 from ...streams.kafka.record import Record
 
 TOPICS: tuple[Topic, ...] = (DRIFT, TRIGGERS, TRAINING_RUNS, MODEL_UPDATES, MODEL_ACKS)
-
 
 T = TypeVar("T")
 
@@ -66,9 +66,14 @@ class LoopView:
     def version(self) -> int:
         """The champion of the newest update; 0 before the first."""
         newest = max(self.updates, key=lambda update: update.event.generation, default=None)
-        if newest is None or newest.event.plan.champion is None:
-            return 0
-        return newest.event.plan.champion.version
+        champion = None if newest is None else newest.event.plan.champion
+        return 0 if champion is None else champion.version
+
+    def drift_by_kind(self) -> dict[str, int]:
+        return dict(sorted(Counter(stamped.event.kind for stamped in self.drifts.values()).items()))
+
+    def runs_by_status(self) -> dict[str, int]:
+        return dict(sorted(Counter(run.status for run in self.runs.values()).items()))
 
     def unanswered_triggers(self) -> set[str]:
         """Triggers without a run so far."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,84 +11,59 @@ from rich.table import Table
 from ...models.formats.fitted import Predictor
 from ...models.formats.loaders import load
 from ...models.registry.artifacts import ArtifactStore
-from ...schemas.runs import TrainingRun
 from ...schemas.spec.model import ModelSpec
 from .baselines import accuracy, answers_of, no_change, schedule
 from .driver import Requests
 from .flights import Flights
 from .ledger import Comparison, percentiles
+from .live import listed
 from .loop_view import LoopView
 
 BASELINES = ("static", "no_change", "schedule_count_matched")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the report is made of."""
-
-    comparison: Comparison
-    view: LoopView
-    requests: Requests
-    live: dict[str, int]
-    """Who serves which version at the end: server, scorer and topic."""
-    seconds: dict[str, float]
-
-
 def build_report(
-    found: Found, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
+    found: Comparison,
+    view: LoopView,
+    requests: Requests,
+    live: dict[str, int],
+    accuracies: dict[str, Any],
 ) -> dict[str, Any]:
-    """The contents of report.json."""
-    view = found.view
-    versions = set(found.live.values())
+    """The contents of report.json. ``live``: who serves which version at the end: server, scorer, topic."""
+    versions = set(live.values())
     return {
         "events": {
-            "predictions": found.comparison.predictions,
-            "labels": found.comparison.labels,
-            "outcomes": found.comparison.outcomes,
-            "dead_letters": found.comparison.dead_letters,
+            "predictions": found.predictions,
+            "labels": found.labels,
+            "outcomes": found.outcomes,
+            "dead_letters": found.dead_letters,
         },
-        "lost": found.comparison.lost,
-        "duplicated": found.comparison.duplicated,
-        "drift": _drift_by_kind(view),
-        "runs": _runs_by_status(view),
+        "lost": found.lost,
+        "duplicated": found.duplicated,
+        "drift": view.drift_by_kind(),
+        "runs": {"promoted": 0, "rejected": 0, "failed": 0} | view.runs_by_status(),
         "live_version": versions.pop() if len(versions) == 1 else None,
-        "live_versions": found.live,
+        "live_versions": live,
         "requests": {
-            "total": found.requests.total,
-            "failed": found.requests.failed,
-            **{f"{name}_ms": value for name, value in percentiles(found.requests.latencies_ms).items()},
+            "total": requests.total,
+            "failed": requests.failed,
+            **{f"{name}_ms": value for name, value in percentiles(requests.latencies_ms).items()},
         },
-        "accuracy": _accuracies(found, flights, spec, store, model),
+        "accuracy": accuracies,
         "latency_ms": {
             "label_to_drift": percentiles(label_to_drift(view)),
             "trigger_to_live": percentiles(trigger_to_live(view)),
         },
-        "seconds": {name: round(value, 1) for name, value in found.seconds.items()},
     }
-
-
-def _drift_by_kind(view: LoopView) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for stamped in view.drifts.values():
-        counts[stamped.event.kind] = counts.get(stamped.event.kind, 0) + 1
-    return dict(sorted(counts.items()))
-
-
-def _runs_by_status(view: LoopView) -> dict[str, int]:
-    counts = {"promoted": 0, "rejected": 0, "failed": 0}
-    for run in view.runs.values():
-        counts[run.status] = counts.get(run.status, 0) + 1
-    return counts
 
 
 def label_to_drift(view: LoopView) -> list[float]:
     """From the append time of the last label behind a detection to the append time of the drift event."""
-    taken: list[float] = []
-    for stamped in view.drifts.values():
-        caused = stamped.event.caused_append_ms
-        if caused is not None:
-            taken.append(float(stamped.append_ms - caused))
-    return taken
+    return [
+        float(stamped.append_ms - stamped.event.caused_append_ms)
+        for stamped in view.drifts.values()
+        if stamped.event.caused_append_ms is not None
+    ]
 
 
 def trigger_to_live(view: LoopView) -> list[float]:
@@ -108,20 +82,18 @@ def trigger_to_live(view: LoopView) -> list[float]:
         trigger = view.triggers.get(run.trigger_id)
         if trigger is None or run.stage > 0:
             continue
-        taken.append(max(lives) - trigger.append_ms - _spent(run, ("wait_labels", "train", "evaluate")))
+        timings = run.timings_ms or {}
+        spent = sum(timings.get(phase, 0.0) for phase in ("wait_labels", "train", "evaluate"))
+        taken.append(max(lives) - trigger.append_ms - spent)
     return taken
 
 
-def _spent(run: TrainingRun, phases: tuple[str, ...]) -> float:
-    timings = run.timings_ms or {}
-    return sum(timings.get(phase, 0.0) for phase in phases)
-
-
-def _accuracies(
-    found: Found, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
+def compare_accuracies(
+    found: Comparison, view: LoopView, flights: Flights, spec: ModelSpec, store: ArtifactStore, model: str
 ) -> dict[str, Any]:
+    """The loop's accuracy and the baselines', on the rows that a version answered."""
     where = {prediction_id: row for row, prediction_id in enumerate(flights.prediction_ids)}
-    answered = [one for one in found.comparison.answered if one.version >= 1]
+    answered = [one for one in found.answered if one.version >= 1]
     if not answered:
         return {"rows": 0}
     rows = np.array([where[one.prediction_id] for one in answered], dtype=np.int64)
@@ -129,8 +101,8 @@ def _accuracies(
     rows = rows[order]
     truth = np.array([one.label for one in answered], dtype=np.str_)[order]
     predicted = np.array([one.prediction or "" for one in answered], dtype=np.str_)[order]
-    first = first_version(store, model)
-    retrainings = sum(run.status == "promoted" for run in found.view.runs.values()) - 1
+    first = _first_version(store, model)
+    retrainings = sum(run.status == "promoted" for run in view.runs.values()) - 1
     answers: dict[str, NDArray[np.str_]] = {
         "static": answers_of(first, flights, rows),
         "no_change": no_change(flights, rows),
@@ -145,7 +117,7 @@ def _accuracies(
     return result
 
 
-def first_version(store: ArtifactStore, model: str) -> Predictor:
+def _first_version(store: ArtifactStore, model: str) -> Predictor:
     """Version 1, as the servers loaded it."""
     manifest = next(one for one in store.list_manifests(model) if one.version == 1 and one.refresh == 0)
     return load(manifest, store.get_artifact(model, manifest.artifact_sha256))
@@ -174,9 +146,9 @@ def table(report: dict[str, Any]) -> Table:
         "events", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in events.items())
     )
     shown.add_row("lost, duplicated", f"{report['lost']}, {report['duplicated']}")
-    shown.add_row("drift", ", ".join(f"{kind} {count}" for kind, count in report["drift"].items()) or "none")
-    shown.add_row("runs", ", ".join(f"{status} {count}" for status, count in report["runs"].items()))
-    shown.add_row("live version", ", ".join(f"{who} {v}" for who, v in report["live_versions"].items()))
+    shown.add_row("drift", listed(report["drift"]) or "none")
+    shown.add_row("runs", listed(report["runs"]))
+    shown.add_row("live version", listed(report["live_versions"]))
     took = f"p50 {requests['p50_ms']} ms, p99 {requests['p99_ms']} ms"
     shown.add_row("HTTP requests", f"{requests['total']:,}, failed {requests['failed']}, {took}")
     for name in ("loop", *BASELINES):
@@ -185,5 +157,5 @@ def table(report: dict[str, Any]) -> Table:
     shown.add_row("verdict", accuracies.get("verdict", "nothing to compare: no version's answer has a label"))
     for name, values in report["latency_ms"].items():
         shown.add_row(name.replace("_", " "), f"p50 {values['p50']} ms, p99 {values['p99']} ms")
-    shown.add_row("seconds", ", ".join(f"{name} {value}" for name, value in report["seconds"].items()))
+    shown.add_row("seconds", listed(report["seconds"]))
     return shown

@@ -33,7 +33,7 @@ from .flights import DAY_MS, Flights, load_flights
 from .ledger import compare
 from .live import Picture, Screen, render
 from .loop_view import LoopView
-from .report import Found, build_report, table
+from .report import build_report, compare_accuracies, table
 from .svg import save_svg
 
 MODEL = "flights"
@@ -140,10 +140,10 @@ def _play(
     )
     judging = time.monotonic()
     comparison = compare(connection, driver.ledger, flights.prediction_ids)
-    found = Found(comparison, view, share.requests, live, seconds)
-    report = build_report(found, flights, spec, store, MODEL)
-    report["seconds"]["judge"] = round(time.monotonic() - judging, 1)
-    report["seconds"]["all"] = round(time.monotonic() - started, 1)
+    accuracies = compare_accuracies(comparison, view, flights, spec, store, MODEL)
+    report = build_report(comparison, view, share.requests, live, accuracies)
+    seconds |= {"judge": time.monotonic() - judging, "all": time.monotonic() - started}
+    report["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     if share.requests.failures:
         report["requests"]["failures"] = share.requests.failures[:10]
     return report, render(picture)

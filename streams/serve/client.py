@@ -13,8 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import TracebackType
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, Self
 
 from ...schemas.errors import Error, SettingsError
@@ -22,7 +21,7 @@ from ...schemas.events import Role
 from ...schemas.spec.model import Privacy
 from ...schemas.topics import LABELS, PREDICTIONS
 from ..kafka.connection import Connection
-from .delivery.outbox import Dropped, Outbox
+from .delivery.outbox import Dropped, Outbox, OutboxStats
 from .delivery.overflow import Overflow
 from .delivery.spill import Spill
 from .events import EventDict, encode_event, label_event, prediction_event
@@ -53,19 +52,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
 
 
-@dataclass(frozen=True, slots=True)
-class ClientStats:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientStats(OutboxStats):
     """``emitted`` were accepted from callers; of them ``waiting`` are under way and ``dropped`` are lost.
 
     An earlier process's events that wait ``on_disk`` count as ``waiting``, not as ``emitted``.
     """
 
     emitted: int
-    waiting: int
-    dropped: int
-    fatal_errors: int
-    on_disk: int = 0
-    disk_errors: int = 0
 
 
 class _Withheld(NamedTuple):
@@ -152,8 +146,8 @@ class EventClient:
         if rules is None:
             self._count()
             self._withhold(_Withheld(model, event))
-            return known_id
-        self._send_prediction(self._private(event, rules), known_id)
+        else:
+            self._send_prediction(self._private(event, rules), known_id)
         return known_id
 
     def label(
@@ -196,15 +190,9 @@ class EventClient:
 
     @property
     def stats(self) -> ClientStats:
-        sent = self._outbox.stats
-        return ClientStats(
-            self._emitted,
-            len(self._withheld) + sent.waiting,
-            sent.dropped,
-            sent.fatal_errors,
-            sent.on_disk,
-            sent.disk_errors,
-        )
+        sent = asdict(self._outbox.stats)
+        sent["waiting"] += len(self._withheld)
+        return ClientStats(**sent, emitted=self._emitted)
 
     def flush(self, timeout_s: float = 10.0) -> int:
         """Wait until everything has arrived, or for ``timeout_s``; return how many are still under way."""
@@ -232,9 +220,7 @@ class EventClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_open(self) -> None:
@@ -272,10 +258,8 @@ class EventClient:
                 private = self._private(held.event, rules or PrivacyRules())
                 key = str(private["prediction_id"])
                 self._outbox.send(self._predictions, key, encode_event(private))
-            except SettingsError as unusable:
-                self._drop(held.event, str(unusable))
-            except InvalidEvent as invalid:  # its caller has returned: counted and reported instead
-                self._drop(held.event, str(invalid))
+            except (SettingsError, InvalidEvent) as error:  # its caller has returned: counted and reported
+                self._drop(held.event, str(error))
 
     def _private(self, event: EventDict, rules: PrivacyRules) -> EventDict:
         if rules.nothing:

@@ -33,7 +33,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from ....schemas.errors import SettingsError
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
-from .overflow import MemoryOverflow, Overflow, QueuedEvent
+from .overflow import Overflow, QueuedEvent
 from .producer import SEND_AGAIN, event_producer
 from .spill import Segment, Spill
 
@@ -86,7 +86,7 @@ class Outbox:
         self._connection = connection
         self._on_drop = on_drop
         self._queue_events = queue_events
-        self._overflow: Overflow = MemoryOverflow() if overflow is None else overflow
+        self._overflow = Overflow() if overflow is None else overflow
         self._reports: deque[Dropped] = deque(maxlen=_MAX_DROP_REPORTS)
         self._counting = threading.Lock()
         self._dropped = self._fatal_errors = self._disk_errors = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 
 class QueuedEvent(NamedTuple):
@@ -15,30 +15,8 @@ class QueuedEvent(NamedTuple):
     value: bytes
 
 
-class Overflow(Protocol):
-    """Bounded, thread safe, first in first out. No call waits."""
-
-    def offer(self, event: QueuedEvent) -> bool:
-        """Add an event; False if it does not fit."""
-        ...
-
-    def first(self) -> QueuedEvent | None:
-        """Return the oldest, or None, without removing it."""
-        ...
-
-    def take(self) -> QueuedEvent | None:
-        """Remove and return the oldest, or None."""
-        ...
-
-    def give_back(self, event: QueuedEvent) -> None:
-        """Put back, as the oldest, what ``take`` returned."""
-        ...
-
-    def __len__(self) -> int: ...
-
-
-class MemoryOverflow:
-    """Holds events in memory, bounded in number and bytes."""
+class Overflow:
+    """First in, first out; bounded in number and bytes. Thread safe; no call waits."""
 
     def __init__(self, max_events: int = 50_000, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._events: deque[QueuedEvent] = deque()
@@ -48,6 +26,7 @@ class MemoryOverflow:
         self._lock = threading.Lock()
 
     def offer(self, event: QueuedEvent) -> bool:
+        """Add an event; False if it does not fit."""
         with self._lock:
             if len(self._events) >= self._max_events or self._bytes + len(event.value) > self._max_bytes:
                 return False
@@ -56,10 +35,12 @@ class MemoryOverflow:
             return True
 
     def first(self) -> QueuedEvent | None:
+        """Return the oldest, or None, without removing it."""
         with self._lock:
             return self._events[0] if self._events else None
 
     def take(self) -> QueuedEvent | None:
+        """Remove and return the oldest, or None."""
         with self._lock:
             if not self._events:
                 return None
@@ -68,6 +49,7 @@ class MemoryOverflow:
             return event
 
     def give_back(self, event: QueuedEvent) -> None:
+        """Put back, as the oldest, what ``take`` returned."""
         with self._lock:
             self._events.appendleft(event)
             self._bytes += len(event.value)

@@ -30,7 +30,7 @@ COMMAND = """
 import typer
 from driftloop.infra.cli import broker
 app = typer.Typer()
-broker.register(app)
+app.command()(broker.broker)
 app()
 """
 

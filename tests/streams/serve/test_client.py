@@ -24,7 +24,7 @@ from driftloop.schemas.topics import LABELS, PREDICTIONS, SPECS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import ClientClosed, EventClient
 from driftloop.streams.serve.delivery.outbox import Dropped
-from driftloop.streams.serve.delivery.overflow import MemoryOverflow, QueuedEvent
+from driftloop.streams.serve.delivery.overflow import Overflow, QueuedEvent
 from driftloop.streams.serve.prediction_ids import new_prediction_id
 from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
@@ -208,7 +208,7 @@ def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: Bench) -
 def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connection) -> None:
     drops: list[Dropped] = []
     client = EventClient(
-        nowhere, privacy={}, queue_events=100, overflow=MemoryOverflow(max_events=50), on_drop=drops.append
+        nowhere, privacy={}, queue_events=100, overflow=Overflow(max_events=50), on_drop=drops.append
     )
     with Stopwatch() as watch:
         for i in range(200):
@@ -225,7 +225,7 @@ def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connectio
 
 
 def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
-    overflow = MemoryOverflow(max_events=1)
+    overflow = Overflow(max_events=1)
     one, other = QueuedEvent("t", "a", b"1"), QueuedEvent("t", "b", b"2")
     assert overflow.offer(one)
     assert overflow.first() == one
@@ -347,7 +347,7 @@ def test_what_follows_an_ids_time_is_random_in_every_bit() -> None:
 
 
 def test_the_overflow_is_bounded_by_number_and_bytes_and_keeps_order() -> None:
-    overflow = MemoryOverflow(max_events=3, max_bytes=10)
+    overflow = Overflow(max_events=3, max_bytes=10)
     one, two, large = (QueuedEvent("t", str(i), b"x" * size) for i, size in ((1, 4), (2, 4), (3, 8)))
     assert overflow.offer(one)
     assert overflow.offer(two)
