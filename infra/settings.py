@@ -20,7 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..schemas.errors import SettingsError
-from ..streams.kafka.connection import ConfigValue, Connection
+from ..streams.kafka.connection import Connection
 from .broker.folder import running_address
 
 PREFIX = "DRIFTLOOP_"
@@ -162,10 +162,6 @@ class Settings(BaseSettings):
                 f"`driftloop broker` (none is running on {self.state_dir})"
             )
         return Connection(servers, self.topic_prefix, self.kafka)
-
-    def client_config(self, **extra: ConfigValue) -> dict[str, ConfigValue]:
-        """librdkafka's configuration of a plain client; keyword ``a_b`` means ``a.b``."""
-        return self.connection().client(**extra)
 
     def instance(self, role: str) -> str:
         """This process's name, with its role, so that roles may share an environment."""

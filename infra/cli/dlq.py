@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -21,8 +21,9 @@ from ..control.commands import person
 from ..dead_letters.model import (
     DeadLetterError,
     DeadLetterFilter,
-    DeadLetterGroups,
+    DeadLetterGroup,
     DeadLetterRecord,
+    group_dead_letters,
     hexdump,
     printable,
 )
@@ -71,34 +72,28 @@ def ls(
         resolutions = log.resolutions()
         found = (one for one in log.letters(wanted) if resolved or one.id not in resolutions)
         if each:
-            _list_each(
-                found, {name: resolution.action for name, resolution in resolutions.items()}, limit, as_json
-            )
+            columns = ("id", "written", "stage", "from", "model", "reason", "is")
+            states = {name: resolution.action for name, resolution in resolutions.items()}
+            lines = (_described(letter, states.get(letter.id, "open")) for letter in found)
+            _list(columns, ((line, _letter_cells(line)) for line in lines), limit, as_json)
         else:
-            groups = DeadLetterGroups(settings.topic_prefix)
-            for letter in found:
-                groups.add(letter, resolutions)
-            _list_groups(groups, limit, as_json)
+            columns = ("count", "resolved", "stage", "topic", "model", "reason", "first", "last", "newest")
+            groups = group_dead_letters(found, resolutions, settings.topic_prefix)
+            _list(columns, ((group, _group_cells(group)) for group in groups), limit, as_json)
         if log.unreadable:
             errors.print(f"{log.unreadable} records on dead-letters are no dead letters")
 
 
-def _list_each(
-    found: Iterable[DeadLetterRecord], resolutions: dict[str, str], limit: int, as_json: bool
+def _list(
+    columns: tuple[str, ...], lines: Iterable[tuple[object, tuple[str, ...]]], limit: int, as_json: bool
 ) -> None:
-    table = Table("id", "written", "stage", "from", "model", "reason", "is")
-    more = 0
-    for letter in found:
-        event = letter.event
-        place = f"{event.topic}[{event.partition}]@{event.offset}"
-        state = resolutions.get(letter.id, "open")
+    """Print lines, each given as what JSON shows and as the cells of a table."""
+    table, more = Table(*columns), 0
+    for shown, cells in lines:
         if as_json:
-            _json({"id": letter.id, "at_ms": letter.at_ms, "stage": event.stage, "topic": event.topic,
-                   "partition": event.partition, "offset": event.offset, "model": letter.model,
-                   "reason": event.reason, "state": state})  # fmt: skip
+            typer.echo(orjson.dumps(shown).decode())
         elif table.row_count < limit:
-            cells = (letter.id, _moment(letter.at_ms), event.stage, place, letter.model or "", event.reason)
-            table.add_row(*(_safe(cell) for cell in cells), state)
+            table.add_row(*map(_safe, cells))
         else:
             more += 1
     if not as_json:
@@ -107,25 +102,22 @@ def _list_each(
             output.print(f"and {more} more: --limit, or filter")
 
 
-def _list_groups(groups: DeadLetterGroups, limit: int, as_json: bool) -> None:
-    found = groups.largest_first()
-    if as_json:
-        for group in found:
-            _json({"stage": group.stage, "topic": group.topic, "model": group.model, "reason": group.kind,
-                   "count": group.count, "resolved": group.resolved, "first_ms": group.first_ms,
-                   "last_ms": group.last_ms, "example": group.example})  # fmt: skip
-        return
-    if not found:
-        output.print("no dead letters")
-        return
-    table = Table("count", "resolved", "stage", "topic", "model", "reason", "first", "last", "newest")
-    for group in found[:limit]:
-        said = [_safe(cell) for cell in (group.stage, group.topic, group.model or "", group.kind)]
-        times = (_moment(group.first_ms), _moment(group.last_ms))
-        table.add_row(str(group.count), str(group.resolved), *said, *times, _safe(group.example))
-    output.print(table)
-    if len(found) > limit:
-        output.print(f"and {len(found) - limit} more rows: --limit, or filter")
+def _described(letter: DeadLetterRecord, state: str) -> dict[str, Any]:
+    event = letter.event
+    return {"id": letter.id, "at_ms": letter.at_ms, "stage": event.stage, "topic": event.topic,
+            "partition": event.partition, "offset": event.offset, "model": letter.model,
+            "reason": event.reason, "state": state}  # fmt: skip
+
+
+def _letter_cells(line: dict[str, Any]) -> tuple[str, ...]:
+    place = f"{line['topic']}[{line['partition']}]@{line['offset']}"
+    return (line["id"], _moment(line["at_ms"]), line["stage"], place, line["model"] or "", line["reason"],
+            line["state"])  # fmt: skip
+
+
+def _group_cells(group: DeadLetterGroup) -> tuple[str, ...]:
+    counts, times = (str(group.count), str(group.resolved)), (_moment(group.first_ms), _moment(group.last_ms))
+    return (*counts, group.stage, group.topic, group.model or "", group.reason, *times, group.example)
 
 
 @commands.command()
@@ -198,9 +190,8 @@ def replay(
     why: Why = "",
 ) -> None:
     """Send them again to the topic they came from, each once, however often this is run or cut off."""
-    settings = Settings()
-    wanted = _filter(settings, ids, stage, topic, model, reason, since, until)
-    _resolve(settings, "replayed", wanted, everything=everything, again=dropped, dry_run=dry_run, why=why)
+    wanted = _filter(Settings(), ids, stage, topic, model, reason, since, until)
+    _resolve("replayed", wanted, everything=everything, again=dropped, dry_run=dry_run, why=why)
 
 
 @commands.command()
@@ -217,13 +208,11 @@ def drop(
     why: Why = "",
 ) -> None:
     """Resolve them without sending: they are no longer listed or replayed. Nothing is deleted."""
-    settings = Settings()
-    wanted = _filter(settings, ids, stage, topic, model, reason, since, until)
-    _resolve(settings, "dropped", wanted, everything=everything, again=False, dry_run=dry_run, why=why)
+    wanted = _filter(Settings(), ids, stage, topic, model, reason, since, until)
+    _resolve("dropped", wanted, everything=everything, again=False, dry_run=dry_run, why=why)
 
 
 def _resolve(
-    settings: Settings,
     action: DeadLetterAction,
     wanted: DeadLetterFilter,
     *,
@@ -234,7 +223,7 @@ def _resolve(
 ) -> None:
     if wanted.everything and not everything:
         raise DeadLetterError("which ones? Give ids or filters, or --all for every open dead letter")
-    connection = settings.connection()
+    connection = Settings().connection()
     if wanted.ids:
         _check_ids(connection, wanted.ids)
     result = resolve(connection, action, wanted, by=person(), why=why, dry_run=dry_run, again=again)
@@ -299,10 +288,6 @@ def _time(option: str, text: str | None) -> int | None:
 
 def _safe(text: str) -> str:
     return printable(text.encode(errors="replace")).replace("[", "\\[")
-
-
-def _json(line: dict[str, object]) -> None:
-    typer.echo(orjson.dumps(line).decode())
 
 
 def _moment(ts_ms: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
@@ -21,30 +21,12 @@ from confluent_kafka.admin import (
 
 from ...schemas.errors import BrokerError
 from ...streams.kafka.connection import Connection
-from .acls import Acl, Operation, Pattern, Resource
+from .acls import Acl
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 30.0
 _ANY_HOST = "*"
-_RESOURCES: Mapping[Resource, ResourceType] = {
-    "topic": ResourceType.TOPIC,
-    "group": ResourceType.GROUP,
-    "transactional-id": ResourceType.TRANSACTIONAL_ID,
-}
-_PATTERNS: Mapping[Pattern, ResourcePatternType] = {
-    "literal": ResourcePatternType.LITERAL,
-    "prefixed": ResourcePatternType.PREFIXED,
-}
-_OPERATIONS: Mapping[Operation, AclOperation] = {
-    "read": AclOperation.READ,
-    "write": AclOperation.WRITE,
-    "describe": AclOperation.DESCRIBE,
-    "describe-configs": AclOperation.DESCRIBE_CONFIGS,
-    "alter": AclOperation.ALTER,
-    "alter-configs": AclOperation.ALTER_CONFIGS,
-    "create": AclOperation.CREATE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +89,12 @@ def _result(future: Future[T], connection: Connection) -> T:
 
 def _binding(acl: Acl) -> AclBinding:
     return AclBinding(
-        _RESOURCES[acl.resource],
+        ResourceType[_constant(acl.resource)],
         acl.name,
-        _PATTERNS[acl.pattern],
+        ResourcePatternType[_constant(acl.pattern)],
         acl.principal,
         _ANY_HOST,
-        _OPERATIONS[acl.operation],
+        AclOperation[_constant(acl.operation)],
         AclPermissionType.ALLOW,
     )
 
@@ -131,6 +113,10 @@ def _shown(binding: AclBinding) -> str:
     pattern = _name(cast("ResourcePatternType", binding.resource_pattern_type))
     where = f"{kind} {binding.name} ({pattern}) from {binding.host}"
     return f"{binding.principal}: {permission} {operation} on {where}"
+
+
+def _constant(name: str) -> str:
+    return name.upper().replace("-", "_")
 
 
 def _name(part: Enum) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException
@@ -34,7 +34,7 @@ class Difference:
     what: str
     found: str
     wanted: str
-    refused: bool = field(default=False)
+    refused: bool = False
 
     def __str__(self) -> str:
         line = f"{self.topic}: {self.what} is {self.found}, wanted {self.wanted}"
@@ -50,10 +50,6 @@ class TopicsReport:
     created: tuple[str, ...]
     differences: tuple[Difference, ...]
     applied: bool
-
-    @property
-    def refused(self) -> tuple[Difference, ...]:
-        return tuple(difference for difference in self.differences if difference.refused)
 
 
 def inspect_topics(connection: Connection, *, data_partitions: int, model_partitions: int) -> TopicsReport:

@@ -10,13 +10,13 @@ import base64
 import binascii
 import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
 import orjson
 
-from ...schemas.errors import DecodeError, Error
+from ...schemas.errors import Error
 from ...schemas.events import DeadLetter, DeadLetterResolution
 from ...schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS, VITALS, Topic
 
@@ -98,14 +98,6 @@ def read_dead_letter(value: bytes | None, *, partition: int, offset: int, at_ms:
     return DeadLetterRecord(DeadLetter.decode(value or b""), partition, offset, at_ms)
 
 
-def read_resolution(value: bytes | None) -> DeadLetterResolution | None:
-    """None if the record is not a resolution."""
-    try:
-        return DeadLetterResolution.decode(value or b"")
-    except DecodeError:
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
     """Selects the dead letters that match everything given. ``ids`` may be beginnings of ids."""
@@ -124,19 +116,15 @@ class DeadLetterFilter:
 
     def fits(self, letter: DeadLetterRecord, prefix: str) -> bool:
         event = letter.event
-        if self.ids and not any(letter.id.startswith(wanted) for wanted in self.ids):
-            return False
-        if self.stage is not None and event.stage != self.stage:
-            return False
-        if self.topic is not None and event.topic.removeprefix(prefix) != self.topic.removeprefix(prefix):
-            return False
-        if self.reason is not None and self.reason.casefold() not in event.reason.casefold():
-            return False
-        if self.since_ms is not None and letter.at_ms < self.since_ms:
-            return False
-        if self.until_ms is not None and letter.at_ms >= self.until_ms:
-            return False
-        return self.model is None or letter.model == self.model
+        return (
+            (not self.ids or letter.id.startswith(self.ids))
+            and self.stage in (None, event.stage)
+            and (self.topic is None or event.topic.removeprefix(prefix) == self.topic.removeprefix(prefix))
+            and (self.reason or "").casefold() in event.reason.casefold()
+            and (self.since_ms is None or letter.at_ms >= self.since_ms)
+            and (self.until_ms is None or letter.at_ms < self.until_ms)
+            and (self.model is None or letter.model == self.model)
+        )
 
 
 @dataclass(slots=True)
@@ -146,7 +134,7 @@ class DeadLetterGroup:
     stage: str
     topic: str
     model: str | None
-    kind: str
+    reason: str
     count: int = 0
     first_ms: int = 0
     last_ms: int = 0
@@ -161,24 +149,15 @@ class DeadLetterGroup:
         self.resolved += resolved
 
 
-@dataclass(slots=True)
-class DeadLetterGroups:
-    """Counts dead letters by stage, topic, model and reason."""
-
-    prefix: str
-    groups: dict[tuple[str, str, str | None, str], DeadLetterGroup] = field(
-        default_factory=dict[tuple[str, str, str | None, str], DeadLetterGroup]
-    )
-
-    def add(self, letter: DeadLetterRecord, resolutions: Container[str]) -> None:
-        event = letter.event
-        key = (event.stage, event.topic.removeprefix(self.prefix), letter.model, letter.kind)
-        self.groups.setdefault(key, DeadLetterGroup(*key)).add(letter, resolved=letter.id in resolutions)
-
-    def largest_first(self) -> list[DeadLetterGroup]:
-        return sorted(
-            self.groups.values(), key=lambda group: (-group.count, group.stage, group.topic, group.kind)
-        )
+def group_dead_letters(
+    letters: Iterable[DeadLetterRecord], resolutions: Container[str], prefix: str
+) -> list[DeadLetterGroup]:
+    """Count dead letters by stage, topic, model and reason; the largest groups first."""
+    groups: dict[tuple[str, str, str | None, str], DeadLetterGroup] = {}
+    for letter in letters:
+        key = (letter.event.stage, letter.event.topic.removeprefix(prefix), letter.model, letter.kind)
+        groups.setdefault(key, DeadLetterGroup(*key)).add(letter, resolved=letter.id in resolutions)
+    return sorted(groups.values(), key=lambda group: (-group.count, group.stage, group.topic, group.reason))
 
 
 def once(letters: Iterable[DeadLetterRecord]) -> Iterable[DeadLetterRecord]:

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -37,7 +38,6 @@ from .model import (
     Resolutions,
     once,
     read_dead_letter,
-    read_resolution,
 )
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,8 @@ class DeadLetterLog:
         """By dead letter id; the newest of each."""
         found: dict[str, DeadLetterResolution] = {}
         for message in self._whole(DEAD_LETTER_RESOLUTIONS):
-            resolution = read_resolution(message.value())
-            if resolution is not None:
+            with suppress(DecodeError):
+                resolution = DeadLetterResolution.decode(message.value() or b"")
                 found[resolution.dead_letter_id] = resolution
         return found
 
@@ -178,7 +178,11 @@ def resolve(
         for chunk in _chunks(waiting):
             records = [record for letter in chunk if (record := _record(letters, letter, action, result))]
             if transactions is not None and records:
-                marked = [_resolution(letter.id, action, by, why) for letter, _ in records]
+                now_ms = time.time_ns() // 1_000_000
+                marked = [
+                    DeadLetterResolution(dead_letter_id=letter.id, action=action, ts=now_ms, by=by, why=why)
+                    for letter, _ in records
+                ]
                 _send(transactions, connection, records, marked, observe)
             for letter, _ in records:
                 result.done += 1
@@ -239,11 +243,6 @@ def _record(
     return letter, _Again(
         letters.connection.topic(topic), partition, key, value, [*kept, (REPLAY_HEADER, letter.id.encode())]
     )
-
-
-def _resolution(known_id: str, action: DeadLetterAction, by: str, why: str) -> DeadLetterResolution:
-    now_ms = time.time_ns() // 1_000_000
-    return DeadLetterResolution(dead_letter_id=known_id, action=action, ts=now_ms, by=by, why=why)
 
 
 def _started(connection: Connection) -> Transactions:

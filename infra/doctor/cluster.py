@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka.admin import (
-    AdminClient,
-    ClusterMetadata,
-    ConsumerGroupDescription,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConsumerGroupDescription, ResourceType
 from pydantic import ValidationError
 
 from ...models.registry.signing import load_verifier
@@ -94,11 +90,10 @@ def check_brokers(admin: AdminClient, metadata: ClusterMetadata) -> Iterator[Fin
     configs = read_configs(admin, ResourceType.BROKER, [str(next(iter(metadata.brokers)))], _TIMEOUT_S)
     protocol = next(iter(configs.values())).get("inter.broker.protocol.version")
     release = "4 or newer" if protocol is None else protocol
-    level = "ok"
-    if protocol is not None and tuple(map(int, protocol.split("-")[0].split(".")[:2])) < (2, 5):
-        level = "fault"
-    fix = "exactly once needs Kafka 2.5 or newer: upgrade" if level == "fault" else ""
-    yield Finding("cluster", level, f"Kafka {release}, {count} brokers, cluster {metadata.cluster_id}", fix)
+    old = protocol is not None and tuple(map(int, protocol.split("-")[0].split(".")[:2])) < (2, 5)
+    what = f"Kafka {release}, {count} brokers, cluster {metadata.cluster_id}"
+    fix = "exactly once needs Kafka 2.5 or newer: upgrade" if old else ""
+    yield Finding("cluster", "fault" if old else "ok", what, fix)
     if count < 3:
         what = f"{count} broker{'s' if count > 1 else ''}: nothing survives the loss of a disk"
         yield Finding("cluster", "warning", what, "three brokers or more in production")
@@ -138,38 +133,24 @@ def check_replication(
         copies = min((len(one.replicas) for one in partitions), default=0)
         in_sync = min((len(one.isrs) for one in partitions), default=0)
         least = int(configs[name]["min.insync.replicas"] or 1)
+        set_least = _set(name, f"min.insync.replicas={max(1, min(2, copies - 1))}")
+        no_writes = f"min.insync.replicas {least} with {copies} copies: nobody can write"
+        behind = f"{in_sync} of {copies} copies are in sync"
         for fault, what, fix in (
             (
                 copies < min(3, brokers),
                 f"{copies} copies on {brokers} brokers",
                 "kafka-reassign-partitions.sh",
             ),
-            (
-                least > copies,
-                f"min.insync.replicas {least} with {copies} copies: nobody can write",
-                _least(name, copies),
-            ),
-            (
-                copies >= 3 and least < 2,
-                "min.insync.replicas 1: acknowledged records can be lost",
-                _least(name, copies),
-            ),
-            (
-                in_sync < copies,
-                f"{in_sync} of {copies} copies are in sync",
-                "see why a broker is away or behind",
-            ),
+            (least > copies, no_writes, set_least),
+            (copies >= 3 and least < 2, "min.insync.replicas 1: acknowledged records can be lost", set_least),
+            (in_sync < copies, behind, "see why a broker is away or behind"),
         ):
             if fault:
                 wrong = True
                 yield Finding("replication", "fault", f"{name}: {what}", fix)
     if names and not wrong:
         yield Finding("replication", "ok", "copies and min.insync.replicas suit the brokers")
-
-
-def _least(name: str, copies: int) -> str:
-    least = max(1, min(2, copies - 1))
-    return _set(name, f"min.insync.replicas={least}")
 
 
 def _set(name: str, setting: str) -> str:
@@ -265,16 +246,16 @@ def _days(ms: int) -> str:
 
 
 def check_groups(admin: AdminClient, connection: Connection) -> Iterator[Finding]:
-    behind: dict[str, int] = {}
+    behind: Counter[str] = Counter()
     for lag in read_lag(connection):
-        behind[lag.group] = behind.get(lag.group, 0) + max(0, lag.behind - _AT_REST)
+        behind[lag.group] += max(0, lag.behind - _AT_REST)
     described = cast(
         "dict[str, Future[ConsumerGroupDescription]]",
         admin.describe_consumer_groups([connection.group(group) for group in GROUP_TOPICS]),
     )
     start = {"join": "driftloop join", "monitor": "driftloop monitor", "trainer": "driftloop train"}
     for group in GROUP_TOPICS:
-        lag = behind.get(group, 0)
+        lag = behind[group]
         try:
             members = len(described[connection.group(group)].result(_TIMEOUT_S).members)
         except KafkaException as error:

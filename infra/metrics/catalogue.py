@@ -8,12 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 Kind = Literal["counter", "gauge", "histogram"]
+M = TypeVar("M", Counter, Histogram)
 
 _LATENCY_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -140,17 +141,9 @@ JOIN_DATA_LOSS = Meter(
     ("topic", "partition"),
 )
 
-SERVER_METERS: tuple[Meter, ...] = (
-    REQUESTS, REQUEST_SECONDS, ANSWERS, LIVE_VERSION, LIVE_GENERATION, CAN_ANSWER, FOLLOWING, BEHIND_SECONDS,
-    SHADOWS_SKIPPED, EVENTS_EMITTED, EVENTS_DROPPED, EVENTS_WAITING, EVENTS_ON_DISK, EVENTS_DISK_ERRORS,
-)  # fmt: skip
-JOIN_METERS: tuple[Meter, ...] = (
-    JOIN_RECORDS, JOIN_OUTCOMES, JOIN_DEAD_LETTERS, JOIN_MISROUTED, JOIN_ABORTS, JOIN_PARTITIONS, JOIN_LAG,
-    JOIN_HELD, JOIN_PAUSES, JOIN_RESTORING, JOIN_RESTORED, JOIN_TO_RESTORE, JOIN_RESTORE_RATE,
-    JOIN_RESTORE_FETCHED, JOIN_CHECKPOINT_AGE, JOIN_CHECKPOINT_BYTES, JOIN_CHECKPOINT_STALL,
-    JOIN_CHECKPOINTS_FAILED, JOIN_DATA_LOSS,
-)  # fmt: skip
-CATALOGUE: tuple[Meter, ...] = (*SERVER_METERS, *JOIN_METERS)
+CATALOGUE = tuple(value for value in globals().values() if isinstance(value, Meter))
+JOIN_METERS = tuple(meter for meter in CATALOGUE if meter.name.startswith("driftloop_join_"))
+SERVER_METERS = tuple(meter for meter in CATALOGUE if meter not in JOIN_METERS)
 
 
 class Reading(NamedTuple):
@@ -172,12 +165,14 @@ class Metrics:
 
     def count(self, meter: Meter, *labels: str, by: float = 1.0) -> None:
         """Count up; ``labels`` in the order of the catalogue."""
-        counter = self._counters.get(meter) or self._make_counter(meter)
+        counter = self._counters.get(meter) or self._made(self._counters, meter, Counter)
         (counter.labels(*labels) if labels else counter).inc(by)
 
     def observe(self, meter: Meter, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
-        histogram = self._histograms.get(meter) or self._make_histogram(meter)
+        histogram = self._histograms.get(meter)
+        if histogram is None:
+            histogram = self._made(self._histograms, meter, Histogram, buckets=meter.buckets)
         (histogram.labels(*labels) if labels else histogram).observe(value)
 
     def read_with(self, read: Callable[[], Iterable[Reading]]) -> None:
@@ -196,19 +191,11 @@ class Metrics:
         server, _ = start_http_server(port, host, self._registry)
         return server.server_port
 
-    def _make_counter(self, meter: Meter) -> Counter:
+    def _made(self, made: dict[Meter, M], meter: Meter, make: Callable[..., M], **more: Any) -> M:
         with self._making:
-            if meter not in self._counters:
-                self._counters[meter] = Counter(meter.name, meter.help, meter.labels, registry=self._registry)
-            return self._counters[meter]
-
-    def _make_histogram(self, meter: Meter) -> Histogram:
-        with self._making:
-            if meter not in self._histograms:
-                self._histograms[meter] = Histogram(
-                    meter.name, meter.help, meter.labels, registry=self._registry, buckets=meter.buckets
-                )
-            return self._histograms[meter]
+            if meter not in made:
+                made[meter] = make(meter.name, meter.help, meter.labels, registry=self._registry, **more)
+            return made[meter]
 
 
 class _Collector:

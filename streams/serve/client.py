@@ -95,9 +95,10 @@ class EventClient:
         self._predictions, self._labels = connection.topic(PREDICTIONS), connection.topic(LABELS)
         self._forks = _forks
         self._closed = False
-        self._outbox = Outbox(
+        self.outbox = Outbox(
             connection, on_drop=on_drop, queue_events=queue_events, overflow=overflow, spill=spill
         )
+        """For records other than predictions and labels."""
         atexit.register(self.close)
 
     def prediction(
@@ -175,7 +176,7 @@ class EventClient:
         self._check_open()
         value = encode_event(event)
         self._count()
-        self._outbox.send(self._labels, prediction_id, value)
+        self.outbox.send(self._labels, prediction_id, value)
 
     def emit_private(self, event: EventDict) -> None:
         """Emit a prediction whose features may leave as they are. Raises InvalidEvent, ClientClosed."""
@@ -184,13 +185,8 @@ class EventClient:
         self._send_prediction(event, str(event["prediction_id"]))
 
     @property
-    def outbox(self) -> Outbox:
-        """For records other than predictions and labels."""
-        return self._outbox
-
-    @property
     def stats(self) -> ClientStats:
-        sent = asdict(self._outbox.stats)
+        sent = asdict(self.outbox.stats)
         sent["waiting"] += len(self._withheld)
         return ClientStats(**sent, emitted=self._emitted)
 
@@ -200,7 +196,7 @@ class EventClient:
         while self._withheld and time.monotonic() < deadline:
             self._spec_rules.wait_known(deadline - time.monotonic())
             self._release_withheld()
-        self._outbox.flush(deadline - time.monotonic())
+        self.outbox.flush(deadline - time.monotonic())
         return self.stats.waiting
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -215,7 +211,7 @@ class EventClient:
             held = self._withheld.popleft()
             self._drop(held.event, "closed before the specs, which say what may leave, could be read")
         self._spec_rules.close()
-        self._outbox.close(max(0.0, deadline - time.monotonic()))
+        self.outbox.close(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Self:
         return self
@@ -233,7 +229,7 @@ class EventClient:
         value = encode_event(event)  # before it is counted, since it may raise
         with self._counting:
             self._emitted += 1
-        self._outbox.send(self._predictions, key, value)
+        self.outbox.send(self._predictions, key, value)
 
     def _count(self) -> None:
         with self._counting:
@@ -257,7 +253,7 @@ class EventClient:
                 rules = self._spec_rules.rules(held.model)
                 private = self._private(held.event, rules or PrivacyRules())
                 key = str(private["prediction_id"])
-                self._outbox.send(self._predictions, key, encode_event(private))
+                self.outbox.send(self._predictions, key, encode_event(private))
             except (SettingsError, InvalidEvent) as error:  # its caller has returned: counted and reported
                 self._drop(held.event, str(error))
 
@@ -272,4 +268,4 @@ class EventClient:
         return event
 
     def _drop(self, event: EventDict, reason: str) -> None:
-        self._outbox.drop(self._predictions, str(event["prediction_id"]), reason)
+        self.outbox.drop(self._predictions, str(event["prediction_id"]), reason)

@@ -47,12 +47,10 @@ def prediction_event(
         "ts": checked_ts(ts),
         "features": features,
     }
-    if error is None:
-        event["prediction"] = plain_class("prediction", prediction)
-    else:
+    if error is not None:
         event["error"] = error[:_MAX_ERROR]
-        if prediction is not None:
-            event["prediction"] = plain_class("prediction", prediction)
+    if error is None or prediction is not None:
+        event["prediction"] = plain_class("prediction", prediction)
     if scores is not None:
         event["scores"] = plain_scores(scores)
     if latency_ms is not None:

@@ -105,9 +105,9 @@ def test_sasl_settings_reach_every_client(monkeypatch: pytest.MonkeyPatch) -> No
         "log_level": "3",
     }
     connection = settings.connection()
-    for config in (settings.client_config(), connection.consumer("g"), connection.transactional("t")):
+    for config in (connection.client(), connection.consumer("g"), connection.transactional("t")):
         assert expected.items() <= config.items()
-    assert settings.client_config(client_id="me")["client.id"] == "me"
+    assert connection.client(client_id="me")["client.id"] == "me"
 
 
 def test_secrets_stay_out_of_reprs_and_errors(monkeypatch: pytest.MonkeyPatch) -> None:

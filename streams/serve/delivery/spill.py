@@ -18,7 +18,6 @@ import os
 import struct
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +66,11 @@ class Spill:
         self._folder = folder
         self._max_bytes = max_bytes
         self._when_full: WhenFull = when_full
-        self._sizes: OrderedDict[int, int] = OrderedDict()
+        self._sizes: dict[int, int] = {}  # by segment, the oldest first
         self._counts: dict[int, int] = {}
-        self._bytes = self._events = 0
+        self.events = 0
+        """How many events wait."""
+        self.bytes = 0
         self._last = 0
         self._synced_at = 0.0
         self._given_up: list[QueuedEvent] = []  # removed to make space, and not reported yet
@@ -89,15 +90,6 @@ class Spill:
                 "events that wait for Kafka; give each its own DRIFTLOOP_INSTANCE_ID"
             ) from error
 
-    @property
-    def events(self) -> int:
-        """How many events wait."""
-        return self._events
-
-    @property
-    def bytes(self) -> int:
-        return self._bytes
-
     def append(self, events: Sequence[QueuedEvent]) -> list[QueuedEvent]:
         """Write events behind all others and return those that were dropped because the folder is full.
 
@@ -107,7 +99,7 @@ class Spill:
         data, kept, dropped = bytearray(), 0, list[QueuedEvent]()
         for event in events:
             record = _packed(event)
-            if self._bytes + len(data) + len(record) > self._max_bytes and not self._make_space(
+            if self.bytes + len(data) + len(record) > self._max_bytes and not self._make_space(
                 len(data) + len(record)
             ):
                 dropped.append(event)
@@ -130,8 +122,8 @@ class Spill:
             os.close(file)
         self._sizes[number] = size + len(data)
         self._counts[number] = self._counts.get(number, 0) + events
-        self._bytes += len(data)
-        self._events += events
+        self.bytes += len(data)
+        self.events += events
         self._open_number = number
 
     def oldest(self) -> Segment | None:
@@ -168,7 +160,7 @@ class Spill:
             return
         try:
             os.fsync(file)
-            self._sync_folder()  # its name may be new
+            _sync(self._folder)  # its name may be new
         except OSError:
             os.ftruncate(file, size)  # the disk may not have it, and the caller still does
             raise
@@ -178,32 +170,18 @@ class Spill:
         if self._open_number is None:
             return
         try:
-            file = os.open(self._path(self._open_number), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-            self._sync_folder()
+            _sync(self._path(self._open_number))
+            _sync(self._folder)
         except OSError as error:
             log.error("the last events in %s may not outlive a loss of power: %s", self._folder, error)
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _make_space(self, needed: int) -> bool:
         if self._when_full == "newest" or needed > self._max_bytes:
             return False
-        while self._bytes + needed > self._max_bytes and self._sizes:
-            oldest = self.oldest()
-            if oldest is None:
-                return False
+        while self.bytes + needed > self._max_bytes and (oldest := self.oldest()) is not None:
             self._given_up.extend(oldest.events)
             self.remove(oldest)
-        return self._bytes + needed <= self._max_bytes
+        return self.bytes + needed <= self._max_bytes
 
     def _writable(self) -> int:
         number = self._open_number
@@ -227,8 +205,8 @@ class Spill:
                 self._set_aside(path, data[good:], good)
             self._sizes[number] = good
             self._counts[number] = len(events)
-            self._bytes += good
-            self._events += len(events)
+            self.bytes += good
+            self.events += len(events)
             self._last = number
 
     def _set_aside(self, path: Path, rest: bytes, good: int) -> None:
@@ -240,8 +218,8 @@ class Spill:
         os.truncate(path, good)
 
     def _forget(self, number: int) -> None:
-        self._bytes -= self._sizes.pop(number, 0)
-        self._events -= self._counts.pop(number, 0)
+        self.bytes -= self._sizes.pop(number, 0)
+        self.events -= self._counts.pop(number, 0)
         if number == self._open_number:
             self._open_number = None
 
@@ -265,10 +243,9 @@ def _unpacked(data: bytes) -> tuple[list[QueuedEvent], int]:
         if len(body) < max(length, _PARTS.size) or zlib.crc32(body) != crc:
             break
         topic, key = _PARTS.unpack_from(body)
-        value_at = _PARTS.size + topic + key
-        topic_end = _PARTS.size + topic
+        key_at, value_at = _PARTS.size + topic, _PARTS.size + topic + key
         events.append(
-            QueuedEvent(body[_PARTS.size : topic_end].decode(), body[topic_end:value_at], body[value_at:])
+            QueuedEvent(body[_PARTS.size : key_at].decode(), body[key_at:value_at], body[value_at:])
         )
         at += _HEAD.size + length
     return events, at
@@ -277,6 +254,14 @@ def _unpacked(data: bytes) -> tuple[list[QueuedEvent], int]:
 def _is_torn(rest: bytes) -> bool:
     """Whether the record is cut short rather than altered."""
     return len(rest) < _HEAD.size or len(rest) < _HEAD.size + _HEAD.unpack_from(rest)[1]
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _write_at(file: int, data: bytearray, size: int) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class ModelFollower:
         self._ack_every_s = ack_every_s
         self._state = StateFile(state_dir, model)
         self._updates = UpdateApplier(model, store=store, verifier=verifier, state=self._state)
-        self._serving = ServingState(self._updates.hot)
+        self.serving = ServingState(self._updates.hot)
         self._following = False
         self._trouble = ""
         self._at_end_s = time.monotonic()
@@ -94,10 +95,6 @@ class ModelFollower:
         self._retry_due_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"driftloop-follow-{model}", daemon=True)
-
-    @property
-    def serving(self) -> ServingState:
-        return self._serving
 
     @property
     def status(self) -> FollowStatus:
@@ -129,8 +126,7 @@ class ModelFollower:
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        reader = LogReader(self._connection, (SPECS, MODEL_UPDATES), timeout_s=_REACH_S)
-        try:
+        with closing(LogReader(self._connection, (SPECS, MODEL_UPDATES), timeout_s=_REACH_S)) as reader:
             specs: list[ModelSpec | str] = []
             updates: list[ModelUpdate] = []
             while not reader.caught_up:
@@ -145,8 +141,6 @@ class ModelFollower:
             self._publish()
             while not self._stop.is_set():
                 self._step(reader)
-        finally:
-            reader.close()
 
     def _step(self, reader: LogReader) -> None:
         specs: list[ModelSpec | str] = []
@@ -191,7 +185,7 @@ class ModelFollower:
         spec = specs[-1]
         if isinstance(spec, str):
             # Fail closed: what this spec forbids is unknown.
-            self._publish(replace(self._serving, rules=None, why_not=spec))
+            self._publish(replace(self.serving, rules=None, why_not=spec))
             return
         self._use_spec(spec)
         try:
@@ -203,15 +197,15 @@ class ModelFollower:
         fallback = spec.serving.fallback
         try:
             rules = PrivacyRules.of_spec(spec, self._hasher)
-            self._publish(replace(self._serving, rules=rules, fallback=fallback, why_not=""))
+            self._publish(replace(self.serving, rules=rules, fallback=fallback, why_not=""))
         except SettingsError as error:
             log.error("%s cannot be served: %s", self._model, error)
-            self._publish(replace(self._serving, rules=None, fallback=fallback, why_not=str(error)))
+            self._publish(replace(self.serving, rules=None, fallback=fallback, why_not=str(error)))
 
     def _publish(self, serving: ServingState | None = None) -> None:
         hot = self._updates.hot
-        self._serving = replace(serving or self._serving, hot=hot, shadows=bool(hot.current.shadows))
-        self._on_change(self._serving)
+        self.serving = replace(serving or self.serving, hot=hot, shadows=bool(hot.current.shadows))
+        self._on_change(self.serving)
 
     def _report(self, results: list[UpdateResult]) -> None:
         for result in results:

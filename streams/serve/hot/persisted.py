@@ -52,11 +52,7 @@ class StateFile:
     def __init__(self, state_dir: Path, model: str) -> None:
         """Raises StateError if there is a file and it cannot be read."""
         self._path = state_dir / f"{model}.json"
-        self._persisted = self._read()
-
-    @property
-    def persisted(self) -> Persisted:
-        return self._persisted
+        self.persisted = self._read()
 
     def update(
         self,
@@ -68,10 +64,12 @@ class StateFile:
         """Write what changed, whole or not at all. Raises OSError."""
         given = {"last_generation": last_generation, "live": live, "spec": spec}
         changed = {name: value for name, value in given.items() if value is not None}
-        persisted = replace(self._persisted, **changed)
-        if persisted != self._persisted:
-            self._write(persisted.encode())
-            self._persisted = persisted
+        persisted = replace(self.persisted, **changed)
+        if persisted != self.persisted:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(self._path) as file:
+                file.write(persisted.encode())
+            self.persisted = persisted
 
     def _read(self) -> Persisted:
         try:
@@ -82,8 +80,3 @@ class StateFile:
             raise StateError(
                 f"{self._path} cannot be read ({error}): remove it to start from the topic alone"
             ) from error
-
-    def _write(self, data: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._path) as file:
-            file.write(data)

@@ -162,9 +162,8 @@ class RequestHandler:
         share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, count)
         for place, answer in answers.items():
             if isinstance(answer, VersionAnswer):
-                results[place] = self._answered(requests[place], answer, serving, share_ms)
-            else:
-                results[place] = answer
+                answer = self._answered(requests[place], answer, serving, share_ms)
+            results[place] = answer
         return [results[place] for place in range(count)]
 
     def _prepare(
@@ -249,14 +248,8 @@ class RequestHandler:
         share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, len(batch) * len(by_shadow))
         for answers in by_shadow:
             for request, hot in zip(batch, answers, strict=True):
-                self._emit(
-                    request,
-                    hot.version,
-                    hot.answer.prediction,
-                    scores=hot.answer.scores,
-                    latency_ms=share_ms,
-                    role="shadow",
-                )
+                given, scores = hot.answer.prediction, hot.answer.scores
+                self._emit(request, hot.version, given, scores=scores, latency_ms=share_ms, role="shadow")
 
     def _emit_failure(self, request: _Request, version: int, error: Exception) -> None:
         """Emit the error without the caller's values. A model's own is safe: it saw only what may leave."""

@@ -13,7 +13,6 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 2_000
 _MAX_TOGETHER = 64
 
-
 Request = TypeVar("Request")
 
 
@@ -23,14 +22,10 @@ class ShadowAnswers(Generic[Request]):
     def __init__(self, model: str, answer: Callable[[Sequence[Request]], None]) -> None:
         self._answer = answer
         self._waiting: queue.Queue[Request | None] = queue.Queue(_MAX_WAITING)
-        self._skipped = 0
+        self.skipped = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"driftloop-shadows-{model}", daemon=True)
         self._thread.start()
-
-    @property
-    def skipped(self) -> int:
-        return self._skipped
 
     def submit(self, request: Request) -> None:
         """Queue a request; never waits."""
@@ -38,7 +33,7 @@ class ShadowAnswers(Generic[Request]):
             self._waiting.put_nowait(request)
         except queue.Full:
             with self._counting:
-                self._skipped += 1
+                self.skipped += 1
 
     def close(self, timeout_s: float) -> None:
         """Answer what is queued, for at most ``timeout_s``."""

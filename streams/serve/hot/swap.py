@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -28,6 +28,8 @@ from ....models.registry.signing import Verifier
 from ....schemas.errors import ArtifactError, Error, NoModelError
 from ....schemas.events import Role
 from ....schemas.serving import Manifest, ModelUpdate, Plan, VersionRef
+
+Status = Literal["live", "refused"]
 
 _WARM_UPS = 20  # rounds over the self-test rows; onnxruntime's first few runs allocate and are slow
 
@@ -57,7 +59,7 @@ class SwapResult:
     later.
     """
 
-    status: Literal["live", "refused"]
+    status: Status
     reason: str
     version: int
     refresh: int
@@ -108,26 +110,13 @@ class _Refusal(Error):
 class HotSwap:
     """Serves one model and swaps to what authentic updates say. Thread safe."""
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        last_generation: int = 0,
-        max_bytes: int = MAX_ARTIFACT_BYTES,
-        clock_ns: Callable[[], int] = time.perf_counter_ns,
-    ) -> None:
+    def __init__(self, model: str, *, last_generation: int = 0) -> None:
         """``last_generation``: as the previous process persisted it; that one may be loaded again."""
         self.model = model
-        self._seen = last_generation
-        self._max_bytes = max_bytes
-        self._clock_ns = clock_ns
+        self.last_generation = last_generation
+        """The highest generation seen in an authentic update, applied or not. The shell persists it."""
         self._live = _Live()
         self._applying = threading.Lock()
-
-    @property
-    def last_generation(self) -> int:
-        """The highest generation seen in an authentic update, applied or not. The shell persists it."""
-        return self._seen
 
     @property
     def current(self) -> Current:
@@ -181,14 +170,14 @@ class HotSwap:
     def apply(self, update: ModelUpdate, *, store: ArtifactSource, verifier: Verifier) -> SwapResult:
         """Serve the update's plan, or stay as it was. Never raises for what an update or the store holds."""
         with self._applying:
-            started = self._clock_ns()
+            started = time.perf_counter_ns()
             try:
                 self._admit(update, verifier)
                 prepared = self._prepare(update, store, verifier)
             except _Refusal as refusal:
-                return self._applied("refused", update, started, str(refusal), retriable=refusal.retriable)
+                return self._result("refused", update, started, str(refusal), refusal.retriable)
             self._live = prepared
-            return self._applied("live", update, started)
+            return self._result("live", update, started)
 
     def _no_model(self) -> NoModelError:
         return NoModelError(
@@ -196,25 +185,11 @@ class HotSwap:
             "or bring one with `driftloop models register`"
         )
 
-    def _applied(
-        self,
-        status: Literal["live", "refused"],
-        update: ModelUpdate,
-        started: int,
-        reason: str = "",
-        *,
-        retriable: bool = False,
+    def _result(
+        self, status: Status, update: ModelUpdate, started: int, reason: str = "", retriable: bool = False
     ) -> SwapResult:
-        serving = self.current
-        return SwapResult(
-            status=status,
-            reason=reason,
-            version=serving.version,
-            refresh=serving.refresh,
-            generation=update.generation,
-            load_ms=(self._clock_ns() - started) / 1e6,
-            retriable=retriable,
-        )
+        now, load_ms = self.current, (time.perf_counter_ns() - started) / 1e6
+        return SwapResult(status, reason, now.version, now.refresh, update.generation, load_ms, retriable)
 
     def _admit(self, update: ModelUpdate, verifier: Verifier) -> None:
         try:
@@ -224,9 +199,11 @@ class HotSwap:
         if update.model != self.model:
             raise _Refusal(f"the update is for model {update.model}, and this serves {self.model}")
         # The last generation itself may come again: after a restart, or when its artifact could not be read.
-        if update.generation < self._seen or update.generation == self._live.generation:
-            raise _Refusal(f"generation {update.generation} is stale: {self._seen} was seen already")
-        self._seen = update.generation
+        if update.generation < self.last_generation or update.generation == self._live.generation:
+            raise _Refusal(
+                f"generation {update.generation} is stale: {self.last_generation} was seen already"
+            )
+        self.last_generation = update.generation
 
     def _prepare(self, update: ModelUpdate, store: ArtifactSource, verifier: Verifier) -> _Live:
         plan = update.plan
@@ -255,7 +232,7 @@ class HotSwap:
         try:
             manifest = store.get_manifest(self.model, ref.manifest_sha256)
             self._check_manifest(manifest, verifier)
-            data = store.get_artifact(self.model, manifest.artifact_sha256, self._max_bytes)
+            data = store.get_artifact(self.model, manifest.artifact_sha256)
         except ArtifactError as error:
             raise _Refusal(str(error), retriable=isinstance(error, MissingArtifact)) from error
         except Exception as error:  # each store has its own exceptions, and none may take the server down
@@ -265,7 +242,7 @@ class HotSwap:
                 f"the artifact has {len(data)} bytes, and the manifest says {manifest.artifact_bytes}"
             )
         try:
-            predictor = load(manifest, data, max_bytes=self._max_bytes)
+            predictor = load(manifest, data)
             check_self_test(predictor, manifest.self_test)
             for _ in range(_WARM_UPS):
                 for row in manifest.self_test:
@@ -280,9 +257,10 @@ class HotSwap:
         verifier.verify(manifest)
         if manifest.model != self.model:
             raise ArtifactError(f"the manifest is of model {manifest.model}, and this serves {self.model}")
-        if manifest.artifact_bytes > self._max_bytes:
+        if manifest.artifact_bytes > MAX_ARTIFACT_BYTES:
             raise ArtifactError(
-                f"the artifact has {manifest.artifact_bytes} bytes, more than the {self._max_bytes} allowed"
+                f"the artifact has {manifest.artifact_bytes} bytes, "
+                f"more than the {MAX_ARTIFACT_BYTES} allowed"
             )
 
 

@@ -44,16 +44,12 @@ class UpdateApplier:
         self._store = store
         self._verifier = verifier
         self._state = state
-        self._hot = HotSwap(model, last_generation=state.persisted.last_generation)
+        self.hot = HotSwap(model, last_generation=state.persisted.last_generation)
+        """What serves. It may be another object after ``restore`` and ``start``."""
         self._live: ModelUpdate | None = None
         self._unread: ModelUpdate | None = None
         self._untrusted: ModelUpdate | None = None
         self._retry_s = FIRST_RETRY_S
-
-    @property
-    def hot(self) -> HotSwap:
-        """What serves. It may be another object after ``restore`` and ``start``."""
-        return self._hot
 
     @property
     def retry_in_s(self) -> float | None:
@@ -68,13 +64,13 @@ class UpdateApplier:
     def start(self, updates: Iterable[ModelUpdate]) -> list[UpdateResult]:
         """Serve the newest update that can be served; ``updates``: the topic, read to its end."""
         served = self._state.persisted.live
-        floor = max(self._hot.current.generation, 0 if served is None else served.generation - 1)
+        floor = max(self.hot.current.generation, 0 if served is None else served.generation - 1)
         wanted = {update.generation: update for update in updates if update.generation > floor}
         return self._first_that_serves([wanted[generation] for generation in sorted(wanted, reverse=True)])
 
     def offer(self, update: ModelUpdate) -> list[UpdateResult]:
         """Apply an update that has arrived; nothing happens if it is the one that serves."""
-        return [] if update == self._live else [self._apply(update, self._hot)]
+        return [] if update == self._live else [self._apply(update, self.hot)]
 
     def retry(self) -> list[UpdateResult]:
         """Retry what could not be read, and what was signed with a key that is trusted by now."""
@@ -82,10 +78,10 @@ class UpdateApplier:
         results: list[UpdateResult] = []
         if self._untrusted is not None and self._authentic(self._untrusted):
             update, self._untrusted = self._untrusted, None
-            results.append(self._apply(update, self._hot))
+            results.append(self._apply(update, self.hot))
         if self._unread is not None:
             update, self._unread = self._unread, None
-            results.append(self._apply(update, self._hot))
+            results.append(self._apply(update, self.hot))
         return results
 
     def _first_that_serves(self, wanted: list[ModelUpdate]) -> list[UpdateResult]:
@@ -99,7 +95,7 @@ class UpdateApplier:
             result = self._apply(update, candidate)
             results.append(result)
             if result.applied.status == "live":
-                self._hot = candidate
+                self.hot = candidate
                 return results
             if result.authentic:
                 blocked.update(update.blocked)
@@ -116,7 +112,7 @@ class UpdateApplier:
             if self._unread is not None and self._unread.generation <= update.generation:
                 self._unread = None
         else:
-            serving = self._hot.current
+            serving = self.hot.current
             applied = replace(applied, version=serving.version, refresh=serving.refresh)
             self._wait_for(update, applied, authentic)
         if authentic:

@@ -21,7 +21,7 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.delivery import spill as spilling
 from driftloop.streams.serve.delivery.outbox import Dropped, Outbox
-from driftloop.streams.serve.delivery.overflow import MemoryOverflow, QueuedEvent
+from driftloop.streams.serve.delivery.overflow import Overflow, QueuedEvent
 from driftloop.streams.serve.delivery.spill import Spill
 
 from tests.support.kafka.forwarding import forwarded
@@ -166,7 +166,7 @@ def test_a_full_disk_is_reported_and_events_stay_in_memory_within_bounds(
     port, spill, drops = free_port(), FullDisk(tmp_path / "spill"), list[Dropped]()
     client = EventClient(
         through(port, bench), privacy={}, spill=spill, queue_events=100, on_drop=drops.append,
-        overflow=MemoryOverflow(max_events=50),
+        overflow=Overflow(max_events=50),
     )  # fmt: skip
     for number in range(160):
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
