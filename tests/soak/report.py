@@ -20,12 +20,7 @@ def spread(values: Iterable[float]) -> dict[str, float | int | None]:
     if not len(data):
         return {"n": 0, "p50": None, "p99": None, "max": None}
     p50, p99, most = (round(float(value)) for value in np.percentile(data, [50, 99, 100]))
-    return {
-        "n": len(data),
-        "p50": p50,
-        "p99": p99,
-        "max": most,
-    }
+    return {"n": len(data), "p50": p50, "p99": p99, "max": most}
 
 
 def recoveries(seen: Sequence[Recovery]) -> dict[str, object]:

@@ -82,8 +82,8 @@ def vitals(errors: list[int], first_seq: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judged(connection: Connection, folder: Path) -> Findings:
-    """The verdict on predictions, labels, outcomes and vitals."""
+def findings_of(connection: Connection, folder: Path) -> Findings:
+    """Everything that the checks of the join and of vitals find."""
     partitions = {topic.name: PARTITIONS for topic in CATALOGUE}
     (folder / "run.json").write_text(json.dumps({"partitions": partitions}))
     (folder / "load.json").write_text(json.dumps({"predictions": len(NAMES)}))
@@ -102,7 +102,7 @@ def test_whole_logs_are_found_whole(topics: Connection, tmp_path: Path) -> None:
     ledger = LedgerWriter(tmp_path / "acknowledged.bin")
     ledger.write(False, 0, 3, orjson.dumps(prediction(NAMES[3])))
     ledger.close()
-    findings = judged(topics, tmp_path)
+    findings = findings_of(topics, tmp_path)
     assert findings.clean, findings.examples
 
 
@@ -122,13 +122,13 @@ def test_each_damage_is_found_and_named(topics: Connection, tmp_path: Path) -> N
     ledger.write(True, 1, 0, b"never seen")
     ledger.close()
 
-    findings = judged(topics, tmp_path)
+    findings = findings_of(topics, tmp_path)
 
     found = {kind: count for kind, count in findings.as_dict().items() if count}
     assert found.pop("vitals_mismatch") >= 1
     assert found == {
         "unacknowledged_loss": 2, "lost": 1, "duplicated": 1, "wrong": 3, "misrouted_lost": 1,
-        "letters_lost": 1,
+        "dead_letters_missing": 1,
     }, findings.examples  # fmt: skip
     assert str(lost["prediction_id"]) in findings.examples["lost"][0]
 

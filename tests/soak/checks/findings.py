@@ -9,7 +9,7 @@ MUST_BE_ZERO = (
     "unacknowledged_loss",  # acknowledged by the brokers, and not in the log
     "lost", "duplicated", "wrong",  # outcomes
     "misrouted_lost", "misrouted_duplicated",  # records forwarded to where they belong
-    "letters_lost", "letters_wrong",  # dead letters
+    "dead_letters_missing", "dead_letters_unexplained",
     "vitals_mismatch", "detector_mismatch", "forked_events",
     "forked_runs", "version_gaps", "servers_diverged",
     "failed_requests", "http_answers_lost", "crashes", "slow_stops",

@@ -73,12 +73,12 @@ class JoinCheck:
     ) -> None:
         self._connection, self._folder, self._partitions = connection, folder, partitions
         self._windows, self._findings = windows, findings
-        self._letters = self._read_letters()
+        self._dead_letters = self._read_dead_letters()
         self._explained: set[tuple[str, int, int]] = set()
         self._misrouted: Counter[str] = Counter()
         self._sent_on: Counter[str] = Counter()
         self._logged: defaultdict[tuple[bool, int], _Logged] = defaultdict(_Logged)
-        self.joined = Joined(dead_letters=len(self._letters))
+        self.joined = Joined(dead_letters=len(self._dead_letters))
 
     def run(self) -> Joined:
         load = cast("dict[str, int]", json.loads((self._folder / "load.json").read_text("utf-8")))
@@ -88,12 +88,14 @@ class JoinCheck:
                 self._check_partition(partition, part, slices)
         self._check_misrouted()
         self._check_ledger()
-        for topic, partition, offset in sorted(self._letters.keys() - self._explained):
-            reason = self._letters[topic, partition, offset]
-            self._findings.add("letters_wrong", f"{topic}[{partition}]@{offset} is a dead letter: {reason}")
+        for topic, partition, offset in sorted(self._dead_letters.keys() - self._explained):
+            reason = self._dead_letters[topic, partition, offset]
+            self._findings.add(
+                "dead_letters_unexplained", f"{topic}[{partition}]@{offset} is a dead letter: {reason}"
+            )
         return self.joined
 
-    def _read_letters(self) -> dict[tuple[str, int, int], str]:
+    def _read_dead_letters(self) -> dict[tuple[str, int, int], str]:
         """The joiner's, by where the refused record lies; repeats have the same id."""
         found: dict[tuple[str, int, int], str] = {}
         partitions = cast("dict[str, int]", json.loads((self._folder / "run.json").read_text())["partitions"])
@@ -128,13 +130,17 @@ class JoinCheck:
                 predictions.get(name, []), labels.get(name, []), self._windows, _REGRESSIONS
             )
             self.joined.counts.update(expected.counts)
-            self._expect_letters("predictions", partition, expected.refused, "repeated with other content")
+            self._expect_dead_letters(
+                "predictions", partition, expected.refused, "repeated with other content"
+            )
             for offset, append_ms in expected.unreached:
                 place = "labels", partition, offset
-                if place in self._letters:
+                if place in self._dead_letters:
                     self._explained.add(place)
                 elif append_ms < forgotten_ms and not expected.unclear:
-                    self._findings.add("letters_lost", f"labels[{partition}]@{offset} of {name}: met nothing")
+                    self._findings.add(
+                        "dead_letters_missing", f"labels[{partition}]@{offset} of {name}: met nothing"
+                    )
             if expected.unclear:
                 unclear.add(name)
                 continue
@@ -151,7 +157,7 @@ class JoinCheck:
         except orjson.JSONDecodeError:
             if part == 0:
                 self._note(line, label)
-                self._expect_letters(topic, line.partition, [line.offset], "not JSON")
+                self._expect_dead_letters(topic, line.partition, [line.offset], "not JSON")
             return None
         name = event["prediction_id"]
         mine = zlib.crc32(name.encode()) % slices == part
@@ -164,7 +170,7 @@ class JoinCheck:
         if line.origin:
             self._sent_on[line.origin] += 1
         if not label and event["model"] not in MODELS:
-            self._expect_letters(topic, line.partition, [line.offset], "unknown model")
+            self._expect_dead_letters(topic, line.partition, [line.offset], "unknown model")
             return None
         if not label and name.startswith("http-"):
             self.joined.served.add(name)
@@ -179,11 +185,13 @@ class JoinCheck:
         logged.offsets.append(line.offset)
         logged.checksums.append(zlib.crc32(line.value))
 
-    def _expect_letters(self, topic: str, partition: int, offsets: Iterable[int], why: str) -> None:
+    def _expect_dead_letters(self, topic: str, partition: int, offsets: Iterable[int], why: str) -> None:
         for offset in offsets:
             self._explained.add((topic, partition, offset))
-            if (topic, partition, offset) not in self._letters:
-                self._findings.add("letters_lost", f"{topic}[{partition}]@{offset}: {why}, no dead letter")
+            if (topic, partition, offset) not in self._dead_letters:
+                self._findings.add(
+                    "dead_letters_missing", f"{topic}[{partition}]@{offset}: {why}, no dead letter"
+                )
 
     def _check_outcomes(
         self,

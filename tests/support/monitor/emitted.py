@@ -34,7 +34,19 @@ class EmittedEvents:
     counts: Counter[str] = field(default_factory=Counter[str])
     repeated: int = 0
     forked: list[str] = field(default_factory=list[str])
-    misplaced: list[str] = field(default_factory=list[str])
+    misrouted: list[str] = field(default_factory=list[str])
+
+    def differences(self, expected: dict[Place, list[bytes]]) -> list[str]:
+        """Where the events are not those of the replay."""
+        different: list[str] = []
+        for place in sorted(expected.keys() | self.by_place.keys()):
+            due, got = expected.get(place, []), self.by_place.get(place, [])
+            if due != got:
+                at = next((i for i, (a, b) in enumerate(zip(due, got, strict=False)) if a != b), None)
+                different.append(
+                    f"{place}: {len(got)} events, the replay has {len(due)}; first difference at {at}"
+                )
+        return different
 
 
 def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:
@@ -62,5 +74,5 @@ def emitted_events(connection: Connection, partitions: int) -> EmittedEvents:
             found.by_place[topic.name, key or b""].append(value)
             found.counts[topic.name] += 1
             if keyed and record.partition != partition_of(record.key or b"", partitions):
-                found.misplaced.append(f"{topic.name} {record.key!r} on partition {record.partition}")
+                found.misrouted.append(f"{topic.name} {record.key!r} on partition {record.partition}")
     return found
