@@ -147,7 +147,11 @@ def test_the_canary_answers_its_share_of_ids_and_always_the_same(bench: Bench) -
         }
         assert alone == chosen[fraction]
         one_by_one = [bench.swap.predict_one(row, i) for i, row in zip(ids[:300], rows, strict=False)]
-        assert one_by_one == served[:300]
+        for one, among_others in zip(one_by_one, served, strict=False):
+            # One row and many take different paths through BLAS, which may differ in the last bit.
+            assert (one.version, one.role) == (among_others.version, among_others.role)
+            assert one.answer.prediction == among_others.answer.prediction
+            assert one.answer.scores == pytest.approx(among_others.answer.scores, rel=1e-12)
     assert chosen[0.1] < chosen[0.3]
     assert {one.role for one in bench.swap.predict(rows)} == {"champion"}
 
