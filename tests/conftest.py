@@ -26,6 +26,7 @@ from driftloop.schemas.topics import CATALOGUE  # noqa: E402
 from driftloop.streams.kafka.connection import Connection  # noqa: E402
 from driftloop.streams.serve.client import EventClient  # noqa: E402
 
+from tests.support.cli import environment_of  # noqa: E402
 from tests.support.kafka.broker import embedded  # noqa: E402
 from tests.support.monitor.progress import MonitorProgress  # noqa: E402
 from tests.support.serve.bench import Bench  # noqa: E402
@@ -71,6 +72,13 @@ def settings(broker: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
+def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test's own process find its deployment as others do: in the environment."""
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
 def connection(settings: Settings) -> Connection:
     """How the test's roles and clients reach Kafka. No topics yet."""
     return settings.connection()
@@ -92,9 +100,9 @@ def topics(settings: Settings) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def bench(topics: Connection, tmp_path: Path) -> Bench:
+def bench(topics: Connection, settings: Settings) -> Bench:
     """Keys, an artifact store and topics: what publishes models for a server under test."""
-    return Bench(topics, tmp_path)
+    return Bench(topics, settings.state_dir)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,18 +39,14 @@ def test_a_made_key_is_secret_and_stays(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path)
-    found: list[object] = []
     together = threading.Barrier(8)
 
-    def start() -> None:
+    def start(_: int) -> object:
         together.wait()
-        found.append(shown(find_hasher(settings, create=True)))
+        return shown(find_hasher(settings, create=True))
 
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(start, range(8)))
     assert len(set(found)) == 1
     assert found[0] is not None
 

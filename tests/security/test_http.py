@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import uvicorn
-from driftloop.infra.cli import build
+from driftloop.infra.cluster.topics import apply_topics
 from driftloop.infra.http import limits as http_limits
 from driftloop.infra.http.auth import Guard
 from driftloop.infra.http.bodies import MAX_BODY_BYTES
 from driftloop.infra.http.limits import MAX_HEAD_BYTES, LimitedHttp
 from driftloop.infra.http.tokens import SCOPES, FollowedTokens, Scope, TokenFile, Tokens
+from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import Error
-from driftloop.streams.kafka.connection import Connection
 from starlette.types import Receive, Send
 from starlette.types import Scope as Asked
-from typer.testing import CliRunner
 
+from tests.support.cli import driftloop
 from tests.support.serve.bench import Bench
+from tests.support.serve.process import server_process, uvicorn_thread, wait_ready
 from tests.support.serve.tokens import GOOD, all_tokens
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
@@ -46,12 +42,6 @@ PATHS: list[tuple[str, str, Scope]] = [
     ("POST", "/predict/", "admin"),
     ("POST", "//predict", "admin"),
 ]
-
-
-# --- tokens ---------------------------------------------------------------------------------------------
-
-
-# --- where it listens -----------------------------------------------------------------------------------
 
 
 # --- the door, with a real server behind it -------------------------------------------------------------
@@ -85,21 +75,8 @@ def door(tokens: FollowedTokens) -> Iterator[Door]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    config = uvicorn.Config(
-        Guard(app, tokens), port=0, http=LimitedHttp, ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    listening = config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield Door(listening.getsockname()[1], passed)
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    with uvicorn_thread(Guard(app, tokens), http=LimitedHttp, ws="none", server_header=False) as port:
+        yield Door(port, passed)
 
 
 @pytest.fixture(scope="module")
@@ -218,67 +195,56 @@ def test_a_request_that_never_ends_is_ended(locked: Door, monkeypatch: pytest.Mo
     assert locked.ask("GET", "/health/live").status_code == 200
 
 
-@pytest.fixture(scope="module")
-def served(
-    broker: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Bench, dict[Scope, str]]]:
+class Public(NamedTuple):
     """``driftloop serve`` on all addresses, with a token of each scope."""
-    from driftloop.infra.cluster.topics import apply_topics
 
-    folder = tmp_path_factory.mktemp("served")
-    connection = Connection(broker, "guarded.")
+    address: str
+    bench: Bench
+    tokens: dict[Scope, str]
+
+    def post(self, path: str, scope: Scope | None, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.address}{path}", headers=self.bearer(scope), timeout=120, **body)
+
+    def bearer(self, scope: Scope | None) -> dict[str, str]:
+        return {} if scope is None else {"Authorization": f"Bearer {self.tokens[scope]}"}
+
+
+@pytest.fixture(scope="module")
+def served(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Public]:
+    settings = Settings(
+        bootstrap_servers=broker, topic_prefix="guarded.", state_dir=tmp_path_factory.mktemp("served")
+    )
+    connection = settings.connection()
     apply_topics(connection, data_partitions=1, model_partitions=1)
-    bench = Bench(connection, folder)
+    bench = Bench(connection, settings.state_dir)
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
     tokens: dict[Scope, str] = {scope: TokenFile(bench.keys_dir).add(scope, scope) for scope in SCOPES}
-    environment = os.environ | {
-        "DRIFTLOOP_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-        "DRIFTLOOP_TOPIC_PREFIX": connection.prefix,
-        "DRIFTLOOP_STATE_DIR": str(folder),
-        "COLUMNS": "200",
-    }
-    with ExitStack() as stack:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "driftloop", "serve", "m", "--host", "0.0.0.0", "--port", "0"],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        stack.callback(server.wait, 15)
-        stack.callback(server.terminate)
-        assert server.stderr is not None
-        line = next(line for line in server.stderr if "serving m" in line)
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        address = f"http://127.0.0.1:{line.split()[-1].rpartition(':')[2]}"
-        wait_until(lambda: httpx.get(f"{address}/health/ready").status_code == 200)
-        yield address, bench, tokens
+    with server_process(settings, "m", "--host", "0.0.0.0") as (_, address):
+        wait_ready(address)
+        yield Public(address, bench, tokens)
 
 
-def test_a_public_server_answers_only_requests_with_tokens(
-    served: tuple[str, Bench, dict[Scope, str]],
-) -> None:
-    address, bench, tokens = served
+def test_a_public_server_answers_only_requests_with_tokens(served: Public) -> None:
+    bench = served.bench
 
-    def headers(scope: Scope) -> dict[str, str]:
-        return {"Authorization": f"Bearer {tokens[scope]}"}
+    def status(path: str, scope: Scope | None, body: dict[str, Any]) -> int:
+        return served.post(path, scope, json=body).status_code
 
     body = {"features": {"x": 1.0}, "prediction_id": "asked"}
-    assert httpx.post(f"{address}/predict", json=body).status_code == 401
-    answered = httpx.post(f"{address}/predict", json=body, headers=headers("predict"))
-    assert answered.json()["prediction"] == 1001.0
+    assert status("/predict", None, body) == 401
+    assert served.post("/predict", "predict", json=body).json()["prediction"] == 1001.0
     message = {"prediction_id": "asked", "label": 3}
-    assert httpx.post(f"{address}/feedback", json=message, headers=headers("predict")).status_code == 403
-    assert httpx.post(f"{address}/feedback", json=message, headers=headers("feedback")).status_code == 202
-    assert httpx.get(f"{address}/metrics", headers=headers("predict")).status_code == 403
-    assert "driftloop" in httpx.get(f"{address}/metrics", headers=headers("admin")).text
+    assert status("/feedback", "predict", message) == 403
+    assert status("/feedback", "feedback", message) == 202
+    metrics = f"{served.address}/metrics"
+    assert httpx.get(metrics, headers=served.bearer("predict")).status_code == 403
+    assert "driftloop" in httpx.get(metrics, headers=served.bearer("admin")).text
     wait_until(lambda: len(bench.predictions()) == 1 and len(bench.labels()) == 1)
     TokenFile(bench.keys_dir).revoke("predict")
-    wait_until(
-        lambda: httpx.post(f"{address}/predict", json=body, headers=headers("predict")).status_code == 401
-    )
-    tokens["predict"] = TokenFile(bench.keys_dir).add("predict", "predict")
-    wait_until(
-        lambda: httpx.post(f"{address}/predict", json=body, headers=headers("predict")).status_code == 200
-    )
+    wait_until(lambda: status("/predict", "predict", body) == 401)
+    served.tokens["predict"] = TokenFile(bench.keys_dir).add("predict", "predict")
+    wait_until(lambda: status("/predict", "predict", body) == 200)
 
 
 BOMBS: list[bytes] = [
@@ -297,43 +263,32 @@ BOMBS: list[bytes] = [
 
 
 @pytest.mark.parametrize("number", range(len(BOMBS)))
-def test_a_bomb_of_json_is_refused_at_once_and_the_server_goes_on(
-    served: tuple[str, Bench, dict[Scope, str]], number: int
-) -> None:
-    address, _, tokens = served
-    headers = {"Authorization": f"Bearer {tokens['predict']}"}
+def test_a_bomb_of_json_is_refused_at_once_and_the_server_goes_on(served: Public, number: int) -> None:
     with Stopwatch() as watch:
-        answer = httpx.post(f"{address}/predict", content=BOMBS[number], headers=headers, timeout=120)
+        answer = served.post("/predict", "predict", content=BOMBS[number])
     assert answer.status_code in (413, 422), answer.text[:200]
     assert len(answer.content) < 2_000
     assert watch.seconds < 5
-    fine = httpx.post(f"{address}/predict", json={"features": {"x": 1.0}}, headers=headers)
-    assert fine.status_code == 200
+    assert served.post("/predict", "predict", json={"features": {"x": 1.0}}).status_code == 200
 
 
-def test_very_many_features_are_answered_or_refused_in_bounded_time(
-    served: tuple[str, Bench, dict[Scope, str]],
-) -> None:
-    address, _, tokens = served
-    headers = {"Authorization": f"Bearer {tokens['predict']}"}
+def test_very_many_features_are_answered_or_refused_in_bounded_time(served: Public) -> None:
     content = b'{"features":{"x":1,' + b",".join(b'"f%d":1' % n for n in range(90_000)) + b"}}"
     with Stopwatch() as watch:
-        answer = httpx.post(f"{address}/predict", content=content, headers=headers, timeout=120)
+        answer = served.post("/predict", "predict", content=content)
     assert answer.status_code in (200, 413, 422), answer.text[:200]
     assert watch.seconds < 5
 
 
-def test_the_command_line_makes_lists_and_revokes_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(tmp_path))
-    file, app, runner = TokenFile(tmp_path / "keys"), build(), CliRunner()
-    made = runner.invoke(app, ["tokens", "new", "predict", "--name", "shop"])
+def test_the_command_line_makes_lists_and_revokes_tokens(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    file = TokenFile(settings.keys_path())
+    made = driftloop("tokens", "new", "predict", "--name", "shop", settings=settings)
     token = made.stdout.strip()  # nothing else is there, so it can be piped
     assert Tokens(file.read()).scopes_of(token) == {"predict"}
-    listed = runner.invoke(app, ["tokens", "list"]).stdout
+    listed = driftloop("tokens", "list", settings=settings).stdout
     assert "shop" in listed
     assert token not in listed + made.stderr
-    assert "revoked" in runner.invoke(app, ["tokens", "revoke", "shop"]).stdout
+    assert "revoked" in driftloop("tokens", "revoke", "shop", settings=settings).stdout
     assert file.read() == []
-    assert isinstance(runner.invoke(app, ["tokens", "revoke", "shop"]).exception, Error)
+    assert isinstance(driftloop("tokens", "revoke", "shop", settings=settings).exception, Error)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TextIO
 
@@ -36,6 +36,7 @@ from driftloop.streams.serve.privacy import Hasher
 from tests.support.kafka.broker import embedded
 from tests.support.kafka.locked_deployment import HASH_KEY, HTTP, LOOP, PREFIX, TELL_ALL, TOML, Locked
 from tests.support.kafka.secured import MARK, SecuredKafka, make_security, refused_to_read, refused_to_write
+from tests.support.kafka.topics import read_topic
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -306,11 +307,7 @@ def test_no_secret_is_in_anything_that_was_printed_logged_or_shown(locked: Locke
         answer = httpx.post(f"{locked.address}/predict", content=body, headers=bearer("predict"), timeout=60)
         assert answer.status_code >= 400
         shown.append(answer.text)
-    admin = LogReader(locked.kafka.admin(PREFIX), CATALOGUE)
-    try:
-        records = [record.value or b"" for record in admin.catch_up()]
-    finally:
-        admin.close()
+    records = [record.value or b"" for record in read_topic(locked.kafka.admin(PREFIX), *CATALOGUE)]
     assert len(records) > 100
     _assert_secret_free("a topic", b"\n".join(records).decode(errors="replace"), locked)
     _assert_secret_free("an answer", "\n".join(shown), locked)
@@ -348,21 +345,17 @@ def _collect(consumer: Consumer, codes: list[int]) -> bool:
 
 def _counted(locked: Locked, what: str) -> int:
     """The joiner's own count of what it has met, from vitals."""
-    reader = LogReader(locked.connection("status"), (VITALS,))
-    try:
-        values = [orjson.loads(record.value or b"{}") for record in reader.catch_up()]
-    finally:
-        reader.close()
+    records = read_topic(locked.connection("status"), VITALS)
+    values = [orjson.loads(record.value or b"{}") for record in records]
     return sum(int(value.get("counts", {}).get(what, 0)) for value in values)
 
 
 def test_a_topic_one_may_write_but_not_read_is_an_error_and_no_endless_wait(locked: Locked) -> None:
-    reader = LogReader(locked.connection("serve"), (LABELS,))
-    try:
-        with pytest.raises(BrokerError, match=r"labels.*cannot be read"):
-            list(reader.catch_up(20))
-    finally:
-        reader.close()
+    with (
+        closing(LogReader(locked.connection("serve"), (LABELS,))) as reader,
+        pytest.raises(BrokerError, match=r"labels.*cannot be read"),
+    ):
+        list(reader.catch_up(20))
 
 
 def test_a_group_one_may_not_look_at_is_an_error_and_no_lag(locked: Locked) -> None:

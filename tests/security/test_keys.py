@@ -5,11 +5,11 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from driftloop.infra.cli import build
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.keys import list_keys, new_key, revoke_key, use_key
 from driftloop.models.registry.signing import RevokedKey, load_or_create_keypair, load_verifier
@@ -19,8 +19,8 @@ from driftloop.schemas.topics import MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.train.shell import TrainerConfig, run_trainer
-from typer.testing import CliRunner
 
+from tests.support.cli import driftloop
 from tests.support.models.worlds import update_to
 from tests.support.serve.bench import Bench, version_told_by
 from tests.support.waiting import wait_until
@@ -114,8 +114,9 @@ def last_ack(bench: Bench, generation: int) -> ModelAck | None:
     return next((ack for ack in reversed(bench.acks()) if ack.generation == generation), None)
 
 
-def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, tmp_path: Path) -> None:
-    bench = Bench(topics, tmp_path)
+def test_keys_rotate_and_are_revoked_under_a_running_server(
+    topics: Connection, bench: Bench, tmp_path: Path
+) -> None:
     bench.apply_spec()
     old = bench.signer
     by_old = bench.update(3, 1)
@@ -157,9 +158,8 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(topics: Connection, 
 
 
 def test_a_restarted_server_does_not_serve_what_a_revoked_key_signed(
-    topics: Connection, tmp_path: Path
+    topics: Connection, bench: Bench
 ) -> None:
-    bench = Bench(topics, tmp_path)
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
     with EventClient(topics) as client, bench.serve(client) as server:
@@ -184,80 +184,63 @@ def trainer(settings: Settings) -> Iterator[None]:
         settings.store_url(), settings.keys_path(), settings.state_dir / "train", "train-0", "append"
     )
     stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def run() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run_trainer, settings.connection(), config, stop)
         try:
-            run_trainer(settings.connection(), config, stop)
-        except BaseException as error:  # noqa: BLE001  # it is the test's to fail
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not failures
+            yield
+        finally:
+            stop.set()
+        running.result(60)
 
 
 def test_the_documented_rotation_step_by_step(
-    topics: Connection, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    topics: Connection, settings: Settings, bench: Bench, tmp_path: Path
 ) -> None:
     """docs/security.md, "Changing the signing key": the commands of the page, in its order."""
-    for name in ("bootstrap_servers", "topic_prefix", "state_dir"):
-        monkeypatch.setenv(f"DRIFTLOOP_{name.upper()}", str(getattr(settings, name)))
-    app, runner = build(), CliRunner()
 
-    def driftloop(*words: str) -> str:
-        done = runner.invoke(app, list(words))
-        assert done.exception is None, done.exception
+    def run(*words: str) -> str:
+        done = driftloop(*words, settings=settings)
+        assert done.exit_code == 0, done.output
         return done.stdout
 
-    bench = Bench(topics, settings.state_dir)
     bench.apply_spec()
     old = bench.signer.key_id
     bench.publish(bench.update(5, 1))
     bench.state_dir = tmp_path / "server"
     with trainer(settings):
-        driftloop("models", "pin", "m")
-    new = driftloop("keys", "new").splitlines()[0]
-    assert f"{new} signs" in driftloop("keys", "use", new)
+        run("models", "pin", "m")
+    new = run("keys", "new").splitlines()[0]
+    assert f"{new} signs" in run("keys", "use", new)
     with EventClient(topics) as client, bench.serve(client) as server:
         with trainer(settings):  # restarted: it signs with the new key, and counts on
-            driftloop("models", "unpin", "m")
-            assert "version 1 reissued" in driftloop("keys", "reissue", "m")
+            run("models", "unpin", "m")
+            assert "version 1 reissued" in run("keys", "reissue", "m")
             wait_until(lambda: server.version == NEXT)
-        assert "is revoked here" in driftloop("keys", "revoke", old, "--why", "rotated")
-        assert "rotated" in driftloop("keys", "list")
-        assert (
-            version_told_by(server.predict({"x": 0.0}).prediction) == 1
-        )  # the same model, by another number
+        assert "is revoked here" in run("keys", "revoke", old, "--why", "rotated")
+        assert "rotated" in run("keys", "list")
+        # The same model, by another number.
+        assert version_told_by(server.predict({"x": 0.0}).prediction) == 1
     with EventClient(topics) as client, bench.serve(client, state_dir=tmp_path / "another") as server:
         wait_until(lambda: server.version == NEXT)
     with trainer(settings):  # also a trainer that never saw the old key believed
-        driftloop("models", "pin", "m")
+        run("models", "pin", "m")
     updates = [ModelUpdate.decode(record.value or b"") for record in bench.read(MODEL_UPDATES)]
     assert [update.generation for update in updates] == [5, 6, 7, 8, 9]
     assert [update.key_id for update in updates] == [old, old, new, new, new]
 
 
 def test_a_trainer_counts_on_when_the_key_of_the_last_update_was_revoked(
-    topics: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    topics: Connection, settings: Settings, bench: Bench
 ) -> None:
-    """The key was stolen and revoked at once: were generations to begin anew, servers would refuse all."""
-    for name in ("bootstrap_servers", "topic_prefix", "state_dir"):
-        monkeypatch.setenv(f"DRIFTLOOP_{name.upper()}", str(getattr(settings, name)))
-    bench = Bench(topics, settings.state_dir)
+    """The key was stolen and revoked at once: were generations to start over, servers would refuse all."""
     bench.apply_spec()
     bench.publish(bench.update(41, 1))
     new = new_key(bench.keys_dir)
     use_key(bench.keys_dir, new)
     revoke_key(bench.keys_dir, bench.signer.key_id)
     with trainer(settings):
-        done = CliRunner().invoke(build(), ["keys", "reissue", "m"])
-        assert done.exception is None, done.exception
+        done = driftloop("keys", "reissue", "m", settings=settings)
+        assert done.exit_code == 0, done.output
     with EventClient(topics) as client, bench.serve(client, state_dir=settings.state_dir / "fresh") as server:
         wait_until(lambda: server.version == NEXT)
         assert server.generation == 42

@@ -10,20 +10,21 @@ from driftloop.schemas.errors import Error
 from typer.testing import CliRunner
 
 
-def driftloop(*words: str, settings: Settings) -> Result:
-    """What it printed and its exit code; errors meant for people are in ``output``."""
-    environment = {
-        "COLUMNS": "200",
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that leads a process of driftloop to the test's deployment."""
+    names = ("topic_prefix", "state_dir", "config", "data_partitions", "model_partitions")
+    return {
+        "COLUMNS": "300",
         "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
-        "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
-        "DRIFTLOOP_STATE_DIR": str(settings.state_dir),
-        "DRIFTLOOP_CONFIG": str(settings.config),
-        "DRIFTLOOP_DATA_PARTITIONS": str(settings.data_partitions),
-        "DRIFTLOOP_MODEL_PARTITIONS": str(settings.model_partitions),
+        **{f"DRIFTLOOP_{name.upper()}": str(getattr(settings, name)) for name in names},
     }
-    result = CliRunner().invoke(build(), list(words), env=environment)
+
+
+def driftloop(*words: str, settings: Settings, given: bytes | None = None) -> Result:
+    """What it printed and its exit code; errors meant for people are in ``output``. It reads ``given``."""
+    result = CliRunner().invoke(build(), list(words), env=environment_of(settings), input=given)
     if isinstance(result.exception, Error):
-        result.stdout_bytes += f"error: {result.exception}".encode()
+        result.stderr_bytes += f"error: {result.exception}".encode()
         result.output_bytes += f"error: {result.exception}".encode()
     elif result.exception is not None and not isinstance(result.exception, SystemExit):
         pytest.fail(f"driftloop {' '.join(words)} crashed: {result.exception!r}")

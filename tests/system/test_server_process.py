@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
+import asyncio
+import runpy
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -22,78 +17,38 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.model import LiveModel
 
+from tests.support.meanwhile import meanwhile
 from tests.support.paths import ROOT
 from tests.support.serve.bench import Bench
+from tests.support.serve.process import server_process, wait_ready
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
 
-@contextmanager
-def process(bench: Bench, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``driftloop serve`` as people start it; gives its address."""
-    environment = os.environ | {
-        "DRIFTLOOP_BOOTSTRAP_SERVERS": bench.connection.bootstrap_servers,
-        "DRIFTLOOP_TOPIC_PREFIX": bench.connection.prefix,
-        "DRIFTLOOP_STATE_DIR": str(bench.keys_dir.parent),
-        "DRIFTLOOP_INSTANCE_ID": "serve-0",
-        "DRIFTLOOP_HTTP_PORT": "0",
-    }
-    command = [sys.executable, "-m", "driftloop", "serve", *arguments]
-    started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert started.stderr is not None
-    try:
-        address = ""
-        for line in started.stderr:
-            if found := re.search(r"on (http://\S+)", line):
-                address = found.group(1)
-                break
-        assert address, "the server ended before it served"
-        drained = threading.Thread(target=started.stderr.read, daemon=True)  # so that it never blocks on us
-        drained.start()
-        yield started, address
-    finally:
-        if started.poll() is None:
-            started.kill()
-        started.wait()
-        started.stderr.close()
-
-
-def wait_ready(address: str) -> None:
-    def ready() -> bool:
-        return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
-
-    wait_until(ready, "the server's readiness")
-
-
-def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(bench: Bench) -> None:
+def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
+    bench: Bench, settings: Settings
+) -> None:
     bench.publish(bench.update(1, 2))
     answered: list[str] = []
-    refused: list[Exception] = []
-    with process(bench, "m") as (server, address):
+    with server_process(settings, "m") as (server, address):
         wait_ready(address)
         with httpx.Client(base_url=address) as http:
             timed = sorted([_timed(http) for _ in range(60)][20:])
         # With Nagle's algorithm on, every request of a kept-alive connection but the first waits for 40 ms.
         assert timed[10] < 0.035
 
-        def hammer() -> None:
-            with httpx.Client(base_url=address) as http:
-                while True:
-                    try:
-                        answer = http.post("/predict", content=b'{"features":{"x":0}}')
-                    except httpx.TransportError as error:
-                        refused.append(error)
-                        return
-                    assert answer.status_code == 200
-                    answered.append(answer.json()["prediction_id"])
+        def ask() -> None:
+            try:
+                answer = http.post("/predict", content=b'{"features":{"x":0}}')
+            except httpx.TransportError:  # it no longer listens
+                enough.set()
+                return
+            assert answer.status_code == 200
+            answered.append(answer.json()["prediction_id"])
 
-        threads = [threading.Thread(target=hammer) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(answered) > 200)
-        assert stopped(server) < 5.0
-        for thread in threads:
-            thread.join()
+        with httpx.Client(base_url=address) as http, meanwhile(ask, threads=3) as enough:
+            wait_until(lambda: len(answered) > 200)
+            assert stopped(server) < 5.0
     emitted = {event.prediction_id for event in bench.predictions()}
     assert set(answered) <= emitted
 
@@ -104,10 +59,10 @@ def _timed(http: httpx.Client) -> float:
     return time.perf_counter() - started
 
 
-def test_a_killed_server_comes_back_with_what_it_served(bench: Bench) -> None:
+def test_a_killed_server_comes_back_with_what_it_served(bench: Bench, settings: Settings) -> None:
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
-    with process(bench) as (server, address):  # no name: all that are published
+    with server_process(settings) as (server, address):  # no name: all that are published
         wait_ready(address)
         bench.publish(bench.update(2, 2))
         wait_until(lambda: httpx.get(f"{address}/model").json()["generation"] == 2)
@@ -116,7 +71,7 @@ def test_a_killed_server_comes_back_with_what_it_served(bench: Bench) -> None:
         wait_until(lambda: len(bench.predictions()) == 20)
         server.send_signal(signal.SIGKILL)
         server.wait()
-    with process(bench) as (_, address):
+    with server_process(settings) as (_, address):
         wait_ready(address)
         assert httpx.get(f"{address}/model").json()["generation"] == 2
         httpx.post(f"{address}/predict", content=b'{"features":{"x":0}}')
@@ -130,14 +85,10 @@ def test_nothing_published_is_told(settings: Settings, topics: Connection) -> No
         run_server(settings, [])
 
 
-def test_the_readmes_server_serves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import runpy
-
-    late = Bench(bench.connection, bench.keys_dir.parent, model="late")
+@pytest.mark.usefixtures("in_environment")
+def test_the_readmes_server_serves(topics: Connection, settings: Settings) -> None:
+    late = Bench(topics, settings.state_dir, model="late")
     late.publish(late.update(1, 4))
-    monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", late.connection.bootstrap_servers)
-    monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", late.connection.prefix)
-    monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(late.keys_dir.parent))
     example = runpy.run_path(str(ROOT / "examples" / "own_server.py"))
     hot: LiveModel = example["late"]
     client: EventClient = example["client"]
@@ -157,8 +108,6 @@ def test_the_readmes_server_serves(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 
 def _ask(transport: httpx.ASGITransport, path: str, body: Any) -> Any:
-    import asyncio
-
     async def ask() -> Any:
         async with httpx.AsyncClient(transport=transport, base_url="http://own") as http:
             answer = await http.post(path, json=body)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from driftloop.infra.bulk.csv_values import BadRow, milliseconds_of, number_of
 from driftloop.infra.bulk.labels import Imported, LabelColumns, LabelRow, import_labels, read_labels
-from driftloop.infra.cli import build
 from driftloop.infra.control.commands import command
+from driftloop.infra.settings import Settings
 from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
 from driftloop.schemas.errors import ArtifactError, Error
@@ -20,8 +17,8 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
+from tests.support.cli import driftloop
 from tests.support.serve.bench import Bench
 
 COLUMNS = LabelColumns("id", "label", "when")
@@ -140,24 +137,14 @@ def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(monkeypatch
     client.close(timeout_s=0.0)
 
 
-def run_import(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "DRIFTLOOP_BOOTSTRAP_SERVERS": bench.connection.bootstrap_servers,
-        "DRIFTLOOP_TOPIC_PREFIX": bench.connection.prefix,
-        "COLUMNS": "300",
-    }
-    command = [sys.executable, "-m", "driftloop", "labels", "import", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def test_the_command_imports_reports_and_counts(bench: Bench, tmp_path: Path) -> None:
+def test_the_command_imports_reports_and_counts(bench: Bench, settings: Settings, tmp_path: Path) -> None:
     file, bad = tmp_path / "labels.csv", tmp_path / "bad.csv"
     file.write_bytes(b"\xef\xbb\xbf" + FILE.encode() + b"m,l\xe4te,1700000000000,Latin-1\n")
-    ran = run_import(
-        bench, str(file), "--id-column", "id", "--label-column", "label", "--ts-column", "when",
-        "--source", "expert", "--annotator", "ann", "--bad-rows", str(bad),
+    ran = driftloop(
+        "labels", "import", str(file), "--id-column", "id", "--label-column", "label", "--ts-column", "when",
+        "--source", "expert", "--annotator", "ann", "--bad-rows", str(bad), settings=settings,
     )  # fmt: skip
-    assert ran.returncode == 1
+    assert ran.exit_code == 1
     assert "5 labels imported" in ran.stdout
     assert "line 5: prediction_id must be text of 1 to 128 characters" in ran.stderr
     assert "line 16: is not UTF-8" in ran.stderr
@@ -172,15 +159,15 @@ def test_the_command_imports_reports_and_counts(bench: Bench, tmp_path: Path) ->
     assert {(event.source, event.annotator) for event in labels.values()} == {("expert", "ann")}
 
 
-def test_a_clean_file_ends_with_success(bench: Bench, tmp_path: Path) -> None:
+def test_a_clean_file_ends_with_success(bench: Bench, settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("prediction_id,label\n" + "".join(f"p{i},late\n" for i in range(2000)))
-    ran = run_import(bench, str(file))
-    assert (ran.returncode, ran.stdout.strip()) == (0, "2000 labels imported"), ran.stderr
+    ran = driftloop("labels", "import", str(file), settings=settings)
+    assert (ran.exit_code, ran.stdout.strip()) == (0, "2000 labels imported"), ran.stderr
     assert len(bench.labels()) == 2000
-    missing = run_import(bench, str(file), "--label-column", "truth")
-    assert missing.returncode == 1
-    assert "has no column 'truth'; its header has: prediction_id, label" in missing.stderr
+    missing = driftloop("labels", "import", str(file), "--label-column", "truth", settings=settings)
+    assert missing.exit_code == 1
+    assert "has no column 'truth'; its header has: prediction_id, label" in missing.output
 
 
 @pytest.mark.parametrize(
@@ -205,7 +192,7 @@ def test_a_number_of_too_many_digits_is_reported_by_its_row(tmp_path: Path) -> N
 def test_the_file_itself_is_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("prediction_id,label\na,late\n")
-    ran = CliRunner().invoke(build(), ["labels", "import", str(file), "--bad-rows", str(file)])
+    ran = driftloop("labels", "import", str(file), "--bad-rows", str(file), settings=Settings())
     assert isinstance(ran.exception, Error)
     assert "another file" in str(ran.exception)
     assert file.read_text() == "prediction_id,label\na,late\n"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +10,11 @@ import pytest
 from driftloop.infra.bulk.csv_values import BadRow
 from driftloop.infra.bulk.requests import FileRequest, PredictRequest, read_csv_requests, read_json_requests
 from driftloop.infra.bulk.scoring import Scorer
+from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import Error, NoModelError
 from driftloop.streams.serve.client import EventClient
 
+from tests.support.cli import driftloop
 from tests.support.serve.bench import Bench
 
 CSV = """\
@@ -107,30 +106,24 @@ def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Benc
 
 
 @pytest.mark.parametrize("form", ["csv", "stdin"])
-def test_the_command_answers_a_file(bench: Bench, tmp_path: Path, form: str) -> None:
+def test_the_command_answers_a_file(bench: Bench, settings: Settings, tmp_path: Path, form: str) -> None:
     bench.publish(bench.update(1, 3))
-    environment = os.environ | {
-        "DRIFTLOOP_BOOTSTRAP_SERVERS": bench.connection.bootstrap_servers,
-        "DRIFTLOOP_TOPIC_PREFIX": bench.connection.prefix,
-        "DRIFTLOOP_STATE_DIR": str(bench.keys_dir.parent),
-    }
     file, out = tmp_path / "asked.csv", tmp_path / "answers.jsonl"
     file.write_text("id,x\na,1\nb,wide\nc,2\n")
     given = b'{"features":{"x":1},"prediction_id":"a"}\n{"features":{"x":"wide"},"prediction_id":"b"}\n{}\n'
-    command = [sys.executable, "-m", "driftloop", "score", "m"]
-    command += [str(file), "--id-column", "id", "-o", str(out)] if form == "csv" else ["-"]
-    ran = subprocess.run(command, env=environment, input=given, capture_output=True, timeout=120)
-    written = out.read_bytes() if form == "csv" else ran.stdout
+    asked = [str(file), "--id-column", "id", "-o", str(out)] if form == "csv" else ["-"]
+    ran = driftloop("score", "m", *asked, settings=settings, given=given)
+    written = out.read_bytes() if form == "csv" else ran.stdout_bytes
     answers = [orjson.loads(line) for line in written.splitlines()]
-    assert ran.returncode == 1, ran.stderr
+    assert ran.exit_code == 1, ran.stderr
     assert answers[0]["prediction"] == 3001.0
     assert (answers[0]["prediction_id"], answers[0]["version"]) == ("a", 3)
     if form == "csv":
         assert answers[1] == {"line": 3, "error": "x: 'wide' is not a number"}
-        assert b"2 answered (version 3: 2), 1 failed" in ran.stderr
+        assert "2 answered (version 3: 2), 1 failed" in ran.stderr
         assert sorted(event.prediction_id for event in bench.predictions()) == ["a", "c"]
     else:
         assert "feature x: must be a number" in answers[1]["error"]
         assert answers[2]["error"].startswith("row: features: Field required")
-        assert b"1 answered (version 3: 1), 2 failed" in ran.stderr
-    assert b"each says why in its line of the output" in ran.stderr
+        assert "1 answered (version 3: 1), 2 failed" in ran.stderr
+    assert "each says why in its line of the output" in ran.stderr

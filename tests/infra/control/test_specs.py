@@ -9,7 +9,8 @@ from driftloop.schemas.spec.file import parse_deployment
 from driftloop.schemas.spec.model import JOIN_KEY
 from driftloop.schemas.topics import VITALS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader
+
+from tests.support.kafka.topics import read_topic
 
 TOML = """
 [join]
@@ -41,13 +42,10 @@ def test_an_unchanged_spec_is_not_published_again(topics: Connection) -> None:
 def test_the_monitor_gets_each_spec_on_the_model_s_own_vitals_partition(topics: Connection) -> None:
     deployment = parse_deployment(TOML)
     apply_deployment(topics, deployment)
-    reader = LogReader(topics, (VITALS,))
-    try:
-        reported = [
-            (record.partition, CONTROL.validate_json(record.value or b"")) for record in reader.catch_up()
-        ]
-    finally:
-        reader.close()
+    reported = [
+        (record.partition, CONTROL.validate_json(record.value or b""))
+        for record in read_topic(topics, VITALS)
+    ]
     assert {
         (partition, control.model) for partition, control in reported if isinstance(control, SpecControl)
     } == {(partition_of(model, 2), model) for model in ("late", "price")}

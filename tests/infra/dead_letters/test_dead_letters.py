@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -26,12 +26,12 @@ from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.ids import event_id
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, MODEL_UPDATES, PREDICTIONS, TRIGGERS, Topic
-from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.kafka.connection import Connection
 
 from tests.support.cli import driftloop
-from tests.support.join.kafka import ROOT, read_made
+from tests.support.join.kafka import ROOT, ThreadedJoiner, read_made
 from tests.support.join.world import keyed, label, prediction
+from tests.support.kafka.topics import write
 from tests.support.waiting import wait_until
 
 BINARY = b'\xff\x00{"model": \x1b[31m'
@@ -45,24 +45,10 @@ def kafka(topics: Connection) -> Connection:
 
 @pytest.fixture
 def joining(kafka: Connection, tmp_path: Path) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=run_joiner,
-        args=(kafka,),
-        kwargs={"state_dir": tmp_path / "join", "instance_id": "j0", "stop": stop},
-    )
-    thread.start()
+    running = ThreadedJoiner(kafka, tmp_path / "join")
     yield
-    stop.set()
-    thread.join(60)
-    assert not thread.is_alive()
-
-
-def send(connection: Connection, *records: tuple[Topic, bytes | None, bytes | None]) -> None:
-    producer = Producer(connection.producer())
-    for topic, key, value in records:
-        producer.produce(connection.topic(topic), value, key, headers=[("trace", b"t-1"), ("empty", None)])
-    assert producer.flush(60) == 0
+    running.end()
+    assert running.error is None
 
 
 def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
@@ -75,9 +61,8 @@ def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
 
 def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, **fields: object) -> None:
     """Dead letters as a stage would write them, of records that need not exist."""
-    producer = Producer(connection.producer())
-    for i in range(count):
-        letter = DeadLetter.model_validate(
+    letters = (
+        DeadLetter.model_validate(
             {
                 "id": event_id("dead", topic.name, 0, i),
                 "stage": "train",
@@ -91,27 +76,25 @@ def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, *
                 **fields,
             }
         )
-        producer.produce(connection.topic(DEAD_LETTERS), letter.encode(), b"m")
-    assert producer.flush(60) == 0
+        for i in range(count)
+    )
+    write(connection, *((DEAD_LETTERS, b"m", letter.encode()) for letter in letters))
 
 
 def sent_again(connection: Connection, topic: Topic) -> list[Message]:
     """Committed records of the topic that carry the resolution of a replay."""
-    consumer = Consumer(connection.consumer("test-sent-again"))
-    name = connection.topic(topic)
-    consumer.assign([TopicPartition(name, partition, 0) for partition in range(2)])
     found: list[Message] = []
-    ended = 0
-    deadline = time.monotonic() + 120
-    while ended < 2:
-        assert time.monotonic() < deadline
-        for message in consumer.consume(500, timeout=0.2):
-            if (error := message.error()) is not None:
-                assert error.code() == KafkaError._PARTITION_EOF
-                ended += 1
-            elif any(header == REPLAY_HEADER for header, _ in message.headers() or []):
-                found.append(message)
-    consumer.close()
+    with closing(Consumer(connection.consumer("test-sent-again"))) as consumer:
+        consumer.assign([TopicPartition(connection.topic(topic), partition, 0) for partition in range(2)])
+        ended, deadline = 0, time.monotonic() + 120
+        while ended < 2:
+            assert time.monotonic() < deadline
+            for message in consumer.consume(500, timeout=0.2):
+                if (error := message.error()) is not None:
+                    assert error.code() == KafkaError._PARTITION_EOF
+                    ended += 1
+                elif REPLAY_HEADER in dict(message.headers() or []):
+                    found.append(message)
     return found
 
 
@@ -123,8 +106,10 @@ def test_what_the_joiner_refused_is_counted_shown_and_after_the_fix_sent_again_o
     kafka: Connection, settings: Settings, joining: None
 ) -> None:
     late = prediction("id-1", "late", model="new")
-    send(kafka, (PREDICTIONS, *keyed(late)), (PREDICTIONS, None, BINARY), (LABELS, b"k", None))
-    send(kafka, (LABELS, *keyed(label("id-1", "late"))))
+    write(
+        kafka, (PREDICTIONS, *keyed(late)), (PREDICTIONS, None, BINARY), (LABELS, b"k", None),
+        (LABELS, *keyed(label("id-1", "late"))), headers=[("trace", b"t-1"), ("empty", None)],
+    )  # fmt: skip
     refused = {letter.reason.split(":")[0]: letter for letter in letters_of(kafka, 3)}
     unknown = refused["unknown model 'new'"]
 
@@ -244,9 +229,10 @@ def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) 
 
 def test_bytes_too_many_for_a_dead_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:
     large = b"x" * (MAX_VALUE_BYTES + 100)
-    producer = Producer(kafka.producer(message_max_bytes=4_000_000, compression_type="none"))
-    producer.produce(kafka.topic(PREDICTIONS), large, b"k", headers=[("trace", b"t-2")])
-    assert producer.flush(60) == 0
+    write(
+        kafka, (PREDICTIONS, b"k", large), headers=[("trace", b"t-2")], message_max_bytes=4_000_000,
+        compression_type="none",
+    )  # fmt: skip
     (letter,) = letters_of(kafka, 1)
     assert letter.cut
     assert "value cut" in letter.reason

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -38,6 +37,7 @@ from driftloop.streams.kafka.connection import Connection
 from packaging.requirements import Requirement
 
 from tests.support.cli import driftloop
+from tests.support.kafka.topics import write
 from tests.support.malformed.mutations import golden
 from tests.support.waiting import wait_until
 
@@ -55,12 +55,6 @@ def alter(connection: Connection, topic: Topic, name: str, value: str) -> None:
     admin = AdminClient(connection.client())
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(30)
-
-
-def write(connection: Connection, topic: Topic, key: bytes, value: bytes) -> None:
-    producer = Producer(connection.producer())
-    producer.produce(connection.topic(topic), value, key)
-    assert producer.flush(60) == 0
 
 
 def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
@@ -86,10 +80,12 @@ def test_what_is_broken_on_the_cluster_is_named_with_its_fix(topics: Connection,
     alter(topics, PREDICTIONS, "retention.ms", "3600000")
     alter(topics, LABELS, "min.insync.replicas", "2")
     admin.delete_topics([topics.topic(DRIFT), topics.topic(OUTCOMES)])[topics.topic(DRIFT)].result(30)
-    write(topics, SPECS, b"late", b'{"model":"late"}')
-    write(topics, MODEL_UPDATES, b"late", orjson.dumps(golden("ModelUpdate")))
-    for i in range(10):
-        write(topics, PREDICTIONS, b"k%d" % i, b"x")
+    write(
+        topics,
+        (SPECS, b"late", b'{"model":"late"}'),
+        (MODEL_UPDATES, b"late", orjson.dumps(golden("ModelUpdate"))),
+        *((PREDICTIONS, b"k%d" % i, b"x") for i in range(10)),
+    )
     load_or_create_keypair(settings.keys_path())
 
     found = faults(check_cluster(settings, clock=lambda: local_ms() + 60_000))

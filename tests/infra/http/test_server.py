@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from driftloop.infra.http.app import Draining, create_app
 from driftloop.infra.http.bodies import MAX_BATCH_ROWS
 from driftloop.infra.http.server import run_server
@@ -25,8 +23,10 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.model import LiveModel
 
+from tests.support.meanwhile import meanwhile
 from tests.support.paths import DOCS
 from tests.support.serve.bench import Bench, version_told_by
+from tests.support.serve.process import uvicorn_thread
 from tests.support.waiting import wait_until
 
 
@@ -59,16 +59,8 @@ def running(benches: Sequence[Bench]) -> Iterator[Running]:
         models = {bench.model: stack.enter_context(bench.serve(client)) for bench in benches}
         draining = Draining()
         app = create_app(tuple(models.values()), client, draining=draining)
-        config = uvicorn.Config(app, port=0, access_log=False, log_config=None, lifespan="off")
-        server = uvicorn.Server(config)
-        listening = config.bind_socket()
-        stack.callback(listening.close)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(setattr, server, "should_exit", True)
-        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}"))
-        wait_until(lambda: server.started)
+        port = stack.enter_context(uvicorn_thread(app))
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}"))
         yield Running(http, models, client, draining)
 
 
@@ -279,31 +271,20 @@ def test_the_metrics_page_is_the_catalogue() -> None:
 
 def test_swaps_under_load_fail_no_request(server: Running, bench: Bench) -> None:
     outcomes: list[tuple[int, dict[str, Any]]] = []
-    done = threading.Event()
 
-    def hammer() -> None:
-        with httpx.Client(base_url=server.http.base_url) as http:
-            while not done.is_set():
-                answer = http.post("/predict", content=b'{"features":{"x":0}}')
-                outcomes.append((answer.status_code, answer.json()))
+    def ask() -> None:
+        answer = server.http.post("/predict", content=b'{"features":{"x":0}}')
+        outcomes.append((answer.status_code, answer.json()))
 
-    threads = [threading.Thread(target=hammer) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for generation in range(2, 10):
-        seen = len(outcomes)
-        bench.publish(bench.update(generation, 1 + generation % 3))
-        assert server.models["m"].wait_generation(generation)
-        wait_until(lambda seen=seen: len(outcomes) > seen + 10)
-    done.set()
-    for thread in threads:
-        thread.join()
+    with meanwhile(ask, threads=3):
+        for generation in range(2, 10):
+            seen = len(outcomes)
+            bench.publish(bench.update(generation, 1 + generation % 3))
+            assert server.models["m"].wait_generation(generation)
+            wait_until(lambda seen=seen: len(outcomes) > seen + 10)
     assert {status for status, _ in outcomes} == {200}
     assert all(version_told_by(answer["prediction"]) == answer["version"] for _, answer in outcomes)
     assert {answer["version"] for _, answer in outcomes} == {1, 2, 3}
-
-
-# --- as a process ----------------------------------------------------------------------------------------
 
 
 def test_an_address_that_is_taken_is_an_error(settings: Settings, server: Running) -> None:

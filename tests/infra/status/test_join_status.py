@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from wsgiref.simple_server import WSGIServer
 
-from confluent_kafka import Producer
+import pytest
 from driftloop.infra.cli.status import render
+from driftloop.infra.metrics import catalogue
 from driftloop.infra.metrics.catalogue import JOIN_METERS, Metrics
 from driftloop.infra.metrics.joiner import join_readings
 from driftloop.infra.status.join_status import read_join_progress
@@ -16,7 +22,10 @@ from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.join.recovery.progress import ProgressReporter
 from driftloop.streams.join.stats import CheckpointStats, DataLoss, JoinStats, RestoreStats
 from driftloop.streams.kafka.connection import Connection
+from prometheus_client import start_http_server
 from rich.console import Console
+
+from tests.support.kafka.topics import write
 
 
 def shown(joins: dict[int, JoinProgress], overview: Overview | None = None, now_ms: int = 50_000) -> str:
@@ -49,8 +58,23 @@ def test_status_shows_data_loss_and_misrouted_records() -> None:
     assert "misrouted: 5 recently" in text
 
 
-def test_scrapes_see_a_restore_while_it_runs() -> None:
-    stats, metrics = JoinStats(misrouted=4), Metrics()
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metrics]:
+    """Metrics whose server, which lives as long as a role's process, ends with the test."""
+    with ExitStack() as stack:
+
+        def start(*arguments: Any) -> tuple[WSGIServer, threading.Thread]:
+            server, thread = start_http_server(*arguments)
+            for end in (thread.join, server.server_close, server.shutdown):
+                stack.callback(end)
+            return server, thread
+
+        monkeypatch.setattr(catalogue, "start_http_server", start)
+        yield Metrics()
+
+
+def test_scrapes_see_a_restore_while_it_runs(metrics: Metrics) -> None:
+    stats = JoinStats(misrouted=4)
     stats.restores[1] = RestoreStats(0.0, "checkpoint", done=10, total=25, records=9, fetched=5_000)
     stats.checkpoints[1] = CheckpointStats(0, 25, 6_000, 100, 0.004, 0.2)
     stats.data_loss.append(DataLoss("labels", 1, 12))
@@ -76,9 +100,7 @@ def test_what_a_joiner_reports_is_what_status_reads(topics: Connection) -> None:
     reports.joining(0, None, now=3.0)
     reports.data_loss(2, "labels", 9)
     reports.close()
-    garbage = Producer(topics.producer())
-    garbage.produce(topics.topic(JOIN_PROGRESS), b"{]", b"9")
-    assert garbage.flush(60) == 0
+    write(topics, (JOIN_PROGRESS, b"9", b"{]"))
     read = read_join_progress(topics)
     assert {number: (one.phase, one.instance) for number, one in read.items()} == {
         0: ("joining", "join-7"),

@@ -16,7 +16,8 @@ from driftloop.streams.train.run_lifecycle import TRANSITIONS
 
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import read
-from tests.support.monitor.emitted import Place, emitted_events, place_of, read_topic
+from tests.support.kafka.topics import read_topic
+from tests.support.monitor.emitted import Place, emitted_events, place_of
 
 _MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 

@@ -41,7 +41,8 @@ from driftloop.streams.monitor.shell import MonitorSettings
 from driftloop.streams.monitor.snapshots import find_resume_point
 
 from tests.soak.monitor.subjects import MODELS, SUBJECTS, Subject
-from tests.support.monitor.emitted import Place, emitted_events, place_of, read_topic
+from tests.support.kafka.topics import read_topic
+from tests.support.monitor.emitted import Place, emitted_events, place_of
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.waiting import wait_until
 

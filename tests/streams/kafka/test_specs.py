@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.spec.model import JOIN_KEY, Deployment, Join, ModelSpec
@@ -16,6 +15,7 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.specs import SpecFollower
 
+from tests.support.kafka.topics import write
 from tests.support.waiting import wait_until
 
 REGRESSION = ModelSpec(task="regression")
@@ -25,12 +25,6 @@ REGRESSION = ModelSpec(task="regression")
 def specs(topics: Connection) -> Iterator[SpecFollower]:
     with contextlib.closing(SpecFollower(topics)) as follower:
         yield follower
-
-
-def put(connection: Connection, key: str, value: bytes | None) -> None:
-    producer = Producer(connection.producer())
-    producer.produce(connection.topic(SPECS), value, key)
-    assert producer.flush(60) == 0
 
 
 def test_each_model_has_the_newest_spec_that_was_published(topics: Connection, specs: SpecFollower) -> None:
@@ -62,13 +56,12 @@ def test_a_spec_that_cannot_be_read_is_a_problem_and_leaves_the_one_before(
 ) -> None:
     apply_deployment(topics, Deployment(models={"a": REGRESSION}))
     specs.catch_up()
-    put(topics, "a", b'{"model":"a","digest":"","ts":1,"spec":{"task":"guessing"}}')
-    put(topics, "late", b'{"model":"late"}')
+    guessing = b'{"model":"a","digest":"","ts":1,"spec":{"task":"guessing"}}'
+    write(topics, (SPECS, "a", guessing), (SPECS, "late", b'{"model":"late"}'))
     wait_until(lambda: specs.poll(0.1) == set() and len(specs.problems) == 2)
     assert "guessing" in specs.problems["a"]
     assert specs.models == {"a": REGRESSION}
-    put(topics, "late", None)
-    put(topics, "a", None)
+    write(topics, (SPECS, "late", None), (SPECS, "a", None))
     wait_until(lambda: specs.poll(0.1) == set() and not specs.problems)
     assert specs.models == {}
 

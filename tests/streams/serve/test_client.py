@@ -8,10 +8,10 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from driftloop.streams.serve.prediction_ids import new_prediction_id
 from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
 from tests.support.kafka.forwarding import forwarded
+from tests.support.kafka.topics import write
 from tests.support.serve.bench import Bench, numpy_values
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
@@ -70,11 +71,8 @@ def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: EventCli
     assert (by_id[failed].error, by_id[failed].prediction) == ("the model is out", None)
     assert abs(by_id[failed].ts - time.time() * 1000) < 60_000
     labels = {event.prediction_id: event for event in bench.labels()}
-    assert (labels[known].label, labels[known].source, labels[known].annotator) == (
-        "on_time",
-        "expert",
-        "ann",
-    )
+    given = labels[known]
+    assert (given.label, given.source, given.annotator) == ("on_time", "expert", "ann")
     assert (labels[failed].correct, labels[failed].label) == (False, None)
     assert (client.stats.emitted, client.stats.waiting, client.stats.dropped) == (4, 0, 0)
 
@@ -148,7 +146,7 @@ def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None
 
 
 def test_an_unreadable_spec_lets_nothing_leave(bench: Bench) -> None:
-    bench.put(SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}')
+    write(bench.connection, (SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}'))
     drops: list[Dropped] = []
     with EventClient(bench.connection, on_drop=drops.append) as client:
         client.prediction("m", 1, {"x": 1}, 1.0)
@@ -292,9 +290,8 @@ def test_leaving_the_process_sends_what_is_under_way(bench: Bench) -> None:
     assert len(bench.predictions()) == 100
 
 
+@pytest.mark.usefixtures("in_environment")
 def test_the_environment_says_where_kafka_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", bench.connection.bootstrap_servers)
-    monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", bench.connection.prefix)
     monkeypatch.setenv("DRIFTLOOP_KAFKA__CLIENT_ID", "somebody")
     monkeypatch.setenv("DRIFTLOOP_HASH_KEY", "a key of the deployment")
     with api.Client(privacy={"tail": "hash"}) as client:
@@ -314,15 +311,12 @@ def test_no_address_is_an_error_with_the_ways_on(monkeypatch: pytest.MonkeyPatch
 def test_many_threads_emit_without_losing_any(bench: Bench) -> None:
     with EventClient(bench.connection) as client:
 
-        def emit(name: int) -> None:
+        def emit(name: str) -> None:
             for i in range(500):
                 client.prediction("m", 1, {"x": i}, 1.0, prediction_id=f"{name}-{i}")
 
-        threads = [threading.Thread(target=emit, args=(name,)) for name in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(emit, "abcd"))
         assert client.stats.emitted == 2000
         assert client.flush() == 0
     assert len({event.prediction_id for event in bench.predictions()}) == 2000 == len(bench.read(PREDICTIONS))

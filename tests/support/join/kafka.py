@@ -24,7 +24,6 @@ from driftloop.schemas.vitals import Vitals
 from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.record import Record
 
 from tests.support.join.world import (
@@ -37,6 +36,7 @@ from tests.support.join.world import (
     prediction,
     totals_of,
 )
+from tests.support.kafka.topics import read_topic
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -113,11 +113,7 @@ class Made:
 
 
 def read_made(connection: Connection) -> Made:
-    reader = LogReader(connection, (PREDICTIONS, LABELS, OUTCOMES, DEAD_LETTERS, VITALS))
-    try:
-        records = list(reader.catch_up())
-    finally:
-        reader.close()
+    records = list(read_topic(connection, PREDICTIONS, LABELS, OUTCOMES, DEAD_LETTERS, VITALS))
 
     def of(topic: Topic) -> list[Record]:
         return [record for record in records if record.topic == connection.topic(topic)]
@@ -133,15 +129,6 @@ def read_made(connection: Connection) -> Made:
             if (record.value or b"").startswith(b'{"vitals":')
         ],
     )
-
-
-def read_topic(connection: Connection, topic: Topic) -> list[Record]:
-    """Everything on one topic, to its present end."""
-    reader = LogReader(connection, (topic,))
-    try:
-        return list(reader.catch_up())
-    finally:
-        reader.close()
 
 
 def wait_for_outcomes(connection: Connection) -> Made:

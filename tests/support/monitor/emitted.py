@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import orjson
 from driftloop.schemas.partition import partition_of
-from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS, Topic
+from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, TRIGGERS
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader
-from driftloop.streams.kafka.record import Record
 from driftloop.streams.monitor.core import Emitted
+
+from tests.support.kafka.topics import read_topic
 
 Place = tuple[str, bytes]
 """A topic, and the model or (of a dead letter) the vitals partition."""
 
 IDS = ("id", "drift_id", "trigger_id")
-_DEADLINE_S = 300.0
 
 
 def place_of(event: Emitted, partition: int) -> Place:
@@ -47,11 +44,6 @@ class EmittedEvents:
                     f"{place}: {len(got)} events, the replay has {len(due)}; first difference at {at}"
                 )
         return different
-
-
-def read_topic(connection: Connection, topic: Topic) -> Iterator[Record]:
-    with closing(LogReader(connection, (topic,))) as reader:
-        yield from reader.catch_up(_DEADLINE_S)
 
 
 def emitted_events(connection: Connection, partitions: int) -> EmittedEvents:

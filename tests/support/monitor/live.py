@@ -19,8 +19,8 @@ from driftloop.streams.monitor.partition import Core
 from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 
+from tests.support.kafka.topics import read_topic
 from tests.support.monitor.chain_core import ChainCore
-from tests.support.monitor.emitted import read_topic
 from tests.support.monitor.progress import MonitorProgress
 
 QUICK = MonitorSettings(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Producer
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.models.formats.fitted import Fitted
 from driftloop.models.formats.loaders import load
@@ -20,12 +19,12 @@ from driftloop.schemas.serving import FeatureSpec, Manifest, ModelAck, ModelUpda
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, Topic
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.record import Record
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.model import LiveModel
 from onnx import TensorProto, helper
 
+from tests.support.kafka.topics import read_topic, write
 from tests.support.models.worlds import update_to
 from tests.support.waiting import wait_until
 
@@ -65,7 +64,6 @@ class Bench:
         self.signer = load_or_create_keypair(self.keys_dir)
         self.store = ArtifactStore(str(self.store_dir))
         self.state_dir = folder / "serve"
-        self.producer = Producer(connection.producer())
         self.manifests: dict[int, Manifest] = {}
 
     def apply_spec(self, **spec: Any) -> None:
@@ -98,11 +96,7 @@ class Bench:
 
     def publish(self, update: ModelUpdate) -> None:
         """Puts the update on the topic."""
-        self.put(MODEL_UPDATES, self.model, update.encode())
-
-    def put(self, topic: Topic, key: str, value: bytes) -> None:
-        self.producer.produce(self.connection.topic(topic), value, key)
-        assert self.producer.flush(60) == 0
+        write(self.connection, (MODEL_UPDATES, self.model, update.encode()))
 
     def serve(self, client: EventClient, **more: Any) -> LiveModel:
         """A server of the model."""
@@ -127,12 +121,7 @@ class Bench:
         return [Label.decode(record.value or b"") for record in self.read(LABELS)]
 
     def read(self, topic: Topic) -> list[Record]:
-        """Everything on a topic, as a read_committed reader sees it."""
-        reader = LogReader(self.connection, (topic,))
-        try:
-            return list(reader.catch_up())
-        finally:
-            reader.close()
+        return list(read_topic(self.connection, topic))
 
 
 def numpy_values() -> dict[str, object]:

@@ -49,11 +49,11 @@ from driftloop.schemas.topics import (
 )
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets
-from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.record import Record
 from driftloop.streams.train.shell import TrainerConfig
 from driftloop.streams.train.window.window import Clock
 
+from tests.support.kafka.topics import read_topic
 from tests.support.waiting import wait_until
 
 MODEL = "world"
@@ -193,11 +193,7 @@ class World:
     # --- what the trainer wrote ---------------------------------------------------------------------------
 
     def records(self, topic: Topic) -> list[Record]:
-        reader = LogReader(self.connection, (topic,))
-        try:
-            return list(reader.catch_up())
-        finally:
-            reader.close()
+        return list(read_topic(self.connection, topic))
 
     def events(self, topic: Topic, event: type[E]) -> list[E]:
         return [event.decode(record.value or b"") for record in self.records(topic)]

@@ -10,6 +10,7 @@ from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 
+from tests.support.kafka.topics import write
 from tests.support.serve.bench import Bench, ack_with
 from tests.support.waiting import wait_until
 
@@ -133,9 +134,9 @@ def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, clien
 def test_garbage_on_the_updates_topic_stops_nothing(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     for garbage in (b"", b"{", b'{"model":"m"}', b"\xff\xfe", b"[" * 10_000):
-        bench.put(MODEL_UPDATES, "m", garbage)
+        write(bench.connection, (MODEL_UPDATES, "m", garbage))
     with bench.serve(client) as hot:
         assert hot.wait_ready()
-        bench.put(MODEL_UPDATES, "m", b'{"model":"m","generation":-1}')
+        write(bench.connection, (MODEL_UPDATES, "m", b'{"model":"m","generation":-1}'))
         bench.publish(bench.update(2, 2))
         assert hot.wait_generation(2)

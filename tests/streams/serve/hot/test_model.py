@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,17 +14,16 @@ from driftloop.schemas.errors import NoModelError
 from driftloop.schemas.serving import FeatureSpec
 from driftloop.schemas.topics import PREDICTIONS, SPECS
 from driftloop.streams.serve.client import EventClient, InvalidEvent
-from driftloop.streams.serve.hot.model import Failed, LiveModel, Served, Swapped
+from driftloop.streams.serve.hot.model import Failed, Served, Swapped
 from driftloop.streams.serve.privacy import Hasher
 
+from tests.support.kafka.topics import write
+from tests.support.meanwhile import meanwhile
 from tests.support.models.onnx import linear_classifier
 from tests.support.serve.bench import STEP, Bench, ack_with, telling_model, version_told_by
 from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
-
-
-# --- serving ---------------------------------------------------------------------------------------------
 
 
 def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: EventClient) -> None:
@@ -51,31 +49,15 @@ def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, clie
 def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     swaps: list[Swapped] = []
-    failures: list[BaseException] = []
     answered: list[Served] = []
-    done = threading.Event()
-
-    def hammer(hot: LiveModel) -> None:
-        while not done.is_set():
-            try:
-                answered.append(hot.predict({"x": 0.0}))
-            except BaseException as error:  # noqa: BLE001  whatever it is, it fails the test below
-                failures.append(error)
-
     with bench.serve(client, on_swap=swaps.append) as hot:
         assert hot.wait_ready()
-        threads = [threading.Thread(target=hammer, args=(hot,)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for generation in range(2, 12):
-            seen = len(answered)
-            bench.publish(bench.update(generation, 1 + generation % 3))
-            assert hot.wait_generation(generation)
-            wait_until(lambda seen=seen: len(answered) > seen + 20)
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+        with meanwhile(lambda: answered.append(hot.predict({"x": 0.0})), threads=2):
+            for generation in range(2, 12):
+                seen = len(answered)
+                bench.publish(bench.update(generation, 1 + generation % 3))
+                assert hot.wait_generation(generation)
+                wait_until(lambda seen=seen: len(answered) > seen + 20)
     assert all(version_told_by(served.prediction) == served.version for served in answered)
     assert {served.version for served in answered} == {1, 2, 3}
     assert [swap.generation for swap in swaps] == list(range(1, 12))
@@ -217,20 +199,18 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -
     bench.publish(bench.update(1, 1))
     with bench.serve(client, hasher=HASHER) as hot:
         assert hot.wait_ready()
-        original = hot._follower.serving.hot.predict  # type: ignore[reportPrivateUsage]
+        swap = hot._follower.serving.hot  # type: ignore[reportPrivateUsage]
+        many, one = swap.predict, swap.predict_one
 
         def watched(asked: Sequence[Any], ids: Sequence[str] | None = None) -> Any:
             rows.extend(asked)
-            return original(asked, ids)
-
-        hot._follower.serving.hot.predict = watched  # type: ignore[method-assign]
-        one = hot._follower.serving.hot.predict_one  # type: ignore[reportPrivateUsage]
+            return many(asked, ids)
 
         def watched_one(asked: Any, prediction_id: str) -> Any:
             rows.append(asked)
             return one(asked, prediction_id)
 
-        hot._follower.serving.hot.predict_one = watched_one  # type: ignore[method-assign]
+        swap.predict, swap.predict_one = watched, watched_one  # type: ignore[method-assign]
         hot.predict({"x": 1.0, "tail": "N123", "secret": 4}, segments={"tail": "N123", "secret": 4})
         hot.predict_many([{"x": 2.0, "tail": "N123", "secret": 4}])
         with pytest.raises(InvalidEvent, match=r"got list.*Ann"):
@@ -256,7 +236,7 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -
 @pytest.mark.parametrize("spec", ["hash without a key", "unreadable"])
 def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: EventClient, spec: str) -> None:
     if spec == "unreadable":
-        bench.put(SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}')
+        write(bench.connection, (SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}'))
     else:
         bench.apply_spec(features={"x": {"type": "number", "privacy": "hash"}})
     bench.publish(bench.update(1, 1))
@@ -271,14 +251,9 @@ def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Event
     assert (event.features, event.error) == ({}, "no model")
 
 
-# --- updates ---------------------------------------------------------------------------------------------
-
-
-def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("in_environment")
+def test_an_own_server_needs_only_the_environment(bench: Bench) -> None:
     bench.publish(bench.update(1, 6))
-    monkeypatch.setenv("DRIFTLOOP_BOOTSTRAP_SERVERS", bench.connection.bootstrap_servers)
-    monkeypatch.setenv("DRIFTLOOP_TOPIC_PREFIX", bench.connection.prefix)
-    monkeypatch.setenv("DRIFTLOOP_STATE_DIR", str(bench.keys_dir.parent))
     with api.HotModel("m", server_id="mine") as hot:
         assert hot.wait_ready()
         served = hot.predict({"x": 1.0})
@@ -286,9 +261,6 @@ def test_an_own_server_needs_only_the_environment(bench: Bench, monkeypatch: pyt
     assert ack.server_id == "serve-mine"
     assert [event.prediction_id for event in bench.predictions()] == [served.prediction_id]
     assert (bench.keys_dir.parent / "serve" / "serve-mine" / "m.json").exists()
-
-
-# --- the course of updates, without Kafka ----------------------------------------------------------------
 
 
 def test_an_answer_names_its_version() -> None:

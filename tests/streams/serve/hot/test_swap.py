@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from driftloop.schemas.errors import NoModelError
 from driftloop.schemas.serving import Manifest
 from driftloop.streams.serve.hot.swap import Current, HotSwap
 
+from tests.support.meanwhile import meanwhile
 from tests.support.serve.broken_updates import FAILURES
 from tests.support.serve.hot_bench import INPUTS, ROW, Bench, answers, ref
 
@@ -160,21 +160,14 @@ def test_requests_from_many_threads_meet_one_whole_version_each(bench: Bench) ->
     expected = {version: answers(bench, version) for version in (1, 2)}
     bench.apply(bench.update(1, 1))
     wrong: list[str] = []
-    done = threading.Event()
 
     def ask() -> None:
-        while not done.is_set():
-            served = bench.swap.predict(INPUTS[:50])
-            versions = {one.version for one in served}
-            if len(versions) != 1 or [one.answer for one in served] != expected[versions.pop()]:
-                wrong.append("a batch was answered by more than one version")
+        served = bench.swap.predict(INPUTS[:50])
+        versions = {one.version for one in served}
+        if len(versions) != 1 or [one.answer for one in served] != expected[versions.pop()]:
+            wrong.append("a batch was answered by more than one version")
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for generation in range(2, 30):
-        assert bench.apply(bench.update(generation, 1 + generation % 2)).status == "live"
-    done.set()
-    for thread in threads:
-        thread.join()
+    with meanwhile(ask, threads=4):
+        for generation in range(2, 30):
+            assert bench.apply(bench.update(generation, 1 + generation % 2)).status == "live"
     assert wrong == []
