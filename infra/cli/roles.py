@@ -17,7 +17,6 @@ def join() -> None:
     """Join predictions with labels, exactly once: outcomes and vitals."""
     from ...streams.join.config import JoinTuning
     from ...streams.join.shell import run_joiner
-    from ...streams.join.state.store import StoreTuning
     from ...streams.join.stats import JoinStats
     from ..metrics.catalogue import Metrics
     from ..metrics.joiner import join_readings
@@ -41,7 +40,7 @@ def join() -> None:
             checkpoints_kept=settings.checkpoints_kept,
             linger_s=settings.join_linger_ms / 1000,
             memory_ids=settings.join_memory_ids,
-            store=StoreTuning(cache_mb=settings.join_cache_mb),
+            cache_mb=settings.join_cache_mb,
         ),
         stats=stats,
     )

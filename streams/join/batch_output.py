@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from ...schemas.topics import LABELS, PREDICTIONS
 from .reading.batch import Batch, MisroutedRecord, Records, RefusedRecord
@@ -20,35 +21,31 @@ class VitalsMessage(NamedTuple):
     value: bytes
 
 
-@dataclass(slots=True)
-class BatchOutput:
+class BatchOutput(msgspec.Struct):
     """What a batch emits, in one transaction with its offsets: all of it, or nothing.
 
     ``outcomes``: key and value, for the outcomes partition of the same number.
     """
 
-    outcomes: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
-    vitals: list[VitalsMessage] = field(default_factory=list[VitalsMessage])
-    misrouted: list[MisroutedRecord] = field(default_factory=list[MisroutedRecord])
-    refused: list[RefusedRecord] = field(default_factory=list[RefusedRecord])
+    outcomes: list[tuple[bytes, bytes]] = []
+    vitals: list[VitalsMessage] = []
+    misrouted: list[MisroutedRecord] = []
+    refused: list[RefusedRecord] = []
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or self.vitals or self.misrouted or self.refused)
 
 
-class BatchContext:
+class BatchContext(msgspec.Struct):
     """One batch of one partition. ``replaying``: it was processed before, so nothing is emitted."""
 
-    __slots__ = ("counts", "next_seq", "output", "partition", "replaying", "rules", "stats")
-
-    def __init__(self, partition: int, rules: Rules, next_seq: int, *, replaying: bool = False) -> None:
-        self.partition = partition
-        self.rules = rules
-        self.next_seq = next_seq
-        self.replaying = replaying
-        self.output = BatchOutput()
-        self.stats: dict[Variant, BatchStats] = {}
-        self.counts: Counter[str] = Counter()
+    partition: int
+    rules: Rules
+    next_seq: int
+    replaying: bool = False
+    output: BatchOutput = msgspec.field(default_factory=BatchOutput)
+    stats: dict[Variant, BatchStats] = {}
+    counts: Counter[str] = msgspec.field(default_factory=Counter[str])
 
     def accept(self, batch: Batch) -> None:
         """Take over what was decided when the batch was read."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from .state.store import StoreTuning
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +17,8 @@ class JoinTuning:
 
     State is written behind after ``flush_interval_s`` or ``flush_ids`` changed ids: longer intervals write
     less, and replay more after a crash. ``memory_ids`` are kept in memory (about 1 kB each), the rest is in
-    RocksDB. Checkpoints go to the artifact store every ``checkpoint_interval_s``: a new host replays what
-    came since.
+    RocksDB, with a block cache of ``cache_mb``. Checkpoints go to the artifact store every
+    ``checkpoint_interval_s``: a new host replays what came since.
     """
 
     max_batch: int = 10_000
@@ -32,4 +30,4 @@ class JoinTuning:
     memory_ids: int = 300_000
     checkpoint_interval_s: float = 300.0
     checkpoints_kept: int = 2
-    store: StoreTuning = field(default_factory=StoreTuning)
+    cache_mb: int = 64

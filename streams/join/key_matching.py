@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from .batch_output import BatchContext
 from .outcomes import LabelPayload, outcome_bytes
 from .reading.batch import Records
@@ -127,9 +129,7 @@ def meet(
     elif effect is LabelEffect.REPEAT and match is not None:
         stats.counts["duplicate"] += 1
         # The source is at least as strong as the one it had.
-        match = Match(
-            match.value, match.feedback, payload.source, match.matched_ms, match.revision, match.seq
-        )
+        match = replace(match, source=payload.source)
     elif effect is LabelEffect.WEAKER:
         stats.counts["duplicate"] += 1
     elif effect is LabelEffect.UNUSABLE and not label.used:

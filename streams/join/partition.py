@@ -40,14 +40,6 @@ class AssignedPartition:
         self.joiner.rules = rules
         return self.joiner.process(batch, idle)
 
-    def restore_step(self) -> int | None:
-        """Return how many records were replayed; None once everything is restored."""
-        if self.restoring is not None:
-            for replayed in self.restoring:
-                return replayed
-        self.restoring = None
-        return None
-
     @property
     def has_moved(self) -> bool:
         """Whether the disk is behind the joiner."""

@@ -45,7 +45,7 @@ from ..kafka.stop_deadline import stopping_within
 from ..kafka.transactions import Aborted, Consumed
 from .batch_writer import BatchWriter
 from .config import JoinTuning
-from .fetching import Fetched, Fetcher
+from .fetching import Fetched, sorted_messages
 from .flow_control import FlowControl
 from .partition import AssignedPartition, offsets_of, position_of
 from .reading.batch import Batch, Records
@@ -117,6 +117,7 @@ class _JoinShell:
     ) -> None:
         self._tuning, self._stats, self._observe = tuning, stats, observe
         self._names = {topic: connection.topic(topic) for topic in INPUTS}
+        self._topics = {name: topic for topic, name in self._names.items()}
         self._owned: dict[int, AssignedPartition] = {}
         self._epoch = 0
         self._aborts_in_a_row = 0
@@ -141,7 +142,6 @@ class _JoinShell:
             )
         )
         self._flow = FlowControl(self._consumer, self._names, tuning, stats)
-        self._fetcher = Fetcher(self._consumer, self._names, self._flow, self._data_loss, tuning)
         self._consumer.subscribe(
             list(self._names.values()),
             on_assign=self._assigned,
@@ -176,12 +176,14 @@ class _JoinShell:
         """Return what has come, per partition and topic; nothing after a rebalance, which rewinds all."""
         epoch = self._epoch
         restoring = any(owned.restoring is not None for owned in self._owned.values())
-        messages = self._fetcher.consume(0.0 if restoring else _IDLE_S)
+        messages = self._consumer.consume(1, timeout=0.0 if restoring else _IDLE_S)
+        if messages:
+            messages += self._consumer.consume(self._tuning.max_batch - 1, timeout=self._tuning.linger_s)
         if epoch != self._epoch:
             for number, position in self._live_positions().items():
                 self._flow.rewind(number, position)
             return {}
-        return self._fetcher.sort(messages)
+        return sorted_messages(messages, self._topics, self._flow, self._data_loss)
 
     def _live_positions(self) -> dict[int, Position]:
         return {
@@ -261,8 +263,8 @@ class _JoinShell:
             }
         )
         for number in numbers:
-            owned, position = self._loader.load(number, positions[number])
-            self._owned[number] = owned
+            owned = self._owned[number] = self._loader.load(number, positions[number])
+            position = positions[number] or owned.joiner.position
             self._flow.assign(number, position)
             fetched_from += self._places(number, position)
             if owned.restoring is not None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Protocol, cast
+from typing import cast
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec
 
 from ...schemas.errors import BrokerError
@@ -26,15 +26,10 @@ from .retry import Unanswered, retry
 # a broker is failing, librdkafka can return -1001 without an error.
 _NO_RECORD = -1
 _CALL_S = 10.0
+_Client = Producer | Consumer | AdminClient
 
 
-class MetadataClient(Protocol):
-    """What is needed of confluent_kafka's Producer, Consumer or AdminClient."""
-
-    def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
-
-
-def topic_metadata(client: MetadataClient, name: str, timeout_s: float) -> ClusterMetadata:
+def topic_metadata(client: _Client, name: str, timeout_s: float) -> ClusterMetadata:
     """The cluster's metadata with this topic's. Raises BrokerError when nobody answers or it is missing."""
     try:
         metadata = client.list_topics(name, timeout=timeout_s)
@@ -46,7 +41,7 @@ def topic_metadata(client: MetadataClient, name: str, timeout_s: float) -> Clust
     return metadata
 
 
-def topic_partitions(client: MetadataClient, name: str, timeout_s: float) -> list[int]:
+def topic_partitions(client: _Client, name: str, timeout_s: float) -> list[int]:
     """The numbers of a topic's partitions. Raises BrokerError as ``topic_metadata`` does."""
     return sorted(topic_metadata(client, name, timeout_s).topics[name].partitions)
 
@@ -125,14 +120,8 @@ class LogOffsets:
         return found
 
 
-class Group(Protocol):
-    """What is needed of confluent_kafka's Consumer."""
-
-    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]: ...
-
-
 def committed_offsets(
-    group: Group, places: list[TopicPartition], *, timeout_s: float
+    group: Consumer, places: list[TopicPartition], *, timeout_s: float
 ) -> list[TopicPartition]:
     """Return ``places`` with the group's offsets, negative where none was ever committed.
 

@@ -69,13 +69,11 @@ def _end(seconds: float, exit_code: int) -> None:
     os._exit(exit_code)
 
 
-def _holding_threads(timeout_s: float = 0.2) -> bool:
+def _holding_threads() -> bool:
     """Whether threads other than this and the main one keep the interpreter alive."""
-    until = time.monotonic() + timeout_s
-    while True:
-        here = {threading.current_thread(), threading.main_thread()}
-        if not any(not thread.daemon for thread in threading.enumerate() if thread not in here):
-            return False
+    until, here = time.monotonic() + 0.2, {threading.current_thread(), threading.main_thread()}
+    while any(not thread.daemon for thread in set(threading.enumerate()) - here):
         if time.monotonic() > until:
             return True
         time.sleep(0.01)
+    return False

@@ -151,11 +151,7 @@ class BatchReader:
         return batch
 
     def _check_placement(
-        self,
-        topic: Topic,
-        records: Records,
-        events: list[Event | None],
-        batch: Batch,
+        self, topic: Topic, records: Records, events: list[Event | None], batch: Batch
     ) -> list[bytes]:
         """Take out what belongs elsewhere; return the ids as bytes."""
         ids = [b"" if event is None else event.prediction_id.encode() for event in events]

@@ -1,37 +1,12 @@
-"""Kafka messages as the columns that the joiner's core reads; what few records need, on demand."""
+"""Kafka messages as the columns that the joiner's core reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from collections.abc import Sequence
 
 from confluent_kafka import Message
 
 from .batch import Header, Headers, Records
-
-T = TypeVar("T")
-
-
-class OnDemand(Sequence[T]):
-    """A column whose items are read from the messages one by one, because few of them are needed."""
-
-    __slots__ = ("_get", "_messages")
-
-    def __init__(self, messages: Sequence[Message], get: Callable[[Message], T]) -> None:
-        self._messages = messages
-        self._get = get
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        if isinstance(index, slice):
-            return OnDemand(self._messages[index], self._get)
-        return self._get(self._messages[index])
-
-    def __len__(self) -> int:
-        return len(self._messages)
 
 
 def columns_of(messages: Sequence[Message], at: int = 0) -> Records:
@@ -46,15 +21,11 @@ def columns_of(messages: Sequence[Message], at: int = 0) -> Records:
 
     return Records(
         [message.value() for message in messages],
-        OnDemand(messages, key_of),
-        OnDemand(messages, offset_of),
+        [message.key() for message in messages],
+        [message.offset() or 0 for message in messages],
         [message.timestamp()[1] for message in messages],
         headers,
     )
-
-
-def key_of(message: Message) -> bytes | None:
-    return message.key()
 
 
 def offset_of(message: Message) -> int:

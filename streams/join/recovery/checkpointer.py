@@ -18,17 +18,16 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....models.registry.artifacts import without_secrets
-from ....schemas.errors import Error
 from ..config import JoinTuning
 from ..partition import AssignedPartition
 from ..state.position import Position
 from ..state.store import StateOrigin
 from ..stats import CheckpointStats, JoinStats
-from .checkpoints import CheckpointCancelled, CheckpointStore, FileKey, Published, in_background
+from .checkpoints import CheckpointCancelled, CheckpointStore, Digests, Published, in_background
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +38,16 @@ _FIRST_S = 60.0  # so that processes that live shorter than the interval make ch
 
 @dataclass(slots=True)
 class _Schedule:
-    """When a partition's next checkpoint is due, and once it was begun, when it can be made."""
+    """When a partition's next checkpoint is due, and once it was begun, when it can be made.
+
+    ``known``: digests of the tables; after a rebalance others may have the same names.
+    """
 
     due_at: float
     settled_at: float | None = None
     newest: Position | None = None
     under_way: Future[Published] | None = None
+    known: Digests = field(default_factory=Digests)
 
 
 class Checkpointer:
@@ -54,7 +57,6 @@ class Checkpointer:
         self._interval_s, self._keep = tuning.checkpoint_interval_s, tuning.checkpoints_kept
         self._store, self._state_dir, self._stats = store, state_dir, stats
         self._schedules: dict[int, _Schedule] = {}
-        self._known: dict[int, dict[FileKey, str]] = {}
         self._made = 0
         self._cancel = threading.Event()
         for left in state_dir.glob(f"partition-*{_MARK}*"):
@@ -67,18 +69,16 @@ class Checkpointer:
                 self._tend(owned, now)
 
     def _tend(self, owned: AssignedPartition, now: float) -> None:
-        schedule = self._schedules.get(owned.number)
-        if schedule is None:
-            first = now + min(_FIRST_S, self._interval_s)
-            self._schedules[owned.number] = _Schedule(first)
-            return
+        first_at = now + min(_FIRST_S, self._interval_s)
+        schedule = self._schedules.setdefault(owned.number, _Schedule(first_at))
         if schedule.under_way is not None:
             if schedule.under_way.done():
                 self._report(owned.number, schedule.under_way)
                 schedule.under_way = None
             return
         if schedule.settled_at is not None:
-            if now >= schedule.settled_at and not self._uploading():
+            uploading = any(other.under_way is not None for other in self._schedules.values())
+            if now >= schedule.settled_at and not uploading:
                 self._make(owned, schedule, now)
         elif now >= schedule.due_at:
             if owned.joiner.position == schedule.newest:
@@ -88,13 +88,9 @@ class Checkpointer:
             owned.store.write_out()
             schedule.settled_at = now + min(_SETTLES_S, self._interval_s / 10)
 
-    def _uploading(self) -> bool:
-        return any(other.under_way is not None for other in self._schedules.values())
-
     def forget(self) -> None:
         """Drop all schedules, because partitions were revoked; an upload under way continues."""
         self._schedules.clear()
-        self._known.clear()  # another instance's tables may come to have the same names
 
     def close(self) -> None:
         """Cancel the upload under way, without waiting for a store that does not answer."""
@@ -109,23 +105,13 @@ class Checkpointer:
         stalled_s = time.perf_counter() - began
         log.debug("partition %d: a checkpoint held the loop for %.1f ms", owned.number, 1e3 * stalled_s)
         schedule.settled_at, schedule.due_at, schedule.newest = None, now + self._interval_s, position
+        origin, known = owned.store.origin, schedule.known
         schedule.under_way = in_background(
-            "join-checkpoint",
-            self._upload,
-            owned.store.origin,
-            folder,
-            position,
-            self._known.setdefault(owned.number, {}),
-            stalled_s,
+            "join-checkpoint", lambda: self._upload(origin, folder, position, known, stalled_s)
         )
 
     def _upload(
-        self,
-        origin: StateOrigin,
-        folder: Path,
-        position: Position,
-        known: dict[FileKey, str],
-        stalled_s: float,
+        self, origin: StateOrigin, folder: Path, position: Position, known: Digests, stalled_s: float
     ) -> Published:
         began, now_ms = time.perf_counter(), time.time_ns() // 1_000_000
         try:
@@ -133,11 +119,10 @@ class Checkpointer:
             self._store.prune(origin, self._keep)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        checkpoint = published.checkpoint
         self._stats.checkpoints[origin.partition] = CheckpointStats(
             written_ms=now_ms,
             offsets=sum(position.offsets),
-            size=checkpoint.size,
+            size=published.checkpoint.size,
             uploaded=published.uploaded,
             stalled_s=stalled_s,
             took_s=time.perf_counter() - began,
@@ -149,20 +134,10 @@ class Checkpointer:
             published = upload.result()
         except CheckpointCancelled:
             return
-        except (OSError, Error) as error:
-            self._failed(partition, error)
         except Exception as error:  # file systems of fsspec raise what their clients do  # noqa: BLE001
-            self._failed(partition, error)
-        else:
-            size_mb = published.checkpoint.size / 1e6
-            log.info(
-                "partition %d: checkpoint of %.1f MB, %.1f MB of it new",
-                partition,
-                size_mb,
-                published.uploaded / 1e6,
-            )
-
-    def _failed(self, partition: int, error: Exception) -> None:
-        self._stats.checkpoints_failed += 1
-        reason = without_secrets(self._store.secrets, str(error))
-        log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, reason)
+            self._stats.checkpoints_failed += 1
+            reason = without_secrets(self._store.secrets, str(error))
+            log.error("partition %d: no checkpoint: %s: %s", partition, type(error).__name__, reason)
+            return
+        size_mb, new_mb = published.checkpoint.size / 1e6, published.uploaded / 1e6
+        log.info("partition %d: checkpoint of %.1f MB, %.1f MB of it new", partition, size_mb, new_mb)

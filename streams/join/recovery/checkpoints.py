@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,7 +34,6 @@ from ....schemas.errors import Error
 from ..state.position import Position
 from ..state.store import StateOrigin
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -44,6 +43,8 @@ _ORPHAN_S = 3600.0  # an upload takes less
 _CHUNK = 1 << 20
 _MAX_MANIFEST_BYTES = 8 << 20
 _MANIFEST = re.compile(r"(\d{15})-([0-9a-f]{64})\.json")
+
+_ORIGIN_FIELDS = {field.name for field in fields(StateOrigin)}
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 
@@ -61,6 +62,9 @@ class FileKey(NamedTuple):
 
     name: str
     size: int
+
+
+Digests = dict[FileKey, str]
 
 
 class StoredFile(BaseModel):
@@ -97,9 +101,7 @@ class Checkpoint(BaseModel):
 
     @property
     def origin(self) -> StateOrigin:
-        return StateOrigin(
-            self.cluster, self.predictions, self.labels, self.partition, self.partitions, self.layout
-        )
+        return StateOrigin(**self.model_dump(include=_ORIGIN_FIELDS))
 
     @property
     def stands_at(self) -> Position:
@@ -166,7 +168,7 @@ class CheckpointStore:
         folder: Path,
         origin: StateOrigin,
         position: Position,
-        known: dict[FileKey, str],
+        known: Digests,
         cancel: threading.Event,
         *,
         written_ms: int,
@@ -180,10 +182,13 @@ class CheckpointStore:
         files: list[StoredFile] = []
         uploaded = 0
         for path in sorted(folder.iterdir()):
+            if cancel.is_set():
+                raise CheckpointCancelled
             key = FileKey(path.name, path.stat().st_size)
             sha256 = known.get(key) if path.suffix == ".sst" else None
             if sha256 is None:
-                sha256 = known[key] = _digest(path, cancel)
+                with path.open("rb") as file:
+                    sha256 = known[key] = hashlib.file_digest(file, "sha256").hexdigest()
             files.append(StoredFile(name=key.name, size=key.size, sha256=sha256))
             stored = f"{target}/files/{sha256}"
             if not self._fs.exists(stored):
@@ -279,23 +284,13 @@ class CheckpointStore:
         target.close()
 
 
-def _digest(path: Path, cancel: threading.Event) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            if cancel.is_set():
-                raise CheckpointCancelled
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def in_background(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+def in_background(name: str, call: Callable[[], T]) -> Future[T]:
     """Run a call to the store in its own thread; a process that ends does not wait for it."""
     result: Future[T] = Future()
 
     def run() -> None:
         try:
-            result.set_result(call(*args, **kwargs))
+            result.set_result(call())
         except BaseException as error:  # whatever it is, ``result`` raises it  # noqa: BLE001
             result.set_exception(error)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
+from rocksdict import Cache
 
 from ....schemas.errors import BrokerError, StateError, TopicError
 from ....schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS
@@ -25,25 +27,18 @@ from ..partition import AssignedPartition
 from ..reading.batch import BatchReader
 from ..specs import JoinRules
 from ..state.position import INPUTS, Offsets, Position
-from ..state.store import RocksStore, StateOrigin, shared_cache
+from ..state.store import RocksStore, StateOrigin
 from ..stats import JoinStats, RestoreStats
 from .checkpoints import CheckpointStore
 from .progress import ProgressReporter
 from .restore import Restoration
-from .search import CheckpointSearch
+from .search import next_in_background, usable_checkpoints
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
 _SLICE_S = 0.1  # restoring yields to the partitions that are live
 _LONG_REPLAY = 500_000  # offsets: some seconds of replay, longer than a checkpoint takes to fetch
-
-
-class Loaded(NamedTuple):
-    """A partition and the position from which its topics are fetched."""
-
-    partition: AssignedPartition
-    position: Position
 
 
 class PartitionLoader:
@@ -66,7 +61,7 @@ class PartitionLoader:
         """
         self._connection, self._offsets, self._specs, self._reports = connection, offsets, specs, reports
         self._state_dir, self._tuning, self._stats = state_dir, tuning, stats
-        self._cache = shared_cache(tuning.store)
+        self._cache = Cache(tuning.cache_mb << 20)
         counts = {topic.name: len(offsets.partitions(topic)) for topic in (PREDICTIONS, LABELS, OUTCOMES)}
         if len(set(counts.values())) > 1:
             raise TopicError(f"these must have the same number of partitions: {counts}")
@@ -95,7 +90,7 @@ class PartitionLoader:
             ) from error
         return StateOrigin(cluster, predictions, labels, 0, self._partitions)
 
-    def load(self, number: int, committed: Position | None) -> Loaded:
+    def load(self, number: int, committed: Position | None) -> AssignedPartition:
         """Open a partition's state. ``committed``: None before the group's first commit.
 
         Raises StateError, BrokerError.
@@ -109,27 +104,24 @@ class PartitionLoader:
             self._reports.joining(number, None, time.monotonic())
         else:
             owned.restoring = self._restore(owned, committed)
-        return Loaded(owned, committed)
+        return owned
 
     def restore_some(self, partitions: Iterable[AssignedPartition]) -> list[int]:
         """Continue restoring for a moment; return the partitions that are now restored."""
         until = time.monotonic() + _SLICE_S
         restored: list[int] = []
         for owned in [one for one in partitions if one.restoring is not None]:
+            steps = owned.restoring or iter(())
             while (now := time.monotonic()) < until:
-                replayed = owned.restore_step()
-                stats = self._stats.restores[owned.number]
+                replayed = next(steps, None)
+                stats = self._stats.restores[owned.number]  # since the first step
                 if replayed is not None:
                     self._stats.replayed += replayed
                     self._reports.restoring(owned.number, stats, now)
                     continue
-                stats.took_s = now - stats.began_at
-                log.info(
-                    "partition %d is restored: %d records in %.1f s",
-                    owned.number,
-                    stats.records,
-                    stats.took_s,
-                )
+                owned.restoring, stats.took_s = None, now - stats.began_at
+                of = owned.number, stats.records, stats.took_s
+                log.info("partition %d is restored: %d records in %.1f s", *of)
                 self._reports.joining(owned.number, stats, now)
                 restored.append(owned.number)
                 break
@@ -140,7 +132,7 @@ class PartitionLoader:
 
     def _open(self, number: int) -> RocksStore:
         origin = replace(self._origin, partition=number)
-        return RocksStore(self._folder(number), origin, self._cache, self._tuning.store)
+        return RocksStore(self._folder(number), origin, self._cache)
 
     def _joiner(self, number: int, store: RocksStore) -> Joiner:
         return Joiner(
@@ -183,15 +175,12 @@ class PartitionLoader:
         """Replace the partition's state by the newest usable checkpoint; return whether there was one."""
         if self.checkpoints is None:
             return False
-        search = CheckpointSearch(
-            self.checkpoints,
-            owned.store.origin,
-            at_least=at_least,
-            begins=self._begins(owned.number),
-            target=target,
-        )
         folder, incoming = self._folder(owned.number), self._folder(owned.number).with_suffix(".incoming")
-        while checkpoint := (yield from search.next_in_background(incoming)):
+        origin, cancel, begins = owned.store.origin, threading.Event(), self._begins(owned.number)
+        usable = usable_checkpoints(
+            self.checkpoints, origin, incoming, cancel, at_least=at_least, begins=begins, target=target
+        )
+        while checkpoint := (yield from next_in_background(usable, cancel)):
             owned.store.close()
             shutil.rmtree(folder)
             incoming.rename(folder)

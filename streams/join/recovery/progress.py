@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -35,40 +36,27 @@ class ProgressReporter:
         """Report at most once a second."""
         if now - self._reported_at.get(partition, 0.0) >= _EVERY_S:
             self._reported_at[partition] = now
-            self._send(self._progress(partition, "restoring", stats, now))
+            self._report(partition, "restoring", stats, now)
 
     def joining(self, partition: int, stats: RestoreStats | None, now: float) -> None:
         """Report that the partition is live; ``stats``: of its restoration, if there was one."""
         self._reported_at.pop(partition, None)
-        if stats is None:
-            stats = RestoreStats(now, "log", took_s=0.0)
-        self._send(self._progress(partition, "joining", stats, now))
+        self._report(partition, "joining", stats or RestoreStats(now, "log", took_s=0.0), now)
 
     def data_loss(self, partition: int, topic: str, missing: int) -> None:
         """Report data loss and wait for the report to arrive: the process ends now."""
-        self._send(
-            JoinProgress(
-                partition=partition,
-                instance=self._instance,
-                phase="data_loss",
-                ts=_now_ms(),
-                topic=topic,
-                missing=missing,
-            )
-        )
+        self._send(partition, "data_loss", topic=topic, missing=missing)
         self._producer.flush(_DATA_LOSS_FLUSH_S)
 
     def close(self) -> None:
         self._producer.flush(_CLOSE_FLUSH_S)
         self._producer.purge()
 
-    def _progress(self, partition: int, phase: JoinPhase, stats: RestoreStats, now: float) -> JoinProgress:
+    def _report(self, partition: int, phase: JoinPhase, stats: RestoreStats, now: float) -> None:
         took_s = now - stats.began_at if stats.took_s is None else stats.took_s
-        return JoinProgress(
-            partition=partition,
-            instance=self._instance,
-            phase=phase,
-            ts=_now_ms(),
+        self._send(
+            partition,
+            phase,
             source=stats.source,
             done=stats.done,
             total=stats.total,
@@ -78,19 +66,18 @@ class ProgressReporter:
             fetched_bytes=stats.fetched,
         )
 
-    def _send(self, progress: JoinProgress) -> None:
+    def _send(self, partition: int, phase: JoinPhase, **said: Any) -> None:
+        progress = JoinProgress(
+            partition=partition, instance=self._instance, phase=phase, ts=time.time_ns() // 1_000_000, **said
+        )
         try:
-            key = str(progress.partition).encode()
+            key = str(partition).encode()
             self._producer.produce(self._topic, progress.encode(), key, on_delivery=_delivered)
         except BufferError:
-            log.warning("partition %d: a progress report was left out: the queue is full", progress.partition)
+            log.warning("partition %d: a progress report was left out: the queue is full", partition)
         self._producer.poll(0)
 
 
 def _delivered(error: KafkaError | None, message: Message) -> None:
     if error is not None:
         log.warning("a progress report was not delivered to %s: %s", message.topic(), error)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -27,7 +27,7 @@ from ...kafka.ranges import LogRanges
 from ..partition import AssignedPartition
 from ..reading.batch import STAGE, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of
-from ..state.position import Position
+from ..state.position import INPUTS, Position
 from ..stats import RestoreStats
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,10 @@ class Restoration:
         joiner, target = self._owned.joiner, self._target
         position = joiner.position
         sources = {
-            PREDICTIONS: self._chunks(readers, PREDICTIONS, position.predictions, target.predictions),
-            LABELS: self._chunks(readers, LABELS, position.labels, target.labels),
+            topic: readers[topic].read_chunks(
+                topic, self._partition, range(position.next_offset(topic), target.next_offset(topic))
+            )
+            for topic in INPUTS
         }
         chunks = {topic: next(source, list[Message]()) for topic, source in sources.items()}
         while any(chunks.values()):
@@ -153,7 +155,7 @@ class Restoration:
 
     def _refused(self, reader: LogRanges, first_ms: int) -> dict[str, set[int]]:
         """Return which offsets of this partition's inputs were refused since then, by topic."""
-        names = {self._connection.topic(topic): topic.name for topic in (PREDICTIONS, LABELS)}
+        names = {self._connection.topic(topic): topic.name for topic in INPUTS}
         found: dict[str, set[int]] = {name: set() for name in names.values()}
         partitions = self._offsets.partitions(DEAD_LETTERS)
         starts = self._offsets.at(DEAD_LETTERS, dict.fromkeys(partitions, first_ms))
@@ -189,11 +191,6 @@ class Restoration:
     def _write_behind(self) -> None:
         if self._owned.joiner.unwritten > self._flush_ids:
             self._owned.joiner.flush()
-
-    def _chunks(
-        self, readers: Mapping[Topic, LogRanges], topic: Topic, start: int, end: int
-    ) -> Iterator[list[Message]]:
-        return readers[topic].read_chunks(topic, self._partition, range(start, end))
 
     def _begin(self, topic: Topic) -> int:
         return self._offsets.begins(topic, [self._partition])[self._partition]

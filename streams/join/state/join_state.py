@@ -102,7 +102,7 @@ class JoinState:
         self._unwritten_removals = False
         self._recent: dict[str, Entry] = {}
         self._old: dict[str, Entry] = {}
-        self._complete = store.is_empty()
+        self.complete = store.is_empty()  # memory has everything, so nothing needs to be fetched
         data = store.get_many([_POSITION_KEY])[0]
         # The number of expiry lists ever written makes their keys unique across restarts.
         self._lists, *position = [0] if data is None else orjson.loads(data)
@@ -113,14 +113,9 @@ class JoinState:
         """How many ids changed since the last flush."""
         return len(self._unwritten)
 
-    @property
-    def complete(self) -> bool:
-        """Whether memory has everything, so that nothing needs to be fetched."""
-        return self._complete
-
     def fetch(self, ids: Iterable[str]) -> None:
         """Load what the store has of these ids into memory, so that ``get`` finds it."""
-        if self._complete:
+        if self.complete:
             return
         recent, old = self._recent, self._old
         absent = [name for name in ids if name not in recent and name not in old]
@@ -224,5 +219,5 @@ class JoinState:
         self._unwritten.clear()
         self._unwritten_removals = False
         if len(self._recent) > self._capacity // 2:
-            self._complete = self._complete and not self._old
+            self.complete = self.complete and not self._old
             self._old, self._recent = self._recent, {}

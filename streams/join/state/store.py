@@ -19,15 +19,7 @@ from pathlib import Path
 from typing import cast
 
 import orjson
-from rocksdict import (
-    BlockBasedOptions,
-    Cache,
-    Checkpoint,
-    DBCompressionType,
-    Options,
-    Rdict,
-    WriteBatch,
-)
+from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch
 
 from ....schemas.errors import StateError
 from .join_state import LAYOUT
@@ -49,24 +41,17 @@ class StateOrigin:
     layout: int = LAYOUT
 
 
-@dataclass(frozen=True, slots=True)
-class StoreTuning:
-    """``cache``: shared by all stores of the process. ``write_buffer_mb``: per store, twice at most."""
-
-    cache_mb: int = 64
-    write_buffer_mb: int = 16
-
-
 class RocksStore:
     """The state store on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
 
-    def __init__(self, folder: Path, origin: StateOrigin, cache: Cache, tuning: StoreTuning) -> None:
+    def __init__(self, folder: Path, origin: StateOrigin, cache: Cache, *, write_buffer_mb: int = 16) -> None:
         """Open the folder; clear it if it holds something else or is damaged.
 
+        ``cache``: shared by all stores of the process. ``write_buffer_mb``: of this one, twice at most.
         Raises StateError when it cannot be opened, for example because another process has it.
         """
         self._folder = folder
-        self._options = _options(cache, tuning)
+        self._options = _options(cache, write_buffer_mb)
         self.origin = origin
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._db = self._open()
@@ -137,11 +122,7 @@ class RocksStore:
         self._db.close()
 
 
-def shared_cache(tuning: StoreTuning) -> Cache:
-    return Cache(tuning.cache_mb << 20)
-
-
-def _options(cache: Cache, tuning: StoreTuning) -> Options:
+def _options(cache: Cache, write_buffer_mb: int) -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(10, False)
@@ -151,9 +132,9 @@ def _options(cache: Cache, tuning: StoreTuning) -> Options:
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(tuning.write_buffer_mb << 20)
+    options.set_write_buffer_size(write_buffer_mb << 20)
     options.set_max_write_buffer_number(2)
-    options.set_max_total_wal_size(tuning.write_buffer_mb << 22)
+    options.set_max_total_wal_size(write_buffer_mb << 22)
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar, cast
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -42,38 +43,23 @@ _ERRORS_PER_ENTRY = 16_384  # 175 KB of float64 in base64, and 87 KB of gaps
 _CLASSES = 1_000
 
 
-class BatchStats:
+class BatchStats(msgspec.Struct):
     """What one variant did in one batch.
 
     The lists from ``seqs`` to ``actuals`` are columns: its revision-0 outcomes.
     """
 
-    __slots__ = (
-        "actuals",
-        "counts",
-        "delays",
-        "errors",
-        "events",
-        "labels",
-        "rules",
-        "segments",
-        "seqs",
-        "ts",
-        "variant",
-    )
-
-    def __init__(self, variant: Variant, rules: ModelRules) -> None:
-        self.variant = variant
-        self.rules = rules
-        self.events: list[PredictionEvent] = []
-        self.seqs: list[int] = []
-        self.errors: list[float | None] = []
-        self.ts: list[int] = []
-        self.delays: list[int] = []
-        self.actuals: list[str | None] = []
-        self.segments: list[tuple[Segments, float | None]] = []  # of the outcomes that have any
-        self.labels = 0
-        self.counts: Counter[str] = Counter()
+    variant: Variant
+    rules: ModelRules
+    events: list[PredictionEvent] = []
+    seqs: list[int] = []
+    errors: list[float | None] = []
+    ts: list[int] = []
+    delays: list[int] = []
+    actuals: list[str | None] = []
+    segments: list[tuple[Segments, float | None]] = []  # of the outcomes that have any
+    labels: int = 0
+    counts: Counter[str] = msgspec.field(default_factory=Counter[str])
 
 
 class Covered(NamedTuple):

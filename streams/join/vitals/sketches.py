@@ -10,10 +10,9 @@ from __future__ import annotations
 import binascii
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 from datasketches import (  # a compiled module, without types
     kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
 )
@@ -34,11 +33,6 @@ _NUMERIC: tuple[FeatureType | None, ...] = (None, "number")
 _NO_CLASSES: Mapping[str, int] = {}
 
 Json = dict[str, object]
-
-
-class _Sketch(Protocol):
-    def update(self, values: npt.NDArray[np.float32]) -> None: ...
-    def serialize(self) -> bytes: ...
 
 
 class FeatureSummaries(NamedTuple):
@@ -149,7 +143,7 @@ def number_sketch(values: Sequence[float], nulls: int = 0) -> Json:
         values = [min(max(value, -FLOAT32_MAX), FLOAT32_MAX) for value in values]
     if len(values) <= FEW:
         return {"count": len(values), "nulls": nulls, "values": values}
-    sketch = cast("_Sketch", kll_floats_sketch(SAMPLE))
+    sketch = cast("Any", kll_floats_sketch(SAMPLE))
     sketch.update(np.array(values, dtype=np.float32))
     return {"count": len(values), "nulls": nulls, "kll": base64_text(sketch.serialize())}
 

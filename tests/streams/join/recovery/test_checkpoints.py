@@ -14,17 +14,18 @@ import pytest
 from driftloop.schemas.errors import StateError
 from driftloop.streams.join.recovery.checkpoints import (
     FORMAT,
+    Checkpoint,
     CheckpointCancelled,
     CheckpointError,
     CheckpointStore,
-    FileKey,
+    Digests,
     Published,
 )
-from driftloop.streams.join.recovery.search import CheckpointSearch
+from driftloop.streams.join.recovery.search import usable_checkpoints
 from driftloop.streams.join.state.position import Offsets, Position
-from driftloop.streams.join.state.store import RocksStore, StateOrigin, StoreTuning, shared_cache
+from driftloop.streams.join.state.store import RocksStore, StateOrigin
+from rocksdict import Cache
 
-TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
 ORIGIN = StateOrigin("cluster", "predictions-id", "labels-id", 3, 4)
 BEGINNING = Offsets(0, 0)
 
@@ -34,7 +35,7 @@ def at(predictions: int, labels: int = 0) -> Position:
 
 
 def open_store(folder: Path) -> RocksStore:
-    return RocksStore(folder, ORIGIN, shared_cache(TUNING), TUNING)
+    return RocksStore(folder, ORIGIN, Cache(8 << 20), write_buffer_mb=1)
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class Desk:
 
     folder: Path
     checkpoints: CheckpointStore
-    known: dict[FileKey, str] = dataclasses.field(default_factory=dict[FileKey, str])
+    known: Digests = dataclasses.field(default_factory=Digests)
     made: int = 0
 
     def __post_init__(self) -> None:
@@ -60,15 +61,15 @@ class Desk:
             folder, origin, position, self.known, self.cancel, written_ms=self.made
         )
 
-    def search(self, *, target: Position, begins: Offsets = BEGINNING) -> CheckpointSearch:
-        return CheckpointSearch(self.checkpoints, ORIGIN, at_least=0, begins=begins, target=target)
+    def usable(self, target: Position, begins: Offsets = BEGINNING) -> Iterator[Checkpoint]:
+        return usable_checkpoints(
+            self.checkpoints, ORIGIN, self.folder / "incoming", self.cancel,
+            at_least=0, begins=begins, target=target,
+        )  # fmt: skip
 
     def found(self, target: Position, begins: Offsets = BEGINNING) -> list[int]:
         """Where the checkpoints stand that can be used, in the order in which they would be."""
-        search, found = self.search(target=target, begins=begins), list[int]()
-        while checkpoint := search.next(self.folder / "incoming", self.cancel):
-            found.append(checkpoint.stands_at.predictions)
-        return found
+        return [checkpoint.stands_at.predictions for checkpoint in self.usable(target, begins)]
 
     def files(self) -> set[str]:
         (folder,) = (self.folder / "artifacts").glob("_join/cluster/driftloop.predictions/00003/files")
@@ -101,8 +102,7 @@ def test_a_checkpoint_holds_the_state_and_only_new_tables_are_uploaded(any_desk:
     tables = {file.name for file in first.checkpoint.files if file.name.endswith(".sst")}
     assert tables < {file.name for file in second.checkpoint.files}
     assert second.uploaded < second.checkpoint.size
-    search = any_desk.search(target=at(2))
-    assert search.next(any_desk.folder / "incoming", any_desk.cancel) == second.checkpoint
+    assert next(any_desk.usable(at(2))) == second.checkpoint
     copy = open_store(any_desk.folder / "incoming")
     assert [value is not None for value in copy.get_many([b"g1", b"g2", b"g3"])] == [True, True, False]
     copy.close()

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driftloop.streams.join.state.store import RocksStore, StateOrigin, StoreTuning, shared_cache
+from driftloop.streams.join.state.store import RocksStore, StateOrigin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
+from rocksdict import Cache
 
 from tests.support.fuzz import effort
 from tests.support.join.machine import JoinerMachine
 from tests.support.join.memory_store import MemoryStore
 
-TUNING = StoreTuning(cache_mb=8, write_buffer_mb=1)
 ORIGIN = StateOrigin("cluster", "predictions-id", "labels-id", 0, 4)
 
 keys = st.binary(min_size=1, max_size=3)
@@ -25,7 +25,7 @@ writes = st.lists(st.tuples(pairs, st.lists(keys, max_size=3), st.lists(st.tuple
 
 
 def open_store(folder: Path, origin: StateOrigin = ORIGIN) -> RocksStore:
-    return RocksStore(folder, origin, shared_cache(TUNING), TUNING)
+    return RocksStore(folder, origin, Cache(8 << 20), write_buffer_mb=1)
 
 
 @pytest.fixture
