@@ -96,7 +96,7 @@ class HotModel(LiveModel):
         elif spill_dir is not None:
             raise SettingsError("spill_dir is for a HotModel with a client of its own: give it to the client")
         parts = follow_parts(settings, "serve", hasher, store=None if isinstance(store, str) else store)
-        super().__init__(model, client=client, on_swap=on_swap, **parts)
+        super().__init__(model, parts, client, on_swap)
 
     def close(self) -> None:
         """Stop following, and close the client if the model created it."""

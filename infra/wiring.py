@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TypedDict
 
 from ..models.registry.artifacts import ArtifactStore
-from ..models.registry.signing import Verifier, load_verifier
+from ..models.registry.signing import load_verifier
 from ..streams.kafka.connection import Connection
 from ..streams.serve.client import EventClient
 from ..streams.serve.delivery.spill import Spill
+from ..streams.serve.hot.follower import FollowParts
 from ..streams.serve.hot.model import LiveModel
 from ..streams.serve.hot.swap import ArtifactSource
 from ..streams.serve.privacy import Hasher
@@ -34,17 +35,6 @@ class ClientParts(TypedDict):
     spill: Spill | None
 
 
-class FollowParts(TypedDict):
-    """What a LiveModel is made from, beside its name and its client."""
-
-    connection: Connection
-    store: ArtifactSource
-    verifier: Callable[[], Verifier]
-    state_dir: Path
-    server_id: str
-    hasher: Hasher | None
-
-
 def client_parts(settings: Settings, hasher: Hasher | None, spill_dir: str | Path | None) -> ClientParts:
     """Without ``spill_dir`` events wait in memory only. Raises SettingsError when it cannot be used."""
     connection = settings.connection()
@@ -60,14 +50,14 @@ def follow_parts(
 ) -> FollowParts:
     """For this instance of ``role``; ``store``: the settings' own by default. Raises SettingsError."""
     instance, keys_dir = settings.instance(role), settings.keys_path()
-    return {
-        "connection": settings.connection(),
-        "store": ArtifactStore(settings.store_url()) if store is None else store,
-        "verifier": lambda: load_verifier(keys_dir),
-        "state_dir": settings.state_dir / role / instance,
-        "server_id": instance,
-        "hasher": hasher,
-    }
+    return FollowParts(
+        settings.connection(),
+        ArtifactStore(settings.store_url()) if store is None else store,
+        lambda: load_verifier(keys_dir),
+        settings.state_dir / role / instance,
+        instance,
+        hasher,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +76,11 @@ def open_models(settings: Settings, names: Iterable[str], role: str) -> Generato
     """
     hasher = find_hasher(settings, create=True)
     parts = follow_parts(settings, role, hasher)
-    client = EventClient(**client_parts(settings, hasher, parts["state_dir"] / "spill"))
+    client = EventClient(**client_parts(settings, hasher, parts.state_dir / "spill"))
     models: list[LiveModel] = []
     try:
         for name in names:
-            models.append(LiveModel(name, client=client, **parts))
+            models.append(LiveModel(name, parts, client))
         yield OpenModels(tuple(models), client)
     finally:
         if models:

@@ -77,8 +77,6 @@ _USED = (
     "origin",
     "dest",
     "distance",
-    "month",
-    "day",
 )
 
 
@@ -95,7 +93,6 @@ class Flights:
     """The truth; meaningless where ``label_ms`` is NEVER."""
     day: NDArray[np.int32]
     """Day of the year in New York, 0 = 1 January."""
-    month: NDArray[np.int8]
     columns: dict[str, Sequence[FeatureValue]]
     """One sequence per name of FEATURES, null where unknown."""
 
@@ -178,7 +175,6 @@ def _flights(folder: Path) -> Flights:
         label_ms=np.where(landed, arrival, NEVER),
         late=landed & (delay > 0),
         day=(_new_york(departure) // DAY_MS - first_day).astype(np.int32),
-        month=_ints(raw["month"]).astype(np.int8),
         columns={name: columns[name] for name in FEATURES},
     )
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ...models.registry.signing import load_verifier
 from ...schemas.errors import Error
 from ...schemas.spec.file import parse_deployment
 from ...streams.serve.client import EventClient
+from ...streams.serve.hot.follower import FollowParts
 from ...streams.serve.hot.model import LiveModel
 from ..deployment import loop_roles, prepared_cluster, server_role
 from ..settings import Settings
@@ -110,17 +112,9 @@ def _play(
             screen.draw()
 
         client = stack.enter_context(EventClient(connection))
-        scorer = stack.enter_context(
-            LiveModel(
-                MODEL,
-                connection=connection,
-                client=client,
-                store=store,
-                verifier=lambda: load_verifier(settings.keys_path()),
-                state_dir=folder / "scorer",
-                server_id="scorer",
-            )
-        )
+        verifier = partial(load_verifier, settings.keys_path())
+        parts = FollowParts(connection, store, verifier, folder / "scorer", "scorer")
+        scorer = stack.enter_context(LiveModel(MODEL, parts, client))
         share = HttpShare(settings.http_host, settings.http_port, MODEL)
         stack.callback(share.close)
         barrier = Barrier(connection, view, servers=SERVERS, idle=idle)

@@ -56,11 +56,10 @@ def create_app(
     models: Sequence[LiveModel],
     client: EventClient,
     *,
-    max_behind_s: float = MAX_BEHIND_S,
     draining: Draining | None = None,
 ) -> FastAPI:
     """Create the app of models that are followed and a client that is open; the caller closes both."""
-    api = _Api(models, client, max_behind_s, draining or Draining())
+    api = _Api(models, client, draining or Draining())
     app = FastAPI(
         title="driftloop", description="Predictions of live models, and what turned out to be true."
     )
@@ -87,12 +86,9 @@ def create_app(
 
 
 class _Api:
-    def __init__(
-        self, models: Sequence[LiveModel], client: EventClient, max_behind_s: float, draining: Draining
-    ) -> None:
+    def __init__(self, models: Sequence[LiveModel], client: EventClient, draining: Draining) -> None:
         self._models = {model.name: model for model in models}
         self._client = client
-        self._max_behind_s = max_behind_s
         self._draining = draining
         self._metrics = Metrics()
         self._metrics.read_with(self._readings)
@@ -204,7 +200,7 @@ class _Api:
         why = ""
         if not status.following:
             why = status.trouble or "the updates have not been read to their end yet"
-        elif status.behind_s > self._max_behind_s:
+        elif status.behind_s > MAX_BEHIND_S:
             why = f"{status.behind_s:.0f} s behind the updates. {status.trouble}".rstrip()
         elif not hot.can_answer:
             why = hot.why_not

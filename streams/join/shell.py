@@ -125,7 +125,7 @@ class _JoinShell:
         self._writer = BatchWriter(connection, instance_id)
         self._reports = ProgressReporter(connection, instance_id)
         offsets = LogOffsets(connection)
-        self._data_loss = DataLossCheck(connection, GROUP, offsets, self._reports, stats)
+        self._data_loss = DataLossCheck(connection, connection.group(GROUP), offsets, self._reports, stats)
         self._specs = JoinRules(connection, offsets)
         self._loader = PartitionLoader(
             connection, offsets, self._specs, self._reports, state_dir, tuning, stats, store_url

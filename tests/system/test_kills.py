@@ -19,8 +19,7 @@ from driftloop.infra.demo.loop_view import LoopView
 from driftloop.infra.deployment import loop_roles, prepared_cluster, server_role
 from driftloop.infra.settings import Settings
 from driftloop.infra.supervisor import Supervisor
-from driftloop.models.registry.artifacts import ArtifactStore
-from driftloop.models.registry.signing import load_verifier
+from driftloop.infra.wiring import follow_parts
 from driftloop.schemas.spec.file import parse_deployment
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.model import LiveModel
@@ -98,13 +97,7 @@ def test_every_role_may_be_killed_mid_stream_and_the_server_at_rest(
         supervisor.start()
         killer = Killer(supervisor, view)
         client = stack.enter_context(EventClient(connection))
-        scorer = stack.enter_context(
-            LiveModel(
-                "flights", connection=connection, client=client, store=ArtifactStore(settings.store_url()),
-                verifier=lambda: load_verifier(settings.keys_path()), state_dir=tmp_path / "scorer",
-                server_id="scorer",
-            )
-        )  # fmt: skip
+        scorer = stack.enter_context(LiveModel("flights", follow_parts(settings, "scorer", None), client))
         share = HttpShare(settings.http_host, settings.http_port, "flights")
         stack.callback(share.close)
         barrier = Barrier(connection, view, servers=2, idle=killer.idle, deadline_s=120)

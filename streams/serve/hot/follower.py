@@ -58,33 +58,29 @@ class FollowStatus:
     trouble: str
 
 
+@dataclass(frozen=True, slots=True)
+class FollowParts:
+    """What following a model takes. ``state_dir``: where this server persists what it serves."""
+
+    connection: Connection
+    store: ArtifactSource
+    verifier: Callable[[], Verifier]
+    state_dir: Path
+    server_id: str
+    hasher: Hasher | None = None
+    ack_every_s: float = ACK_EVERY_S
+
+
 class ModelFollower:
     """Keeps ``serving`` up to date. One thread owns it; any may read ``serving`` and ``status``."""
 
     def __init__(
-        self,
-        model: str,
-        *,
-        connection: Connection,
-        outbox: Outbox,
-        store: ArtifactSource,
-        verifier: Callable[[], Verifier],
-        state_dir: Path,
-        server_id: str,
-        hasher: Hasher | None,
-        on_change: Callable[[ServingState], None],
-        ack_every_s: float = ACK_EVERY_S,
+        self, model: str, parts: FollowParts, outbox: Outbox, on_change: Callable[[ServingState], None]
     ) -> None:
         """Raises StateError if the persisted state cannot be read."""
-        self._model = model
-        self._connection = connection
-        self._outbox = outbox
-        self._server_id = server_id
-        self._hasher = hasher
-        self._on_change = on_change
-        self._ack_every_s = ack_every_s
-        self._state = StateFile(state_dir, model)
-        self._updates = UpdateApplier(model, store=store, verifier=verifier, state=self._state)
+        self._model, self._parts, self._outbox, self._on_change = model, parts, outbox, on_change
+        self._state = StateFile(parts.state_dir, model)
+        self._updates = UpdateApplier(model, store=parts.store, verifier=parts.verifier, state=self._state)
         self.serving = ServingState(self._updates.hot)
         self._following = False
         self._trouble = ""
@@ -126,7 +122,7 @@ class ModelFollower:
             self._stop.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        with closing(LogReader(self._connection, (SPECS, MODEL_UPDATES), timeout_s=_REACH_S)) as reader:
+        with closing(LogReader(self._parts.connection, (SPECS, MODEL_UPDATES), timeout_s=_REACH_S)) as reader:
             specs: list[ModelSpec | str] = []
             updates: list[ModelUpdate] = []
             while not reader.caught_up:
@@ -163,7 +159,7 @@ class ModelFollower:
         for record in reader.poll(_POLL_S):
             if record.key != key or record.value is None:
                 continue
-            if record.topic == self._connection.topic(SPECS):
+            if record.topic == self._parts.connection.topic(SPECS):
                 try:
                     specs.append(SpecRecord.decode(record.value).model_spec())
                 except (DecodeError, ValidationError) as error:
@@ -196,7 +192,7 @@ class ModelFollower:
     def _use_spec(self, spec: ModelSpec) -> None:
         fallback = spec.serving.fallback
         try:
-            rules = PrivacyRules.of_spec(spec, self._hasher)
+            rules = PrivacyRules.of_spec(spec, self._parts.hasher)
             self._publish(replace(self.serving, rules=rules, fallback=fallback, why_not=""))
         except SettingsError as error:
             log.error("%s cannot be served: %s", self._model, error)
@@ -223,7 +219,7 @@ class ModelFollower:
     def _queue_ack(self, result: UpdateResult) -> None:
         applied = result.applied
         ack = ModelAck(
-            server_id=self._server_id,
+            server_id=self._parts.server_id,
             model=self._model,
             version=applied.version,
             refresh=applied.refresh,
@@ -250,7 +246,7 @@ class ModelFollower:
             while self._unsent:
                 self._send(self._unsent[0])
                 self._unsent.popleft()
-            self._ack_due_s = time.monotonic() + self._ack_every_s
+            self._ack_due_s = time.monotonic() + self._parts.ack_every_s
         except (KafkaException, BufferError) as error:
             log.warning("%s: an acknowledgement waits: %s", self._model, error)
             self._ack_due_s = time.monotonic() + _ACK_RETRY_S
@@ -258,7 +254,7 @@ class ModelFollower:
     def _send(self, ack: ModelAck) -> None:
         self._outbox.send_to_partition(
             MODEL_ACKS,
-            f"{self._server_id}/{self._model}",
+            f"{self._parts.server_id}/{self._model}",
             ack.encode(),
             lambda partitions: partition_of(self._model, partitions),
         )

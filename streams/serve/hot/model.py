@@ -6,18 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
-from ....models.registry.signing import Verifier
 from ....schemas.serving import Manifest
-from ...kafka.connection import Connection
 from ..client import EventClient
 from ..events import checked_model
-from ..privacy import Hasher
-from .follower import ACK_EVERY_S, FollowStatus, ModelFollower
+from .follower import FollowParts, FollowStatus, ModelFollower
 from .requests import Failed, RequestHandler, Served, ServingState
-from .swap import ArtifactSource, Current
+from .swap import Current
 
 __all__ = ["Failed", "LiveModel", "Served", "Swapped"]
 
@@ -40,18 +36,11 @@ class LiveModel:
     def __init__(
         self,
         model: str,
-        *,
-        connection: Connection,
+        parts: FollowParts,
         client: EventClient,
-        store: ArtifactSource,
-        verifier: Callable[[], Verifier],
-        state_dir: Path,
-        server_id: str,
-        hasher: Hasher | None = None,
         on_swap: Callable[[Swapped], None] | None = None,
-        ack_every_s: float = ACK_EVERY_S,
     ) -> None:
-        """``state_dir``: where this server persists what it serves. ``on_swap`` is called from a thread.
+        """``on_swap`` is called from a thread.
 
         Raises InvalidEvent for a name that no model can have, StateError for unreadable state on disk.
         """
@@ -60,18 +49,7 @@ class LiveModel:
         self._on_swap = on_swap
         self._changed = threading.Condition()
         self._generation = 0
-        self._follower = ModelFollower(
-            model,
-            connection=connection,
-            outbox=client.outbox,
-            store=store,
-            verifier=verifier,
-            state_dir=state_dir,
-            server_id=server_id,
-            hasher=hasher,
-            on_change=self._on_change,
-            ack_every_s=ack_every_s,
-        )
+        self._follower = ModelFollower(model, parts, client.outbox, self._on_change)
         self._follower.start()
 
     def predict(

@@ -21,7 +21,8 @@ from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTI
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.record import Record
 from driftloop.streams.serve.client import EventClient
-from driftloop.streams.serve.hot.model import LiveModel
+from driftloop.streams.serve.hot.follower import FollowParts
+from driftloop.streams.serve.hot.model import LiveModel, Swapped
 from onnx import TensorProto, helper
 
 from tests.support.kafka.topics import read_topic, write
@@ -98,17 +99,18 @@ class Bench:
         """Puts the update on the topic."""
         write(self.connection, (MODEL_UPDATES, self.model, update.encode()))
 
-    def serve(self, client: EventClient, **more: Any) -> LiveModel:
+    def serve(
+        self, client: EventClient, on_swap: Callable[[Swapped], None] | None = None, **more: Any
+    ) -> LiveModel:
         """A server of the model."""
         given: dict[str, Any] = {
             "connection": self.connection,
-            "client": client,
             "store": self.store,
             "verifier": partial(load_verifier, self.keys_dir),
             "state_dir": self.state_dir,
             "server_id": "serve-test",
         }
-        return LiveModel(self.model, **(given | more))
+        return LiveModel(self.model, FollowParts(**(given | more)), client, on_swap)
 
     def acks(self) -> list[ModelAck]:
         """Every acknowledgement so far, in order."""
