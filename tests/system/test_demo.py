@@ -37,7 +37,6 @@ def flights(asked: list[int], landed: list[int], late: list[bool]) -> Flights:
         label_ms=np.array([hour if hour == NEVER else hour * HOUR for hour in landed]),
         late=np.array(late),
         day=np.zeros(len(asked), dtype=np.int32),
-        month=np.ones(len(asked), dtype=np.int8),
         columns={},
     )
 
