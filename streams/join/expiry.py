@@ -26,7 +26,7 @@ _MOST_PER_BATCH = 20_000  # keeps a batch well within the transaction's timeout
 
 def all_deadlines(entries: Iterable[Entry], join: Join) -> DeadlineColumns:
     """Return ``deadlines`` of each; the usual kinds are written out, because every flush asks for each id."""
-    horizon, window = join.horizon, join.correction_window
+    horizon, window, early = join.horizon, join.correction_window, join.early_horizon
     predictions_ms: list[int | None] = []
     labels_ms: list[int | None] = []
     add_prediction, add_label = predictions_ms.append, labels_ms.append
@@ -38,6 +38,9 @@ def all_deadlines(entries: Iterable[Entry], join: Join) -> DeadlineColumns:
         elif type(entry) is PendingPrediction and entry.match is None:
             add_prediction(entry.append_ms + horizon)
             add_label(None)
+        elif type(entry) is BufferedLabel:
+            add_prediction(None)
+            add_label(entry.append_ms + early)
         else:
             due = deadlines(entry, join)
             add_prediction(due.prediction_ms)
