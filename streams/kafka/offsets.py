@@ -26,19 +26,26 @@ from .retry import Unanswered, retry
 # a broker is failing, librdkafka can return -1001 without an error.
 _NO_RECORD = -1
 _CALL_S = 10.0
+_NEW_TOPIC_S = 2.0  # nodes learn of a new topic one after the other, and any of them may be asked
 _Client = Producer | Consumer | AdminClient
 
 
 def topic_metadata(client: _Client, name: str, timeout_s: float) -> ClusterMetadata:
     """The cluster's metadata with this topic's. Raises BrokerError when nobody answers or it is missing."""
-    try:
-        metadata = client.list_topics(name, timeout=timeout_s)
-    except KafkaException as error:
-        raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
-    problem = metadata.topics[name].error
-    if problem is not None:
-        raise BrokerError(f"topic {name} cannot be read: {problem}; create it with `driftloop topics apply`")
-    return metadata
+    new_until = time.monotonic() + _NEW_TOPIC_S
+    while True:
+        try:
+            metadata = client.list_topics(name, timeout=timeout_s)
+        except KafkaException as error:
+            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
+        problem = metadata.topics[name].error
+        if problem is None:
+            return metadata
+        if time.monotonic() > new_until:
+            raise BrokerError(
+                f"topic {name} cannot be read: {problem}; create it with `driftloop topics apply`"
+            )
+        time.sleep(0.1)
 
 
 def topic_partitions(client: _Client, name: str, timeout_s: float) -> list[int]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Producer, TopicPartition
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka import offsets as kit
@@ -51,6 +51,28 @@ def test_a_coordinator_that_moves_is_asked_again() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
     group = AnsweringGroup([Answer(OFFSET_INVALID, moving)], then=[Answer(7)])
     assert [place.offset for place in committed_offsets(group, [], timeout_s=5.0)] == [7]
+
+
+@dataclass
+class AnsweringNodes:
+    """Each node that is asked for a topic's metadata answers the next of ``errors``, and then the last."""
+
+    errors: list[KafkaError | None]
+
+    def list_topics(self, name: str, timeout: float) -> SimpleNamespace:
+        error = self.errors.pop(0) if len(self.errors) > 1 else self.errors[0]
+        return SimpleNamespace(topics={name: SimpleNamespace(error=error, partitions={1: None, 0: None})})
+
+
+def test_a_topic_that_one_node_does_not_know_yet_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    new = cast("Producer", AnsweringNodes([unknown, unknown, None]))
+    assert kit.topic_partitions(new, "new", 1.0) == [0, 1]
+    monkeypatch.setattr(kit, "_NEW_TOPIC_S", 0.2)
+    with pytest.raises(
+        BrokerError, match="topic none cannot be read: .*create it with `driftloop topics app"
+    ):
+        kit.topic_partitions(cast("Producer", AnsweringNodes([unknown])), "none", 1.0)
 
 
 @dataclass
