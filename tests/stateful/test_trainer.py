@@ -1,7 +1,8 @@
 """Trainer and registrar against a plain oracle: triggers, runs, people, crashes and aborts in any order.
 
-The oracle knows versions, their parents, who is champion, what is blocked and whether it is pinned; the log
-must tell a legal life of every run, and a core made from the log is the core that wrote it.
+The oracle knows versions, their parents, who is champion, what is blocked and whether it is pinned. Wherever
+the trainer dies, nothing is given twice, lost or forked: the log must tell a legal life of every run, and a
+core made from the log is the core that wrote it.
 """
 
 from __future__ import annotations
@@ -9,24 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from driftloop.schemas.decisions import Action, Trigger
+from driftloop.schemas.control import RunControl, UpdateControl
+from driftloop.schemas.decisions import Action, CommandResult, Trigger
 from driftloop.schemas.errors import IllegalTransition
 from driftloop.schemas.runs import RunStatus, TrainingRun
 from driftloop.schemas.serving import ModelUpdate
 from driftloop.schemas.topics import COMMANDS, TRIGGERS
 from driftloop.streams.train.core import TrainerCore
-from driftloop.streams.train.run_lifecycle import ACTIVE, TRANSITIONS
+from driftloop.streams.train.run_lifecycle import ACTIVE, OPEN, TRANSITIONS
 from driftloop.streams.train.step import Step
 from driftloop.streams.train.window.window import FrozenWindow
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.fuzz import effort
-from tests.support.train.core import CHANGE, MODEL, Bench, sha_of, spec, trained
+from tests.support.train.core import CHANGE, MODEL, Bench, draft, sha_of, spec, trained
 
 MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 BORN: set[RunStatus] = {"waiting", "superseded"}  # the latter: it was about a version that is gone
-ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "block", "retire")
+ACTIONS: tuple[Action, ...] = ("promote", "rollback", "pin", "unpin", "block", "retire", "register")
+COMMITS = st.integers(0, 5).map(bool)  # else the transaction of a step aborts
 
 
 class Refused(Exception):
@@ -54,6 +57,8 @@ class Expected:
 
     def after(self, action: Action, version: int | None) -> Expected:
         """Raises Refused."""
+        if action == "register":
+            return self.promoted()
         if action == "promote":
             done = self._serving(_given(version))
         elif action == "rollback":
@@ -110,37 +115,38 @@ class TrainerMachine(RuleBasedStateMachine):
         self.bench = Bench(model_spec=spec())
         self.expected = Expected()
         self.sent: list[Trigger] = []
-        self.artifacts = 0
-        self.checked = 0
+        self.executing: set[str] = set()  # runs that have a child
+        self.artifacts = 1000
+        self.checks = 0
 
     def write(self, step: Step, *, commits: bool) -> bool:
         if commits:
             self.bench.commit(step)
         else:
             self.bench.abort()
+        self.executing &= {run.run_id for run in self.open_runs if run.status in ACTIVE}
         return commits
 
     @property
     def open_runs(self) -> list[TrainingRun]:
         return self.bench.runs.open_runs()
 
-    def active(self) -> list[TrainingRun]:
-        return [run for run in self.open_runs if run.status in ACTIVE]
-
     # --- triggers ---
 
     @rule(
         reason=st.sampled_from(["drift", "volume", "manual", "schedule"]),
         approval=st.sampled_from(["automatic", "automatic", "pending"]),
-        older=st.integers(0, 1),
+        version=st.none() | st.integers(0, 4),
         changed=st.booleans(),
-        commits=st.booleans() | st.just(True),
+        commits=COMMITS,
     )
-    def a_trigger_comes(self, reason: str, approval: str, older: int, changed: bool, commits: bool) -> None:
+    def a_trigger_comes(
+        self, reason: str, approval: str, version: int | None, changed: bool, commits: bool
+    ) -> None:
         trigger = self.bench.make_trigger(
             reason,
             approval=approval,
-            version=max(0, self.expected.champion - older),
+            version=self.bench.champion if version is None else version,
             estimated_change=CHANGE if changed else None,
         )
         record = self.bench.record(TRIGGERS, trigger.encode())
@@ -175,71 +181,84 @@ class TrainerMachine(RuleBasedStateMachine):
     # --- runs ---
 
     @precondition(lambda self: self.bench.runs.waits())
-    @rule(data=st.data(), share=st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0]), commits=st.booleans())
+    @rule(data=st.data(), labels=st.integers(0, 1000), commits=COMMITS)
+    def labels_are_counted(self, data: st.DataObject, labels: int, commits: bool) -> None:
+        wait = data.draw(st.sampled_from(self.bench.runs.waits()))
+        self.write(self.bench.runs.progressed(wait.run_id, labels, {"0": labels}), commits=commits)
+
+    @precondition(lambda self: self.bench.runs.waits())
+    @rule(data=st.data(), share=st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 2.0]), commits=COMMITS)
     def labels_are_there(self, data: st.DataObject, share: float, commits: bool) -> None:
         wait = data.draw(st.sampled_from(self.bench.runs.waits()))
         self.bench.now_ms += 10
         frozen = FrozenWindow(ends={0: 100}, labels=int(wait.needed * share), now_ms=self.bench.now_ms)
         self.write(self.bench.runs.ready(wait.run_id, frozen), commits=commits)
 
-    @precondition(lambda self: self.bench.runs.startable(()))
-    @rule(commits=st.booleans() | st.just(True))
+    @precondition(lambda self: self.bench.runs.startable(self.executing))
+    @rule(commits=COMMITS)
     def the_next_starts(self, commits: bool) -> None:
-        run = self.bench.runs.startable(())
+        run = self.bench.runs.startable(self.executing)
         assert run is not None
-        self.write(self.bench.runs.start(run.run_id), commits=commits)
+        if self.write(self.bench.runs.start(run.run_id), commits=commits) and self.bench.runs.run(run.run_id):
+            self.executing.add(run.run_id)
 
-    @precondition(lambda self: any(run.status == "training" for run in self.open_runs))
-    @rule()
-    def it_is_evaluated(self) -> None:
-        (run,) = self.active()
-        self.bench.commit(self.bench.runs.evaluating(run.run_id))
-
-    @precondition(lambda self: self.active())
+    @precondition(lambda self: self.executing)
     @rule(
-        found=st.sampled_from(["better", "better", "better", "worse", "nothing", "crash"]),
-        commits=st.booleans() | st.just(True),
+        found=st.sampled_from(["evaluating", "better", "better", "better", "worse", "nothing", "crash"]),
+        commits=COMMITS,
     )
-    def it_ends(self, found: str, commits: bool) -> None:
-        (run,) = self.active()
+    def its_child_reports(self, found: str, commits: bool) -> None:
+        runs = self.bench.runs
+        (run,) = (run for run in self.open_runs if run.run_id in self.executing)
+        if found == "evaluating" and run.status != "training":
+            return
         self.artifacts += 1
-        if found == "crash":
-            step = self.bench.runs.failed(run.run_id, "signal 9", {})
+        if found == "evaluating":
+            step = runs.evaluating(run.run_id)
+        elif found == "crash":
+            step = runs.failed(run.run_id, "signal 9", {})
         else:
             ended = trained(passed=found == "better", learned=found != "nothing", artifact=self.artifacts)
-            step = self.bench.runs.finished(run.run_id, ended)
+            step = runs.finished(run.run_id, ended)
         wins = found == "better" and run.champion == self.expected.champion and not self.expected.pinned
-        if self.write(step, commits=commits) and wins:
+        if not self.write(step, commits=commits):
+            self.executing.clear()  # the child died with the trainer
+        elif wins:
             self.expected = self.expected.promoted()
 
-    @precondition(lambda self: not self.active())
+    @precondition(lambda self: not self.executing)
     @rule()
     def a_run_goes_all_its_way(self) -> None:
         """So that there are versions to quarrel about."""
-        self.a_trigger_comes("manual", "automatic", 0, False, True)
+        self.a_trigger_comes("manual", "automatic", None, False, True)
         run = self.bench.run_of(self.sent[-1])
         self.bench.freeze(run)
-        while not self.active():
+        while not self.executing:
             self.the_next_starts(True)
-        self.it_ends("better", True)
+        self.its_child_reports("better", True)
 
     # --- people ---
 
     @rule(
         action=st.sampled_from(ACTIONS),
-        version=st.none() | st.integers(1, 4),
+        version=st.none() | st.integers(1, 5),
         behind=st.sampled_from([None, None, 0, 1]),
-        commits=st.booleans() | st.just(True),
+        commits=COMMITS,
     )
     def a_person_commands(
         self, action: Action, version: int | None, behind: int | None, commits: bool
     ) -> None:
         looked_at = None if behind is None else max(0, self.expected.generation - behind)
-        command = self.bench.make_command(action, version=version, generation=looked_at)
+        command = self.bench.make_command(
+            action, version=version, generation=looked_at, manifest_sha256="a" * 64
+        )
         record = self.bench.record(COMMANDS, command.encode())
         wanted = self.bench.core.manifest_request(record)
         manifest = None
-        if wanted is not None:
+        if wanted is not None and wanted.draft:
+            self.artifacts += 1
+            manifest = draft(self.artifacts)
+        elif wanted is not None:
             manifest = next(m for m in self.bench.manifests.values() if sha_of(m) == wanted.sha256)
         step = self.bench.core.on_command(record, manifest)
         try:
@@ -247,14 +266,15 @@ class TrainerMachine(RuleBasedStateMachine):
             after, status = self.expected.after(action, version), "done"
         except Refused:
             after, status = self.expected, "refused"
-        results = [output.event for output in step.outputs if output.topic.name == "command-results"]
-        assert [result.status for result in results] == [status]  # type: ignore[attr-defined]
+        results = [output.event for output in step.outputs if isinstance(output.event, CommandResult)]
+        assert [result.status for result in results] == [status]
         if self.write(step, commits=commits):
             self.expected = after
             assert not self.bench.core.on_command(record, manifest), "a command that comes twice does nothing"
 
     @rule(compacted=st.booleans())
     def it_crashes(self, compacted: bool) -> None:
+        self.executing.clear()
         self.bench.core = self.bench.rebuilt(compacted=compacted)
 
     # --- what always holds ---
@@ -271,44 +291,75 @@ class TrainerMachine(RuleBasedStateMachine):
         )
 
     @invariant()
-    def every_run_lives_by_the_table(self) -> None:
-        newest: dict[str, RunStatus] = {}
+    def every_run_lives_by_the_table_and_none_is_forked(self) -> None:
+        newest: dict[str, TrainingRun] = {}
         for run in self.bench.of(TrainingRun):
             last = newest.get(run.run_id)
-            assert run.status in BORN if last is None else (last, run.status) in MOVES
-            newest[run.run_id] = run.status
-        assert len(self.active()) <= 1
+            if last is None:
+                assert run.status in (BORN if not run.trigger_id.startswith("command-") else {"promoted"})
+            else:
+                assert (last.status, run.status) in MOVES
+                assert (last.trigger_id, last.stage) == (run.trigger_id, run.stage)
+            newest[run.run_id] = run
+        stages = [(run.trigger_id, run.stage) for run in newest.values()]
+        assert len(stages) == len(set(stages))
+        assert all((run.version is not None) == (run.status == "promoted") for run in newest.values())
         assert {run.run_id for run in self.open_runs} == {
-            run_id for run_id, status in newest.items() if status in (*ACTIVE, "waiting")
+            run_id for run_id, run in newest.items() if run.status in OPEN
         }
 
     @invariant()
-    def a_version_is_given_once(self) -> None:
-        given: dict[int, str] = {}
+    def one_run_at_a_time_and_runs_of_one_trigger_wait(self) -> None:
+        assert sum(run.status in ACTIVE for run in self.open_runs) <= 1
+        waiting = [run for run in self.open_runs if run.status == "waiting" and run.approval != "pending"]
+        assert len({run.trigger_id for run in waiting}) <= 1
+
+    @invariant()
+    def versions_have_no_gap_and_no_repeat_and_none_passes_a_pin(self) -> None:
+        named: dict[int, str] = {}
+        highest, pinned = 0, False
         for update in self.bench.of(ModelUpdate):
+            assert update.last_version in (highest, highest + 1)
+            highest = update.last_version
             champion = update.plan.champion
             if champion is not None:
-                sha256 = given.setdefault(champion.version, champion.manifest_sha256)
+                sha256 = named.setdefault(champion.version, champion.manifest_sha256)
                 assert sha256 == champion.manifest_sha256
-        promoted = [run.version for run in self.bench.of(TrainingRun) if run.status == "promoted"]
-        assert promoted == sorted(set(promoted), key=lambda version: version or 0)
+                assert champion.version <= highest
+                assert champion.version not in update.blocked
+            assert not (pinned and update.cause.startswith("run-"))
+            pinned = update.pinned
+        made = [run.version for run in self.bench.of(TrainingRun) if run.version is not None]
+        assert made == list(range(1, highest + 1))
+
+    @invariant()
+    def updates_are_reported_to_the_monitor_and_ends_of_runs_to_the_policy(self) -> None:
+        updates = [
+            (update.generation, update.plan.champion.version if update.plan.champion else 0)
+            for update in self.bench.of(ModelUpdate)
+        ]
+        assert [(word.generation, word.version) for word in self.bench.of(UpdateControl)] == updates
+        reported = {word.run_id for word in self.bench.of(RunControl)}
+        registered = {event.command_id for event in self.bench.of(CommandResult)}
+        for run in self.bench.newest().values():
+            if run.status not in OPEN and run.approval != "pending" and run.trigger_id not in registered:
+                assert run.run_id in reported
 
     @invariant()
     def the_log_is_the_state(self) -> None:
-        if len(self.bench.log) == self.checked:
-            return
-        self.checked = len(self.bench.log)
-        again = self.bench.rebuilt(compacted=self.checked % 2 == 0)
-        assert _state(again) == _state(self.bench.core)
+        self.checks += 1
+        assert _state(self.bench.rebuilt(compacted=self.checks % 2 == 0)) == _state(self.bench.core)
 
 
 def _state(core: TrainerCore) -> tuple[object, ...]:
     model = core.model(MODEL)
     runs = {run.run_id: run for run in model.open_runs()}
-    return runs, model.registrar.serving, model.registrar.champion
+    registrar = model.registrar
+    versions = [registrar.version(version) for version in range(1, registrar.serving.last_version + 1)]
+    return runs, registrar.serving, registrar.champion, versions
 
 
-TrainerMachine.TestCase.settings = effort(runs=40, steps=40)
+TrainerMachine.TestCase.settings = effort(runs=150, steps=40)
 TestTrainer = TrainerMachine.TestCase
 
 
