@@ -24,12 +24,16 @@ def world(join: Join | None = None, **specs: ModelSpec) -> JoinWorld:
     return JoinWorld(rules_of(join or Join(), **(specs or {"m": ModelSpec()})), capacity=1_000)
 
 
+@pytest.fixture
+def w() -> JoinWorld:
+    return world()
+
+
 def entries(of: JoinWorld) -> list[ModelVitals]:
     return [entry for message in of.vitals for entry in message.models]
 
 
-def test_a_pair_gives_one_outcome_with_the_fields_of_both() -> None:
-    w = world()
+def test_a_pair_gives_one_outcome_with_the_fields_of_both(w: JoinWorld) -> None:
     w.join(
         prediction("a", "late") | {"scores": {"late": 0.7}, "route": "EWR-SFO"},
         label("a", "on_time") | {"annotator": "ann", "ticket": 7},
@@ -41,8 +45,7 @@ def test_a_pair_gives_one_outcome_with_the_fields_of_both() -> None:
     assert outcome.model_extra == {"route": "EWR-SFO", "label_ticket": 7}
 
 
-def test_an_outcome_begins_with_its_model_and_has_no_field_twice() -> None:
-    w = world()
+def test_an_outcome_begins_with_its_model_and_has_no_field_twice(w: JoinWorld) -> None:
     raw = orjson.dumps(prediction("a"))[:-1] + b',"ts":1,"ts":1000,"seq":9,"label":"mine", "model":"m"}'
     w.reader = BatchReader(0, 1)
     output = w.joiner.process(
@@ -59,8 +62,9 @@ def test_an_outcome_begins_with_its_model_and_has_no_field_twice() -> None:
     assert len(pairs) == len(set(pairs))
 
 
-def test_shadows_and_canaries_get_an_outcome_each_from_one_label_even_when_they_come_late() -> None:
-    w = world()
+def test_shadows_and_canaries_get_an_outcome_each_from_one_label_even_when_they_come_late(
+    w: JoinWorld,
+) -> None:
     w.join(prediction("a", "x"), prediction("a", "y", version=2, role="shadow"), label("a", "x"))
     w.now_ms += 60_000
     w.join(prediction("a", "y", version=3, role="canary"))
@@ -84,8 +88,9 @@ def test_classes_are_compared_by_their_names(answer: object, truth: object) -> N
     assert w.outcomes[0].error_value == 0.0
 
 
-def test_a_failed_request_has_an_outcome_without_an_error_value_and_its_seq_is_passed_over() -> None:
-    w = world()
+def test_a_failed_request_has_an_outcome_without_an_error_value_and_its_seq_is_passed_over(
+    w: JoinWorld,
+) -> None:
     w.join(prediction("a", None), prediction("b", "x"), label("a", "x"), label("b", "y"))
     assert [(o.seq, o.error_value) for o in w.outcomes] == [(0, None), (1, 1.0)]
     (entry,) = entries(w)
@@ -129,15 +134,13 @@ def test_nothing_expires_while_the_other_topic_lags_behind() -> None:
     assert [o.prediction_id for o in w.outcomes] == ["a"]
 
 
-def test_a_model_without_a_spec_is_refused() -> None:
-    w = world()
+def test_a_model_without_a_spec_is_refused(w: JoinWorld) -> None:
     w.join(prediction("a", model="other"), prediction("b"), label("b", "late"))
     assert "unknown model 'other'" in w.letters[0].reason
     assert len(w.outcomes) == 1
 
 
-def test_one_id_cannot_hold_any_number_of_answers_or_labels() -> None:
-    w = world()
+def test_one_id_cannot_hold_any_number_of_answers_or_labels(w: JoinWorld) -> None:
     for i in range(MAX_PER_ID + 5):
         w.send(prediction("a", version=i), label("b", f"l{i}"))
     w.batch()
@@ -145,8 +148,7 @@ def test_one_id_cannot_hold_any_number_of_answers_or_labels() -> None:
     assert len(w.letters) == 10
 
 
-def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
-    w = world()
+def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut(w: JoinWorld) -> None:
     large = b'"' + b"x" * 4_000_000 + b'"'
     batch = w.reader.read(
         Records([b"{", large], [b"\xff\x00", None], [7, 8], [123, 124]), Records([None], [b"k"], [3], [125])
@@ -166,8 +168,7 @@ def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut() -> None:
     assert (third.topic, third.value_b64) == ("t.labels", None)
 
 
-def test_misrouted_records_are_sent_on_once_with_their_origin() -> None:
-    w = world()
+def test_misrouted_records_are_sent_on_once_with_their_origin(w: JoinWorld) -> None:
     reader = BatchReader(0, 7)
     values = [orjson.dumps(prediction(f"p{i}")) for i in range(50)]
     moved = (ORIGIN_HEADER, b"predictions/3/12")

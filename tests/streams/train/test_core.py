@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from driftloop.schemas.control import RunControl, UpdateControl
 from driftloop.schemas.decisions import Trigger
 from driftloop.schemas.events import DeadLetter
@@ -15,8 +16,12 @@ from driftloop.streams.train.window.window import MIN_LABELS, WaitRequest
 from tests.support.train.core import CHANGE, MODEL, SIGNER, Bench, spec, trained
 
 
-def test_a_promoted_run_gives_update_reference_and_word_in_one_step() -> None:
-    bench = Bench()
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_promoted_run_gives_update_reference_and_word_in_one_step(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     step = bench.runs.finished(run.run_id, trained())
@@ -31,8 +36,7 @@ def test_a_promoted_run_gives_update_reference_and_word_in_one_step() -> None:
     assert step.manifests[0].created_ms == ended.ts
 
 
-def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first() -> None:
-    bench = Bench()
+def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first(bench: Bench) -> None:
     trigger = bench.trigger("volume")
     assert bench.send(trigger) == ()
     run = bench.run_of(trigger)
@@ -44,8 +48,7 @@ def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first() -> None
     assert bench.send(trigger) == ()
 
 
-def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them() -> None:
-    bench = Bench()
+def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them(bench: Bench) -> None:
     for value in (b"{", b"\xff\xfe", b'{"trigger_id": 3}', b"null"):
         (letter,) = bench.commit(bench.core.on_trigger(bench.record(TRIGGERS, value)))
         assert isinstance(letter, DeadLetter)
@@ -54,8 +57,7 @@ def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them() -> None:
     assert bench.newest() == {}
 
 
-def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on() -> None:
-    bench = Bench()
+def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on(bench: Bench) -> None:
     elsewhere = next(
         core
         for partition in range(4)
@@ -67,8 +69,7 @@ def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on() -> No
     assert "murmur2" in letter.reason
 
 
-def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go_on() -> None:
-    bench = Bench()
+def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go_on(bench: Bench) -> None:
     bench.version()
     waiting = bench.trigger("manual")
     training = bench.trigger("manual")
@@ -82,8 +83,7 @@ def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go
     assert bench.start().trigger_id == newest.trigger_id
 
 
-def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once() -> None:
-    bench = Bench()
+def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once(bench: Bench) -> None:
     bench.version()
     bench.version()
     stale = bench.trigger("drift", version=1, estimated_change=CHANGE)
@@ -94,8 +94,7 @@ def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once() -> None:
     assert bench.run_of(bench.trigger("schedule", version=1)).status == "waiting"
 
 
-def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already() -> None:
-    bench = Bench()
+def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     run = bench.run_of(trigger)
@@ -111,8 +110,7 @@ def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already() -> N
     assert len(bench.newest()) == 3
 
 
-def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion() -> None:
-    bench = Bench()
+def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     run = bench.run_of(trigger)
@@ -126,8 +124,7 @@ def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion() -
     assert (job.champion.version, job.used_seqs) == (2, {0: 80})
 
 
-def test_a_newer_trigger_takes_the_place_of_follow_ups() -> None:
-    bench = Bench()
+def test_a_newer_trigger_takes_the_place_of_follow_ups(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     bench.train(bench.run_of(trigger))
@@ -137,8 +134,7 @@ def test_a_newer_trigger_takes_the_place_of_follow_ups() -> None:
     assert [run.trigger_id for run in bench.runs.open_runs()] == [newer.trigger_id]
 
 
-def test_without_a_change_there_are_no_follow_ups() -> None:
-    bench = Bench()
+def test_without_a_change_there_are_no_follow_ups(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     bench.finish(run, trained())
@@ -146,8 +142,7 @@ def test_without_a_change_there_are_no_follow_ups() -> None:
     assert bench.runs.open_runs() == []
 
 
-def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do() -> None:
-    bench = Bench()
+def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     bench.freeze(bench.run_of(trigger), labels=MIN_LABELS - 1)
@@ -160,8 +155,7 @@ def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do() -
     assert bench.start().trigger_id == enough.trigger_id
 
 
-def test_an_interrupted_run_starts_again_with_the_same_window() -> None:
-    bench = Bench()
+def test_an_interrupted_run_starts_again_with_the_same_window(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     before = bench.newest()[run.run_id]
@@ -176,8 +170,7 @@ def test_an_interrupted_run_starts_again_with_the_same_window() -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_is_interrupted_again_and_again_fails() -> None:
-    bench = Bench()
+def test_a_run_that_is_interrupted_again_and_again_fails(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     for _ in range(MAX_ATTEMPTS):
@@ -187,8 +180,7 @@ def test_a_run_that_is_interrupted_again_and_again_fails() -> None:
     assert bench.runs.startable(()) is None
 
 
-def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels() -> None:
-    bench = Bench()
+def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     assert bench.run_of(trigger).status == "waiting"
@@ -199,8 +191,7 @@ def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels() -> No
     assert bench.send(trigger) == ()
 
 
-def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_knows() -> None:
-    bench = Bench()
+def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_knows(bench: Bench) -> None:
     bench.version()
     reported = bench.reported()
     trigger = bench.trigger("drift", approval="pending")
@@ -211,8 +202,7 @@ def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_kno
     assert bench.send(bench.make_trigger("drift", approval="denied")) == ()
 
 
-def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_waits() -> None:
-    bench = Bench()
+def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_waits(bench: Bench) -> None:
     bench.version()
     trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     bench.version()
@@ -226,8 +216,7 @@ def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_wa
     )
 
 
-def test_nothing_learned_is_a_failure_and_not_a_rejection() -> None:
-    bench = Bench()
+def test_nothing_learned_is_a_failure_and_not_a_rejection(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.freeze(run)
     bench.start()
@@ -236,8 +225,7 @@ def test_nothing_learned_is_a_failure_and_not_a_rejection() -> None:
     assert bench.of(ModelUpdate) == []
 
 
-def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run() -> None:
-    bench = Bench()
+def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     found = trained()
@@ -246,8 +234,9 @@ def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run() -> None:
     assert bench.of(ModelUpdate) == []
 
 
-def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_champion() -> None:
-    bench = Bench()
+def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_champion(
+    bench: Bench,
+) -> None:
     bench.version()
     first = bench.trigger("manual")
     bench.train(bench.run_of(first))
@@ -260,8 +249,7 @@ def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_
     assert request.plan.used_ends == {0: 100}
 
 
-def test_a_new_champion_ends_runs_that_wait_about_the_old_one() -> None:
-    bench = Bench()
+def test_a_new_champion_ends_runs_that_wait_about_the_old_one(bench: Bench) -> None:
     bench.version()
     first = bench.trigger("manual")
     bench.train(bench.run_of(first))
@@ -270,8 +258,7 @@ def test_a_new_champion_ends_runs_that_wait_about_the_old_one() -> None:
     assert bench.run_of(drift).status == "superseded"
 
 
-def test_progress_is_written_only_when_it_changed() -> None:
-    bench = Bench()
+def test_progress_is_written_only_when_it_changed(bench: Bench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     assert bench.runs.progressed(run.run_id, 3, {"0": 7})
     assert not bench.runs.progressed(run.run_id, 3, {"0": 7})
