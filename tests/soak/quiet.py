@@ -57,6 +57,16 @@ class Inputs:
         except KafkaException:
             return 1 << 60  # nobody could be asked: not known to be done
 
+    def standing(self) -> str:
+        """Per partition: what the group has committed, and where the topic begins and ends."""
+        try:
+            return ", ".join(
+                f"{place.topic}[{place.partition}] {place.offset} of {self._bounds(place)}"
+                for place in self._consumer.committed(self._places, timeout=10)
+            )
+        except KafkaException as error:
+            return f"nobody answers: {error.args[0]}"
+
     def passed(self, records: Mapping[tuple[str, int], int]) -> bool:
         """Whether each of these records (topic and partition → offset) is read and committed."""
         try:
@@ -67,9 +77,12 @@ class Inputs:
         return all(reached[where] > offset for where, offset in records.items())
 
     def _left(self, place: TopicPartition) -> int:
-        bounds = cast("tuple[int, int]", self._consumer.get_watermark_offsets(place, timeout=10))
+        bounds = self._bounds(place)
         left = bounds[1] - max(place.offset, bounds[0])
         return left if left > _TRAILING_MARKERS else 0
+
+    def _bounds(self, place: TopicPartition) -> tuple[int, int]:
+        return cast("tuple[int, int]", self._consumer.get_watermark_offsets(place, timeout=10))
 
     def close(self) -> None:
         self._consumer.close()

@@ -100,6 +100,7 @@ class Run:
     early_s: float
     data_partitions: int
     model_partitions: int
+    catch_up_s: float = 2_400.0  # a backlog of hours on a busy machine
 
     @property
     def windows(self) -> Windows:

@@ -27,7 +27,7 @@ WINDOWS = Windows(horizon_ms=1_000, early_ms=100, correction_ms=500)
 def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_path: Path) -> None:
     run = Run(
         folder=tmp_path / "soak", seed=1, faults=3, seconds=9, rate=800, horizon_s=20, early_s=3,
-        data_partitions=2, model_partitions=2,
+        data_partitions=2, model_partitions=2, catch_up_s=400,
     )  # fmt: skip
     said: list[str] = []
     figures, findings = soak(run, said.append)

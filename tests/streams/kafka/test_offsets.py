@@ -70,7 +70,7 @@ def test_a_topic_that_one_node_does_not_know_yet_is_asked_for_again(monkeypatch:
     assert kit.topic_partitions(new, "new", 1.0) == [0, 1]
     monkeypatch.setattr(kit, "_NEW_TOPIC_S", 0.2)
     with pytest.raises(
-        BrokerError, match="topic none cannot be read: .*create it with `driftloop topics app"
+        BrokerError, match=r"topic none cannot be read: .*create it with `driftloop topics app"
     ):
         kit.topic_partitions(cast("Producer", AnsweringNodes([unknown])), "none", 1.0)
 
