@@ -16,12 +16,12 @@ from driftloop.models.registry import artifacts as module
 from driftloop.models.registry.artifacts import ArtifactStore, MissingArtifact
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.errors import ArtifactError, DecodeError, SettingsError
-from driftloop.schemas.serving import Manifest, ModelUpdate, Reference
+from driftloop.schemas.serving import Manifest, ModelUpdate
 from driftloop.streams.join.recovery.checkpoints import CheckpointStore
 from driftloop.streams.serve.hot.swap import HotSwap
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.support.models.worlds import update_to
+from tests.support.models.worlds import manifest, update_to
 
 SECRET = b"the contents of a file that is nobody's artifact"
 DIGEST = hashlib.sha256(SECRET).hexdigest()
@@ -47,20 +47,13 @@ def store(tmp_path: Path) -> ArtifactStore:
     return made
 
 
-def manifest(**changes: object) -> dict[str, object]:
-    return {
-        "model": "m", "version": 1, "created_ms": 1, "artifact_sha256": "a" * 64, "artifact_bytes": 3,
-        "format": "onnx", "task": "regression", "features": [], "self_test": [], "reference": {"rows": 1},
-    } | changes  # fmt: skip
-
-
 @pytest.mark.parametrize("where", SOMEWHERE_ELSE)
 def test_no_field_of_an_event_can_name_a_place(where: str, store: ArtifactStore, tmp_path: Path) -> None:
     """Digests and model names are all that leads to a file, and neither can be a path or a URL."""
     with pytest.raises(DecodeError):
-        Manifest.decode(orjson.dumps(manifest(artifact_sha256=where)))
+        Manifest.decode(manifest(artifact_sha256=where).encode())
     with pytest.raises(DecodeError):
-        Manifest.decode(orjson.dumps(manifest(model=where)))
+        Manifest.decode(manifest(model=where).encode())
     update = update_to(load_or_create_keypair(tmp_path), 1, (1, "a" * 64)).model_dump()
     update["plan"]["champion"]["manifest_sha256"] = where
     with pytest.raises(DecodeError):
@@ -73,7 +66,7 @@ def test_no_field_of_an_event_can_name_a_place(where: str, store: ArtifactStore,
 
 
 def test_a_url_in_an_unknown_field_of_a_signed_manifest_is_carried_and_never_opened() -> None:
-    read = Manifest.decode(orjson.dumps(manifest(artifact_uri="file:///etc/passwd")))
+    read = Manifest.decode(orjson.dumps(manifest().model_dump() | {"artifact_uri": "file:///etc/passwd"}))
     assert read.model_extra == {"artifact_uri": "file:///etc/passwd"}
 
 
@@ -165,21 +158,7 @@ def test_nothing_is_loaded_whose_digest_is_wrong_though_everything_is_signed(tmp
     signer = load_or_create_keypair(tmp_path / "keys")
     store = ArtifactStore(str(tmp_path / "store"))
     good = store.put_artifact("m", b"what the trainer stored")
-    signed = signer.sign(
-        Manifest(
-            model="m",
-            version=1,
-            created_ms=1,
-            artifact_sha256=good,
-            artifact_bytes=23,
-            format="onnx",
-            task="regression",
-            features=(),
-            self_test=(),
-            reference=Reference(rows=1),
-        )
-    )
-    sha256 = store.put_manifest(signed)
+    sha256 = store.put_manifest(signer.sign(manifest(artifact_sha256=good, artifact_bytes=23)))
     (tmp_path / "store" / "m" / "artifacts" / good).write_bytes(b"what a thief put in there")
     swap = HotSwap("m")
     applied = swap.apply(update_to(signer, 1, (1, sha256)), store=store, verifier=signer.verifier())

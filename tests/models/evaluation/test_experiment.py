@@ -44,7 +44,7 @@ def experiment(
 
 def as_champion(result: ExperimentResult) -> tuple[Manifest, bytes]:
     assert result.candidate is not None
-    return manifest_of(result.candidate, rows=list(BEFORE[:20])), result.candidate.data
+    return manifest_of(result.candidate, [row.features for row in BEFORE[:20]]), result.candidate.data
 
 
 @pytest.fixture(scope="module")

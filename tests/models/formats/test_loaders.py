@@ -12,21 +12,20 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from driftloop.models.formats.features import FeatureError, infer_features
+from driftloop.models.formats.features import FeatureError
 from driftloop.models.formats.fitted import Answer, AnswerError, Fitted
-from driftloop.models.formats.learners import make_learner
 from driftloop.models.formats.loaders import load
 from driftloop.models.formats.onnx_guard import check_onnx
 from driftloop.models.formats.river_json import NumberScale, RiverModel
 from driftloop.schemas.errors import ArtifactError
 from driftloop.schemas.serving import ArtifactFormat, FeatureSpec
-from driftloop.schemas.spec.model import HistGradientBoosting, ModelSpec, RiverLinear
+from driftloop.schemas.spec.model import HistGradientBoosting, RiverLinear
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import AttributeProto, TensorProto, helper
+from onnx import TensorProto, helper
 
 from tests.support.models import onnx as brought
-from tests.support.models.worlds import world
+from tests.support.models.worlds import fit, world
 
 X, Y = FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number")
 
@@ -120,12 +119,7 @@ def test_scores_that_do_not_fit_the_classes_are_refused() -> None:
 
 
 def test_an_answer_that_is_no_number_is_a_failed_request_and_says_so() -> None:
-    column = brought.model(
-        [helper.make_node("Identity", ["X"], ["y"])],
-        [brought.tensor("X", brought.FLOAT, None, 1)],
-        [brought.tensor("y", brought.FLOAT, None, 1)],
-    )
-    regression = Fitted("onnx", column, (X,), None, "regression")
+    regression = Fitted("onnx", brought.identity_matrix(1), (X,), None, "regression")
     assert ask(regression, {"x": 2.5})[0].prediction == 2.5
     for fitted in (regression, classifier(brought.softmax_matrix())):
         with pytest.raises(AnswerError, match="does it take nulls"):
@@ -176,13 +170,9 @@ def _external(name: str) -> TensorProto:
     return tensor
 
 
-def _around(node: Any, **kwargs: Any) -> bytes:
-    return brought.model(
-        [node, helper.make_node("Add", ["X", "k"], ["p"])],
-        [brought.tensor("X", brought.FLOAT, None, 2)],
-        [brought.tensor("p", brought.FLOAT, None, 2)],
-        **kwargs,
-    )
+def _around(*nodes: Any, **kwargs: Any) -> bytes:
+    """A model that adds ``k``, which the nodes make."""
+    return brought.one_node("Add", ["X", "k"], before=nodes, **kwargs)
 
 
 def _if_branch(node: Any) -> bytes:
@@ -194,18 +184,15 @@ def _if_branch(node: Any) -> bytes:
 
 
 def _sparse() -> bytes:
-    sparse = helper.make_sparse_tensor(
-        _external("k"), helper.make_tensor("i", brought.INT64, [2], [0, 1]), [2]
-    )
-    node = helper.make_node("Constant", [], ["k"])
-    node.attribute.append(
-        AttributeProto(name="sparse_value", type=AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse)
-    )
-    return _around(node)
+    places = helper.make_tensor("i", brought.INT64, [2], [0, 1])
+    sparse = helper.make_sparse_tensor(_external("k"), places, [2])
+    return _around(helper.make_node("Constant", [], ["k"], sparse_value=sparse))
 
 
 OURS = helper.make_node("Evil", [], ["k"], domain="com.evil")
 CONSTANT = helper.make_node("Constant", [], ["k"], value=_external("k"))
+IDENTITY = helper.make_node("Identity", ["a"], ["b"])
+FUNCTION = helper.make_function("", "F", ["a"], ["b"], [IDENTITY], [helper.make_opsetid("", 15)])
 
 
 @pytest.mark.parametrize(
@@ -218,29 +205,9 @@ CONSTANT = helper.make_node("Constant", [], ["k"], value=_external("k"))
         (_around(CONSTANT), "keeps tensors in other files"),
         (_if_branch(CONSTANT), "keeps tensors in other files"),
         (_sparse(), "keeps tensors in other files"),
+        (_around(initializers=[_external("k")]), "keeps tensors in other files"),
         (
-            brought.model(
-                [helper.make_node("Add", ["X", "k"], ["p"])],
-                [brought.tensor("X", brought.FLOAT, None, 2)],
-                [brought.tensor("p", brought.FLOAT, None, 2)],
-                initializers=[_external("k")],
-            ),
-            "keeps tensors in other files",
-        ),
-        (
-            _around(
-                helper.make_node("F", ["X"], ["k"], domain=""),
-                functions=[
-                    helper.make_function(
-                        "",
-                        "F",
-                        ["a"],
-                        ["b"],
-                        [helper.make_node("Identity", ["a"], ["b"])],
-                        [helper.make_opsetid("", 15)],
-                    )
-                ],
-            ),
+            _around(helper.make_node("F", ["X"], ["k"], domain=""), functions=[FUNCTION]),
             "functions of its own",
         ),
         (b"\x18\x00\x00\x00ORTM" + b"\x00" * 64, r"\.ort"),
@@ -254,11 +221,7 @@ def test_what_an_onnx_file_must_not_hold_is_refused_before_onnxruntime_sees_it(
 
 
 def test_the_word_location_alone_is_no_reason_to_refuse() -> None:
-    data = brought.model(
-        [helper.make_node("Identity", ["location"], ["value"])],
-        [brought.tensor("location", brought.FLOAT, None, 1)],
-        [brought.tensor("value", brought.FLOAT, None, 1)],
-    )
+    data = brought.one_node("Identity", ["location"], width=1)
     feature = FeatureSpec(name="location", type="number")
     assert ask(Fitted("onnx", data, (feature,), None, "regression"), {"location": 2})[0].prediction == 2.0
 
@@ -275,12 +238,7 @@ def test_a_damaged_onnx_file_is_refused_or_answers_but_nothing_else_happens(data
 
 
 def _river() -> Fitted:
-    rows = world(200, seed=1)
-    inputs = [row.features for row in rows]
-    return make_learner(RiverLinear()).fit(
-        inputs, [row.label for row in rows], features=infer_features(ModelSpec(), inputs), classes=None,
-        task="classification", seed=1,
-    )  # fmt: skip
+    return fit(RiverLinear(), world(200, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -305,32 +263,20 @@ def test_a_river_json_that_is_not_whole_is_refused_by_field(change: dict[str, An
 
 def test_a_river_json_of_other_features_or_classes_is_refused() -> None:
     fitted = _river()
+    reordered = {"categories": ("red", "green", "blue")}
+    features = tuple(f.model_copy(update=reordered) if f.categories else f for f in fitted.features)
     for other, problem in (
-        (replace(fitted, features=(X,)), "not the stated features"),
-        (replace(fitted, features=fitted.features[:-1]), "not the stated features"),
-        (replace(fitted, classes=("a", "b", "c")), "do not fit 3 classes"),
-        (
-            replace(
-                fitted,
-                features=tuple(
-                    f.model_copy(update={"categories": ("red", "green", "blue")}) if f.categories else f
-                    for f in fitted.features
-                ),
-            ),
-            "categories of colour",
-        ),
+        ({"features": (X,)}, "not the stated features"),
+        ({"features": fitted.features[:-1]}, "not the stated features"),
+        ({"classes": ("a", "b", "c")}, "do not fit 3 classes"),
+        ({"features": features}, "categories of colour"),
     ):
         with pytest.raises(ArtifactError, match=problem):
-            load(other, fitted.data)
+            load(replace(fitted, **other), fitted.data)
 
 
 def test_a_trained_model_loads_without_the_libraries_that_trained_it(tmp_path: Path) -> None:
-    rows = world(300, seed=1)
-    inputs = [row.features for row in rows]
-    fitted = make_learner(HistGradientBoosting(max_iter=3)).fit(
-        inputs, [row.label for row in rows], features=infer_features(ModelSpec(), inputs), classes=None,
-        task="classification", seed=1,
-    )  # fmt: skip
+    fitted = fit(HistGradientBoosting(max_iter=3), world(300, seed=1))
     (tmp_path / "model.onnx").write_bytes(fitted.data)
     (tmp_path / "model.json").write_bytes(_river().data)
     script = """

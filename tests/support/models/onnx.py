@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
@@ -49,43 +49,44 @@ def linear_classifier(
         "ZipMap", ["scores"], ["maps"], domain="ai.onnx.ml", **{f"classlabels_{kind}": names}
     )
     key = STRING if kind == "strings" else INT64
-    maps = helper.make_value_info(
-        "maps",
-        helper.make_sequence_type_proto(
-            helper.make_map_type_proto(key, helper.make_tensor_type_proto(FLOAT, []))
-        ),
-    )
+    of_maps = helper.make_map_type_proto(key, helper.make_tensor_type_proto(FLOAT, []))
+    maps = helper.make_value_info("maps", helper.make_sequence_type_proto(of_maps))
     return model([node, zipped], [tensor("X", FLOAT, None, 2)], [label, maps])
+
+
+def one_node(
+    operator: str,
+    inputs: Sequence[str] = ("X",),
+    *,
+    before: Sequence[NodeProto] = (),
+    width: int | None = 2,
+    kind: int = FLOAT,
+    attributes: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> bytes:
+    """A matrix ``p`` as wide as the first input, by one operator after those of ``before``."""
+    node = helper.make_node(operator, [*inputs], ["p"], **(attributes or {}))
+    matrix = [tensor(name, kind, None, width) for name in (inputs[0], "p")]
+    return model([*before, node], matrix[:1], matrix[1:], **fields)
 
 
 def softmax_matrix(width: int | None = 2, kind: int = FLOAT) -> bytes:
     """Scores alone: the columns' softmax."""
-    return model(
-        [helper.make_node("Softmax", ["X"], ["p"], axis=1)],
-        [tensor("X", kind, None, width)],
-        [tensor("p", kind, None, width)],
-    )
+    return one_node("Softmax", width=width, kind=kind, attributes={"axis": 1})
 
 
 def identity_matrix(width: int = 2) -> bytes:
     """Scores alone that are no probabilities."""
-    return model(
-        [helper.make_node("Identity", ["X"], ["y"])],
-        [tensor("X", FLOAT, None, width)],
-        [tensor("y", FLOAT, None, width)],
-    )
+    return one_node("Identity", width=width)
 
 
 def sigmoid_column(*, flat: bool = False) -> bytes:
     """One probability, from one column."""
-    nodes = [helper.make_node("Sigmoid", ["X"], ["s"])]
-    if flat:
-        nodes.append(helper.make_node("Reshape", ["s", "shape"], ["p"]))
-    else:
-        nodes.append(helper.make_node("Identity", ["s"], ["p"]))
+    if not flat:
+        return one_node("Sigmoid", width=1)
+    nodes = [helper.make_node("Sigmoid", ["X"], ["s"]), helper.make_node("Reshape", ["s", "shape"], ["p"])]
     shape = helper.make_tensor("shape", INT64, [1], [-1])
-    out = tensor("p", FLOAT, None) if flat else tensor("p", FLOAT, None, 1)
-    return model(nodes, [tensor("X", FLOAT, None, 1)], [out], initializers=[shape] if flat else [])
+    return model(nodes, [tensor("X", FLOAT, None, 1)], [tensor("p", FLOAT, None)], initializers=[shape])
 
 
 def named_inputs() -> bytes:
@@ -94,17 +95,12 @@ def named_inputs() -> bytes:
         helper.make_node("Cast", ["count"], ["count_f"], to=FLOAT),
         helper.make_node("Cast", ["flag"], ["flag_f"], to=FLOAT),
         helper.make_node(
-            "LabelEncoder",
-            ["colour"],
-            ["red"],
-            domain="ai.onnx.ml",
-            keys_strings=["red"],
-            values_floats=[1.0],
-            default_float=0.0,
+            "LabelEncoder", ["colour"], ["red"], domain="ai.onnx.ml", keys_strings=["red"],
+            values_floats=[1.0], default_float=0.0,
         ),
         helper.make_node("Concat", ["amount", "count_f", "flag_f", "red"], ["all"], axis=1),
         helper.make_node("MatMul", ["all", "weights"], ["value"]),
-    ]
+    ]  # fmt: skip
     inputs = [
         tensor("amount", FLOAT, None, 1), tensor("count", INT64, None, 1),
         tensor("flag", BOOL, None, 1), tensor("colour", STRING, None, 1),

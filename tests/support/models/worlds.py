@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from driftloop.models.formats.features import Row, infer_features
 from driftloop.models.formats.fitted import Fitted
+from driftloop.models.formats.learners import make_learner
 from driftloop.models.formats.loaders import load
 from driftloop.models.registry.self_test import build_self_test
 from driftloop.models.registry.signing import Signer
 from driftloop.models.rows import LabelledRow
 from driftloop.schemas.serving import Manifest, ModelUpdate, Plan, Reference, VersionRef
+from driftloop.schemas.spec.model import HistGradientBoosting, ModelSpec, RiverLinear
 
 from tests.support.paths import ELEC2
 
@@ -64,34 +69,31 @@ def elec2(limit: int = 50_000) -> list[LabelledRow]:
     return rows
 
 
-def manifest(version: int = 1, model: str = "m", refresh: int = 0) -> Manifest:
-    """A manifest whose artifact nobody has, for tests that never load it."""
-    return Manifest(
-        model=model, version=version, refresh=refresh, created_ms=1, artifact_sha256="a" * 64,
-        artifact_bytes=1, format="onnx", task="regression", features=(), self_test=(),
-        reference=Reference(rows=1),
+def fit(learner: HistGradientBoosting | RiverLinear, rows: list[LabelledRow], seed: int = 1) -> Fitted:
+    """A classifier of rows of a world."""
+    inputs = [row.features for row in rows]
+    return make_learner(learner).fit(
+        inputs, [row.label for row in rows], features=infer_features(ModelSpec(), inputs), classes=None,
+        task="classification", seed=seed,
     )  # fmt: skip
 
 
-def manifest_of(
-    fitted: Fitted, *, model: str = "m", version: int = 1, rows: list[LabelledRow] | None = None
-) -> Manifest:
-    """Unsigned; its self-test asks ``rows``."""
-    predictor = load(fitted, fitted.data)
-    asked = [row.features for row in (world(30, seed=99) if rows is None else rows)]
+def manifest(version: int = 1, **changes: Any) -> Manifest:
+    """A manifest whose artifact nobody has, for tests that never load it."""
     return Manifest(
-        model=model,
-        version=version,
-        created_ms=1,
-        artifact_sha256=hashlib.sha256(fitted.data).hexdigest(),
-        artifact_bytes=len(fitted.data),
-        format=fitted.format,
-        task=fitted.task,
-        classes=fitted.classes,
-        features=fitted.features,
-        self_test=build_self_test(predictor, asked),
-        reference=Reference(rows=1),
-    )
+        model="m", version=version, created_ms=1, artifact_sha256="a" * 64, artifact_bytes=1, format="onnx",
+        task="regression", features=(), self_test=(), reference=Reference(rows=1),
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def manifest_of(fitted: Fitted, rows: Sequence[Row], version: int = 1, **changes: Any) -> Manifest:
+    """Unsigned; its self-test asks ``rows``."""
+    known = {
+        "artifact_sha256": hashlib.sha256(fitted.data).hexdigest(), "artifact_bytes": len(fitted.data),
+        "format": fitted.format, "task": fitted.task, "classes": fitted.classes, "features": fitted.features,
+        "self_test": build_self_test(load(fitted, fitted.data), rows),
+    }  # fmt: skip
+    return manifest(version, **(known | changes))
 
 
 def update_to(

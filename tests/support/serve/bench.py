@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.models.formats.fitted import Fitted
-from driftloop.models.formats.loaders import load
-from driftloop.models.registry.artifacts import ArtifactStore
-from driftloop.models.registry.self_test import build_self_test
-from driftloop.models.registry.signing import load_or_create_keypair, load_verifier
+from driftloop.models.registry.signing import load_verifier
 from driftloop.schemas.events import Label, Prediction
-from driftloop.schemas.serving import FeatureSpec, Manifest, ModelAck, ModelUpdate, Reference
+from driftloop.schemas.serving import FeatureSpec, ModelAck, ModelUpdate
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import LABELS, MODEL_ACKS, MODEL_UPDATES, PREDICTIONS, Topic
 from driftloop.streams.kafka.connection import Connection
@@ -23,9 +20,11 @@ from driftloop.streams.kafka.record import Record
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.hot.follower import FollowParts
 from driftloop.streams.serve.hot.model import LiveModel, Swapped
-from onnx import TensorProto, helper
+from onnx import helper
 
 from tests.support.kafka.topics import read_topic, write
+from tests.support.models import onnx as brought
+from tests.support.models.versions import VersionStore
 from tests.support.models.worlds import update_to
 from tests.support.waiting import wait_until
 
@@ -34,18 +33,9 @@ STEP = 1000.0
 
 def telling_model(version: int) -> Fitted:
     """A regression of one number: x + 1000·version, so that every answer says who gave it."""
-    nodes = [helper.make_node("Add", ["X", "offset"], ["y"])]
-    offset = helper.make_tensor("offset", TensorProto.FLOAT, [1], [STEP * version])
-    graph = helper.make_graph(
-        nodes,
-        f"version{version}",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
-        initializer=[offset],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
-    features = (FeatureSpec(name="x", type="number"),)
-    return Fitted("onnx", made.SerializeToString(), features, None, "regression")
+    offset = helper.make_tensor("offset", brought.FLOAT, [1], [STEP * version])
+    data = brought.one_node("Add", ["X", "offset"], width=1, initializers=[offset])
+    return Fitted("onnx", data, (FeatureSpec(name="x", type="number"),), None, "regression")
 
 
 def version_told_by(prediction: object, x: float = 0.0) -> int:
@@ -54,18 +44,13 @@ def version_told_by(prediction: object, x: float = 0.0) -> int:
     return round((prediction - x) / STEP)
 
 
-class Bench:
+class Bench(VersionStore):
     """Keys, a store and the topics of one deployment."""
 
     def __init__(self, connection: Connection, folder: Path, model: str = "m") -> None:
+        super().__init__(folder, model)
         self.connection = connection
-        self.model = model
-        self.keys_dir = folder / "keys"
-        self.store_dir = folder / "artifacts"
-        self.signer = load_or_create_keypair(self.keys_dir)
-        self.store = ArtifactStore(str(self.store_dir))
         self.state_dir = folder / "serve"
-        self.manifests: dict[int, Manifest] = {}
 
     def apply_spec(self, **spec: Any) -> None:
         """Publishes the model's spec."""
@@ -73,22 +58,9 @@ class Bench:
         apply_deployment(self.connection, Deployment(models={self.model: wanted}))
 
     def make(self, version: int, fitted: Fitted | None = None, **changes: Any) -> str:
-        """Stores a version; gives its manifest's digest."""
-        fitted = telling_model(version) if fitted is None else fitted
-        sha256 = self.store.put_artifact(self.model, fitted.data)
+        """Store a version; return its manifest's digest."""
         rows = [{"x": float(x)} for x in range(4)]
-        manifest = Manifest(
-            model=self.model, version=version, created_ms=1, artifact_sha256=sha256,
-            artifact_bytes=len(fitted.data), format=fitted.format, task=fitted.task, classes=fitted.classes,
-            features=fitted.features, self_test=build_self_test(load(fitted, fitted.data), rows),
-            reference=Reference(rows=1),
-        )  # fmt: skip
-        self.manifests[version] = self.signer.sign(manifest.model_copy(update=changes))
-        return self.store.put_manifest(self.manifests[version])
-
-    def artifact(self, version: int) -> Path:
-        """The file with the version's bytes."""
-        return self.store_dir / self.model / "artifacts" / self.manifests[version].artifact_sha256
+        return self.put(version, fitted or telling_model(version), rows, **changes)
 
     def update(self, generation: int, version: int | None, **plan: Any) -> ModelUpdate:
         """A signed update to a version, which is made if it was not."""
