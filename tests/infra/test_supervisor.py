@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from driftloop.infra import supervisor as module
 from driftloop.infra.supervisor import RoleProcess, Supervisor
 
 from tests.support.waiting import wait_until
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -38,53 +33,49 @@ def fake_driftloop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.05)
 
 
-@pytest.mark.usefixtures("fake_driftloop")
-def test_what_a_role_prints_comes_with_its_name() -> None:
-    said: list[tuple[str, str]] = []
-    running = Supervisor(
-        (RoleProcess("join", ("join", "x"), {"GREETING": "hi"}),), lambda r, line: said.append((r, line))
-    )
+@contextmanager
+def supervised(*roles: RoleProcess) -> Iterator[tuple[Supervisor, list[str]]]:
+    """Run the roles; the list has what they print, each line after its role's name."""
+    printed: list[str] = []
+    running = Supervisor(roles, lambda role, line: printed.append(f"{role}: {line}"))
     running.start()
     try:
-        wait_until(lambda: ("join", "hello join x hi") in said)
+        yield running, printed
     finally:
         running.stop()
+
+
+@pytest.mark.usefixtures("fake_driftloop")
+def test_what_a_role_prints_comes_with_its_name() -> None:
+    with supervised(RoleProcess("join", ("join", "x"), {"GREETING": "hi"})) as (_, printed):
+        wait_until(lambda: "join: hello join x hi" in printed)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fake_driftloop")
 def test_a_killed_role_is_restarted_and_said_so() -> None:
-    said: list[str] = []
-    running = Supervisor((RoleProcess("join", ("join",)),), lambda _, line: said.append(line))
-    running.start()
-    try:
-        wait_until(lambda: "hello join " in said)
+    with supervised(RoleProcess("join", ("join",))) as (running, printed):
+        wait_until(lambda: "join: hello join " in printed)
         first = running.pid("join")
         os.kill(first, signal.SIGKILL)
 
         def restarted() -> bool:
             running.watch()
-            return running.pid("join") != first and said.count("hello join ") == 2
+            return running.pid("join") != first and printed.count("join: hello join ") == 2
 
         wait_until(restarted)
-        assert any("ended with signal SIGKILL" in line for line in said)
-    finally:
-        running.stop()
+        assert any("ended with signal SIGKILL" in line for line in printed)
 
 
 @pytest.mark.usefixtures("fake_driftloop")
 def test_stopping_leaves_nothing_running_not_even_the_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STOP_TIMEOUT_S", 0.5)
-    said: list[str] = []
-    running = Supervisor(
-        (RoleProcess("good", ("good",)), RoleProcess("stubborn", ("stubborn",))),
-        lambda _, line: said.append(line),
-    )
+    roles = [RoleProcess(name, (name,)) for name in ("good", "stubborn")]
     stop = threading.Event()
-    running.start()
-    pids = [running.pid("good"), running.pid("stubborn")]
-    wait_until(lambda: "deaf" in said and "hello good " in said)
-    stop.set()
-    running.run(stop)
-    assert not any(alive(pid) for pid in pids)
-    assert any("did not stop" in line for line in said)
+    with supervised(*roles) as (running, printed):
+        pids = [running.pid("good"), running.pid("stubborn")]
+        wait_until(lambda: {"stubborn: deaf", "good: hello good "} <= {*printed})
+        stop.set()
+        running.run(stop)
+        assert not any(map(psutil.pid_exists, pids))
+        assert any("did not stop" in line for line in printed)
