@@ -72,38 +72,26 @@ def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("variable", "setting"),
+    "variable",
     [
-        ("DRIFTLOOP_KAFKA__SECURITY_PROTOCOL", "security.protocol"),
-        ("DRIFTLOOP_KAFKA__SECURITY__PROTOCOL", "security.protocol"),
-        ("driftloop_kafka__security_protocol", "security.protocol"),
+        "DRIFTLOOP_KAFKA__SECURITY_PROTOCOL",
+        "DRIFTLOOP_KAFKA__SECURITY__PROTOCOL",
+        "driftloop_kafka__security_protocol",
     ],
 )
-def test_kafka_variables_become_librdkafka_settings(
-    monkeypatch: pytest.MonkeyPatch, variable: str, setting: str
-) -> None:
+def test_kafka_variables_become_librdkafka_settings(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "plaintext")
-    assert Settings().kafka == {setting: "plaintext"}
+    assert Settings().kafka == {"security.protocol": "plaintext"}
 
 
 def test_sasl_settings_reach_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = with_environment(
-        monkeypatch,
-        BOOTSTRAP_SERVERS="kafka:9093",
-        KAFKA__SECURITY_PROTOCOL="SASL_SSL",
-        KAFKA__SASL_MECHANISM="PLAIN",
-        KAFKA__SASL_USERNAME="loop",
-        KAFKA__SASL_PASSWORD="s3cret",
-        KAFKA__LOG_LEVEL="3",
-    )
-    expected = {
-        "bootstrap.servers": "kafka:9093",
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanism": "PLAIN",
-        "sasl.username": "loop",
-        "sasl.password": "s3cret",
-        "log_level": "3",
-    }
+    given = {
+        "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "loop",
+        "sasl.password": "s3cret", "log_level": "3",
+    }  # fmt: skip
+    variables = {f"KAFKA__{name.upper().replace('.', '_')}": value for name, value in given.items()}
+    settings = with_environment(monkeypatch, BOOTSTRAP_SERVERS="kafka:9093", **variables)
+    expected = given | {"bootstrap.servers": "kafka:9093"}
     connection = settings.connection()
     for config in (connection.client(), connection.consumer("g"), connection.transactional("t")):
         assert expected.items() <= config.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import orjson
 import pytest
 from driftloop.schemas.base import class_name
@@ -15,13 +17,8 @@ from driftloop.schemas.spec.model import ModelSpec
 from driftloop.schemas.topics import CATALOGUE, CO_PARTITIONED
 
 GOOD = {
-    "prediction_id": "a",
-    "model": "m",
-    "version": 1,
-    "ts": 5,
-    "features": {"x": 1.5},
-    "prediction": "late",
-}
+    "prediction_id": "a", "model": "m", "version": 1, "ts": 5, "features": {"x": 1.5}, "prediction": "late",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -54,17 +51,7 @@ def test_null_features_survive_encoding() -> None:
 
 
 def test_the_model_is_the_first_field_of_an_outcome() -> None:
-    outcome = Outcome(
-        model="m",
-        prediction_id="a",
-        version=1,
-        ts=1,
-        features={},
-        label="x",
-        label_ts=2,
-        label_delay_ms=1,
-        seq=0,
-    )
+    outcome = Outcome.model_validate(GOOD | {"label": "x", "label_ts": 2, "label_delay_ms": 1, "seq": 0})
     assert outcome.encode().startswith(b'{"model":"m",')
 
 
@@ -168,11 +155,9 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_a_missing_file_says_how_to_go_on(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_a_missing_file_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="DRIFTLOOP_CONFIG"):
-        load_deployment(Path(str(tmp_path)) / "driftloop.toml")
+        load_deployment(tmp_path / "driftloop.toml")
 
 
 def test_a_spec_s_digest_survives_publishing() -> None:

@@ -37,20 +37,11 @@ def test_it():
 def test_an_exception_that_nobody_caught_fails_the_test(tmp_path: Path, source: str, dies_of: str) -> None:
     (tmp_path / "conftest.py").symlink_to(ROOT / "tests" / "conftest.py")
     (tmp_path / "test_inner.py").write_text(source, "utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
-    importable = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        command, cwd=tmp_path, env=importable, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", "."],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
     assert result.returncode == 1, result.stdout + result.stderr
     assert dies_of in result.stdout
 

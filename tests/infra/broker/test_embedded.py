@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
 import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 from driftloop.infra.broker import jars as broker_jars
 from driftloop.infra.broker.config import BROKER_SETTINGS, KAFKA_VERSION
 from driftloop.infra.broker.embedded import EmbeddedBroker
@@ -39,8 +40,8 @@ def small(folder: Path, nodes: int = 1, port: int | None = None) -> EmbeddedBrok
     return EmbeddedBroker(folder, nodes, port, heap_mb=384)
 
 
-def topics_of(bootstrap_servers: str) -> set[str]:
-    return set(AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(timeout=10).topics)
+def metadata(bootstrap_servers: str) -> ClusterMetadata:
+    return AdminClient({"bootstrap.servers": bootstrap_servers}).list_topics(timeout=10)
 
 
 def make_topic(bootstrap_servers: str, name: str) -> None:
@@ -57,14 +58,10 @@ def produce(bootstrap_servers: str, topic: str, value: bytes) -> None:
 
 
 def read_all(bootstrap_servers: str, topic: str, count: int) -> list[bytes]:
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap_servers, "group.id": "reader", "auto.offset.reset": "earliest"}
-    )
-    consumer.subscribe([topic])
-    try:
+    config = {"bootstrap.servers": bootstrap_servers, "group.id": "reader", "auto.offset.reset": "earliest"}
+    with closing(Consumer(config)) as consumer:
+        consumer.subscribe([topic])
         return [cast("bytes", message.value()) for message in consumer.consume(count, timeout=30)]
-    finally:
-        consumer.close()
 
 
 def ended(pid: int) -> bool:
@@ -75,7 +72,7 @@ def ended(pid: int) -> bool:
 
 
 def test_each_test_has_a_catalogue_of_its_own(topics: Connection) -> None:
-    assert {topics.topic(topic) for topic in CATALOGUE} <= topics_of(topics.bootstrap_servers)
+    assert {topics.topic(topic) for topic in CATALOGUE} <= metadata(topics.bootstrap_servers).topics.keys()
 
 
 def test_the_broker_runs_with_the_settings_that_driftloop_asks_for(topics: Connection) -> None:
@@ -94,15 +91,13 @@ def test_topics_and_records_survive_a_restart_in_the_same_folder(tmp_path: Path)
     with small(tmp_path) as broker:
         make_topic(broker.bootstrap_servers, "kept")
         produce(broker.bootstrap_servers, "kept", b"one")
-        cluster = (
-            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10).cluster_id
-        )
+        cluster = metadata(broker.bootstrap_servers).cluster_id
         pids = list(broker.pids.values())
     assert all(ended(pid) for pid in pids)
     assert "shut down completed" in (tmp_path / "node-1.log").read_text()
 
     with small(tmp_path) as broker:
-        again = AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10)
+        again = metadata(broker.bootstrap_servers)
         assert again.cluster_id == cluster
         assert "kept" in again.topics
         assert read_all(broker.bootstrap_servers, "kept", 1) == [b"one"]
@@ -154,7 +149,7 @@ def test_a_killed_parent_takes_the_jvm_along_and_its_successor_takes_over(tmp_pa
     parent.communicate()
     with small(tmp_path) as broker:  # waits for the old JVM, whose lock the folder still has
         assert ended(jvm)
-        assert topics_of(broker.bootstrap_servers) == set()
+        assert metadata(broker.bootstrap_servers).topics == {}
         assert running_address(tmp_path) == broker.bootstrap_servers
 
 
@@ -204,40 +199,33 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port, where nobody listens
 
 
-def list_one_jar(monkeypatch: pytest.MonkeyPatch, repository: Path, content: bytes, listed: bytes) -> None:
-    """A local Maven repository with one jar of ``content``, and a list that has only the jar ``listed``."""
-    path = repository / "org" / "loop" / "thing" / "1.0" / "thing-1.0.jar"
+@pytest.fixture
+def listed_jar(no_network: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only jar of a local Maven repository, which is also the only one on the list."""
+    path = tmp_path / "m2" / "org" / "loop" / "thing" / "1.0" / "thing-1.0.jar"
     path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    jar = broker_jars.Jar("org.loop:thing:1.0", hashlib.sha256(listed).hexdigest())
-    monkeypatch.setenv("M2_REPO", str(repository))
+    path.write_bytes(b"a jar")
+    jar = broker_jars.Jar("org.loop:thing:1.0", hashlib.sha256(b"a jar").hexdigest())
+    monkeypatch.setenv("M2_REPO", str(tmp_path / "m2"))
     monkeypatch.setattr(broker_jars, "listed_jars", lambda: (jar,))
+    return path
 
 
-@pytest.mark.usefixtures("no_network")
-def test_jars_of_the_local_maven_repository_are_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    list_one_jar(monkeypatch, tmp_path / "m2", content=b"a jar", listed=b"a jar")
+def test_jars_of_the_local_maven_repository_are_taken_over(listed_jar: Path, tmp_path: Path) -> None:
     folder = broker_jars.jars_folder(None, cache=tmp_path / "cache")
-    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("thing-1.0.jar", b"a jar")]
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [(listed_jar.name, b"a jar")]
 
 
-@pytest.mark.usefixtures("no_network")
-def test_a_jar_that_is_not_the_listed_one_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    list_one_jar(monkeypatch, tmp_path / "m2", content=b"another jar", listed=b"a jar")
+def test_a_jar_that_is_not_the_listed_one_is_not_used(listed_jar: Path, tmp_path: Path) -> None:
+    listed_jar.write_bytes(b"another jar")
     with pytest.raises(BrokerError, match="Three ways on"):
         broker_jars.jars_folder(None, cache=tmp_path / "cache")
 
 
-@pytest.mark.usefixtures("no_network")
-def test_a_cache_that_lost_a_jar_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    list_one_jar(monkeypatch, tmp_path / "m2", content=b"a jar", listed=b"a jar")
+def test_a_cache_that_lost_a_jar_is_completed(listed_jar: Path, tmp_path: Path) -> None:
     folder = broker_jars.jars_folder(None, cache=tmp_path / "cache")
-    (folder / "thing-1.0.jar").rename(folder / "older-0.9.jar")
-    assert (broker_jars.jars_folder(None, cache=tmp_path / "cache") / "thing-1.0.jar").is_file()
+    (folder / listed_jar.name).rename(folder / "older-0.9.jar")
+    assert (broker_jars.jars_folder(None, cache=tmp_path / "cache") / listed_jar.name).is_file()
 
 
 def test_a_node_that_dies_while_starting_is_reported_with_its_last_words(tmp_path: Path) -> None:
@@ -291,10 +279,7 @@ def test_three_nodes_go_on_without_one_and_take_it_back(tmp_path: Path) -> None:
         assert len(addresses.split(",")) == 3
         make_topic(addresses, "replicated")
         produce(addresses, "replicated", b"before")
-        leader = (
-            AdminClient({"bootstrap.servers": addresses}).list_topics("replicated", timeout=10)
-            .topics["replicated"].partitions[0].leader
-        )  # fmt: skip
+        leader = metadata(addresses).topics["replicated"].partitions[0].leader
         broker.kill_node(leader)
         produce(addresses, "replicated", b"without it")
         broker.start_node(leader)
@@ -302,11 +287,9 @@ def test_three_nodes_go_on_without_one_and_take_it_back(tmp_path: Path) -> None:
         assert read_all(addresses, "replicated", 2) == [b"before", b"without it"]
 
         def in_sync() -> bool:
-            try:
-                found = AdminClient({"bootstrap.servers": addresses}).list_topics("replicated", timeout=5)
-            except KafkaException:
-                return False
-            return len(found.topics["replicated"].partitions[0].isrs) == 3
+            with suppress(KafkaException):
+                return len(metadata(addresses).topics["replicated"].partitions[0].isrs) == 3
+            return False
 
         wait_until(in_sync, "all three replicas in sync")
 
@@ -331,12 +314,7 @@ def test_what_a_writer_left_open_when_the_only_node_died_is_aborted_and_stays_so
 
 
 def transactional(bootstrap_servers: str, *, timeout_ms: int) -> Producer:
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "transactional.id": "writer",
-            "transaction.timeout.ms": timeout_ms,
-        }
-    )
+    names = {"bootstrap.servers": bootstrap_servers, "transactional.id": "writer"}
+    producer = Producer(names | {"transaction.timeout.ms": timeout_ms})
     producer.init_transactions(60)
     return producer

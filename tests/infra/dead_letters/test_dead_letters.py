@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,10 +20,9 @@ from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.dead_letters.model import DeadLetterError, DeadLetterFilter, hexdump, printable
 from driftloop.infra.dead_letters.replay import REPLAY_HEADER, DeadLetterLog, resolve
 from driftloop.infra.settings import Settings
-from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
+from driftloop.schemas.dead_letters import MAX_VALUE_BYTES, dead_letter
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.events import DeadLetter
-from driftloop.schemas.ids import event_id
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, MODEL_UPDATES, PREDICTIONS, TRIGGERS, Topic
 from driftloop.streams.kafka.connection import Connection
@@ -61,24 +60,14 @@ def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
 
 def write_letters(connection: Connection, count: int, topic: Topic = TRIGGERS, **fields: object) -> None:
     """Dead letters as a stage would write them, of records that need not exist."""
-    letters = (
-        DeadLetter.model_validate(
-            {
-                "id": event_id("dead", topic.name, 0, i),
-                "stage": "train",
-                "topic": connection.topic(topic),
-                "partition": i % 2,
-                "offset": i,
-                "append_ms": 1_000,
-                "reason": f"Trigger: trigger_id: missing (got {i})",
-                "key_b64": base64.b64encode(b"m").decode(),
-                "value_b64": base64.b64encode(b'{"model":"m","n":%d}' % i).decode(),
-                **fields,
-            }
+    made = (
+        dead_letter(
+            "train", connection.topic(topic), i % 2, i, f"Trigger: trigger_id: missing (got {i})",
+            append_ms=1_000, key=b"m", value=b'{"model":"m","n":%d}' % i,
         )
         for i in range(count)
-    )
-    write(connection, *((DEAD_LETTERS, b"m", letter.encode()) for letter in letters))
+    )  # fmt: skip
+    write(connection, *((DEAD_LETTERS, b"m", letter.model_copy(update=fields).encode()) for letter in made))
 
 
 def sent_again(connection: Connection, topic: Topic) -> list[Message]:
@@ -211,20 +200,12 @@ def test_filters_choose_by_stage_topic_model_reason_and_time(kafka: Connection) 
     write_letters(kafka, 2, LABELS, stage="join", reason="expired: nobody came")
     now_ms = time.time_ns() // 1_000_000
 
-    def chosen(wanted: DeadLetterFilter) -> int:
-        return resolve(kafka, "replayed", wanted, by="test", dry_run=True).done
+    def chosen(**wanted: Any) -> int:
+        return resolve(kafka, "replayed", DeadLetterFilter(**wanted), by="test", dry_run=True).done
 
-    assert chosen(DeadLetterFilter()) == 5
-    assert (
-        chosen(DeadLetterFilter(stage="join"))
-        == chosen(DeadLetterFilter(topic="labels"))
-        == chosen(DeadLetterFilter(reason="EXPIRED"))
-        == 2
-    )
-    assert chosen(DeadLetterFilter(model="m")) == 5
-    assert chosen(DeadLetterFilter(model="other")) == 0
-    assert chosen(DeadLetterFilter(since_ms=now_ms - 60_000)) == 5
-    assert chosen(DeadLetterFilter(until_ms=now_ms - 60_000)) == 0
+    assert chosen() == chosen(model="m") == chosen(since_ms=now_ms - 60_000) == 5
+    assert chosen(stage="join") == chosen(topic="labels") == chosen(reason="EXPIRED") == 2
+    assert chosen(model="other") == chosen(until_ms=now_ms - 60_000) == 0
 
 
 def test_bytes_too_many_for_a_dead_letter_come_from_the_log_itself(kafka: Connection, joining: None) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -12,18 +13,11 @@ from tests.support.paths import ROOT
 
 ROLES = ("join", "monitor", "train", "serve")
 # What differs from the embedded broker because containers have names, not loopback ports.
-PLACEMENT = {
-    "KAFKA_HEAP_OPTS",
-    "KAFKA_NODE_ID",
-    "KAFKA_PROCESS_ROLES",
-    "KAFKA_CONTROLLER_QUORUM_VOTERS",
-    "KAFKA_CONTROLLER_LISTENER_NAMES",
-    "KAFKA_INTER_BROKER_LISTENER_NAME",
-    "KAFKA_LISTENERS",
-    "KAFKA_ADVERTISED_LISTENERS",
-    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP",
-    "KAFKA_LOG_DIRS",
-}
+PLACEMENT = {f"KAFKA_{name}" for name in (
+    "HEAP_OPTS", "NODE_ID", "PROCESS_ROLES", "CONTROLLER_QUORUM_VOTERS", "CONTROLLER_LISTENER_NAMES",
+    "INTER_BROKER_LISTENER_NAME", "LISTENERS", "ADVERTISED_LISTENERS", "LISTENER_SECURITY_PROTOCOL_MAP",
+    "LOG_DIRS",
+)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +62,24 @@ def test_every_role_starts_after_the_topics_and_is_its_command(compose: dict[str
     assert compose["services"]["apply"]["depends_on"]["kafka"]["condition"] == "service_healthy"
 
 
-def test_every_state_folder_outlives_its_container_and_is_one_roles_own(compose: dict[str, Any]) -> None:
-    held = [
-        volume.split(":")[0]
-        for role in ROLES
-        for volume in compose["services"][role]["volumes"]
-        if volume.split(":")[1] == "/var/lib/driftloop/state"
+def mounts(compose: dict[str, Any], folder: str, services: Iterable[str]) -> list[tuple[str, str]]:
+    """Which of the services have which volume at that folder."""
+    return [
+        (service, volume.split(":")[0])
+        for service in services
+        for volume in compose["services"][service].get("volumes", ())
+        if volume.split(":")[1] == f"/var/lib/driftloop/{folder}"
     ]
+
+
+def test_every_state_folder_outlives_its_container_and_is_one_roles_own(compose: dict[str, Any]) -> None:
+    held = [volume for _, volume in mounts(compose, "state", ROLES)]
     assert held == [f"{role}-state" for role in ROLES]
     assert set(held) <= compose["volumes"].keys()
 
 
 def test_only_the_trainer_can_reach_the_signing_key(compose: dict[str, Any]) -> None:
-    with_key = [
-        name
-        for name, service in compose["services"].items()
-        for volume in service.get("volumes", ())
-        if volume.split(":")[1] == "/var/lib/driftloop/keys"
-    ]
-    assert with_key == ["train"]
+    assert [service for service, _ in mounts(compose, "keys", compose["services"])] == ["train"]
     assert "trusted-keys:/var/lib/driftloop/keys/trusted:ro" in compose["services"]["serve"]["volumes"]
 
 

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewPartitions,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, NewPartitions
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.infra.doctor.cluster import check_cluster, local_ms
 from driftloop.infra.doctor.findings import Finding
@@ -23,22 +16,14 @@ from driftloop.infra.doctor.machine import check_disk, check_keys, check_require
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.signing import load_or_create_keypair
 from driftloop.schemas.spec.model import Deployment, ModelSpec
-from driftloop.schemas.topics import (
-    DRIFT,
-    LABELS,
-    MODEL_UPDATES,
-    OUTCOMES,
-    PREDICTIONS,
-    SPECS,
-    TRIGGERS,
-    Topic,
-)
+from driftloop.schemas.topics import DRIFT, LABELS, MODEL_UPDATES, OUTCOMES, PREDICTIONS, SPECS, TRIGGERS
 from driftloop.streams.kafka.connection import Connection
 from packaging.requirements import Requirement
 
 from tests.support.cli import driftloop
 from tests.support.kafka.topics import write
 from tests.support.malformed.mutations import golden
+from tests.support.topic_settings import alter
 from tests.support.waiting import wait_until
 
 
@@ -47,14 +32,6 @@ def faults(findings: Iterator[Finding]) -> dict[str, str]:
     found = [finding for finding in findings if finding.level == "fault"]
     assert all(finding.fix for finding in found)
     return {finding.check: f"{finding.what} → {finding.fix}" for finding in found}
-
-
-def alter(connection: Connection, topic: Topic, name: str, value: str) -> None:
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, connection.topic(topic), incremental_configs=[entry])
-    admin = AdminClient(connection.client())
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(30)
 
 
 def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
