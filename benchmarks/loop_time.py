@@ -264,12 +264,12 @@ def main() -> None:
         result = measure(bootstrap, folder, given.rounds, given.rows, given.servers)
     results.write("loop_time", result)
     legs = cast("dict[str, dict[str, float]]", result["legs_ms"])
-    verdict = "met" if result["met"] else "NOT met"
+    met = "met" if result["met"] else "NOT met"
     results.show(
         f"trigger → live on {given.servers} servers, {given.rows} rows, {given.rounds} rounds",
         ("leg", "p50 ms", "p99 ms"),
         [(leg, f"{of_leg['p50']:.0f}", f"{of_leg['p99']:.0f}") for leg, of_leg in legs.items()],
-        note=f"rest p99 ≤ {ALLOWED_MS:g} ms: {verdict}; load {result['load']}",
+        note=f"rest p99 ≤ {ALLOWED_MS:g} ms: {met}; load {result['load']}",
     )
     raise SystemExit(0 if result["met"] else 1)
 

@@ -41,7 +41,7 @@ _SEED = 20_131
 
 
 @dataclass
-class Verdict:
+class PoisonResult:
     """What became of the records: each is expected once, as it was."""
 
     sent: int = 0
@@ -73,28 +73,28 @@ def send(connection: Connection, records: Iterator[Record]) -> None:
         raise SystemExit("the events could not be delivered")
 
 
-def examine(connection: Connection) -> Verdict:
+def examine(connection: Connection) -> PoisonResult:
     """Compares every record of both input topics with the letters; all of them are expected to be refused."""
-    verdict = Verdict()
+    found = PoisonResult()
     expected: dict[tuple[str, int, int], bytes] = {}
     for topic in (PREDICTIONS, LABELS):
         name = connection.topic(topic)
         for place, key, value in _whole(connection, topic):
             expected[(name, *place)] = _digest(key, value)
-    verdict.sent = len(expected)
+    found.sent = len(expected)
     seen: set[tuple[str, int, int]] = set()
     for _, _, value in _whole(connection, DEAD_LETTERS):
         letter = orjson.loads(value or b"")
-        verdict.letters += 1
+        found.letters += 1
         place = (letter["topic"], letter["partition"], letter["offset"])
-        verdict.repeated += place in seen
+        found.repeated += place in seen
         seen.add(place)
         key, original = _unpacked(letter.get("key_b64")), _unpacked(letter.get("value_b64"))
-        verdict.altered += expected.get(place) != _digest(key, original)
-        verdict.unexplained += not letter["reason"] or letter["stage"] != "join"
-        verdict.reasons[letter["reason"].split(" ")[0]] += 1
-    verdict.lost = len(expected.keys() - seen)
-    return verdict
+        found.altered += expected.get(place) != _digest(key, original)
+        found.unexplained += not letter["reason"] or letter["stage"] != "join"
+        found.reasons[letter["reason"].split(" ")[0]] += 1
+    found.lost = len(expected.keys() - seen)
+    return found
 
 
 def _whole(
@@ -120,8 +120,8 @@ def _unpacked(packed: str | None) -> bytes | None:
     return None if packed is None else base64.b64decode(packed)
 
 
-def only_poison(connection: Connection, events: int, seed: int = _SEED) -> tuple[Verdict, float]:
-    """Sends and joins that many malformed records; the verdict, and records per second of wall time."""
+def only_poison(connection: Connection, events: int, seed: int = _SEED) -> tuple[PoisonResult, float]:
+    """Sends and joins that many malformed records; what was found, and records per second of wall time."""
     send(connection, poison(events, seed))
     with joiner(connection) as running:
         began = time.perf_counter()
@@ -155,20 +155,20 @@ def cost(bootstrap: str, pairs: int, share: float) -> float:
 
 
 def measure(bootstrap: str, events: int, pairs: int, rounds: int) -> dict[str, Any]:
-    verdict, per_s = only_poison(fresh(bootstrap), events)
+    found, per_s = only_poison(fresh(bootstrap), events)
     clean: list[float] = []
     poisoned: list[float] = []
     for number in range(rounds):
         for costs, share in ((clean, 0.0), (poisoned, SHARE))[:: -1 if number % 2 else 1]:
             costs.append(cost(bootstrap, pairs, share))
     return {
-        "events": verdict.sent, "dead_letters": verdict.letters, "lost": verdict.lost,
-        "repeated": verdict.repeated, "altered": verdict.altered, "unexplained": verdict.unexplained,
+        "events": found.sent, "dead_letters": found.letters, "lost": found.lost,
+        "repeated": found.repeated, "altered": found.altered, "unexplained": found.unexplained,
         "refused_per_s": round(per_s), "pairs": pairs, "rounds": rounds, "share": SHARE,
         "clean_us": round(statistics.median(clean), 3), "poisoned_us": round(statistics.median(poisoned), 3),
         "ratio": round(statistics.median(poisoned) / statistics.median(clean), 3), "target_ratio": MOST,
         "cleans_us": [round(us, 3) for us in clean], "poisoneds_us": [round(us, 3) for us in poisoned],
-        "reasons": dict(verdict.reasons.most_common(12)),
+        "reasons": dict(found.reasons.most_common(12)),
     }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Row:
     why: str = ""
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         if self.value is None:
             return self.why or "not measured"
         return "met" if self.target.meets(self.value) else "not met"
@@ -110,7 +110,7 @@ def _row(target: Target, result: dict[str, Any] | None) -> Row:
 
 def markdown(found: list[Row]) -> str:
     lines = ["| | measured | target | |", "|---|---|---|---|"]
-    lines += [f"| {row.target.title} | {row.shown()} | {row.wanted()} | {row.verdict} |" for row in found]
+    lines += [f"| {row.target.title} | {row.shown()} | {row.wanted()} | {row.result} |" for row in found]
     machines = sorted({row.machine for row in found if row.machine})
     days = sorted({row.at[:10] for row in found if row.at})
     taken = f"Taken on {', '.join(days)}: {'; '.join(machines)}." if days else "Not measured yet."
@@ -132,9 +132,9 @@ def main() -> None:
     found = rows()
     table = Table("", "measured", "target", "", "taken", title="driftloop's ratios against their targets")
     for row in found:
-        colour = {"met": "green", "not met": "red"}.get(row.verdict, "yellow")
-        verdict = f"[{colour}]{row.verdict}[/]"
-        table.add_row(row.target.title, row.shown(), row.wanted(), verdict, row.at[:16])
+        colour = {"met": "green", "not met": "red"}.get(row.result, "yellow")
+        result = f"[{colour}]{row.result}[/]"
+        table.add_row(row.target.title, row.shown(), row.wanted(), result, row.at[:16])
     console().print(table)
     if given.page:
         PAGE.write_text(into_page(PAGE.read_text("utf-8"), markdown(found)), "utf-8")

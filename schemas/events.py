@@ -49,7 +49,7 @@ class Label(Event):
     annotator: str | None = Field(default=None, max_length=MAX_ANNOTATOR_CHARS)
 
     @model_validator(mode="after")
-    def _truth_or_verdict(self) -> Self:
+    def _truth_or_feedback(self) -> Self:
         if (self.label is None) == (self.correct is None):
             raise ValueError("needs exactly one of `label` and `correct`")
         return self

@@ -50,7 +50,7 @@ def list_models() -> None:
 
 @commands.command()
 def show(model: Model) -> None:
-    """One model: its versions with their parents, its runs with each gate's verdict."""
+    """One model: its versions with their parents, its runs with each gate's result."""
     settings = Settings()
     view = _known(read_overview(settings.connection()), model)
     versions = Table(

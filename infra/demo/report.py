@@ -19,7 +19,7 @@ from .ledger import Comparison, percentiles
 from .live import listed
 from .loop_view import LoopView
 
-BASELINES = ("static", "no_change", "schedule_count_matched")
+BASELINES = ("static", "no_change", "count_matched_schedule")
 
 
 def build_report(
@@ -106,14 +106,14 @@ def compare_accuracies(
     answers: dict[str, NDArray[np.str_]] = {
         "static": answers_of(first, flights, rows),
         "no_change": no_change(flights, rows),
-        "schedule_count_matched": schedule(
+        "count_matched_schedule": schedule(
             flights, rows, first=first, retrainings=max(0, retrainings), spec=spec
         ),
     }
     result: dict[str, Any] = {"rows": len(rows), "loop": round(accuracy(predicted, truth), 4)}
     result |= {name: round(accuracy(answer, truth), 4) for name, answer in answers.items()}
     result["winners"] = [name for name in BASELINES if result[name] > result["loop"]]
-    result["verdict"] = verdict(result)
+    result["comparison"] = comparison(result)
     return result
 
 
@@ -123,7 +123,7 @@ def _first_version(store: ArtifactStore, model: str) -> Predictor:
     return load(manifest, store.get_artifact(model, manifest.artifact_sha256))
 
 
-def verdict(accuracies: dict[str, Any]) -> str:
+def comparison(accuracies: dict[str, Any]) -> str:
     """One sentence: what the loop beats and what beats it."""
     beaten = [name for name in BASELINES if accuracies[name] < accuracies["loop"]]
     parts = [f"the loop ({accuracies['loop']:.2%}) beats {_listed(beaten, accuracies)}"] if beaten else []
@@ -133,7 +133,7 @@ def verdict(accuracies: dict[str, Any]) -> str:
 
 
 def _listed(names: list[str], accuracies: dict[str, Any]) -> str:
-    return ", ".join(f"{name} ({accuracies[name]:.2%})" for name in names)
+    return ", ".join(f"{name.replace('_', ' ')} ({accuracies[name]:.2%})" for name in names)
 
 
 def table(report: dict[str, Any]) -> Table:
@@ -154,7 +154,8 @@ def table(report: dict[str, Any]) -> Table:
     for name in ("loop", *BASELINES):
         if name in accuracies:
             shown.add_row(f"accuracy: {name.replace('_', ' ')}", f"{accuracies[name]:.2%}")
-    shown.add_row("verdict", accuracies.get("verdict", "nothing to compare: no version's answer has a label"))
+    unknown = "nothing to compare: no version's answer has a label"
+    shown.add_row("comparison", accuracies.get("comparison", unknown))
     for name, values in report["latency_ms"].items():
         shown.add_row(name.replace("_", " "), f"p50 {values['p50']} ms, p99 {values['p99']} ms")
     shown.add_row("seconds", listed(report["seconds"]))

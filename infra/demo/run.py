@@ -77,7 +77,7 @@ def run_demo(
     if svg is not None:
         save_svg(svg, last_view, table(report), title="make demo")
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
-    _judge(report)
+    _check(report)
     return path
 
 
@@ -132,11 +132,11 @@ def _play(
     console.print(
         "comparing the topics with what was sent, and the loop with its baselines ...", highlight=False
     )
-    judging = time.monotonic()
+    comparing = time.monotonic()
     comparison = compare(connection, driver.ledger, flights.prediction_ids)
     accuracies = compare_accuracies(comparison, view, flights, spec, store, MODEL)
     report = build_report(comparison, view, share.requests, live, accuracies)
-    seconds |= {"judge": time.monotonic() - judging, "all": time.monotonic() - started}
+    seconds |= {"compare": time.monotonic() - comparing, "all": time.monotonic() - started}
     report["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
     if share.requests.failures:
         report["requests"]["failures"] = share.requests.failures[:10]
@@ -190,7 +190,8 @@ def _free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def _judge(report: dict[str, Any]) -> None:
+def _check(report: dict[str, Any]) -> None:
+    """Raise DemoFailed if the loop broke a promise."""
     broken: list[str] = []
     if report["lost"] or report["duplicated"]:
         broken.append(f"{report['lost']} events lost and {report['duplicated']} duplicated")

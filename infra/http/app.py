@@ -151,7 +151,7 @@ class _Api:
         self._client.label(
             body.prediction_id,
             body.label,
-            correct=body.verdict,
+            correct=body.answer_was_right,
             ts=body.ts,
             source=source,
             annotator=body.annotator,

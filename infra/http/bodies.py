@@ -41,14 +41,14 @@ class BatchBody(Body):
 
 
 class FeedbackBody(Body):
-    """``POST /feedback``: ground truth (`label`), a verdict (`correct`), or thumbs."""
+    """``POST /feedback``: ground truth (`label`), feedback on the answer (`correct`), or thumbs."""
 
     prediction_id: str
     label: str | int | float | bool | None = None
     correct: bool | None = None
     thumbs: Literal["up", "down"] | None = None
     ts: int | None = Field(None, description="Unix milliseconds; now by default")
-    source: str | None = Field(None, description="by default system for a label, user for a verdict")
+    source: str | None = Field(None, description="by default system for a label, user for feedback")
     annotator: str | None = None
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class FeedbackBody(Body):
         return self
 
     @property
-    def verdict(self) -> bool | None:
+    def answer_was_right(self) -> bool | None:
         return self.thumbs == "up" if self.thumbs is not None else self.correct
 
 

@@ -72,7 +72,7 @@ def label_event(
     """A ``schemas.events.Label`` as a dict. Raises InvalidEvent."""
     event: EventDict = {"prediction_id": checked_id(prediction_id), "ts": checked_ts(ts)}
     if (label is None) == (correct is None):
-        raise InvalidEvent("a label needs exactly one of `label` (what was true) and `correct` (a verdict)")
+        raise InvalidEvent("a label needs exactly one of `label` (what was true) and `correct` (feedback)")
     if label is not None:
         event["label"] = plain_class("label", label)
     else:

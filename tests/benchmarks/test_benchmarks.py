@@ -38,18 +38,18 @@ def test_the_guard_refuses_a_quarter_more_and_nothing_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sense", "value", "verdict"),
+    ("sense", "value", "result"),
     [("≤", 3.0, "met"), ("≤", 3.01, "not met"), ("≥", 3.0, "met"), ("≥", 2.99, "not met")],
 )
-def test_a_target_is_met_up_to_its_limit(sense: str, value: float, verdict: str) -> None:
+def test_a_target_is_met_up_to_its_limit(sense: str, value: float, result: str) -> None:
     target = Target("join", "join", "ratio", sense, 3.0)
-    assert Row(target, value, "", "").verdict == verdict
+    assert Row(target, value, "", "").result == result
 
 
 def test_what_was_not_measured_says_why() -> None:
     target = Target("Kafka Streams", "peers", "peers.kafka-streams.ratio", "≥", 3.0)
-    assert Row(target, None, "", "").verdict == "not measured"
-    assert Row(target, None, "", "", "no JDK installed (javac)").verdict == "no JDK installed (javac)"
+    assert Row(target, None, "", "").result == "not measured"
+    assert Row(target, None, "", "", "no JDK installed (javac)").result == "no JDK installed (javac)"
 
 
 def test_the_page_takes_the_table_between_its_marks_and_keeps_the_rest() -> None:

@@ -33,7 +33,7 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def test_what_the_soak_is_said_to_count_is_counted() -> None:
-    told = (DOCS / "soak.md").read_text("utf-8")
+    page = (DOCS / "soak.md").read_text("utf-8")
     for *_, tested in promises():
         for counted in re.findall(r"`([\w-]+)`", tested.partition("soak: ")[2]):
-            assert counted in told, f"docs/soak.md knows no {counted}"
+            assert counted in page, f"docs/soak.md knows no {counted}"

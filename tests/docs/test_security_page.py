@@ -30,5 +30,5 @@ def test_no_role_is_on_the_page_that_is_none() -> None:
     "command", sorted(set(re.findall(r"driftloop ((?:keys|tokens|topics) [a-z]+)", PAGE)))
 )
 def test_every_command_of_the_page_exists(command: str) -> None:
-    told = CliRunner().invoke(build(), [*command.split(), "--help"])
-    assert told.exit_code == 0, told.output
+    shown = CliRunner().invoke(build(), [*command.split(), "--help"])
+    assert shown.exit_code == 0, shown.output

@@ -47,7 +47,7 @@ def full(event: type[Event]) -> dict[str, Any]:
 
 
 def minimal(event: type[Event]) -> dict[str, Any]:
-    """Only what a reader insists on, and the constant that tells the record's kind."""
+    """Only what a reader requires, and the constant that names the record's kind."""
     fields = event.model_fields
     needed = {
         name: value

@@ -16,10 +16,10 @@ from tests.support.malformed.poison import MAKERS, Record, poison
 
 def test_every_malformed_record_is_a_dead_letter_with_its_bytes_and_place(topics: Connection) -> None:
     apply_deployment(topics, deployment())
-    verdict, _ = only_poison(topics, 20_000)
-    assert verdict.sent == 20_000
-    assert verdict.letters == 20_000
-    assert verdict.faults == 0, verdict
+    found, _ = only_poison(topics, 20_000)
+    assert found.sent == 20_000
+    assert found.letters == 20_000
+    assert found.faults == 0, found
 
 
 def test_the_examination_sees_what_is_missing(topics: Connection) -> None:

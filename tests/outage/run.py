@@ -1,4 +1,4 @@
-"""One outage: roles and traffic, kill -9 of the only broker, its return, rest, verdict."""
+"""One outage: roles and traffic, kill -9 of the only broker, its return, rest, checks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-import httpx
 from driftloop.infra.broker.embedded import EmbeddedBroker
 
 from tests.outage.asking import Asking
 from tests.outage.check import check
 from tests.soak.processes import Processes
-from tests.soak.quiet import Inputs, monitor_is_done, wait_for
+from tests.soak.quiet import Inputs, monitor_is_done, pause, wait_for
 from tests.soak.stage import Run, Stage, publish
+from tests.soak.traffic.http import health
 
 _READY_S = 120.0
 _CATCH_UP_S = 300.0
@@ -44,18 +44,12 @@ def outage(run: Run, before_s: float, say: Say) -> dict[str, object]:
         stack.callback(processes.stop)
         for name, role in _ROLES.items():
             processes.add(name, "driftloop", role)
-        for index, port in enumerate(stage.ports):
-            processes.add(f"serve-{index}", "driftloop", "serve", "--port", str(port))
-        wait_for(
-            lambda: all(_status(port, "ready") == 200 for port in stage.ports),
-            _READY_S,
-            "the servers are ready",
-            processes.tick,
-        )
+        stage.start_servers()
+        stage.wait_ready(_READY_S)
         askers = [Asking(f"s{index}", port, 1 / run.rate) for index, port in enumerate(stage.ports)]
         for asker in askers:
             asker.start()
-        _pass(before_s, processes)
+        pause(before_s, processes.tick)
         say(f"Kafka is killed after {time.monotonic() - begin:.0f} s")
         gone = time.monotonic()
         broker.kill_node(1)
@@ -106,12 +100,12 @@ def _endure(run: Run, gone: float, ports: Sequence[int], processes: Processes) -
     """Looks at disk and health until the outage is over."""
     most = not_live = looks = ready = 0
     while time.monotonic() - gone < run.seconds:
-        _pass(_LOOK_EVERY_S, processes)
+        pause(_LOOK_EVERY_S, processes.tick)
         most = max(most, _on_disk(run))
         for port in ports:
             looks += 1
-            not_live += _status(port, "live") != 200
-            ready += _status(port, "ready") == 200
+            not_live += health(port, "live") != 200
+            ready += health(port, "ready") == 200
     limit = _SPILL_MB * 1024 * 1024 * len(ports)
     return {
         "most_on_disk_bytes": most,
@@ -151,20 +145,6 @@ def _on_disk(run: Run) -> int:
         except FileNotFoundError:  # sent in the meantime
             continue
     return total
-
-
-def _pass(seconds: float, processes: Processes) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        processes.tick()
-        time.sleep(0.05)
-
-
-def _status(port: int, what: str) -> int:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/{what}", timeout=5.0).status_code
-    except httpx.HTTPError:
-        return 0
 
 
 def _p99_ms(seconds: Sequence[float]) -> float:

@@ -169,23 +169,23 @@ def test_nothing_is_loaded_whose_digest_is_wrong_though_everything_is_signed(tmp
 # --- the store's own secrets ------------------------------------------------------------------------------
 
 
-class Telling(MemoryFileSystem):
-    """A file system that tells its whole URL when it fails, as those over HTTP do."""
+class Leaky(MemoryFileSystem):
+    """A file system that shows its whole URL when it fails, as those over HTTP do."""
 
-    protocol = "telling"
+    protocol = "leaky"
     cachable = False
 
     def _open(self, path: str, *_: Any, **__: Any) -> IO[bytes]:
-        raise RuntimeError(f"403, url='telling://me:s3cret-pass@host/{path}?token=t0ken-value'")
+        raise RuntimeError(f"403, url='leaky://me:s3cret-pass@host/{path}?token=t0ken-value'")
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return cast("str", super()._strip_protocol(path.replace("telling://", "memory://")))
+        return cast("str", super()._strip_protocol(path.replace("leaky://", "memory://")))
 
 
 def test_the_errors_of_a_file_system_never_show_the_urls_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec.register_implementation("telling", Telling, clobber=True)
-    store = ArtifactStore("telling://me:s3cret-pass@host/artifacts?token=t0ken-value")
+    fsspec.register_implementation("leaky", Leaky, clobber=True)
+    store = ArtifactStore("leaky://me:s3cret-pass@host/artifacts?token=t0ken-value")
     with pytest.raises(OSError, match="403") as caught:
         store.get_artifact("m", DIGEST)
     assert caught.value.__cause__ is None

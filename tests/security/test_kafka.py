@@ -328,7 +328,7 @@ def _assert_secret_free(what: str, text: str, locked: Locked) -> None:
     assert len(pem) > 40
     for secret in (MARK, pem):
         found = text.find(secret)
-        assert found < 0, f"{what} tells a secret: …{text[max(0, found - 200) : found + 60]}"
+        assert found < 0, f"{what} shows a secret: …{text[max(0, found - 200) : found + 60]}"
 
 
 def _text(output: TextIO) -> str:

@@ -44,12 +44,12 @@ def main() -> int:
         model_partitions=2,
     )
     figures, findings = soak(run, say)
-    tell(given.out, figures, findings)
+    write_report(given.out, figures, findings)
     return 0 if findings.clean else 1
 
 
-def tell(out: Path, figures: Figures, findings: Findings) -> None:
-    """Writes the report and prints it with the first examples of all that was found."""
+def write_report(out: Path, figures: Figures, findings: Findings) -> None:
+    """Write the report and print it with the first examples of all that was found."""
     report = findings.as_dict() | figures | {"clean": findings.clean, "examples": findings.examples}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1), "utf-8")

@@ -1,4 +1,4 @@
-"""Strikes as the plan says, and notes each blow with its time: ``faults.jsonl``."""
+"""Inject the faults of the plan, and log each with its time: ``faults.jsonl``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.soak.watch import Watch
 _TICK_S = 0.05
 _VICTIM_BACK_S = 90.0
 _WHOLE_S = 180.0
-_AFTERMATH_S = 2.0  # so long after a blow it counts as going on
+_AFTERMATH_S = 2.0  # so long after a fault it counts as going on
 _RECOVERED_S = 25.0
 _EXTRA = "join-9"
 TRANSACTIONAL = {"join": "join-{}", "train": "trainer-{}"}
 
 
-class Striker:
+class FaultInjector:
     """Carries out a plan. ``start_joiner(name)`` starts one more joiner; ``check`` raises to end the run."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Striker:
         elif fault.role != "cluster":
             self._wait(lambda: self._processes.roles[name].runs, _VICTIM_BACK_S)
         if fault.role == "join" and fault.number % 2 == 0:
-            # Every other time: the rest is for blows amid a recovery.
+            # Every other time: the rest are for faults during a recovery.
             self._wait_if_possible(self._watch.all_recovered, _RECOVERED_S)
         note = fault.as_dict() | {"at": round(time.time(), 3)}
         match fault.action:
@@ -158,10 +158,10 @@ class Striker:
         return {"partitions": owned}
 
 
-def _tried(blow: Callable[[], None]) -> dict[str, object]:
-    """A blow through Kafka misses where a broker is just down: noted, and no fault of anybody."""
+def _tried(fault: Callable[[], None]) -> dict[str, object]:
+    """A fault through Kafka misses where a broker is just down: it is logged, and nobody is to blame."""
     try:
-        blow()
+        fault()
     except KafkaException as error:
         return {"missed": str(error)}
     return {}

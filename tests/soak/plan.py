@@ -1,6 +1,6 @@
 """The chaos schedule: which fault strikes whom, after how long, and for how long. A function of the seed.
 
-Times are relative and drawn beforehand; when a fault really struck is in ``faults.jsonl``, because some have
+Times are relative and drawn in advance; when a fault really struck is in ``faults.jsonl``, because some have
 to wait: no broker is struck before every replica is in sync again.
 """
 

@@ -39,6 +39,13 @@ def wait_for(condition: Callable[[], bool], deadline_s: float, what: str, tick: 
     return time.monotonic() - begin
 
 
+def pause(seconds: float, tick: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        tick()
+        time.sleep(0.05)
+
+
 class Inputs:
     """How far the joiners' group is behind on its inputs."""
 

@@ -24,7 +24,7 @@ def spread(values: Iterable[float]) -> dict[str, float | int | None]:
 
 
 def recoveries(seen: Sequence[Recovery]) -> dict[str, object]:
-    """Blow to next outcome, while all brokers were there. What was struck again before is counted apart.
+    """From a fault to the next outcome while all brokers were there; a partition hit again is counted apart.
 
     ``recovery_ms``: kill -9 with the state kept and the process started again at once.
     """
@@ -41,13 +41,13 @@ def recoveries(seen: Sequence[Recovery]) -> dict[str, object]:
 
 
 def restores(connection: Connection, partitions: int) -> dict[str, object]:
-    """What the joiners told of their restorations, by what they began with."""
-    told: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+    """What the joiners reported of their restores, by what they began with."""
+    reported: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(partitions):
         for line in read(connection, JOIN_PROGRESS, number):
             progress = orjson.loads(line.value)
             if progress["phase"] == "joining" and progress.get("total"):
-                told[progress["source"]].append(progress)
+                reported[progress["source"]].append(progress)
     return {
         "restores": {
             source: {
@@ -57,6 +57,6 @@ def restores(connection: Connection, partitions: int) -> dict[str, object]:
                 "ms": spread(one["took_ms"] for one in ones),
                 "fetched_bytes": spread(one.get("fetched_bytes", 0) for one in ones),
             }
-            for source, ones in sorted(told.items())
+            for source, ones in sorted(reported.items())
         }
     }

@@ -1,4 +1,4 @@
-"""One run: cluster, roles, load, faults, rest, verdict."""
+"""One run: cluster, roles, load, faults, rest, checks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from typing import cast
 
-import httpx
 from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.kafka.connection import Connection
@@ -23,10 +22,10 @@ from tests.soak.checks.findings import Findings
 from tests.soak.checks.join import JoinCheck
 from tests.soak.checks.vitals import check_vitals
 from tests.soak.cluster import NODES, Cluster
-from tests.soak.faults import Striker
+from tests.soak.faults import FaultInjector
 from tests.soak.plan import make_plan
 from tests.soak.processes import Ended, Processes
-from tests.soak.quiet import Decisions, Inputs, NotQuiet, monitor_is_done, move_clocks, wait_for
+from tests.soak.quiet import Decisions, Inputs, NotQuiet, monitor_is_done, move_clocks, pause, wait_for
 from tests.soak.report import recoveries, restores
 from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
 from tests.soak.traffic.http import Traffic
@@ -73,32 +72,30 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
             if load.poll() not in (None, 0):
                 raise RuntimeError("the load has died: " + (run.folder / "logs" / "load.log").read_text())
 
-        striker = Striker(
+        injector = FaultInjector(
             connection, cluster, processes, watch, run.folder, check=load_lives, state_dir=run.state_dir,
             partitions=run.partitions(), start_joiner=stage.start_joiner,
         )  # fmt: skip
-        traffic = Traffic(stage.ports, striker.was_struck, run.folder)
+        traffic = Traffic(stage.ports, injector.was_struck, run.folder)
         traffic.start()
         started = time.monotonic()
-        striker.run(make_plan(run.seed, run.faults, run.seconds))
-        while time.monotonic() - started < run.seconds:
-            striker.tick()
-            time.sleep(0.05)
+        injector.run(make_plan(run.seed, run.faults, run.seconds))
+        pause(started + run.seconds - time.monotonic(), injector.tick)
         faulted_s = time.monotonic() - started
         say(f"{run.faults} faults done after {faulted_s:.0f} s of load; waiting for rest")
         traffic.end()
         load.terminate()
-        wait_for(lambda: load.poll() is not None, _LOAD_ENDS_S, "the load is acknowledged", striker.tick)
-        striker.settle()
-        caught_up_s = _rest(run, connection, decisions, striker)
+        wait_for(lambda: load.poll() is not None, _LOAD_ENDS_S, "the load is acknowledged", injector.tick)
+        injector.settle()
+        caught_up_s = _rest(run, connection, decisions, injector)
         say(f"at rest after {caught_up_s:.0f} s")
-        _check_servers(stage, decisions, findings, striker)
+        _check_servers(stage, decisions, findings, injector)
         watch.end()
         stop_s = _stop(processes)
         for name, seconds in stop_s.items():
             if seconds > STOP_S:
                 findings.add("slow_stops", f"{name} took {seconds:g} s to stop")
-        figures = _figures(run, striker, watch, faulted_s, caught_up_s)
+        figures = _figures(run, injector, watch, faulted_s, caught_up_s)
         figures |= {"stop_s": stop_s}
         for one in processes.ended:
             if _crashed(one):
@@ -108,7 +105,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
             f"{one.name} code {one.code} after {one.seconds:.0f} s" for one in processes.ended
         ]
         figures |= _check(run, connection, findings)
-        figures |= _http(run, traffic, striker, findings)
+        figures |= _http(run, traffic, injector, findings)
     figures |= {
         "took_s": round(time.monotonic() - begin, 1),
         "harness_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -117,22 +114,10 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
 
 
 def _await_roles(stage: Stage, watch: Watch) -> None:
-    wait_for(
-        lambda: all(map(_is_ready, stage.ports)),
-        _READY_S,
-        "both servers are ready",
-        stage.processes.tick,
-    )
+    stage.wait_ready(_READY_S)
     wait_for(
         lambda: all(map(watch.owned_by, JOINERS)), _READY_S, "joiners own partitions", stage.processes.tick
     )
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=2.0).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _start_load(run: Run, settings: Settings, stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -142,34 +127,31 @@ def _start_load(run: Run, settings: Settings, stack: ExitStack) -> subprocess.Po
     return load
 
 
-def _rest(run: Run, connection: Connection, decisions: Decisions, striker: Striker) -> float:
+def _rest(run: Run, connection: Connection, decisions: Decisions, injector: FaultInjector) -> float:
     """Seconds until joiners and monitors had caught up; then what must expire expires."""
 
     def caught_up(condition: Callable[[], bool], what: str) -> float:
-        return wait_for(condition, run.catch_up_s, what, striker.tick)
+        return wait_for(condition, run.catch_up_s, what, injector.tick)
 
     def monitors_caught_up() -> float:
         return caught_up(lambda: monitor_is_done(connection), "the monitors catch up")
 
-    inputs = Inputs(connection, run.data_partitions)
-    try:
-        took = caught_up(lambda: inputs.behind() == 0, "the joiners catch up") + monitors_caught_up()
-        over = time.monotonic() + run.early_s + _CLOCK_SKEW_S
-        wait_for(lambda: time.monotonic() > over, run.early_s + 60, "early labels are over", striker.tick)
-        for round_ in range(2):
-            moved = move_clocks(connection, run.data_partitions, round_, "alpha")
-            caught_up(partial(inputs.passed, moved), "the joiners catch up")
-    except NotQuiet as late:
-        raise NotQuiet(f"{late}; group and ends: {inputs.standing()}") from late
-    finally:
-        inputs.close()
+    with closing(Inputs(connection, run.data_partitions)) as inputs:
+        try:
+            took = caught_up(lambda: inputs.behind() == 0, "the joiners catch up") + monitors_caught_up()
+            pause(run.early_s + _CLOCK_SKEW_S, injector.tick)  # no early label is kept any longer
+            for round_ in range(2):
+                moved = move_clocks(connection, run.data_partitions, round_, "alpha")
+                caught_up(partial(inputs.passed, moved), "the joiners catch up")
+        except NotQuiet as late:
+            raise NotQuiet(f"{late}; group and ends: {inputs.standing()}") from late
     monitors_caught_up()
     caught_up(decisions.at_rest, "every trigger has its run, and no run trains")
     monitors_caught_up()
     return took
 
 
-def _check_servers(stage: Stage, decisions: Decisions, findings: Findings, striker: Striker) -> None:
+def _check_servers(stage: Stage, decisions: Decisions, findings: Findings, injector: FaultInjector) -> None:
     until = time.monotonic() + _SERVERS_AGREE_S
     while True:
         decisions.at_rest()
@@ -180,7 +162,7 @@ def _check_servers(stage: Stage, decisions: Decisions, findings: Findings, strik
             for one in diverged:
                 findings.add("servers_diverged", one)
             return
-        striker.tick()
+        injector.tick()
         time.sleep(0.2)
 
 
@@ -195,16 +177,18 @@ def _crashed(one: Ended) -> bool:
     return one.code != 1 or "\nerror: " not in f"\n{one.last_words}"
 
 
-def _figures(run: Run, striker: Striker, watch: Watch, faulted_s: float, caught_up_s: float) -> Figures:
+def _figures(
+    run: Run, injector: FaultInjector, watch: Watch, faulted_s: float, caught_up_s: float
+) -> Figures:
     kinds: dict[str, int] = {}
-    for fault in striker.done:
+    for fault in injector.done:
         kinds[cast("str", fault["kind"])] = kinds.get(cast("str", fault["kind"]), 0) + 1
     load = cast("Figures", json.loads((run.folder / "load.json").read_text("utf-8")))
     return {
         "seed": run.seed,
-        "faults": len(striker.done),
+        "faults": len(injector.done),
         "faults_by_kind": dict(sorted(kinds.items())),
-        "faults_missed": sum("missed" in fault for fault in striker.done),
+        "faults_missed": sum("missed" in fault for fault in injector.done),
         "seconds": round(faulted_s, 1),
         "catch_up_s": round(caught_up_s, 1),
         "rate_asked": load["rate_asked"],
@@ -236,14 +220,14 @@ def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
     return figures | {"check_s": round(time.monotonic() - begin, 1)}
 
 
-def _http(run: Run, traffic: Traffic, striker: Striker, findings: Findings) -> Figures:
+def _http(run: Run, traffic: Traffic, injector: FaultInjector, findings: Findings) -> Figures:
     """Requests, and answered predictions that never came to the log."""
     for failure in traffic.failures:
         findings.add("failed_requests", failure)
     served = set(cast("list[str]", json.loads((run.folder / "served.json").read_text("utf-8"))))
     kills = [
         (cast("int", fault["target"]), cast("float", fault["at"]))
-        for fault in striker.done
+        for fault in injector.done
         if fault["kind"] == "kill-serve"
     ]
     taken_along = 0

@@ -18,6 +18,8 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.expect import Windows
 from tests.soak.processes import Processes
+from tests.soak.quiet import wait_for
+from tests.soak.traffic.http import health
 
 SERVERS = 2
 JOINERS = ("join-0", "join-1")
@@ -161,8 +163,18 @@ class Stage:
         for name in MONITORS:
             self.processes.add(name, "driftloop", "monitor")
         self.processes.add("train-0", "driftloop", "train")
+        self.start_servers()
+
+    def start_servers(self) -> None:
         for index, port in enumerate(self.ports):
             self.processes.add(f"serve-{index}", "driftloop", "serve", "--port", str(port))
+
+    def wait_ready(self, deadline_s: float) -> None:
+        """Wait until every server is ready."""
+        wait_for(
+            lambda: all(health(port, "ready") == 200 for port in self.ports), deadline_s,
+            "the servers are ready", self.processes.tick,
+        )  # fmt: skip
 
     def start_joiner(self, name: str) -> None:
         self.processes.add(name, "driftloop", "join")

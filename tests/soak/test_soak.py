@@ -1,6 +1,6 @@
 """The fault harness in short: three faults on a three-node cluster under load, and nothing is found.
 
-The long runs are ``make soak``; docs/soak.md tells what they do.
+The long runs are ``make soak``; docs/soak.md says what they do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.soak.checks.expect import LoggedLabel, LoggedPrediction, Windows, exp
 from tests.soak.plan import DECK, make_plan
 from tests.soak.run import soak
 from tests.soak.stage import Run
-from tests.soak.traffic.story import Telling, tell
+from tests.soak.traffic.story import LoadProfile, load_records
 
 SOAK = Path(expect.__file__).parents[1]
 JOINER = ("driftloop.streams.join", "driftloop.infra.metrics.joiner", "driftloop.infra.status.join_status")
@@ -41,9 +41,9 @@ def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_pa
 def test_a_seed_gives_the_same_faults_and_the_same_records_again() -> None:
     assert make_plan(7, 200, 1_000) == make_plan(7, 200, 1_000) != make_plan(8, 200, 1_000)
     assert {fault.kind for fault in make_plan(7, 200, 1_000)} == set(DECK)
-    telling = Telling(7, start_ms=0, rate=100, late_after=50)
-    first = [said for said, _ in zip(tell(telling), range(5_000), strict=False)]
-    assert first == [said for said, _ in zip(tell(telling), range(5_000), strict=False)]
+    profile = LoadProfile(7, start_ms=0, rate=100, late_after=50)
+    first = [record for record, _ in zip(load_records(profile), range(5_000), strict=False)]
+    assert first == [record for record, _ in zip(load_records(profile), range(5_000), strict=False)]
 
 
 def test_the_checker_knows_nothing_of_the_joiner() -> None:

@@ -16,7 +16,7 @@ from driftloop.streams.kafka.connection import Connection
 
 @dataclass(slots=True)
 class Recovery:
-    """One partition of one struck joiner. ``ms``: until an outcome appended after the blow was readable.
+    """One partition of one struck joiner. ``ms``: until an outcome appended after the fault was readable.
 
     ``overlapped``: struck again before that. ``disturbed``: a broker was away at some time of it.
     """
@@ -101,7 +101,7 @@ class Watch(threading.Thread):
                         if one and message.error() is None and message.timestamp()[1] > one.struck_ms:
                             one.ms = (now - one.struck_at) * 1000
                             del self._open[one.partition]
-        except Exception as error:  # noqa: BLE001  # told by whoever joins this thread
+        except Exception as error:  # noqa: BLE001  # raised by ``end``, in the thread that calls it
             self.failure = error
         finally:
             self._consumer.close()

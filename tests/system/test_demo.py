@@ -17,7 +17,7 @@ from driftloop.infra.demo.flights import NEVER, Flights
 from driftloop.infra.demo.ledger import differences, percentiles
 from driftloop.infra.demo.live import sparkline
 from driftloop.infra.demo.loop_view import LoopView
-from driftloop.infra.demo.report import verdict
+from driftloop.infra.demo.report import comparison
 from driftloop.infra.demo.run import demo_toml
 from driftloop.schemas.decisions import Trigger
 from driftloop.schemas.serving import ModelAck, ModelUpdate, Plan, VersionRef
@@ -77,14 +77,14 @@ def test_a_sparkline_never_grows_beyond_its_points(values: list[float]) -> None:
     assert bool(sparkline(values)) == bool(values)
 
 
-def test_the_verdict_says_where_a_baseline_wins() -> None:
-    told = verdict(
-        {"loop": 0.7, "static": 0.6, "no_change": 0.65, "schedule_count_matched": 0.72,
-         "winners": ["schedule_count_matched"]}
+def test_the_comparison_says_where_a_baseline_wins() -> None:
+    compared = comparison(
+        {"loop": 0.7, "static": 0.6, "no_change": 0.65, "count_matched_schedule": 0.72,
+         "winners": ["count_matched_schedule"]}
     )  # fmt: skip
-    assert told == (
-        "the loop (70.00%) beats static (60.00%), no_change (65.00%); "
-        "schedule_count_matched (72.00%) beats the loop"
+    assert compared == (
+        "the loop (70.00%) beats static (60.00%), no change (65.00%); "
+        "count matched schedule (72.00%) beats the loop"
     )
 
 

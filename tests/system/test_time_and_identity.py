@@ -121,7 +121,7 @@ def test_one_id_of_two_models_gives_each_an_outcome(w: JoinWorld) -> None:
     assert sorted(o.seq for o in w.outcomes) == [0, 1]
 
 
-def test_a_verdict_of_a_shared_id_is_the_champions(w: JoinWorld) -> None:
+def test_feedback_of_a_shared_id_is_the_champions(w: JoinWorld) -> None:
     for role in ("shadow", "champion", "canary"):
         w.send(prediction("a", "x", version=len(role), role=role))
     w.join(label("a", correct=False))

@@ -138,7 +138,7 @@ time.sleep(600)
 
 
 @pytest.mark.integration
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child whose parent died")
 def test_a_killed_parent_takes_the_jvm_along_and_its_successor_takes_over(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -106,7 +106,7 @@ def test_feedback_in_every_form_becomes_a_label(server: Running, bench: Bench) -
         "truth": {"label": "late", "ts": 5},
         "number": {"label": 2.5, "source": "expert", "annotator": "ann"},
         "no": {"label": False},
-        "verdict": {"correct": False},
+        "feedback": {"correct": False},
         "up": {"thumbs": "up"},
         "down": {"thumbs": "down", "source": "clerk"},
     }.items():
@@ -119,7 +119,7 @@ def test_feedback_in_every_form_becomes_a_label(server: Running, bench: Bench) -
         "truth": ("late", None, "system", None),
         "number": (2.5, None, "expert", "ann"),
         "no": (False, None, "system", None),
-        "verdict": (None, False, "user", None),
+        "feedback": (None, False, "user", None),
         "up": (None, True, "user", None),
         "down": (None, False, "clerk", None),
     }

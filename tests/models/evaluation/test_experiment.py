@@ -186,7 +186,7 @@ def test_the_reference_and_self_test_are_of_what_was_trained(after_flip: Experim
 
 def test_a_candidate_that_fails_one_segment_is_refused_by_fairness(champion: tuple[Manifest, bytes]) -> None:
     def twist(row: LabelledRow) -> LabelledRow:
-        # The world flips for red and green; for blue it does not, and nothing the model sees tells blue.
+        # The world flips for red and green; for blue it does not, and nothing the model sees shows blue.
         return replace(
             row, features={**row.features, "colour": "grey"}, segments={"colour": row.segments["colour"]}
         )

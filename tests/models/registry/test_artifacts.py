@@ -66,7 +66,7 @@ def test_any_altered_byte_is_refused(
     path.write_bytes(altered[:place] if cut else altered)
     with pytest.raises(ArtifactError, match="altered"):
         store.get_artifact("m", sha256)
-    store.put_artifact("m", DATA)  # storing it again mends it
+    store.put_artifact("m", DATA)  # storing it again repairs it
     assert store.get_artifact("m", sha256) == DATA
 
 
@@ -134,6 +134,6 @@ def test_nobody_ever_reads_a_half_written_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "m" / "artifacts").iterdir()] == [sha256]
 
 
-def test_an_unknown_kind_of_store_is_a_setting_to_mend() -> None:
+def test_an_unknown_kind_of_store_is_a_setting_to_correct() -> None:
     with pytest.raises(SettingsError, match="nowhere://x"):
         ArtifactStore("nowhere://x")

@@ -89,7 +89,7 @@ def _compare(partition: int, emitted: Emitted, errors: Errors, findings: Finding
             odd = sorted(set(wanted[0].tolist()) ^ set(counted[0].tolist()))[:5]
             findings.add(
                 "vitals_mismatch",
-                f"partition {partition} {variant}: vitals tell {len(counted[0])} errors, "
+                f"partition {partition} {variant}: vitals have {len(counted[0])} errors, "
                 f"outcomes {len(wanted[0])}; seqs on one side only: {odd}",
             )
 

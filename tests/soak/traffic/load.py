@@ -20,7 +20,7 @@ from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.traffic.ledger import LedgerWriter
-from tests.soak.traffic.story import RECORDS_PER_STORY, Said, Telling, tell
+from tests.soak.traffic.story import RECORDS_PER_STORY, LoadProfile, LoadRecord, load_records
 
 _CHUNK_S = 0.02
 _FLUSH_S = 240.0
@@ -38,11 +38,11 @@ class Sent:
 
 
 class Load:
-    def __init__(self, connection: Connection, folder: Path, telling: Telling, partitions: int) -> None:
+    def __init__(self, connection: Connection, folder: Path, profile: LoadProfile, partitions: int) -> None:
         self._topics = connection.topic(PREDICTIONS), connection.topic(LABELS)
         self._partitions = partitions
-        self._stories = tell(telling)
-        self._rate = telling.rate
+        self._stories = load_records(profile)
+        self._rate = profile.rate
         self._folder = folder
         self._ledger = LedgerWriter(folder / "acknowledged.bin")
         settings = connection.producer(queue_buffering_max_messages=_MOST_WAITING, linger_ms=20)
@@ -63,12 +63,12 @@ class Load:
 
     def run(self, stop: threading.Event, seconds: float) -> None:
         started = flushed = time.monotonic()
-        told = 0
+        count = 0
         while not stop.is_set() and (now := time.monotonic()) - started < seconds:
-            owed = min(int((now - started) * self._rate) - told, int(self._rate))
+            owed = min(int((now - started) * self._rate) - count, int(self._rate))
             for _ in range(owed):
                 self._send(next(self._stories))
-            told += owed
+            count += owed
             self._producer.poll(0)
             if now - flushed > 0.5:
                 flushed = now
@@ -81,17 +81,17 @@ class Load:
         self._ledger.close()
         self._report(lasted, done=True)
 
-    def _send(self, said: Said) -> None:
+    def _send(self, record: LoadRecord) -> None:
         place = {}
-        if said.misrouted:
-            place = {"partition": (partition_of(said.key, self._partitions) + 1) % self._partitions}
+        if record.misrouted:
+            place = {"partition": (partition_of(record.key, self._partitions) + 1) % self._partitions}
         while True:
             try:
-                self._producer.produce(self._topics[said.label], said.value, said.key, **place)
+                self._producer.produce(self._topics[record.label], record.value, record.key, **place)
                 break
             except BufferError:
                 self._producer.poll(0.05)
-        if said.label:
+        if record.label:
             self.sent.labels += 1
         else:
             self.sent.predictions += 1
@@ -128,8 +128,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     late_after = max(2_500, int(given.late_s * given.rate / RECORDS_PER_STORY))
-    telling = Telling(given.seed, given.start_ms, given.rate, late_after)
-    Load(Connection(given.bootstrap, given.prefix), given.folder, telling, given.partitions).run(
+    profile = LoadProfile(given.seed, given.start_ms, given.rate, late_after)
+    Load(Connection(given.bootstrap, given.prefix), given.folder, profile, given.partitions).run(
         stop, given.seconds
     )
 

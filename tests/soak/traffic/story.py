@@ -1,7 +1,7 @@
-"""What the load generator says, in which order: a function of the seed alone.
+"""What the load generator sends, in which order: a function of the seed alone.
 
-A story is one prediction_id and all that is ever said of it: answers of champion, shadow and another model,
-labels early, late, repeated, corrected, of several sources, verdicts, and records that nobody can use. Its
+A story is one prediction_id and all that is ever sent for it: answers of champion, shadow and another model,
+labels early, late, repeated, corrected, of several sources, feedback, and records that nobody can use. Its
 records lie some positions apart, so that stories overlap; time plays no part.
 """
 
@@ -20,7 +20,7 @@ RECORDS_PER_STORY = 2.05
 _MASK = (1 << 64) - 1
 
 
-class Said(NamedTuple):
+class LoadRecord(NamedTuple):
     """One record to be sent. ``misrouted``: onto a partition where it does not belong."""
 
     label: bool
@@ -30,8 +30,8 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """How a run's stories are told.
+class LoadProfile:
+    """What a run's stories depend on.
 
     ``rate``: records a second. ``late_after``: stories after which a label is later than the horizon.
     """
@@ -43,99 +43,99 @@ class Telling:
     normal_after: int = 2_000
 
 
-def tell(telling: Telling) -> Iterator[Said]:
+def load_records(profile: LoadProfile) -> Iterator[LoadRecord]:
     """All records, for ever."""
-    due: defaultdict[int, list[Said]] = defaultdict(list)
+    due: defaultdict[int, list[LoadRecord]] = defaultdict(list)
     position = 0
     while True:
-        for said in due.pop(position, ()):
-            yield said
-        for delay, said in _story(telling, position):
+        for record in due.pop(position, ()):
+            yield record
+        for delay, record in _story(profile, position):
             if delay == 0:
-                yield said
+                yield record
             else:
-                due[position + delay].append(said)
+                due[position + delay].append(record)
         position += 1
 
 
-def _story(telling: Telling, number: int) -> Iterator[tuple[int, Said]]:
-    bits = _mixed(number * 0x9E3779B97F4A7C15 + telling.seed * 0xD1B54A32D192ED03 + 1)
-    teller = _Teller(telling, number, bits)
-    soon, kind = 1 + (bits >> 20) % telling.normal_after, (bits >> 44) % 1000
+def _story(profile: LoadProfile, number: int) -> Iterator[tuple[int, LoadRecord]]:
+    bits = _mixed(number * 0x9E3779B97F4A7C15 + profile.seed * 0xD1B54A32D192ED03 + 1)
+    records = _StoryRecords(profile, number, bits)
+    soon, kind = 1 + (bits >> 20) % profile.normal_after, (bits >> 44) % 1000
     if kind < 60:  # a shadow answers too
-        yield 0, teller.prediction()
-        yield 1 + bits % 40, teller.prediction(version=2, role="shadow")
-        yield soon, teller.label()
+        yield 0, records.prediction()
+        yield 1 + bits % 40, records.prediction(version=2, role="shadow")
+        yield soon, records.label()
     elif kind < 80:  # so does another model, to the same id
-        yield 0, teller.prediction(model=teller.classifier)
-        yield 3, teller.prediction(model=CLASSIFIERS[1 - CLASSIFIERS.index(teller.classifier)])
-        yield soon, teller.label(teller.truth)
+        yield 0, records.prediction(model=records.classifier)
+        yield 3, records.prediction(model=CLASSIFIERS[1 - CLASSIFIERS.index(records.classifier)])
+        yield soon, records.label(records.truth)
     elif kind < 140:  # the label comes first
-        yield 0, teller.label()
-        yield soon % 300 + 1, teller.prediction()
-    elif kind < 160:  # amid champion and shadow
-        yield 0, teller.prediction(version=2, role="shadow")
-        yield 5, teller.label()
-        yield soon % 300 + 6, teller.prediction()
+        yield 0, records.label()
+        yield soon % 300 + 1, records.prediction()
+    elif kind < 160:  # between champion and shadow
+        yield 0, records.prediction(version=2, role="shadow")
+        yield 5, records.label()
+        yield soon % 300 + 6, records.prediction()
     elif kind < 190:  # the same label twice
-        yield 0, teller.prediction()
-        yield soon, teller.label()
-        yield soon + 50, teller.label()
+        yield 0, records.prediction()
+        yield soon, records.label()
+        yield soon + 50, records.label()
     elif kind < 230:  # corrected, then corrected back
-        yield 0, teller.prediction()
-        yield soon, teller.label()
-        yield soon + 20, teller.label(teller.other)
+        yield 0, records.prediction()
+        yield soon, records.label()
+        yield soon + 20, records.label(records.other)
         if kind % 2:
-            yield soon + 300, teller.label()
-    elif kind < 260:  # a verdict
-        yield 0, teller.prediction()
-        yield soon, teller.verdict(bool(kind % 2))
-    elif kind < 270:  # a verdict, which says nothing of the shadow
-        yield 0, teller.prediction()
-        yield 1, teller.prediction(version=2, role="shadow")
-        yield soon, teller.verdict(False)
+            yield soon + 300, records.label()
+    elif kind < 260:  # feedback
+        yield 0, records.prediction()
+        yield soon, records.feedback(bool(kind % 2))
+    elif kind < 270:  # feedback, which says nothing of the shadow
+        yield 0, records.prediction()
+        yield 1, records.prediction(version=2, role="shadow")
+        yield soon, records.feedback(False)
     elif kind < 290:  # sources disagree: an expert is never overridden, a user is
         first, second = ("expert", "user") if kind % 2 else ("user", "expert")
-        yield 0, teller.prediction()
-        yield soon, teller.label(source=first)
-        yield soon + 7, teller.label(teller.other, source=second)
+        yield 0, records.prediction()
+        yield soon, records.label(source=first)
+        yield soon + 7, records.label(records.other, source=second)
     elif kind < 310:  # a prediction sent twice, same bytes
-        yield 0, teller.prediction()
-        yield soon % 100 + 1, teller.prediction()
-        yield soon + 100, teller.label()
+        yield 0, records.prediction()
+        yield soon % 100 + 1, records.prediction()
+        yield soon + 100, records.label()
     elif kind < 315:  # with other bytes: refused
-        yield 0, teller.prediction()
-        yield soon % 100 + 1, teller.prediction(latency=9.5)
-        yield soon + 100, teller.label()
+        yield 0, records.prediction()
+        yield soon % 100 + 1, records.prediction(latency=9.5)
+        yield soon + 100, records.label()
     elif kind < 325:  # never labelled
-        yield 0, teller.prediction()
+        yield 0, records.prediction()
     elif kind < 330:  # never predicted
-        yield 0, teller.label()
+        yield 0, records.label()
     elif kind < 340:  # the request failed, and its label says what the answer should have been
-        yield 0, teller.failure()
-        yield soon, teller.label()
+        yield 0, records.failure()
+        yield soon, records.label()
     elif kind < 350:  # sent by a client with another partitioner
-        yield 0, teller.prediction()._replace(misrouted=kind % 2 == 0)
-        yield soon, teller.label()._replace(misrouted=kind % 2 == 1)
+        yield 0, records.prediction()._replace(misrouted=kind % 2 == 0)
+        yield soon, records.label()._replace(misrouted=kind % 2 == 1)
     elif kind < 352:  # cut off
-        said = teller.prediction()
-        yield 0, said._replace(value=said.value[:-9])
+        record = records.prediction()
+        yield 0, record._replace(value=record.value[:-9])
     elif kind < 353:
-        yield 0, teller.prediction(model="nobody-knows-me")
+        yield 0, records.prediction(model="nobody-knows-me")
     elif kind < 356:  # after the horizon
-        yield 0, teller.prediction()
-        yield telling.late_after, teller.label()
+        yield 0, records.prediction()
+        yield profile.late_after, records.label()
     else:
-        yield 0, teller.prediction()
-        yield soon, teller.label()
+        yield 0, records.prediction()
+        yield soon, records.label()
 
 
-class _Teller:
+class _StoryRecords:
     """Builds the records of one story."""
 
-    def __init__(self, telling: Telling, number: int, bits: int) -> None:
-        self._name = f"s{telling.seed}-{number:09d}"
-        self._ts = telling.start_ms + int(number * 1000 * RECORDS_PER_STORY / telling.rate)
+    def __init__(self, profile: LoadProfile, number: int, bits: int) -> None:
+        self._name = f"s{profile.seed}-{number:09d}"
+        self._ts = profile.start_ms + int(number * 1000 * RECORDS_PER_STORY / profile.rate)
         self._regression = bits % 5 == 0
         self.classifier = CLASSIFIERS[(bits >> 5) & 1]
         self._model = REGRESSION if self._regression else self.classifier
@@ -156,13 +156,13 @@ class _Teller:
 
     def prediction(
         self, *, version: int = 1, role: str = "champion", model: str = "", latency: float = 1.5
-    ) -> Said:
+    ) -> LoadRecord:
         answer = str(self._forecast) if self._regression and not model else f'"{self._answer}"'
         rest = f'"prediction":{answer},"latency_ms":{latency},"role":"{role}"}}'
-        return Said(False, self._name, (self._head(model, version) + rest).encode())
+        return LoadRecord(False, self._name, (self._head(model, version) + rest).encode())
 
-    def failure(self) -> Said:
-        return Said(False, self._name, (self._head("", 1) + '"error":"timed out"}').encode())
+    def failure(self) -> LoadRecord:
+        return LoadRecord(False, self._name, (self._head("", 1) + '"error":"timed out"}').encode())
 
     def _head(self, model: str, version: int) -> str:
         return (
@@ -170,17 +170,17 @@ class _Teller:
             f'"ts":{self._ts},"features":{self._features},'
         )
 
-    def label(self, value: str | float | None = None, *, source: str = "system") -> Said:
+    def label(self, value: str | float | None = None, *, source: str = "system") -> LoadRecord:
         meant = value if value is not None else self._value if self._regression else self.truth
-        said = f'"{meant}"' if isinstance(meant, str) else str(meant)
-        return self._label(f'"label":{said},"source":"{source}"')
+        written = f'"{meant}"' if isinstance(meant, str) else str(meant)
+        return self._label(f'"label":{written},"source":"{source}"')
 
-    def verdict(self, correct: bool) -> Said:
+    def feedback(self, correct: bool) -> LoadRecord:
         return self._label(f'"correct":{"true" if correct else "false"},"source":"user"')
 
-    def _label(self, said: str) -> Said:
-        value = f'{{"prediction_id":"{self._name}","ts":{self._ts + 1000},{said}}}'
-        return Said(True, self._name, value.encode())
+    def _label(self, fields: str) -> LoadRecord:
+        value = f'{{"prediction_id":"{self._name}","ts":{self._ts + 1000},{fields}}}'
+        return LoadRecord(True, self._name, value.encode())
 
 
 def _mixed(number: int) -> int:

@@ -80,7 +80,7 @@ MAKERS: dict[str, tuple[Topic, Maker]] = {
     "a feature is a list": (PREDICTIONS, lambda draw, i: _keyed(_prediction(i, features={"hour": [1]}))),
     "features is a text": (PREDICTIONS, lambda draw, i: _keyed(_prediction(i, features="hour=1"))),
     "role is unknown": (PREDICTIONS, lambda draw, i: _keyed(_prediction(i, role="king"))),
-    "label and verdict": (LABELS, lambda draw, i: _keyed(_label(i, correct=True))),
+    "label and feedback": (LABELS, lambda draw, i: _keyed(_label(i, correct=True))),
     "neither": (LABELS, lambda draw, i: _keyed(_label(i, label=None))),
     "model has no spec": (PREDICTIONS, lambda draw, i: _keyed(_prediction(i, model=f"none-{i % 50}"))),
     "model is no name": (PREDICTIONS, lambda draw, i: _keyed(_prediction(i, model="../../etc"))),

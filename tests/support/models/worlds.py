@@ -25,7 +25,7 @@ from tests.support.paths import ELEC2
 def world(
     count: int, *, seed: int, flipped: bool = False, start: int = 0, noise: float = 0.5
 ) -> list[LabelledRow]:
-    """Two classes told by x, colour and z (a fifth of it null); ``flipped`` turns what x means around."""
+    """Two classes that depend on x, colour and z (a fifth null); ``flipped`` reverses the effect of x."""
     rng = np.random.default_rng(seed)
     rows: list[LabelledRow] = []
     for i in range(count):

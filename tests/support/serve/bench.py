@@ -1,4 +1,4 @@
-"""Publishes models for tests of servers: signed versions whose answers tell which version gave them."""
+"""Publishes models for tests of servers: signed versions whose answers show which version gave them."""
 
 from __future__ import annotations
 
