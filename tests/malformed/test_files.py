@@ -63,25 +63,17 @@ def test_a_deployment_is_read_or_each_mistake_is_named(table: dict[str, str], he
         assert all(len(problem) < 2_000 for problem in refused.problems)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a = " + "[" * 5_000 + "]" * 5_000,
-        "[models.late]\nretain = " + "9" * 5_000,
-        "a." * 3_000 + "b = 1",
-        "a = '''",
-        "\ufeff[models.late]",
-        "[models.late]\n\x00",
-    ],
-    ids=[
-        "nested without end",
-        "a number of 5,000 digits",
-        "dotted without end",
-        "cut off",
-        "a byte order mark",
-        "NUL",
-    ],
-)
+BROKEN_TOML = {
+    "nested without end": "a = " + "[" * 5_000 + "]" * 5_000,
+    "a number of 5,000 digits": "[models.late]\nretain = " + "9" * 5_000,
+    "dotted without end": "a." * 3_000 + "b = 1",
+    "cut off": "a = '''",
+    "a byte order mark": "\ufeff[models.late]",
+    "NUL": "[models.late]\n\x00",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_TOML.values(), ids=BROKEN_TOML)
 def test_a_toml_file_made_to_break_its_reader_is_named_as_wrong(text: str, tmp_path: Path) -> None:
     path = tmp_path / "driftloop.toml"
     path.write_text(text, encoding="utf-8")
@@ -90,24 +82,9 @@ def test_a_toml_file_made_to_break_its_reader_is_named_as_wrong(text: str, tmp_p
 
 
 CELLS = st.sampled_from(
-    [
-        "",
-        "1",
-        "-1",
-        "nan",
-        "inf",
-        "1e999",
-        "9" * 400,
-        "x",
-        '"',
-        '"a\nb"',
-        "\x00",
-        "\udcff",
-        "late",
-        "2026-01-01",
-        "1e3",
-    ]
-)
+    ["", "1", "-1", "nan", "inf", "1e999", "9" * 400, "x", '"', '"a\nb"', "\x00", "\udcff", "late",
+     "2026-01-01", "1e3"]
+)  # fmt: skip
 
 
 @quick

@@ -29,8 +29,8 @@ NEW: list[Row] = [row.features for row in world(4000, seed=2)]
 
 
 def labels(kind: str) -> list[str | float]:
-    if kind == "binary":
-        return [row.label for row in ROWS]
+    if kind in ("binary", "one"):
+        return [row.label if kind == "binary" else "no" for row in ROWS]
     xs = [float(row.features["x"] or 0) for row in ROWS]
     return ["low" if x < -0.5 else "mid" if x < 0.5 else "high" for x in xs] if kind == "three" else list(xs)
 
@@ -110,19 +110,13 @@ def test_nothing_is_learned_from_one_class_and_the_error_says_so(
     spec: HistGradientBoosting | RiverLinear, one_class: tuple[str, ...] | None
 ) -> None:
     with pytest.raises(LearningError, match=r"at least two classes .*\['no'\]"):
-        make_learner(spec).fit(
-            INPUTS, ["no"] * len(INPUTS), features=FEATURES, classes=one_class, task="classification", seed=1
-        )
+        fitted("one", spec, classes=one_class)
 
 
 @pytest.mark.parametrize("spec", [TREES, RiverLinear()])
 def test_a_column_of_nulls_only_does_no_harm(spec: HistGradientBoosting | RiverLinear) -> None:
-    features = (
-        *FEATURES,
-        FeatureSpec(name="never", type="number"),
-        FeatureSpec(name="none", type="category"),
-    )
-    model = fitted("binary", spec, features=features)
+    never = FeatureSpec(name="never", type="number"), FeatureSpec(name="none", type="category")
+    model = fitted("binary", spec, features=(*FEATURES, *never))
     predictor = load(model, model.data)
     plain, strange = predictor.predict([NEW[0], {**NEW[0], "never": 5.0, "none": "x"}])
     assert plain == strange
@@ -173,9 +167,7 @@ def test_river_json_answers_as_a_river_pipeline(kind: str, spec: RiverLinear) ->
 def test_weights_that_run_away_are_refused_with_the_cure() -> None:
     spec = RiverLinear(learning_rate=1e3, l2=1e3)
     with pytest.raises(LearningError, match="smaller learning_rate"):
-        make_learner(spec).fit(
-            INPUTS, labels("numbers"), features=FEATURES, classes=None, task="regression", seed=1
-        )
+        fitted("numbers", spec)
 
 
 @settings(max_examples=50, deadline=None)
@@ -206,13 +198,9 @@ class Constant:
 
     def fit(self, rows: Any, labels: Any, *, features: Any, classes: Any, task: Task, seed: int) -> Fitted:
         model = RiverModel(
-            task="regression",
-            numbers=(),
-            categories=(),
-            weights=((),),
-            intercepts=(0.0,),
+            task="regression", numbers=(), categories=(), weights=((),), intercepts=(0.0,),
             target_mean=self.value,
-        )
+        )  # fmt: skip
         return Fitted("river-json", model.model_dump_json().encode(), (), None, task)
 
 

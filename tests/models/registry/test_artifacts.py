@@ -18,14 +18,9 @@ from tests.support.models.worlds import manifest
 DATA = b"not really a model, but bytes all the same"
 
 
-@pytest.fixture(params=["folder", "file://", "memory://"])
+@pytest.fixture(params=["{folder}", "file://{folder}", "memory://{unique}"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    root = {
-        "folder": str(tmp_path),
-        "file://": f"file://{tmp_path}",
-        "memory://": f"memory://{uuid.uuid4().hex}",
-    }
-    return ArtifactStore(root[request.param])
+    return ArtifactStore(request.param.format(folder=tmp_path, unique=uuid.uuid4().hex))
 
 
 def test_an_artifact_comes_back_by_its_digest(store: ArtifactStore) -> None:
@@ -88,26 +83,28 @@ def test_a_digest_that_could_lead_elsewhere_is_no_digest(sha256: str, store: Art
         store.get_artifact("m", sha256)
 
 
+def put_in(folder: Path, data: bytes) -> str:
+    """Put bytes where a store has the manifests of m, by their right digest."""
+    path = folder / "m" / "manifests" / f"{hashlib.sha256(data).hexdigest()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.stem
+
+
 def test_a_manifest_of_another_model_is_refused_though_its_digest_is_right(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
     sha256 = store.put_manifest(manifest(model="other"))
-    (tmp_path / "m" / "manifests").mkdir(parents=True)
-    (tmp_path / "m" / "manifests" / f"{sha256}.json").write_bytes(manifest(model="other").encode())
+    assert put_in(tmp_path, manifest(model="other").encode()) == sha256
     with pytest.raises(ArtifactError, match="is of model other, not m"):
         store.get_manifest("m", sha256)
 
 
 def test_bytes_that_are_no_manifest_are_named(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    sha256 = hashlib.sha256(b"{}").hexdigest()
-    (tmp_path / "m" / "manifests").mkdir(parents=True)
-    (tmp_path / "m" / "manifests" / f"{sha256}.json").write_bytes(b"{}")
     with pytest.raises(ArtifactError, match="Manifest: model: Field required"):
-        store.get_manifest("m", sha256)
-    big = hashlib.sha256(b" " * (MAX_MANIFEST_BYTES + 1)).hexdigest()
-    (tmp_path / "m" / "manifests" / f"{big}.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
+        store.get_manifest("m", put_in(tmp_path, b"{}"))
     with pytest.raises(ArtifactError, match="more than"):
-        store.get_manifest("m", big)
+        store.get_manifest("m", put_in(tmp_path, b" " * (MAX_MANIFEST_BYTES + 1)))
 
 
 def test_nobody_ever_reads_a_half_written_file(tmp_path: Path) -> None:
