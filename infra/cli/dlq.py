@@ -16,7 +16,6 @@ from ...schemas.errors import SettingsError
 from ...schemas.events import DeadLetterAction
 from ...schemas.spec.durations import parse_duration_ms
 from ...schemas.topics import CATALOGUE
-from ...streams.kafka.connection import Connection
 from ..control.commands import person
 from ..dead_letters.model import (
     DeadLetterError,
@@ -27,7 +26,7 @@ from ..dead_letters.model import (
     hexdump,
     printable,
 )
-from ..dead_letters.replay import DeadLetterLog, ResolveResult, no_such_dead_letter, resolve
+from ..dead_letters.replay import DeadLetterLog, no_such_dead_letter, resolve
 from ..settings import Settings
 from .console import errors, output
 
@@ -224,24 +223,13 @@ def _resolve(
     if wanted.everything and not everything:
         raise DeadLetterError("which ones? Give ids or filters, or --all for every open dead letter")
     connection = Settings().connection()
-    if wanted.ids:
-        _check_ids(connection, wanted.ids)
+    if wanted.ids:  # one that names none is a typing mistake, which must not look like success
+        with DeadLetterLog(connection) as log:
+            known = [letter.id for letter in log.letters(DeadLetterFilter(ids=wanted.ids))]
+        for given in wanted.ids:
+            if not any(name.startswith(given) for name in known):
+                raise no_such_dead_letter(given)
     result = resolve(connection, action, wanted, by=person(), why=why, dry_run=dry_run, again=again)
-    _report(result, action, dry_run)
-    if result.not_possible:
-        raise typer.Exit(1)
-
-
-def _check_ids(connection: Connection, ids: tuple[str, ...]) -> None:
-    """Raises DeadLetterError for an id that names none: a typing mistake must not look like success."""
-    with DeadLetterLog(connection) as log:
-        known = [letter.id for letter in log.letters(DeadLetterFilter(ids=ids))]
-    for wanted in ids:
-        if not any(name.startswith(wanted) for name in known):
-            raise no_such_dead_letter(wanted)
-
-
-def _report(result: ResolveResult, action: DeadLetterAction, dry_run: bool) -> None:
     does = f"would be {action}" if dry_run else action
     topics = ", ".join(f"{count} {topic}" for topic, count in sorted(result.by_topic.items()))
     output.print(f"{result.done} {does}{f' ({topics})' if topics else ''}", highlight=False, soft_wrap=True)
@@ -249,6 +237,8 @@ def _report(result: ResolveResult, action: DeadLetterAction, dry_run: bool) -> N
         output.print(f"{result.already} were resolved before and stay so", highlight=False)
     for reason, count in result.not_possible.items():
         errors.print(f"{count} cannot be {action}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if result.not_possible:
+        raise typer.Exit(1)
 
 
 def _filter(

@@ -59,16 +59,9 @@ class HgbLearner:
         return Fitted("onnx", data, features, kept, task)
 
     def _settings(self, seed: int) -> dict[str, Any]:
-        return {
-            "max_iter": self.spec.max_iter,
-            "learning_rate": self.spec.learning_rate,
-            "max_leaf_nodes": self.spec.max_leaf_nodes,
-            "min_samples_leaf": self.spec.min_samples_leaf,
-            "l2_regularization": self.spec.l2_regularization,
-            # Its default holds out random rows, which time-ordered rows leak into; max_iter is the limit.
-            "early_stopping": False,
-            "random_state": seed,
-        }
+        # Early stopping would hold out random rows, which time-ordered rows leak into; max_iter is the limit.
+        given = self.spec.model_dump(exclude={"kind"})
+        return {**given, "early_stopping": False, "random_state": seed}
 
 
 def _without_empty_columns(inputs: Matrix) -> Matrix:
