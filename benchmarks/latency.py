@@ -202,13 +202,13 @@ def _drift_times(
     whole: list[float] = []
     to_append: list[float] = []
     from_batch: list[float] = []
-    told: set[str] = set()
+    counted: set[str] = set()
     for at, append_ms, value in seen.records:
         drift = orjson.loads(value)
         fired = drift.get("evidence", {}).get("fired_at_index")
-        if drift["detector"] != "adwin" or fired is None or drift["model"] in told:
+        if drift["detector"] != "adwin" or fired is None or drift["model"] in counted:
             continue
-        told.add(drift["model"])
+        counted.add(drift["model"])
         model = int(drift["model"].rpartition("-")[2]) if "-" in drift["model"] else 0
         index = fired - (_SETTLING if model == 0 else 0)  # the first model's outcomes while settling
         start = produced[names[model, index]]

@@ -76,13 +76,13 @@ class HeldJoiner:
 
     def settled(self) -> dict[str, float]:
         """As ``after(0)``, once RocksDB has compacted what was written for the records so far."""
-        told, deadline = self.after(0), time.monotonic() + _SETTLING_S
+        usage, deadline = self.after(0), time.monotonic() + _SETTLING_S
         while time.monotonic() < deadline:
             time.sleep(1.0)
-            before, told = told, self.after(0)
-            if told["cpu_s"] - before["cpu_s"] < 0.1:
+            before, usage = usage, self.after(0)
+            if usage["cpu_s"] - before["cpu_s"] < 0.1:
                 break
-        return told
+        return usage
 
 
 @contextmanager
@@ -106,8 +106,8 @@ def be_held(connection: Connection, folder: Path) -> None:
     with joiner(connection, folder) as running:
         for line in sys.stdin:
             running.wait_for(int(line))
-            told = {"cpu_s": time.process_time(), "rss_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
-            print(orjson.dumps(told).decode(), flush=True)
+            usage = {"cpu_s": time.process_time(), "rss_mb": rss_mb(), "peak_rss_mb": peak_rss_mb()}
+            print(orjson.dumps(usage).decode(), flush=True)
 
 
 def by_pending(bootstrap: str, most: int, pairs: int) -> list[dict[str, float]]:

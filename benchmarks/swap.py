@@ -34,7 +34,7 @@ SWAP_EVERY_S = 0.5
 
 @dataclass
 class Load:
-    """What the requests of one round came to; versions as the answers told them."""
+    """What the requests of one round came to; versions as the answers state them."""
 
     latencies_ms: list[float] = field(default_factory=list[float])
     failed: int = 0

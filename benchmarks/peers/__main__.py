@@ -108,15 +108,15 @@ def measure(start: Starter, connection: Connection, topic: str, pairs: int) -> R
         def cpu() -> float:
             return sum(cpu_s(process.pid) for process in processes)
 
-        seen, first, heard = 0, 0.0, time.monotonic()
+        seen, first, last = 0, 0.0, time.monotonic()
         begin: tuple[int, float, float] | None = None
         while True:
             news = sum(message.error() is None for message in consumer.consume(20_000, 0.05))
             now = time.monotonic()
             seen += news
             if news:
-                heard, first = now, first or now
-            if any(process.poll() is not None for process in processes) or now - heard > SILENT_S:
+                last, first = now, first or now
+            if any(process.poll() is not None for process in processes) or now - last > SILENT_S:
                 raise SystemExit(f"no outcomes after {seen}: {_last_words(Path(folder))}")
             if begin is None and first and (seen >= pairs // 3 or now - first > WARM_UP_S):
                 begin = (seen, cpu(), now)
@@ -140,12 +140,12 @@ def make_topic(connection: Connection, topic: str) -> None:
 
 def run_all(bootstrap: str, names: Sequence[str], pairs: int, rounds: int) -> dict[str, Any]:
     starters: dict[str, Starter] = {}
-    told: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
             starters[name] = peer(name)
         except Missing as missing:
-            told[name] = {"missing": str(missing)}
+            found[name] = {"missing": str(missing)}
     runs: dict[str, list[Run]] = {name: [] for name in starters}
     for _ in range(rounds):
         connection = fresh(bootstrap)
@@ -158,19 +158,19 @@ def run_all(bootstrap: str, names: Sequence[str], pairs: int, rounds: int) -> di
             runs[name].append(measure(start, connection, topic, pairs))
             print(f"{name}: {runs[name][-1].us:.1f} µs per event", file=sys.stderr)
     for name, of_peer in runs.items():
-        told[name] = {
+        found[name] = {
             "us": round(statistics.median(run.us for run in of_peer), 2),
             "outcomes_per_s": round(statistics.median(run.outcomes_per_s for run in of_peer)),
             "rss_mb": round(max(run.rss_mb for run in of_peer)),
             "runs": [asdict(run) for run in of_peer],
         }
-    own = told.get("driftloop", {}).get("us")
-    for name, of_peer in told.items():
+    own = found.get("driftloop", {}).get("us")
+    for name, of_peer in found.items():
         if own and "us" in of_peer:
             of_peer["ratio"] = round(of_peer["us"] / own, 1)
         if name in TARGETS:
             of_peer["target"] = TARGETS[name]
-    return {"pairs": pairs, "rounds": rounds, "driftloop_us": own, "peers": told}
+    return {"pairs": pairs, "rounds": rounds, "driftloop_us": own, "peers": found}
 
 
 def main() -> None:
@@ -186,12 +186,12 @@ def main() -> None:
     if set(TITLES) <= set(names):
         write("peers", result)
     rows: list[tuple[object, ...]] = []
-    for name, told in result["peers"].items():
-        if "missing" in told:
-            rows.append((TITLES[name], told["missing"], "", "", "", ""))
+    for name, found in result["peers"].items():
+        if "missing" in found:
+            rows.append((TITLES[name], found["missing"], "", "", "", ""))
         else:
             target = f"≥ {TARGETS[name]:g}" if name in TARGETS else ""
-            cells = (told["us"], told.get("ratio", ""), target, told["outcomes_per_s"], told["rss_mb"])
+            cells = (found["us"], found.get("ratio", ""), target, found["outcomes_per_s"], found["rss_mb"])
             rows.append((TITLES.get(name, name), *cells))
     columns = ("", "CPU µs per event", "times driftloop", "target", "outcomes/s", "MB")
     show(f"the same job, {given.pairs} pairs, {given.rounds} rounds", columns, rows)

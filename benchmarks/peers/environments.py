@@ -43,8 +43,8 @@ def python_of(peer: str) -> Path:
     """
     packages = PACKAGES[peer]
     folder = CACHE / f"{peer}-py{sys.version_info[0]}{sys.version_info[1]}"
-    told, python = folder / "packages.txt", folder / "bin" / "python"
-    if told.is_file() and told.read_text() == "\n".join(packages):
+    recorded, python = folder / "packages.txt", folder / "bin" / "python"
+    if recorded.is_file() and recorded.read_text() == "\n".join(packages):
         return python
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
@@ -56,7 +56,7 @@ def python_of(peer: str) -> Path:
     )
     if done.returncode:
         raise Missing(f"cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-    told.write_text("\n".join(packages))
+    recorded.write_text("\n".join(packages))
     return python
 
 
