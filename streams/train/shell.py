@@ -172,6 +172,7 @@ class TrainerShell:
         self._specs.close()
         self._ranges.close()
         self._inputs.close()
+        self._writer.close()
 
     # --- a turn -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ from driftloop.schemas.control import RequestControl, RunControl, UpdateControl
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import Manifest
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, OUTCOMES, TRIGGERS
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.transactions import Transactions
+from driftloop.streams.train.shell import TrainerConfig, TrainerShell
 from pydantic import ValidationError
 
 from tests.support.train.learners import custom
@@ -301,3 +304,23 @@ def _looked_at_all(world: World, model: str) -> bool:
 
 def _key(key_b64: str | None) -> str:
     return base64.b64decode(key_b64 or "").decode(errors="replace")
+
+
+def test_a_trainer_that_stops_closes_its_producer(
+    topics: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Transactions] = []
+    close = Transactions.close
+
+    def closing(self: Transactions) -> None:
+        close(self)
+        closed.append(self)
+
+    monkeypatch.setattr(Transactions, "close", closing)
+    folder = settings.state_dir / "train"
+    shell = TrainerShell(
+        topics, TrainerConfig(settings.store_url(), settings.keys_path(), folder, "t", "append")
+    )
+    shell.start()
+    shell.close()
+    assert len(closed) == 1
