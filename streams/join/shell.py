@@ -42,7 +42,7 @@ from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
 from ..kafka.stop_deadline import stopping_within
-from ..kafka.transactions import Aborted, Consumed
+from ..kafka.transactions import Aborted, Consumed, unobserved
 from .batch_writer import BatchWriter
 from .config import JoinTuning
 from .fetching import Fetched, sorted_messages
@@ -69,10 +69,6 @@ _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 _MAX_ABORTS = 10  # in a row: then something is wrong that repeating cannot repair
 
 
-def _unobserved(_step: str) -> None:
-    pass
-
-
 def run_joiner(
     connection: Connection,
     *,
@@ -82,7 +78,7 @@ def run_joiner(
     store_url: str | None = None,
     tuning: JoinTuning | None = None,
     stats: JoinStats | None = None,
-    observe: Callable[[str], None] = _unobserved,
+    observe: Callable[[str], None] = unobserved,
 ) -> None:
     """Join until ``stop`` is set. ``observe`` is called after each step of a batch.
 

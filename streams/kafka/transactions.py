@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.
 _FATAL = KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]  # an earlier error, which is not repeated
 _RIVAL = "another process runs under this instance id (DRIFTLOOP_INSTANCE_ID); each needs its own"
 _PAUSE_S = 0.05
+_CLOSE_S = 2.0
 
 GroupMetadata = Any  # librdkafka's, opaque
 
@@ -59,7 +61,7 @@ class Consumed:
     group: GroupMetadata
 
 
-def _unobserved(_step: str) -> None:
+def unobserved(_step: str) -> None:
     pass
 
 
@@ -100,7 +102,7 @@ class Transactions:
         write: Callable[[], None],
         consumed: Consumed | None = None,
         *,
-        observe: Callable[[str], None] = _unobserved,
+        observe: Callable[[str], None] = unobserved,
     ) -> None:
         """Commit what ``write`` sends together with what was consumed.
 
@@ -168,12 +170,11 @@ class Transactions:
         self._producer.flush(self._call_s)
 
     def close(self) -> None:
-        """End what is open; nothing of it is visible."""
+        """End what is open; nothing of it is visible. Waits for two seconds at most."""
         self._producer.purge()
-        try:
-            self._producer.close()
-        except KafkaException as error:  # after a fatal error, which must not be hidden by this one
-            log.warning("the producer could not be closed in order: %s", error.args[0])
+        with suppress(KafkaException):  # most often nothing is open; else a successor or the broker ends it
+            self._producer.abort_transaction(_CLOSE_S)
+        del self._producer  # its own ``close`` would wait for a broker for as long as none answers
 
     def _commit(self) -> None:
         self.flush()
