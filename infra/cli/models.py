@@ -13,7 +13,6 @@ from rich.table import Table
 from ...models.registry.artifacts import ArtifactStore
 from ...schemas.decisions import Action
 from ...schemas.errors import Error
-from ...schemas.serving import Manifest
 from ..control.commands import command, send
 from ..settings import Settings
 from ..status.overview import ModelView, Overview, read_overview
@@ -57,7 +56,8 @@ def show(model: Model) -> None:
         "version", "parent", "made", "format", "learner", "accuracy then", title=f"{model}: versions"
     )
     stored = ArtifactStore(settings.store_url()).list_manifests(model)
-    for manifest in sorted((one for one in stored if one.version > 0), key=_order):  # 0: a draft
+    numbered = [manifest for manifest in stored if manifest.version > 0]  # 0: a draft
+    for manifest in sorted(numbered, key=lambda one: (one.version, one.refresh)):
         versions.add_row(
             f"{manifest.version}{' (live)' if manifest.version == view.champion else ''}",
             "" if manifest.parent is None else str(manifest.parent),
@@ -177,7 +177,3 @@ def shown_version(view: ModelView) -> str:
 
 def shown_time(ts: int) -> str:
     return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _order(manifest: Manifest) -> tuple[int, int]:
-    return (manifest.version, manifest.refresh)

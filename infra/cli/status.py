@@ -38,11 +38,7 @@ def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh ever
 
 def _rendered(connection: Connection) -> Group:
     overview, lags, joins = read_overview(connection), read_lag(connection), read_join_progress(connection)
-    return render(overview, lags, joins, now_ms=_now_ms())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return render(overview, lags, joins, now_ms=time.time_ns() // 1_000_000)
 
 
 def render(overview: Overview, lags: list[Lag], joins: Mapping[int, JoinProgress], *, now_ms: int) -> Group:

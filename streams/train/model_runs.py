@@ -108,7 +108,7 @@ class ModelRuns:
             return None
         active = [run for run in self._runs.values() if run.status in ACTIVE]
         ready = [self._runs[run_id] for run_id in self._frozen]
-        return min(active or ready, key=_age, default=None)
+        return min(active or ready, key=lambda run: (run.trigger_append_ms or 0, run.run_id), default=None)
 
     def job(self, run_id: str) -> JobPlan:
         """For a run that has started."""
@@ -338,7 +338,3 @@ class ModelRuns:
 
 def _needed(run: TrainingRun) -> int:
     return run.progress.needed if run.progress is not None else 0
-
-
-def _age(run: TrainingRun) -> tuple[int, str]:
-    return run.trigger_append_ms or 0, run.run_id
