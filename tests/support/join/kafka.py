@@ -66,7 +66,7 @@ class Feed:
         assert self._producer.flush(60) == 0
 
     def mixture(self, ids: int) -> None:
-        """Predictions, some with shadows; labels before and after: repeats, corrections, verdicts."""
+        """Predictions, some with shadows; labels before and after: repeats, corrections, feedback."""
         events: list[tuple[Topic, dict[str, object]]] = []
         for _ in range(ids):
             name = f"id-{self._made}"
