@@ -36,7 +36,7 @@ from driftloop.streams.serve.client import EventClient
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from tests.support.models.worlds import update_to
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 
 from .cluster import cluster, fresh
 from .process import arguments
@@ -80,7 +80,7 @@ def measure(connection: Connection, folder: Path, calls: int, rounds: int) -> di
     predictor = load(fitted, fitted.data)
     reference = HistGradientBoostingClassifier(max_iter=150).fit(table, truth)
 
-    bench = Bench(connection, folder, "late")
+    bench = ServingBench(connection, folder, "late")
     sha256 = bench.store.put_artifact("late", fitted.data)
     manifest = Manifest(
         model="late", version=1, created_ms=1, artifact_sha256=sha256, artifact_bytes=len(fitted.data),

@@ -56,7 +56,7 @@ class Pair:
 
 
 @dataclass
-class Seen:
+class SeenRecords:
     """What a reader has seen: (monotonic time, append time in ms, value)."""
 
     records: list[tuple[float, int, bytes]] = field(default_factory=list[tuple[float, int, bytes]])
@@ -77,7 +77,7 @@ def pairs_of(models: int, count: int) -> list[Pair]:
     return made
 
 
-def read(connection: Connection, topic: str, seen: Seen, stop: threading.Event) -> None:
+def read(connection: Connection, topic: str, seen: SeenRecords, stop: threading.Event) -> None:
     consumer = Consumer(connection.consumer(f"latency-{topic}"))
     consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
     while not stop.is_set():
@@ -136,7 +136,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 def measure(bootstrap: str, seconds: float, rate: float, models: int) -> dict[str, Any]:
     connection = fresh(bootstrap, models=models, partitions=PARTITIONS)
     pairs, names = pairs_of(models, round(seconds * rate / 2)), model_names(models)
-    stop, outcomes, drifts = threading.Event(), Seen(), Seen()
+    stop, outcomes, drifts = threading.Event(), SeenRecords(), SeenRecords()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes = {
             role: stack.enter_context(driftloop(role, connection, Path(folder)))
@@ -162,7 +162,7 @@ def measure(bootstrap: str, seconds: float, rate: float, models: int) -> dict[st
     }  # fmt: skip
 
 
-def _settle(connection: Connection, outcomes: Seen, names: Sequence[str]) -> None:
+def _settle(connection: Connection, outcomes: SeenRecords, names: Sequence[str]) -> None:
     """Both processes have started when a pair of every partition has come back."""
     first = [Pair(0, -1, False, f"first-{i}") for i in range(_SETTLING)]
     drive(connection, first, names, 1_000.0)
@@ -175,14 +175,14 @@ def _settle(connection: Connection, outcomes: Seen, names: Sequence[str]) -> Non
     time.sleep(3)  # for the monitor, whose start nothing tells
 
 
-def _until_quiet(seen: Seen, expected: int) -> None:
+def _until_quiet(seen: SeenRecords, expected: int) -> None:
     before, deadline = -1, time.monotonic() + 30
     while len(seen.records) < expected and len(seen.records) != before and time.monotonic() < deadline:
         before = len(seen.records)
         time.sleep(2)
 
 
-def _outcome_times(seen: Seen, produced: dict[str, float], offset: float) -> dict[str, Any]:
+def _outcome_times(seen: SeenRecords, produced: dict[str, float], offset: float) -> dict[str, Any]:
     from_start = min(produced.values()) + _WARM_UP_S
     whole: list[float] = []
     to_append: list[float] = []
@@ -196,7 +196,7 @@ def _outcome_times(seen: Seen, produced: dict[str, float], offset: float) -> dic
 
 
 def _drift_times(
-    seen: Seen, pairs: Sequence[Pair], produced: dict[str, float], offset: float
+    seen: SeenRecords, pairs: Sequence[Pair], produced: dict[str, float], offset: float
 ) -> dict[str, Any]:
     names = {(pair.model, pair.index): pair.name for pair in pairs}
     whole: list[float] = []

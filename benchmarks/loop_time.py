@@ -61,7 +61,7 @@ LEGS = ("accept", "count", "window", "train", "evaluate", "publish", "decide", "
 T = TypeVar("T")
 
 
-class World:
+class LoopWorld:
     """The topics of one deployment, with what was written to them and what came back."""
 
     def __init__(self, connection: Connection, seed: int) -> None:
@@ -149,7 +149,7 @@ class World:
         return value
 
 
-def legs_of(world: World, trigger_id: str, generation: int, servers: int) -> dict[str, float]:
+def legs_of(world: LoopWorld, trigger_id: str, generation: int, servers: int) -> dict[str, float]:
     """Waits for the trigger's run to be live everywhere; its legs in milliseconds."""
     world.until(lambda: len(world.live.get(generation, ())) >= servers or None, "the servers")
     states: dict[str, int] = {}
@@ -181,7 +181,7 @@ def measure(bootstrap: str, folder: Path, rounds: int, rows: int, servers: int) 
     connection = Connection(bootstrap, f"bench-{uuid.uuid4().hex[:8]}.")
     apply_topics(connection, data_partitions=PARTITIONS, model_partitions=PARTITIONS)
     apply_deployment(connection, Deployment(models={MODEL: bench_spec(rows)}))
-    world = World(connection, seed=7)
+    world = LoopWorld(connection, seed=7)
     world.outcomes(rows, version=0, flipped=False)
     with ExitStack() as stack:
         env = os.environ | {

@@ -48,7 +48,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CapacityPlan:
     """For one rate and one number of pending predictions."""
 
     instances: int
@@ -59,14 +59,14 @@ class Plan:
     monitors: int
 
 
-def plan(costs: Costs, rate: float, pending: float) -> Plan:
+def plan(costs: Costs, rate: float, pending: float) -> CapacityPlan:
     """The fewest joiners of one core that carry the rate and hold what is pending."""
     most = BEYOND_MEASURED * costs.measured_pending
     instances = max(1, math.ceil(pending / most))
     while rate / instances * costs.join_us(pending / instances) / 1e6 > BUSY:
         instances += 1
     held = pending / instances
-    return Plan(
+    return CapacityPlan(
         instances=instances,
         partitions=instances * PARTITIONS_PER_INSTANCE,
         event_us=costs.join_us(held),

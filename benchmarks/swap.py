@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 from driftloop.streams.kafka.connection import Connection
 
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 
 from .cluster import cluster, fresh
 from .process import arguments, driftloop
@@ -33,7 +33,7 @@ SWAP_EVERY_S = 0.5
 
 
 @dataclass
-class Load:
+class RequestLoad:
     """What the requests of one round came to; versions as the answers state them."""
 
     latencies_ms: list[float] = field(default_factory=list[float])
@@ -41,7 +41,7 @@ class Load:
     versions: set[int] = field(default_factory=set[int])
 
 
-async def _ask(client: httpx.AsyncClient, url: str, due: float, load: Load) -> None:
+async def _ask(client: httpx.AsyncClient, url: str, due: float, load: RequestLoad) -> None:
     try:
         answer = await client.post(f"{url}/predict", json={"features": {"x": 1.0}})
     except httpx.HTTPError:
@@ -54,8 +54,8 @@ async def _ask(client: httpx.AsyncClient, url: str, due: float, load: Load) -> N
         load.failed += 1
 
 
-async def requests(urls: list[str], rate: int, seconds: float) -> Load:
-    load = Load()
+async def requests(urls: list[str], rate: int, seconds: float) -> RequestLoad:
+    load = RequestLoad()
     async with httpx.AsyncClient(timeout=30) as client, asyncio.TaskGroup() as tasks:
         began = time.perf_counter()
         for number in range(int(rate * seconds)):
@@ -65,7 +65,7 @@ async def requests(urls: list[str], rate: int, seconds: float) -> Load:
     return load
 
 
-async def swaps(bench: Bench, first: int, seconds: float) -> int:
+async def swaps(bench: ServingBench, first: int, seconds: float) -> int:
     """Publishes a version every half second; gives the last generation."""
     generation, until = first, time.perf_counter() + seconds
     while time.perf_counter() < until:
@@ -79,7 +79,7 @@ async def swaps(bench: Bench, first: int, seconds: float) -> int:
 async def measure(
     connection: Connection, folder: Path, rate: int, seconds: float, rounds: int
 ) -> dict[str, object]:
-    bench = Bench(connection, folder, "late")
+    bench = ServingBench(connection, folder, "late")
     bench.apply_spec(features={"x": "number"})
     bench.publish(bench.update(1, 1))
     with ExitStack() as stack:
@@ -98,8 +98,8 @@ async def measure(
             urls.append(f"http://127.0.0.1:{port}")
         await _ready(urls)
         await requests(urls, rate, 2)
-        still: list[Load] = []
-        swapped: list[Load] = []
+        still: list[RequestLoad] = []
+        swapped: list[RequestLoad] = []
         generation = 2
         for _ in range(rounds):
             still.append(await requests(urls, rate, seconds))

@@ -29,7 +29,7 @@ from driftloop.streams.serve.client import EventClient  # noqa: E402
 from tests.support.cli import environment_of  # noqa: E402
 from tests.support.kafka.broker import embedded  # noqa: E402
 from tests.support.monitor.progress import MonitorProgress  # noqa: E402
-from tests.support.serve.bench import Bench  # noqa: E402
+from tests.support.serve.bench import ServingBench  # noqa: E402
 
 BROKERS = {"broker", "own_broker"}  # fixtures that start one
 
@@ -100,9 +100,9 @@ def topics(settings: Settings) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def bench(topics: Connection, settings: Settings) -> Bench:
+def bench(topics: Connection, settings: Settings) -> ServingBench:
     """Keys, an artifact store and topics: what publishes models for a server under test."""
-    return Bench(topics, settings.state_dir)
+    return ServingBench(topics, settings.state_dir)
 
 
 @pytest.fixture

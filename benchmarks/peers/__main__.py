@@ -56,7 +56,7 @@ TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PeerRun:
     """One run of one peer."""
 
     us: float
@@ -98,7 +98,7 @@ def peer(name: str) -> Starter:
     return starter([python_of(name), HERE / f"{name}_peer.py"])
 
 
-def measure(start: Starter, connection: Connection, topic: str, pairs: int) -> Run:
+def measure(start: Starter, connection: Connection, topic: str, pairs: int) -> PeerRun:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         consumer = Consumer(connection.consumer("counts"))
         stack.callback(consumer.close)
@@ -123,7 +123,7 @@ def measure(start: Starter, connection: Connection, topic: str, pairs: int) -> R
             if begin is not None and (seen >= pairs or now - begin[2] > MEASURED_S):
                 used, took, joined = cpu() - begin[1], now - begin[2], seen - begin[0]
                 rss_mb = sum(peak_rss_mb(process.pid) for process in processes)
-                return Run(used / (2 * joined) * 1e6, joined / took, rss_mb, joined)
+                return PeerRun(used / (2 * joined) * 1e6, joined / took, rss_mb, joined)
 
 
 def _last_words(folder: Path) -> str:
@@ -146,7 +146,7 @@ def run_all(bootstrap: str, names: Sequence[str], pairs: int, rounds: int) -> di
             starters[name] = peer(name)
         except Missing as missing:
             found[name] = {"missing": str(missing)}
-    runs: dict[str, list[Run]] = {name: [] for name in starters}
+    runs: dict[str, list[PeerRun]] = {name: [] for name in starters}
     for _ in range(rounds):
         connection = fresh(bootstrap)
         fill_in_order(connection, pairs)

@@ -1,4 +1,4 @@
-"""Requests to one server, one behind the other, with a ledger of what it answered, when and how fast."""
+"""HttpRequests to one server, one behind the other, with a ledger of what it answered, when and how fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.soak.traffic.http import LABEL_AFTER, Requests, label_body, prediction_body
+from tests.soak.traffic.http import LABEL_AFTER, HttpRequests, label_body, prediction_body
 
 _TIMEOUT_S = 10.0
 
@@ -18,7 +18,7 @@ class Answered(NamedTuple):
 
 
 @dataclass(slots=True)
-class Ledger:
+class AnswerLedger:
     """What one server acknowledged, in the order of the requests."""
 
     predictions: list[Answered] = field(default_factory=list[Answered])
@@ -26,13 +26,13 @@ class Ledger:
     failures: list[str] = field(default_factory=list[str])
 
 
-class Asking(Requests):
+class Asking(HttpRequests):
     """Asks until ``end``. Each prediction gets its label eight requests later."""
 
     def __init__(self, name: str, port: int, pause_s: float) -> None:
         super().__init__(f"asking-{name}", pause_s, _TIMEOUT_S)
         self._name, self._port = name, port
-        self.ledger = Ledger()
+        self.ledger = AnswerLedger()
 
     def send(self, number: int) -> None:
         name, begin = f"{self._name}-{number}", time.monotonic()

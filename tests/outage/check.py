@@ -9,7 +9,7 @@ import orjson
 from driftloop.schemas.topics import OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from tests.outage.asking import Ledger
+from tests.outage.asking import AnswerLedger
 from tests.soak.checks.logs import Line, read
 
 MUST_BE_ZERO = (
@@ -19,7 +19,7 @@ MUST_BE_ZERO = (
 )  # fmt: skip
 
 
-def check(connection: Connection, partitions: int, ledgers: Sequence[Ledger]) -> dict[str, int]:
+def check(connection: Connection, partitions: int, ledgers: Sequence[AnswerLedger]) -> dict[str, int]:
     """Counts of what must not be, and how many predictions repeat with the same bytes."""
     lines = [line for number in range(partitions) for line in read(connection, PREDICTIONS, number)]
     outcomes = Counter(
@@ -36,7 +36,7 @@ def check(connection: Connection, partitions: int, ledgers: Sequence[Ledger]) ->
     }
 
 
-def arrived(lines: Sequence[Line], ledgers: Sequence[Ledger]) -> dict[str, int]:
+def arrived(lines: Sequence[Line], ledgers: Sequence[AnswerLedger]) -> dict[str, int]:
     """Order is that of first arrivals, per server and partition: a repeat with the same bytes is allowed."""
     first: dict[str, Line] = {}
     repeated = forked = 0

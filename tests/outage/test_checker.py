@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.outage.asking import Answered, Ledger
+from tests.outage.asking import Answered, AnswerLedger
 from tests.outage.check import MUST_BE_ZERO, arrived, found
 from tests.soak.checks.logs import Line
 
@@ -13,8 +13,8 @@ def line(offset: int, name: str, value: bytes = b"{}") -> Line:
     return Line(0, offset, 0, name.encode(), value, "")
 
 
-def answered(*names: str) -> list[Ledger]:
-    return [Ledger([Answered(name, 0.0, 0.0) for name in names])]
+def answered(*names: str) -> list[AnswerLedger]:
+    return [AnswerLedger([Answered(name, 0.0, 0.0) for name in names])]
 
 
 @pytest.mark.parametrize(

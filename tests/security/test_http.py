@@ -23,7 +23,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as Asked
 
 from tests.support.cli import driftloop
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 from tests.support.serve.process import server_process, uvicorn_thread, wait_ready
 from tests.support.serve.tokens import GOOD, all_tokens
 from tests.support.stopwatch import Stopwatch
@@ -199,7 +199,7 @@ class Public(NamedTuple):
     """``driftloop serve`` on all addresses, with a token of each scope."""
 
     address: str
-    bench: Bench
+    bench: ServingBench
     tokens: dict[Scope, str]
 
     def post(self, path: str, scope: Scope | None, **body: Any) -> httpx.Response:
@@ -216,7 +216,7 @@ def served(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pu
     )
     connection = settings.connection()
     apply_topics(connection, data_partitions=1, model_partitions=1)
-    bench = Bench(connection, settings.state_dir)
+    bench = ServingBench(connection, settings.state_dir)
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
     tokens: dict[Scope, str] = {scope: TokenFile(bench.keys_dir).add(scope, scope) for scope in SCOPES}

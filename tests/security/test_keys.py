@@ -22,7 +22,7 @@ from driftloop.streams.train.shell import TrainerConfig, run_trainer
 
 from tests.support.cli import driftloop
 from tests.support.models.worlds import update_to
-from tests.support.serve.bench import Bench, version_told_by
+from tests.support.serve.bench import ServingBench, version_told_by
 from tests.support.waiting import wait_until
 
 
@@ -110,12 +110,12 @@ def test_an_invalid_key_id_is_an_error(tmp_path: Path, wrong: str) -> None:
 # --- on a server ----------------------------------------------------------------------------------------
 
 
-def last_ack(bench: Bench, generation: int) -> ModelAck | None:
+def last_ack(bench: ServingBench, generation: int) -> ModelAck | None:
     return next((ack for ack in reversed(bench.acks()) if ack.generation == generation), None)
 
 
 def test_keys_rotate_and_are_revoked_under_a_running_server(
-    topics: Connection, bench: Bench, tmp_path: Path
+    topics: Connection, bench: ServingBench, tmp_path: Path
 ) -> None:
     bench.apply_spec()
     old = bench.signer
@@ -158,7 +158,7 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(
 
 
 def test_a_restarted_server_does_not_serve_what_a_revoked_key_signed(
-    topics: Connection, bench: Bench
+    topics: Connection, bench: ServingBench
 ) -> None:
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
@@ -194,7 +194,7 @@ def trainer(settings: Settings) -> Iterator[None]:
 
 
 def test_the_documented_rotation_step_by_step(
-    topics: Connection, settings: Settings, bench: Bench, tmp_path: Path
+    topics: Connection, settings: Settings, bench: ServingBench, tmp_path: Path
 ) -> None:
     """docs/security.md, "Changing the signing key": the commands of the page, in its order."""
 
@@ -230,7 +230,7 @@ def test_the_documented_rotation_step_by_step(
 
 
 def test_a_trainer_counts_on_when_the_key_of_the_last_update_was_revoked(
-    topics: Connection, settings: Settings, bench: Bench
+    topics: Connection, settings: Settings, bench: ServingBench
 ) -> None:
     """The key was stolen and revoked at once: were generations to start over, servers would refuse all."""
     bench.apply_spec()

@@ -23,7 +23,7 @@ _LAST_WORDS = 12
 
 
 @dataclass(slots=True)
-class RoleProcess:
+class SoakProcess:
     """One instance of a role."""
 
     name: str
@@ -57,13 +57,13 @@ class Processes:
 
     folder: Path
     environment: Mapping[str, str]
-    roles: dict[str, RoleProcess] = field(default_factory=dict[str, RoleProcess])
+    roles: dict[str, SoakProcess] = field(default_factory=dict[str, SoakProcess])
     ended: list[Ended] = field(default_factory=list[Ended])
 
-    def add(self, name: str, *arguments: str) -> RoleProcess:
+    def add(self, name: str, *arguments: str) -> SoakProcess:
         """Starts a role; its name is its DRIFTLOOP_INSTANCE_ID."""
         environment = {**os.environ, **self.environment, "DRIFTLOOP_INSTANCE_ID": name}
-        role = RoleProcess(name, arguments, environment, self.folder / f"{name}.log")
+        role = SoakProcess(name, arguments, environment, self.folder / f"{name}.log")
         self.roles[name] = role
         self._start(role)
         return role
@@ -126,7 +126,7 @@ class Processes:
             del self.roles[role.name]
         return took
 
-    def _start(self, role: RoleProcess) -> None:
+    def _start(self, role: SoakProcess) -> None:
         role.start_at = None
         role.started_at = time.monotonic()
         role.starts += 1
@@ -144,7 +144,7 @@ class Processes:
             )
 
 
-def _end(role: RoleProcess, number: signal.Signals) -> None:
+def _end(role: SoakProcess, number: signal.Signals) -> None:
     role.start_at = role.stopped_until = None
     process = role.process
     if process is None or process.poll() is not None:

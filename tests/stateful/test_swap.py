@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.support.serve.broken_updates import FAILURES, altered_update, other_model, strange_update
-from tests.support.serve.hot_bench import FITTED, ROW, Bench, ref
+from tests.support.serve.hot_bench import FITTED, ROW, HotBench, ref
 
 
 class SwapMachine(RuleBasedStateMachine):
     """Updates good and bad, in any order, against the simplest oracle: what serves, and since when."""
 
-    bench: Bench
+    bench: HotBench
     live: int
     generation: int
     seen: int
 
     @initialize(folder=st.uuids())
     def start(self, folder: Any) -> None:
-        self.bench = Bench(Path(self.root) / str(folder))
+        self.bench = HotBench(Path(self.root) / str(folder))
         self.live, self.generation, self.seen = 0, 0, 0
 
     root = "set by the test"
@@ -52,7 +52,7 @@ class SwapMachine(RuleBasedStateMachine):
 
     @rule(step=st.integers(1, 3), failure=st.sampled_from(sorted(FAILURES, key=lambda f: f.__name__)))
     def bad_update(self, step: int, failure: Any) -> None:
-        other = Bench(Path(self.root) / f"{self.bench.folder.parent.name}-bad-{failure.__name__}")
+        other = HotBench(Path(self.root) / f"{self.bench.folder.parent.name}-bad-{failure.__name__}")
         other.signer, other.verifier = self.bench.signer, self.bench.verifier
         for version, fitted in FITTED.items():
             other.publish(version, fitted)

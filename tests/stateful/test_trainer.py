@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.fuzz import effort
-from tests.support.train.core import CHANGE, MODEL, Bench, draft, sha_of, spec, trained
+from tests.support.train.core import CHANGE, MODEL, TrainerBench, draft, sha_of, spec, trained
 
 MOVES = {(start, end) for (start, _), end in TRANSITIONS.items()}
 BORN: set[RunStatus] = {"waiting", "superseded"}  # the latter: it was about a version that is gone
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedServing:
     """What is served, as simply as it can be."""
 
     champion: int = 0
@@ -46,7 +46,7 @@ class Expected:
     blocked: frozenset[int] = frozenset()
     parents: dict[int, int] = field(default_factory=dict[int, int])
 
-    def promoted(self) -> Expected:
+    def promoted(self) -> ExpectedServing:
         version = max(self.parents, default=0) + 1
         return replace(
             self,
@@ -55,7 +55,7 @@ class Expected:
             parents=self.parents | {version: self.champion},
         )
 
-    def after(self, action: Action, version: int | None) -> Expected:
+    def after(self, action: Action, version: int | None) -> ExpectedServing:
         """Raises Refused."""
         if action == "register":
             return self.promoted()
@@ -79,11 +79,11 @@ class Expected:
             done = replace(self, champion=0, pinned=False)
         return replace(done, generation=self.generation + 1)
 
-    def _serving(self, version: int) -> Expected:
+    def _serving(self, version: int) -> ExpectedServing:
         _refuse(version not in self.parents or version in self.blocked or version == self.champion)
         return replace(self, champion=version)
 
-    def _without(self, version: int) -> Expected:
+    def _without(self, version: int) -> ExpectedServing:
         _refuse(version not in self.parents or version in self.blocked)
         done = self._serving(self._ancestor(version)) if version == self.champion else self
         return replace(done, blocked=self.blocked | {version})
@@ -112,8 +112,8 @@ class TrainerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(model_spec=spec())
-        self.expected = Expected()
+        self.bench = TrainerBench(model_spec=spec())
+        self.expected = ExpectedServing()
         self.sent: list[Trigger] = []
         self.executing: set[str] = set()  # runs that have a child
         self.artifacts = 1000
@@ -365,7 +365,7 @@ TestTrainer = TrainerMachine.TestCase
 
 @pytest.mark.parametrize("cause", ["promote", "reject", "evaluate"])
 def test_a_waiting_run_cannot_be_moved_past_its_training(cause: str) -> None:
-    bench = Bench()
+    bench = TrainerBench()
     run = bench.run_of(bench.trigger("manual"))
     moves = {
         "promote": lambda: bench.runs.finished(run.run_id, trained()),

@@ -19,14 +19,14 @@ from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.meanwhile import meanwhile
 from tests.support.paths import ROOT
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 from tests.support.serve.process import server_process, wait_ready
 from tests.support.stopwatch import stopped
 from tests.support.waiting import wait_until
 
 
 def test_a_stop_ends_what_is_under_way_and_sends_all_events_within_five_seconds(
-    bench: Bench, settings: Settings
+    bench: ServingBench, settings: Settings
 ) -> None:
     bench.publish(bench.update(1, 2))
     answered: list[str] = []
@@ -59,7 +59,7 @@ def _timed(http: httpx.Client) -> float:
     return time.perf_counter() - started
 
 
-def test_a_killed_server_comes_back_with_what_it_served(bench: Bench, settings: Settings) -> None:
+def test_a_killed_server_comes_back_with_what_it_served(bench: ServingBench, settings: Settings) -> None:
     bench.apply_spec()
     bench.publish(bench.update(1, 1))
     with server_process(settings) as (server, address):  # no name: all that are published
@@ -87,7 +87,7 @@ def test_nothing_published_is_told(settings: Settings, topics: Connection) -> No
 
 @pytest.mark.usefixtures("in_environment")
 def test_the_readmes_server_serves(topics: Connection, settings: Settings) -> None:
-    late = Bench(topics, settings.state_dir, model="late")
+    late = ServingBench(topics, settings.state_dir, model="late")
     late.publish(late.update(1, 4))
     example = runpy.run_path(str(ROOT / "examples" / "own_server.py"))
     hot: LiveModel = example["late"]

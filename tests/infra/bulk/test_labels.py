@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cli import driftloop
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 
 COLUMNS = LabelColumns("id", "label", "when")
 
@@ -113,7 +113,7 @@ def test_times_are_milliseconds_or_iso() -> None:
             milliseconds_of(wrong)
 
 
-def test_a_bulk_larger_than_any_queue_arrives_whole(bench: Bench) -> None:
+def test_a_bulk_larger_than_any_queue_arrives_whole(bench: ServingBench) -> None:
     rows = (LabelRow(i + 2, f"p{i}", "late", 1_700_000_000_000 + i) for i in range(45_000))
     reported: list[BadRow] = []
     with EventClient(bench.connection, queue_events=5_000) as client:
@@ -137,7 +137,9 @@ def test_an_outage_during_an_import_is_an_error_that_says_what_to_do(monkeypatch
     client.close(timeout_s=0.0)
 
 
-def test_the_command_imports_reports_and_counts(bench: Bench, settings: Settings, tmp_path: Path) -> None:
+def test_the_command_imports_reports_and_counts(
+    bench: ServingBench, settings: Settings, tmp_path: Path
+) -> None:
     file, bad = tmp_path / "labels.csv", tmp_path / "bad.csv"
     file.write_bytes(b"\xef\xbb\xbf" + FILE.encode() + b"m,l\xe4te,1700000000000,Latin-1\n")
     ran = driftloop(
@@ -159,7 +161,7 @@ def test_the_command_imports_reports_and_counts(bench: Bench, settings: Settings
     assert {(event.source, event.annotator) for event in labels.values()} == {("expert", "ann")}
 
 
-def test_a_clean_file_ends_with_success(bench: Bench, settings: Settings, tmp_path: Path) -> None:
+def test_a_clean_file_ends_with_success(bench: ServingBench, settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("prediction_id,label\n" + "".join(f"p{i},late\n" for i in range(2000)))
     ran = driftloop("labels", "import", str(file), settings=settings)

@@ -15,7 +15,7 @@ from driftloop.schemas.errors import Error, NoModelError
 from driftloop.streams.serve.client import EventClient
 
 from tests.support.cli import driftloop
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 
 CSV = """\
 id,x,hub,big,asked
@@ -73,7 +73,7 @@ def test_lines_of_json_are_requests_or_have_a_reason() -> None:
     assert "row: features: Field required" in rows[2].reason
 
 
-def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
+def test_a_scorer_is_live_on_each_new_version(bench: ServingBench) -> None:
     bench.publish(bench.update(1, 1))
 
     def rows() -> Iterator[FileRequest]:
@@ -97,7 +97,7 @@ def test_a_scorer_is_live_on_each_new_version(bench: Bench) -> None:
     }
 
 
-def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Bench) -> None:
+def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: ServingBench) -> None:
     request = FileRequest(1, PredictRequest(features={"x": 0.0}, prediction_id=None, segments=None, ts=None))
     with EventClient(bench.connection) as client, bench.serve(client) as hot:
         results = Scorer(hot, client).score([request])
@@ -106,7 +106,9 @@ def test_with_no_version_a_scorer_stops_instead_of_failing_every_row(bench: Benc
 
 
 @pytest.mark.parametrize("form", ["csv", "stdin"])
-def test_the_command_answers_a_file(bench: Bench, settings: Settings, tmp_path: Path, form: str) -> None:
+def test_the_command_answers_a_file(
+    bench: ServingBench, settings: Settings, tmp_path: Path, form: str
+) -> None:
     bench.publish(bench.update(1, 3))
     file, out = tmp_path / "asked.csv", tmp_path / "answers.jsonl"
     file.write_text("id,x\na,1\nb,wide\nc,2\n")

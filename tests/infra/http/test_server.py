@@ -25,7 +25,7 @@ from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.meanwhile import meanwhile
 from tests.support.paths import DOCS
-from tests.support.serve.bench import Bench, version_told_by
+from tests.support.serve.bench import ServingBench, version_told_by
 from tests.support.serve.process import uvicorn_thread
 from tests.support.waiting import wait_until
 
@@ -52,7 +52,7 @@ class Running:
 
 
 @contextmanager
-def running(benches: Sequence[Bench]) -> Iterator[Running]:
+def running(benches: Sequence[ServingBench]) -> Iterator[Running]:
     """The app on a real socket, served by uvicorn from a thread."""
     with ExitStack() as stack:
         client = stack.enter_context(EventClient(benches[0].connection))
@@ -65,7 +65,7 @@ def running(benches: Sequence[Bench]) -> Iterator[Running]:
 
 
 @pytest.fixture
-def server(bench: Bench) -> Iterator[Running]:
+def server(bench: ServingBench) -> Iterator[Running]:
     """One model, version 3 live."""
     bench.publish(bench.update(1, 3))
     with running([bench]) as started:
@@ -73,7 +73,7 @@ def server(bench: Bench) -> Iterator[Running]:
         yield started
 
 
-def test_a_prediction_is_answered_and_emitted(server: Running, bench: Bench) -> None:
+def test_a_prediction_is_answered_and_emitted(server: Running, bench: ServingBench) -> None:
     answer = server.post(
         "/predict",
         {"model": "m", "prediction_id": "mine", "ts": 1_700_000_000_000, "features": {"x": 2.5, "o": None},
@@ -101,7 +101,7 @@ def test_a_batch_is_answered_row_by_row(server: Running) -> None:
     assert server.post("/predict/batch", {"rows": []}) == {"answers": []}
 
 
-def test_feedback_in_every_form_becomes_a_label(server: Running, bench: Bench) -> None:
+def test_feedback_in_every_form_becomes_a_label(server: Running, bench: ServingBench) -> None:
     for known, said in {
         "truth": {"label": "late", "ts": 5},
         "number": {"label": 2.5, "source": "expert", "annotator": "ann"},
@@ -185,7 +185,7 @@ def test_a_large_body_is_refused_before_it_is_read_whole(server: Running) -> Non
     assert server.post("/predict", {"features": {"x": 0.0}})["version"] == 3
 
 
-def test_what_serves_is_described(server: Running, bench: Bench) -> None:
+def test_what_serves_is_described(server: Running, bench: ServingBench) -> None:
     described = server.get("/model")
     assert {key: described[key] for key in ("name", "version", "refresh", "generation", "can_answer")} == {
         "name": "m", "version": 3, "refresh": 0, "generation": 1, "can_answer": True,
@@ -201,7 +201,7 @@ def test_what_serves_is_described(server: Running, bench: Bench) -> None:
     assert "$ref" not in json.dumps(schema["paths"]["/predict/batch"])
 
 
-def test_readiness_says_why_not(bench: Bench, server: Running) -> None:
+def test_readiness_says_why_not(bench: ServingBench, server: Running) -> None:
     assert server.get("/health/live") == {"status": "live"}
     ready = server.get("/health/ready")
     assert (ready["ready"], ready["why"], ready["models"]["m"]["version"]) == (True, [], 3)
@@ -220,12 +220,12 @@ def test_readiness_says_why_not(bench: Bench, server: Running) -> None:
     assert server.get("/health/ready", 503)["why"] == ["the server is stopping"]
 
 
-def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: Bench) -> None:
+def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: ServingBench) -> None:
     bench.publish(bench.update(1, 2))
     with EventClient(bench.connection) as client, bench.serve(client) as hot:
         assert hot.wait_ready()
     away = Connection("127.0.0.1:1", bench.connection.prefix, {"log_level": "0"})
-    other = Bench(bench.connection, bench.keys_dir.parent)
+    other = ServingBench(bench.connection, bench.keys_dir.parent)
     other.connection = away
     with running([other]) as server:
         assert server.models["m"].wait_ready()
@@ -234,8 +234,8 @@ def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: Bench) -> No
         server.client.close(timeout_s=0.1)
 
 
-def test_several_models_are_chosen_by_name(bench: Bench, tmp_path: Path) -> None:
-    other = Bench(bench.connection, tmp_path, model="n")
+def test_several_models_are_chosen_by_name(bench: ServingBench, tmp_path: Path) -> None:
+    other = ServingBench(bench.connection, tmp_path, model="n")
     bench.publish(bench.update(1, 1))
     other.publish(other.update(1, 2))
     with running([bench, other]) as server:
@@ -269,7 +269,7 @@ def test_the_metrics_page_is_the_catalogue() -> None:
     assert len({meter.name for meter in metrics.CATALOGUE}) == len(metrics.CATALOGUE)
 
 
-def test_swaps_under_load_fail_no_request(server: Running, bench: Bench) -> None:
+def test_swaps_under_load_fail_no_request(server: Running, bench: ServingBench) -> None:
     outcomes: list[tuple[int, dict[str, Any]]] = []
 
     def ask() -> None:

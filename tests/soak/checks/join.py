@@ -34,7 +34,7 @@ Variant = tuple[str, int, str]
 
 
 @dataclass(slots=True)
-class Emitted:
+class EmittedCopy:
     """Revision 0 of one partition's outcomes, for the check of vitals."""
 
     seqs: array[int] = field(default_factory=lambda: array("q"))
@@ -54,7 +54,7 @@ class Joined:
     misrouted: int = 0
     unclear_ids: int = 0
     last_outcome_ms: int = 0
-    emitted: dict[int, Emitted] = field(default_factory=dict[int, Emitted])
+    emitted: dict[int, EmittedCopy] = field(default_factory=dict[int, EmittedCopy])
     counts: Counter[tuple[Variant, str]] = field(default_factory=Counter[tuple[Variant, str]])
     served: set[str] = field(default_factory=set[str])
 
@@ -201,7 +201,7 @@ class JoinCheck:
         due: dict[tuple[str, Variant, int], DueOutcome],
         unclear: set[str],
     ) -> None:
-        emitted = self.joined.emitted.setdefault(partition, Emitted())
+        emitted = self.joined.emitted.setdefault(partition, EmittedCopy())
         seen: set[tuple[str, Variant, int]] = set()
         for line in read(self._connection, OUTCOMES, partition):
             event = orjson.loads(line.value)

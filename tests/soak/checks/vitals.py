@@ -13,7 +13,7 @@ from driftloop.schemas.topics import VITALS
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.findings import Findings
-from tests.soak.checks.join import Emitted, Joined, Variant
+from tests.soak.checks.join import EmittedCopy, Joined, Variant
 from tests.soak.checks.logs import read
 
 _COUNTED = ("predictions", "failed", "outcomes", "early", "duplicate", "corrected")
@@ -69,7 +69,7 @@ def _errors(entry: dict[str, Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     return entry["first_seq"] + np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gaps)]), values
 
 
-def _compare(partition: int, emitted: Emitted, errors: Errors, findings: Findings) -> None:
+def _compare(partition: int, emitted: EmittedCopy, errors: Errors, findings: Findings) -> None:
     seqs = np.array(emitted.seqs, dtype=np.int64)
     values = np.array(emitted.errors)
     if not np.array_equal(np.sort(seqs), np.arange(len(seqs))):

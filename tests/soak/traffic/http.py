@@ -22,7 +22,7 @@ LABEL_AFTER = 8  # requests later
 
 
 @dataclass(slots=True)
-class Counts:
+class RequestCounts:
     """``failed``: while nobody had struck the server; ``refused_while_down``: while somebody had."""
 
     requests: int = 0
@@ -37,7 +37,7 @@ class Response(NamedTuple):
     reason: str
 
 
-class Requests(threading.Thread):
+class HttpRequests(threading.Thread):
     """Call ``send`` with 0, 1, 2 … until ``end``, with a pause before each."""
 
     def __init__(self, name: str, pause_s: float, timeout_s: float = _TIMEOUT_S) -> None:
@@ -76,7 +76,7 @@ def label_body(number: int, name: str) -> dict[str, object]:
     return {"prediction_id": name, "label": "late" if number % 3 else "on_time"}
 
 
-class Traffic(Requests):
+class Traffic(HttpRequests):
     """Asks each server in turn. ``struck``: whether this server is under a fault."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Traffic(Requests):
         self._file = folder / "http.jsonl"
         self._waiting: deque[tuple[int, dict[str, object]]] = deque()
         self._down_until: dict[int, float] = {}
-        self.counts = Counts()
+        self.counts = RequestCounts()
         self.failures: list[str] = []
 
     def run(self) -> None:

@@ -20,7 +20,7 @@ LATENCIES = [float(np.float32(round(10 ** (k / 80), 6))) for k in range(-160, 48
 
 
 @dataclass
-class WindowComparison:
+class ExpectedComparison:
     kind: str
     detector: str
     subject: str
@@ -83,7 +83,7 @@ class WindowOracle:
                 self.starts[window] = count
         return found
 
-    def _decide(self, comparison: WindowComparison, count: int) -> Found | None:
+    def _decide(self, comparison: ExpectedComparison, count: int) -> Found | None:
         alarm = self.alarms.setdefault(f"{comparison.detector}/{comparison.subject}", Alarm())
         span = comparison.threshold - comparison.normal
         worse = alarm.state == "quiet" or (
@@ -107,7 +107,7 @@ class WindowOracle:
             "threshold": comparison.threshold, "evidence": evidence,
         }  # fmt: skip
 
-    def _data(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:
+    def _data(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
         rule = spec.detectors.data
         if not rule.enabled:
             return []
@@ -132,7 +132,7 @@ class WindowOracle:
         ]
         corrected = _holm([test[3] for test in tests])
         return [
-            WindowComparison(
+            ExpectedComparison(
                 "data", detector, name, effect, rule.min_effect, 0.0,
                 q < rule.alpha and effect > rule.min_effect,
                 {
@@ -143,7 +143,7 @@ class WindowOracle:
             for (detector, name, effect, p, where, n), q in zip(tests, corrected, strict=True)
         ]  # fmt: skip
 
-    def _prediction(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:
+    def _prediction(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
         rule, shares = spec.detectors.data, self.reference.predicted
         if not rule.enabled or not shares:
             return []
@@ -160,12 +160,12 @@ class WindowOracle:
         }  # fmt: skip
         exceeded = p < rule.alpha and effect > rule.min_effect
         return [
-            WindowComparison(
+            ExpectedComparison(
                 "prediction", "chi2", "predicted class", effect, rule.min_effect, 0.0, exceeded, evidence
             )
         ]
 
-    def _slow(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:
+    def _slow(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
         rule, normal = spec.detectors.latency, self.reference.latency_p95_ms
         if not rule.enabled or normal is None:
             return []
@@ -176,10 +176,12 @@ class WindowOracle:
         threshold = max(rule.ratio * normal, rule.floor_ms)
         evidence = {"n": n, "reference_p95_ms": normal}
         return [
-            WindowComparison("latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence)
+            ExpectedComparison(
+                "latency", "p95", "latency p95", p95, threshold, 0.0, p95 > threshold, evidence
+            )
         ]
 
-    def _failing(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:
+    def _failing(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
         rule, normal = spec.detectors.failures, self.reference.failure_rate
         if not rule.enabled:
             return []
@@ -189,13 +191,13 @@ class WindowOracle:
         p = _above(failed / n - normal, pooled * (1 - pooled) * (1 / n + 1 / rows))
         exceeded = failed / n > normal + rule.increase and p < 0.001
         return [
-            WindowComparison(
+            ExpectedComparison(
                 "failures", "failure-rate", "failed requests", failed / n, normal + rule.increase, normal,
                 exceeded, {"n": n, "failed": failed, "reference_rate": normal, "p": p},
             )
         ]  # fmt: skip
 
-    def _unfair(self, spec: ModelSpec, held: list[Seen]) -> list[WindowComparison]:
+    def _unfair(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
         """One segment, ``region``."""
         counted = [seen for seen in held if seen.segments and seen.errors]
         errors = [error for seen in counted for error in seen.errors]
@@ -228,7 +230,9 @@ class WindowOracle:
         limit = spec.gates.fairness.max_loss
         exceeded = excess > limit and q < spec.detectors.data.alpha
         evidence = evidence | {"p_holm": q}
-        return [WindowComparison("fairness", "segment-gap", "region", excess, limit, 0.0, exceeded, evidence)]
+        return [
+            ExpectedComparison("fairness", "segment-gap", "region", excess, limit, 0.0, exceeded, evidence)
+        ]
 
     def _normal_gap(self, value: str, *, bits: bool) -> float:
         reference = self.reference

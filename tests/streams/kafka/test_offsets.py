@@ -21,15 +21,15 @@ NOT_LEADER = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION))
 
 
 @dataclass
-class Answer:
+class OffsetAnswer:
     offset: int
     error: KafkaError | None = None
 
 
 @dataclass
 class AnsweringGroup:
-    answers: list[Answer]
-    then: list[Answer] = field(default_factory=list[Answer])
+    answers: list[OffsetAnswer]
+    then: list[OffsetAnswer] = field(default_factory=list[OffsetAnswer])
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         now, self.answers = self.answers, self.then or self.answers
@@ -37,19 +37,23 @@ class AnsweringGroup:
 
 
 def test_offsets_are_given_and_so_is_that_there_are_none() -> None:
-    found = committed_offsets(AnsweringGroup([Answer(7), Answer(OFFSET_INVALID)]), [], timeout_s=1.0)
+    found = committed_offsets(
+        AnsweringGroup([OffsetAnswer(7), OffsetAnswer(OFFSET_INVALID)]), [], timeout_s=1.0
+    )
     assert [place.offset for place in found] == [7, OFFSET_INVALID]
 
 
 def test_one_partition_without_an_answer_is_an_error_for_all() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
     with pytest.raises(BrokerError, match="NOT_COORDINATOR"):
-        committed_offsets(AnsweringGroup([Answer(7), Answer(OFFSET_INVALID, moving)]), [], timeout_s=0.2)
+        committed_offsets(
+            AnsweringGroup([OffsetAnswer(7), OffsetAnswer(OFFSET_INVALID, moving)]), [], timeout_s=0.2
+        )
 
 
 def test_a_coordinator_that_moves_is_asked_again() -> None:
     moving = KafkaError(KafkaError.NOT_COORDINATOR)
-    group = AnsweringGroup([Answer(OFFSET_INVALID, moving)], then=[Answer(7)])
+    group = AnsweringGroup([OffsetAnswer(OFFSET_INVALID, moving)], then=[OffsetAnswer(7)])
     assert [place.offset for place in committed_offsets(group, [], timeout_s=5.0)] == [7]
 
 

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from tests.support.monitor.odd_records import GOOD, ODD
 from tests.support.monitor.output import dead_letters, drifts, live
-from tests.support.monitor.records import MODEL, START_MS, Log, bits, entry, vitals
+from tests.support.monitor.records import MODEL, START_MS, MonitorLog, bits, entry, vitals
 
 
 @pytest.mark.parametrize("schedule", ["61 * * * *", "0 0 31 2 *", "R R * * *", "a b c d e", "*/0 * * * *"])
 def test_an_impossible_schedule_is_a_dead_letter(schedule: str) -> None:
-    log = Log()
+    log = MonitorLog()
     spec = ModelSpec().model_dump(mode="json")
     spec["triggers"]["schedule"] = schedule  # as somebody might write it past `driftloop apply`
     digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -35,7 +35,7 @@ def test_an_impossible_schedule_is_a_dead_letter(schedule: str) -> None:
 
 
 def test_a_record_too_large_for_its_dead_letter_is_cut_and_says_so() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(b"x" * 4_000_000)
     (event,) = log.emitted
     (letter,) = dead_letters(log.emitted)
@@ -80,7 +80,7 @@ def test_errors_that_turn_from_bits_to_numbers_are_refused_whole() -> None:
 
 
 def test_a_message_whose_errors_of_one_version_are_bits_and_numbers_is_refused() -> None:
-    log = Log()
+    log = MonitorLog()
     (dead_letter,) = dead_letters(log.append(vitals(entry(bits(0.2, 10, 1)), entry(np.full(10, 0.5)))))
     assert "bits and numbers" in dead_letter.reason
     assert log.core.models == {}

@@ -9,7 +9,14 @@ from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec.model import ModelSpec
 
 from tests.support.monitor.output import drifts, live, triggers
-from tests.support.monitor.records import Log, bits, electricity_errors, reference, run_record, update_record
+from tests.support.monitor.records import (
+    MonitorLog,
+    bits,
+    electricity_errors,
+    reference,
+    run_record,
+    update_record,
+)
 from tests.support.paths import ELEC2
 
 # --- drift of the error ---
@@ -141,7 +148,7 @@ def test_drift_of_an_older_version_triggers_nothing() -> None:
 
 
 def test_before_there_is_a_version_nothing_is_monitored() -> None:
-    log = Log()
+    log = MonitorLog()
     log.stream(bits(0.2, 500, 1), version=0)
     log.stream(bits(0.9, 400, 2), version=0)
     assert log.emitted == []

@@ -10,7 +10,7 @@ from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, VITALS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.monitor.core import Emitted, VitalsCore
 
-from tests.support.monitor.live import Vitals, applied_all, monitor, read
+from tests.support.monitor.live import LiveVitals, applied_all, monitor, read
 from tests.support.monitor.odd_records import ODD
 from tests.support.monitor.output import live
 from tests.support.monitor.progress import MonitorProgress
@@ -43,7 +43,7 @@ def replayed(connection: Connection) -> list[Emitted]:
 async def test_every_kind_of_bad_vitals_is_a_dead_letter_and_drift_is_still_found(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    Vitals(topics).write(*poisoned())
+    LiveVitals(topics).write(*poisoned())
     async with monitor(topics, make_core=VitalsCore, restore_core=VitalsCore.restore) as crashed:
         await applied_all(progress)
         assert not crashed.is_set()

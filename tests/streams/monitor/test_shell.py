@@ -35,7 +35,7 @@ class PowerCut(Exception):
 
 
 @dataclass
-class Log:
+class ShellLog:
     """One vitals partition with gaps, and whatever the shell has written."""
 
     records: list[tuple[int, bytes]]
@@ -64,7 +64,7 @@ class Log:
 class Reader:
     """Delivers records as a consumer would, and is what the shell seeks and sends with."""
 
-    log: Log
+    log: ShellLog
     position: int = 0
     last_read: int = -1
 
@@ -98,7 +98,7 @@ def message(offset: int, value: bytes, previous: int) -> LinkedMessage:
     return made
 
 
-def some_log(chance: random.Random) -> Log:
+def some_log(chance: random.Random) -> ShellLog:
     offset, records = chance.randint(0, 3), []
     for n in range(chance.randint(5, 40)):
         model = chance.choice("abc")
@@ -106,10 +106,10 @@ def some_log(chance: random.Random) -> Log:
             (offset, b"bad" if chance.random() < 0.05 else b'{"model":"%s","n":%d}' % (model.encode(), n))
         )
         offset += 1 if chance.random() < 0.7 else chance.randint(2, 5)
-    return Log(records)
+    return ShellLog(records)
 
 
-def replay(log: Log) -> tuple[ChainCore, list[tuple[str, bytes | None, bytes]]]:
+def replay(log: ShellLog) -> tuple[ChainCore, list[tuple[str, bytes | None, bytes]]]:
     core = ChainCore(0)
     events: list[tuple[str, bytes | None, bytes]] = []
     for offset, value in log.records:
@@ -126,12 +126,12 @@ def connected(
     return shell
 
 
-def saved(log: Log) -> dict[str, tuple[int, str]]:
+def saved(log: ShellLog) -> dict[str, tuple[int, str]]:
     snapshot = log.find(CONNECTION, 0).snapshot
     return {} if snapshot is None else ChainCore.restore(snapshot.data).chains
 
 
-async def live(log: Log, chance: random.Random, *, calm: bool) -> None:
+async def live(log: ShellLog, chance: random.Random, *, calm: bool) -> None:
     """One process: from its start to the log's end, or to a power cut."""
     reader = Reader(log)
     shell = connected(reader)
@@ -205,7 +205,7 @@ async def test_each_hole_is_read_again_once_however_many_records_wait_behind_it(
             seeks.append(offset)
             await super().seek(tp, offset)
 
-    reader = Counting(Log([(n, b'{"model":"m"}') for n in range(10)]))
+    reader = Counting(ShellLog([(n, b'{"model":"m"}') for n in range(10)]))
     shell = connected(reader)
     await shell.resume_at(frozenset({PLACE}))
     for _ in range(2):  # a hole, then another without a rebalance in between
@@ -238,7 +238,7 @@ class SlowClient(Reader):
 
 
 async def slow(settings: MonitorSettings) -> tuple[MonitorShell, SlowClient]:
-    client = SlowClient(Log([(n, b"bad") for n in range(3)]))  # each is a dead letter
+    client = SlowClient(ShellLog([(n, b"bad") for n in range(3)]))  # each is a dead letter
     shell = connected(client, settings)
     await shell.resume_at(frozenset({PLACE}))
     return shell, client
@@ -305,7 +305,7 @@ async def test_a_core_that_failed_is_never_saved() -> None:
                 raise ArithmeticError("in the middle of a change")
             return super().apply(value, offset=offset, append_time_ms=append_time_ms)
 
-    reader = Reader(Log([(n, b'{"model":"m"}') for n in range(4)]))
+    reader = Reader(ShellLog([(n, b'{"model":"m"}') for n in range(4)]))
     shell = connected(reader, core=HalfDone)
     await shell.resume_at(frozenset({PLACE}))
     for _ in range(2):
@@ -323,14 +323,14 @@ async def test_a_core_that_does_not_advance_is_an_error_not_an_endless_loop() ->
         def apply(self, value: bytes, *, offset: int, append_time_ms: int) -> list[Emitted]:
             return []
 
-    shell = connected(Reader(Log([(0, b"{}")])), core=Stuck)
+    shell = connected(Reader(ShellLog([(0, b"{}")])), core=Stuck)
     await shell.resume_at(frozenset({PLACE}))
     with pytest.raises(StateError, match="is at -1 after offset 0"):
         await shell.on_message(message(0, b"{}", -1))
 
 
 async def test_keyless_events_go_to_the_first_partition_and_keyed_ones_where_the_key_says() -> None:
-    log = Log([(0, b"bad")] + [(n, b'{"model":"m","n":%d}' % n) for n in range(1, 300)])
+    log = ShellLog([(0, b"bad")] + [(n, b'{"model":"m","n":%d}' % n) for n in range(1, 300)])
     await live(log, random.Random(1), calm=True)
     assert {(topic, partition) for topic, _, _, partition in log.sent} == {
         (CONNECTION.topic(DEAD_LETTERS), 0),

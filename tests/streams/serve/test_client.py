@@ -30,7 +30,7 @@ from driftloop.streams.serve.privacy import Hasher, PrivacyRules
 
 from tests.support.kafka.forwarding import forwarded
 from tests.support.kafka.topics import write
-from tests.support.serve.bench import Bench, numpy_values
+from tests.support.serve.bench import ServingBench, numpy_values
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
@@ -51,7 +51,7 @@ def nowhere() -> Iterator[Connection]:
         yield Connection(f"127.0.0.1:{closed.getsockname()[1]}", "nowhere.", {"log_level": "0"})
 
 
-def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: EventClient) -> None:
+def test_what_was_emitted_arrives_as_it_was_meant(bench: ServingBench, client: EventClient) -> None:
     known = client.prediction(
         "m", 3, {"x": 1.5, "n": None, "ok": True, "city": "Århus"}, "late",
         ts=1_700_000_000_000, scores={"late": 0.75, "on_time": 0.25}, latency_ms=0.5,
@@ -77,7 +77,9 @@ def test_what_was_emitted_arrives_as_it_was_meant(bench: Bench, client: EventCli
     assert (client.stats.emitted, client.stats.waiting, client.stats.dropped) == (4, 0, 0)
 
 
-def test_predictions_and_labels_of_an_id_share_javas_partition(bench: Bench, client: EventClient) -> None:
+def test_predictions_and_labels_of_an_id_share_javas_partition(
+    bench: ServingBench, client: EventClient
+) -> None:
     ids = [client.prediction("m", 1, {}, 1.0) for _ in range(40)]
     for known in ids:
         client.label(known, 1.0)
@@ -90,7 +92,7 @@ def test_predictions_and_labels_of_an_id_share_javas_partition(bench: Bench, cli
         assert {(record.key or b"").decode() for record in records} == set(ids)
 
 
-def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: EventClient) -> None:
+def test_numpy_scalars_travel_as_plain_values(bench: ServingBench, client: EventClient) -> None:
     client.prediction(
         "m", 1, numpy_values(), np.float32(0.25), scores={"a": np.float64(0.5)},
         segments={"s": np.int16(4)}, latency_ms=np.float64(1.5),
@@ -103,7 +105,9 @@ def test_numpy_scalars_travel_as_plain_values(bench: Bench, client: EventClient)
     assert (event.prediction, event.scores, event.segments) == (0.25, {"a": 0.5}, {"s": 4})
 
 
-def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, client: EventClient) -> None:
+def test_private_features_leave_only_as_the_published_spec_allows(
+    bench: ServingBench, client: EventClient
+) -> None:
     bench.apply_spec(
         features={
             "x": "number",
@@ -131,7 +135,7 @@ def test_private_features_leave_only_as_the_published_spec_allows(bench: Bench, 
         assert "name" not in event.segments
 
 
-def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None:
+def test_without_a_key_hashed_features_do_not_leave_at_all(bench: ServingBench) -> None:
     bench.apply_spec(features={"tail": {"type": "category", "privacy": "hash"}})
     drops: list[Dropped] = []
     with EventClient(bench.connection, on_drop=drops.append) as client:
@@ -145,7 +149,7 @@ def test_without_a_key_hashed_features_do_not_leave_at_all(bench: Bench) -> None
     ]
 
 
-def test_an_unreadable_spec_lets_nothing_leave(bench: Bench) -> None:
+def test_an_unreadable_spec_lets_nothing_leave(bench: ServingBench) -> None:
     write(bench.connection, (SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}'))
     drops: list[Dropped] = []
     with EventClient(bench.connection, on_drop=drops.append) as client:
@@ -155,7 +159,7 @@ def test_an_unreadable_spec_lets_nothing_leave(bench: Bench) -> None:
     assert "the published spec of m cannot be read" in drops[0].reason
 
 
-def test_rules_that_are_given_need_no_topic(bench: Bench) -> None:
+def test_rules_that_are_given_need_no_topic(bench: ServingBench) -> None:
     with EventClient(bench.connection, privacy={"tail": "hash", "name": "drop"}, hasher=HASHER) as client:
         client.prediction("m", 1, {"tail": "N1", "name": "Ann", "x": 1}, 1.0)
     (event,) = bench.predictions()
@@ -175,7 +179,7 @@ def test_hashes_are_keyed_stable_and_cannot_be_linked_between_features() -> None
         Hasher(b"short")
 
 
-def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: Bench) -> None:
+def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: ServingBench) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = int(reserved.getsockname()[1])
@@ -190,7 +194,7 @@ def test_events_emitted_before_kafka_is_there_arrive_once_it_is(bench: Bench) ->
     assert client.stats.dropped == 0
 
 
-def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: Bench) -> None:
+def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: ServingBench) -> None:
     with EventClient(bench.connection, privacy={}) as client:
         ids = {client.prediction("m", 1, {"x": i}, 1.0) for i in range(20)}
         client.flush()
@@ -232,7 +236,7 @@ def test_what_is_looked_at_in_the_overflow_keeps_its_room() -> None:
     assert overflow.first() is None
 
 
-def test_an_event_too_large_for_kafka_is_dropped_and_reported(bench: Bench) -> None:
+def test_an_event_too_large_for_kafka_is_dropped_and_reported(bench: ServingBench) -> None:
     drops: list[Dropped] = []
     with EventClient(bench.connection, privacy={}, on_drop=drops.append) as client:
         client.prediction("m", 1, {"x": "y" * 5_000_000}, 1.0, prediction_id="big")
@@ -242,7 +246,7 @@ def test_an_event_too_large_for_kafka_is_dropped_and_reported(bench: Bench) -> N
     assert client.stats.dropped == 1
 
 
-def test_a_listener_that_raises_stops_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_that_raises_stops_nothing(bench: ServingBench, caplog: pytest.LogCaptureFixture) -> None:
     def broken(dropped: Dropped) -> None:
         raise RuntimeError("no")
 
@@ -280,7 +284,7 @@ def test_a_forked_process_has_to_create_its_own_client(topics: Connection) -> No
         os.close(writing)
 
 
-def test_leaving_the_process_sends_what_is_under_way(bench: Bench) -> None:
+def test_leaving_the_process_sends_what_is_under_way(bench: ServingBench) -> None:
     servers, prefix = bench.connection.bootstrap_servers, bench.connection.prefix
     code = (
         f"import driftloop\nclient = driftloop.Client({servers!r}, prefix={prefix!r})\n"
@@ -291,7 +295,7 @@ def test_leaving_the_process_sends_what_is_under_way(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("in_environment")
-def test_the_environment_says_where_kafka_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_where_kafka_is(bench: ServingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLOOP_KAFKA__CLIENT_ID", "somebody")
     monkeypatch.setenv("DRIFTLOOP_HASH_KEY", "a key of the deployment")
     with api.Client(privacy={"tail": "hash"}) as client:
@@ -308,7 +312,7 @@ def test_no_address_is_an_error_with_the_ways_on(monkeypatch: pytest.MonkeyPatch
         api.Client()
 
 
-def test_many_threads_emit_without_losing_any(bench: Bench) -> None:
+def test_many_threads_emit_without_losing_any(bench: ServingBench) -> None:
     with EventClient(bench.connection) as client:
 
         def emit(name: str) -> None:

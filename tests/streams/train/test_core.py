@@ -13,15 +13,15 @@ from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.model_runs import MAX_ATTEMPTS
 from driftloop.streams.train.window.window import MIN_LABELS, WaitRequest
 
-from tests.support.train.core import CHANGE, MODEL, SIGNER, Bench, spec, trained
+from tests.support.train.core import CHANGE, MODEL, SIGNER, TrainerBench, spec, trained
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> TrainerBench:
+    return TrainerBench()
 
 
-def test_a_promoted_run_gives_update_reference_and_word_in_one_step(bench: Bench) -> None:
+def test_a_promoted_run_gives_update_reference_and_word_in_one_step(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     step = bench.runs.finished(run.run_id, trained())
@@ -36,7 +36,7 @@ def test_a_promoted_run_gives_update_reference_and_word_in_one_step(bench: Bench
     assert step.manifests[0].created_ms == ended.ts
 
 
-def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first(bench: Bench) -> None:
+def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first(bench: TrainerBench) -> None:
     trigger = bench.trigger("volume")
     assert bench.send(trigger) == ()
     run = bench.run_of(trigger)
@@ -48,7 +48,7 @@ def test_a_repeated_trigger_gives_nothing_whatever_became_of_the_first(bench: Be
     assert bench.send(trigger) == ()
 
 
-def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them(bench: Bench) -> None:
+def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them(bench: TrainerBench) -> None:
     for value in (b"{", b"\xff\xfe", b'{"trigger_id": 3}', b"null"):
         (letter,) = bench.commit(bench.core.on_trigger(bench.record(TRIGGERS, value)))
         assert isinstance(letter, DeadLetter)
@@ -57,7 +57,7 @@ def test_bytes_that_are_no_trigger_become_a_dead_letter_with_them(bench: Bench) 
     assert bench.newest() == {}
 
 
-def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on(bench: Bench) -> None:
+def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on(bench: TrainerBench) -> None:
     elsewhere = next(
         core
         for partition in range(4)
@@ -69,7 +69,9 @@ def test_a_trigger_on_another_partition_than_its_model_s_is_not_acted_on(bench: 
     assert "murmur2" in letter.reason
 
 
-def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go_on(bench: Bench) -> None:
+def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go_on(
+    bench: TrainerBench,
+) -> None:
     bench.version()
     waiting = bench.trigger("manual")
     training = bench.trigger("manual")
@@ -83,7 +85,7 @@ def test_a_newer_trigger_supersedes_a_run_that_waits_and_lets_one_that_trains_go
     assert bench.start().trigger_id == newest.trigger_id
 
 
-def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once(bench: Bench) -> None:
+def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once(bench: TrainerBench) -> None:
     bench.version()
     bench.version()
     stale = bench.trigger("drift", version=1, estimated_change=CHANGE)
@@ -94,7 +96,7 @@ def test_a_drift_of_a_version_that_is_gone_is_superseded_at_once(bench: Bench) -
     assert bench.run_of(bench.trigger("schedule", version=1)).status == "waiting"
 
 
-def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already(bench: Bench) -> None:
+def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already(bench: TrainerBench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     run = bench.run_of(trigger)
@@ -110,7 +112,7 @@ def test_follow_ups_come_with_more_labels_and_skip_what_was_there_already(bench:
     assert len(bench.newest()) == 3
 
 
-def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion(bench: Bench) -> None:
+def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion(bench: TrainerBench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     run = bench.run_of(trigger)
@@ -124,7 +126,7 @@ def test_a_follow_up_after_a_promotion_is_evaluated_against_the_new_champion(ben
     assert (job.champion.version, job.used_seqs) == (2, {0: 80})
 
 
-def test_a_newer_trigger_takes_the_place_of_follow_ups(bench: Bench) -> None:
+def test_a_newer_trigger_takes_the_place_of_follow_ups(bench: TrainerBench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     bench.train(bench.run_of(trigger))
@@ -134,7 +136,7 @@ def test_a_newer_trigger_takes_the_place_of_follow_ups(bench: Bench) -> None:
     assert [run.trigger_id for run in bench.runs.open_runs()] == [newer.trigger_id]
 
 
-def test_without_a_change_there_are_no_follow_ups(bench: Bench) -> None:
+def test_without_a_change_there_are_no_follow_ups(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     bench.finish(run, trained())
@@ -142,7 +144,7 @@ def test_without_a_change_there_are_no_follow_ups(bench: Bench) -> None:
     assert bench.runs.open_runs() == []
 
 
-def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do(bench: Bench) -> None:
+def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do(bench: TrainerBench) -> None:
     bench.version()
     trigger = bench.trigger("drift", estimated_change=CHANGE)
     bench.freeze(bench.run_of(trigger), labels=MIN_LABELS - 1)
@@ -155,7 +157,7 @@ def test_too_few_labels_in_time_end_the_run_and_a_few_more_than_the_least_do(ben
     assert bench.start().trigger_id == enough.trigger_id
 
 
-def test_an_interrupted_run_starts_again_with_the_same_window(bench: Bench) -> None:
+def test_an_interrupted_run_starts_again_with_the_same_window(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     before = bench.newest()[run.run_id]
@@ -170,7 +172,7 @@ def test_an_interrupted_run_starts_again_with_the_same_window(bench: Bench) -> N
     ]  # fmt: skip
 
 
-def test_a_run_that_is_interrupted_again_and_again_fails(bench: Bench) -> None:
+def test_a_run_that_is_interrupted_again_and_again_fails(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     for _ in range(MAX_ATTEMPTS):
@@ -180,7 +182,7 @@ def test_a_run_that_is_interrupted_again_and_again_fails(bench: Bench) -> None:
     assert bench.runs.startable(()) is None
 
 
-def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels(bench: Bench) -> None:
+def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels(bench: TrainerBench) -> None:
     bench.version()
     trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     assert bench.run_of(trigger).status == "waiting"
@@ -191,7 +193,9 @@ def test_a_run_that_needs_approval_waits_for_a_person_and_not_for_labels(bench: 
     assert bench.send(trigger) == ()
 
 
-def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_knows(bench: Bench) -> None:
+def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_knows(
+    bench: TrainerBench,
+) -> None:
     bench.version()
     reported = bench.reported()
     trigger = bench.trigger("drift", approval="pending")
@@ -202,7 +206,9 @@ def test_a_denied_trigger_ends_its_run_and_is_not_reported_to_the_policy_who_kno
     assert bench.send(bench.make_trigger("drift", approval="denied")) == ()
 
 
-def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_waits(bench: Bench) -> None:
+def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_waits(
+    bench: TrainerBench,
+) -> None:
     bench.version()
     trigger = bench.trigger("drift", approval="pending", estimated_change=CHANGE)
     bench.version()
@@ -216,7 +222,7 @@ def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_wa
     )
 
 
-def test_nothing_learned_is_a_failure_and_not_a_rejection(bench: Bench) -> None:
+def test_nothing_learned_is_a_failure_and_not_a_rejection(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.freeze(run)
     bench.start()
@@ -225,7 +231,7 @@ def test_nothing_learned_is_a_failure_and_not_a_rejection(bench: Bench) -> None:
     assert bench.of(ModelUpdate) == []
 
 
-def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run(bench: Bench) -> None:
+def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     bench.train(run)
     found = trained()
@@ -235,7 +241,7 @@ def test_a_result_that_lacks_parts_of_a_manifest_fails_the_run(bench: Bench) -> 
 
 
 def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_champion(
-    bench: Bench,
+    bench: TrainerBench,
 ) -> None:
     bench.version()
     first = bench.trigger("manual")
@@ -249,7 +255,7 @@ def test_rows_of_a_new_champion_are_not_counted_for_runs_that_wait_whatever_the_
     assert request.plan.used_ends == {0: 100}
 
 
-def test_a_new_champion_ends_runs_that_wait_about_the_old_one(bench: Bench) -> None:
+def test_a_new_champion_ends_runs_that_wait_about_the_old_one(bench: TrainerBench) -> None:
     bench.version()
     first = bench.trigger("manual")
     bench.train(bench.run_of(first))
@@ -258,7 +264,7 @@ def test_a_new_champion_ends_runs_that_wait_about_the_old_one(bench: Bench) -> N
     assert bench.run_of(drift).status == "superseded"
 
 
-def test_progress_is_written_only_when_it_changed(bench: Bench) -> None:
+def test_progress_is_written_only_when_it_changed(bench: TrainerBench) -> None:
     run = bench.run_of(bench.trigger("volume"))
     assert bench.runs.progressed(run.run_id, 3, {"0": 7})
     assert not bench.runs.progressed(run.run_id, 3, {"0": 7})
@@ -266,7 +272,7 @@ def test_progress_is_written_only_when_it_changed(bench: Bench) -> None:
 
 
 def test_in_the_event_clock_times_are_the_world_s() -> None:
-    bench = Bench(clock="event")
+    bench = TrainerBench(clock="event")
     trigger = bench.trigger("volume", ts=77)
     run = bench.run_of(trigger)
     assert (run.ts, run.trigger_append_ms) == (77, bench.now_ms)
@@ -277,7 +283,7 @@ def test_in_the_event_clock_times_are_the_world_s() -> None:
 
 
 def test_a_first_version_waits_for_first_labels_and_later_ones_for_those_after_the_change() -> None:
-    bench = Bench(model_spec=spec(triggers={"first_labels": 50}))
+    bench = TrainerBench(model_spec=spec(triggers={"first_labels": 50}))
     (wait,) = _waits(bench, bench.trigger("manual"))
     assert wait.needed == 50
     bench.train(bench.run_of(_last(bench)))
@@ -286,17 +292,17 @@ def test_a_first_version_waits_for_first_labels_and_later_ones_for_those_after_t
     assert wait.needed == 300
 
 
-def _champion_sha(bench: Bench) -> str:
+def _champion_sha(bench: TrainerBench) -> str:
     champion = bench.of(ModelUpdate)[-1].plan.champion
     assert champion is not None
     return champion.manifest_sha256
 
 
-def _waits(bench: Bench, trigger: Trigger) -> list[WaitRequest]:
+def _waits(bench: TrainerBench, trigger: Trigger) -> list[WaitRequest]:
     assert bench.run_of(trigger).status == "waiting"
     return bench.runs.waits()
 
 
-def _last(bench: Bench) -> Trigger:
+def _last(bench: TrainerBench) -> Trigger:
     run = bench.of(TrainingRun)[-1]
     return bench.make_trigger("manual", trigger_id=run.trigger_id)

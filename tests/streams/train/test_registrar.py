@@ -14,11 +14,11 @@ from driftloop.schemas.serving import ModelUpdate
 from driftloop.schemas.topics import COMMANDS
 from driftloop.streams.train.registrar import Registrar
 
-from tests.support.train.core import CHANGE, MODEL, SIGNER, Bench, draft, sha_of, trained
+from tests.support.train.core import CHANGE, MODEL, SIGNER, TrainerBench, draft, sha_of, trained
 
 
-def with_versions(count: int) -> Bench:
-    bench = Bench()
+def with_versions(count: int) -> TrainerBench:
+    bench = TrainerBench()
     for _ in range(count):
         bench.version()
     return bench
@@ -115,7 +115,7 @@ def test_what_cannot_be_done_is_refused_with_the_reason(
 
 
 def test_a_command_for_a_model_that_nobody_published_is_refused() -> None:
-    refused = Bench().command("trigger", model="typo")
+    refused = TrainerBench().command("trigger", model="typo")
     assert refused.status == "refused"
     assert "driftloop apply" in refused.reason
 
@@ -223,7 +223,7 @@ def test_a_repeated_command_is_carried_out_once_also_after_a_restart() -> None:
 
 
 def test_bytes_that_are_no_command_become_a_dead_letter() -> None:
-    bench = Bench()
+    bench = TrainerBench()
     for value in (b"{", b"[1]", b'{"command_id":"c","model":"m","action":"explode","ts":1,"by":"x"}'):
         record = bench.record(COMMANDS, value)
         assert bench.core.manifest_request(record) is None

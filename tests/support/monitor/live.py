@@ -30,7 +30,7 @@ QUICK = MonitorSettings(
 STOP_S = 10.0
 
 
-class Vitals:
+class LiveVitals:
     """Writes to vitals as the joiner does: in transactions, to explicit partitions."""
 
     def __init__(self, connection: Connection) -> None:

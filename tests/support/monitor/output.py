@@ -8,7 +8,7 @@ from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec.model import ModelSpec
 from driftloop.streams.monitor.core import Emitted
 
-from tests.support.monitor.records import Log, reference, spec_record, update_record
+from tests.support.monitor.records import MonitorLog, reference, spec_record, update_record
 
 
 def drifts(emitted: list[Emitted], severity: str | None = "alarm") -> list[Drift]:
@@ -24,8 +24,8 @@ def dead_letters(emitted: list[Emitted]) -> list[DeadLetter]:
     return [DeadLetter.decode(item.value) for item in emitted if item.topic.name == "dead-letters"]
 
 
-def live(version: int = 1, *, spec: ModelSpec | None = None, ref: Reference | None = None) -> Log:
-    log = Log()
+def live(version: int = 1, *, spec: ModelSpec | None = None, ref: Reference | None = None) -> MonitorLog:
+    log = MonitorLog()
     log.append(spec_record(spec or ModelSpec()))
     log.append(update_record(version, ref if ref is not None else reference()))
     return log

@@ -13,7 +13,7 @@ from tests.support.monitor.output import triggers
 from tests.support.monitor.records import (
     MODEL,
     START_MS,
-    Log,
+    MonitorLog,
     bits,
     reference,
     run_record,
@@ -25,9 +25,9 @@ DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 
 
-def live(**rules: Any) -> Log:
+def live(**rules: Any) -> MonitorLog:
     """A champion that has been right four times of five for a while."""
-    log = Log()
+    log = MonitorLog()
     log.append(spec_record(ModelSpec.model_validate({"triggers": rules})))
     log.append(update_record(1, reference()))
     log.stream(bits(0.2, 3_000, 1))
@@ -35,7 +35,7 @@ def live(**rules: Any) -> Log:
     return log
 
 
-def decayed(log: Log, seed: int = 2, rate: float = 0.5) -> Trigger:
+def decayed(log: MonitorLog, seed: int = 2, rate: float = 0.5) -> Trigger:
     """The first trigger that a lasting rise of the error causes."""
     for _ in range(40):
         found = triggers(log.stream(bits(rate, 50, seed)))
@@ -45,11 +45,11 @@ def decayed(log: Log, seed: int = 2, rate: float = 0.5) -> Trigger:
     raise AssertionError("there was no trigger")
 
 
-def tick(log: Log, after_ms: int = 0) -> list[Trigger]:
+def tick(log: MonitorLog, after_ms: int = 0) -> list[Trigger]:
     return triggers(log.append(TickControl().encode(), after_ms=after_ms))
 
 
-def ended(log: Log, trigger: Trigger, status: RunStatus, *, last: bool = True) -> list[Trigger]:
+def ended(log: MonitorLog, trigger: Trigger, status: RunStatus, *, last: bool = True) -> list[Trigger]:
     return triggers(log.append(run_record(trigger.trigger_id, status, last_stage=last)))
 
 

@@ -164,7 +164,7 @@ def number_profile(values: npt.NDArray[np.float64], nulls: int = 0) -> NumberPro
     return NumberProfile(count=len(values), nulls=nulls, quantiles=tuple(float(q) for q in quantiles))
 
 
-class Log:
+class MonitorLog:
     """A vitals partition that is appended to and applied at once; one second passes per record."""
 
     def __init__(self, core: VitalsCore | None = None) -> None:

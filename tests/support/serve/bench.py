@@ -44,7 +44,7 @@ def version_told_by(prediction: object, x: float = 0.0) -> int:
     return round((prediction - x) / STEP)
 
 
-class Bench(VersionStore):
+class ServingBench(VersionStore):
     """Keys, a store and the topics of one deployment."""
 
     def __init__(self, connection: Connection, folder: Path, model: str = "m") -> None:
@@ -106,6 +106,6 @@ def numpy_values() -> dict[str, object]:
     }  # fmt: skip
 
 
-def ack_with(bench: Bench, wanted: Callable[[ModelAck], bool]) -> ModelAck:
+def ack_with(bench: ServingBench, wanted: Callable[[ModelAck], bool]) -> ModelAck:
     """The first acknowledgement that is as wanted; waits for it."""
     return wait_until(lambda: next(filter(wanted, bench.acks()), None), "such an acknowledgement")

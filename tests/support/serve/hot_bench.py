@@ -26,7 +26,7 @@ def _fit(seed: int) -> Fitted:
 FITTED = {version: _fit(version) for version in range(1, 6)}
 
 
-class Bench(VersionStore):
+class HotBench(VersionStore):
     """A trainer's keys and store, with versions 1–5 in it, and a server's swap."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,11 +49,11 @@ class Bench(VersionStore):
         return self.swap.apply(update, store=self.store, verifier=self.verifier)
 
 
-def ref(bench: Bench, version: int, **more: Any) -> dict[str, Any]:
+def ref(bench: HotBench, version: int, **more: Any) -> dict[str, Any]:
     return {"version": version, "manifest_sha256": bench.digests[version], **more}
 
 
-def answers(bench: Bench, version: int) -> list[Any]:
+def answers(bench: HotBench, version: int) -> list[Any]:
     """What that version should answer, by a swap of its own."""
     other = HotSwap("m")
     applied = other.apply(bench.update(1, version), store=bench.store, verifier=bench.verifier)

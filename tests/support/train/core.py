@@ -85,7 +85,7 @@ def draft(artifact: int = 99) -> Manifest:
 
 
 @dataclass
-class Bench:
+class TrainerBench:
     """One partition's core. Everything it emits is ``committed`` unless a test aborts."""
 
     clock: Clock = "append"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.support.monitor.records import (
-    Log,
+    MonitorLog,
     bits,
     entry,
     number_profile,
@@ -101,19 +101,21 @@ def test_cramers_v_does_not_shrink_as_the_reference_grows() -> None:
 # --- each kind through the core ---
 
 
-def watched(**changes: object) -> Log:
-    log = Log()
+def watched(**changes: object) -> MonitorLog:
+    log = MonitorLog()
     log.append(spec_record(ModelSpec()))
     log.append(update_record(1, reference(**changes)))
     return log
 
 
-def drifts(log: Log, kind: str, severity: str = "alarm") -> list[dict[str, object]]:
+def drifts(log: MonitorLog, kind: str, severity: str = "alarm") -> list[dict[str, object]]:
     values = [orjson.loads(item.value) for item in log.emitted if item.topic.name == "drift"]
     return [value for value in values if value["kind"] == kind and value["severity"] == severity]
 
 
-def rows(log: Log, n: int, *, loc: float = 0.0, nulls: int = 0, german: float = 0.5, seed: int = 0) -> None:
+def rows(
+    log: MonitorLog, n: int, *, loc: float = 0.0, nulls: int = 0, german: float = 0.5, seed: int = 0
+) -> None:
     """``n`` messages of 100 sampled rows each."""
     source = np.random.default_rng(seed)
     for _ in range(n):
@@ -219,7 +221,7 @@ def test_failing_requests_alarm_once() -> None:
 
 
 def test_a_segment_that_falls_behind_the_others_is_fairness_drift() -> None:
-    def run(log: Log, north: float) -> None:
+    def run(log: MonitorLog, north: float) -> None:
         for i in range(40):
             errors = bits(0.2, 100, i)
             values = {
@@ -241,7 +243,7 @@ def test_a_segment_that_falls_behind_the_others_is_fairness_drift() -> None:
 
 
 def test_without_a_reference_nothing_is_compared() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(update_record(1, None))
     rows(log, 60, loc=5.0, german=1.0)
     assert drifts(log, "data") == []

@@ -31,7 +31,7 @@ from tests.soak.monitor.run import Worker
 from tests.support.monitor.chain_core import ChainCore
 from tests.support.monitor.live import (
     QUICK,
-    Vitals,
+    LiveVitals,
     applied_all,
     cut,
     monitor,
@@ -63,7 +63,7 @@ def test_kills_and_frozen_workers_skip_repeat_and_fork_nothing(topics: Connectio
 async def test_a_second_monitor_takes_its_share_where_the_first_left_off(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     cores: dict[str, list[ChainCore]] = {"first": [], "second": []}
 
     def restoring(owner: str) -> Callable[[bytes], Core]:
@@ -94,7 +94,7 @@ async def test_a_second_monitor_takes_its_share_where_the_first_left_off(
 async def test_aborted_records_never_reach_the_core_not_even_the_logs_first(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     vitals.write(*records(3, "ghost"), abort=True)
     vitals.write(*records(7, "seen"))
     vitals.write(*records(2, "ghost"), abort=True)
@@ -108,7 +108,7 @@ async def test_aborted_records_never_reach_the_core_not_even_the_logs_first(
 async def test_progress_reaches_the_logs_end_although_transaction_markers_follow(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     vitals.write(*records(4))
     vitals.write(*records(4), abort=True)
     async with monitor(topics):
@@ -119,7 +119,7 @@ async def test_progress_reaches_the_logs_end_although_transaction_markers_follow
 async def test_progress_waits_for_what_is_read_but_not_applied(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    Vitals(topics).write(*records(2), b'{"model": "m", "defect": true}', *records(2))
+    LiveVitals(topics).write(*records(2), b'{"model": "m", "defect": true}', *records(2))
     async with monitor(topics) as crashed:
         await asyncio.wait_for(crashed.wait(), 60)
     assert progress.applied()[0] <= 2
@@ -129,7 +129,7 @@ async def test_progress_waits_for_what_is_read_but_not_applied(
 async def test_a_defect_of_the_core_ends_the_monitor_before_anything_after_it_is_applied(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     vitals.write(*records(3))
     async with monitor(topics):  # stops in order, so there is a snapshot; a crash may prevent one
         await applied_all(progress)
@@ -144,7 +144,7 @@ async def test_a_defect_of_the_core_ends_the_monitor_before_anything_after_it_is
 def test_a_failed_monitor_ends_its_process_with_an_exit_status_and_the_reason(
     topics: Connection, tmp_path: Path
 ) -> None:
-    Vitals(topics).write(b'{"model": "m", "defect": true}')
+    LiveVitals(topics).write(b'{"model": "m", "defect": true}')
     worker = Worker(topics, "monitor-0", tmp_path)
     assert worker.process.wait(60) == 1
     assert "the monitor failed" in worker.text()
@@ -154,7 +154,7 @@ def test_a_failed_monitor_ends_its_process_with_an_exit_status_and_the_reason(
 async def test_bytes_that_are_not_vitals_reach_dead_letters_and_the_next_record_is_applied(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    Vitals(topics).write(b"", b"\xff\xfe", *records(3))
+    LiveVitals(topics).write(b"", b"\xff\xfe", *records(3))
     async with monitor(topics):
         await applied_all(progress)
     dead_letters = [DeadLetter.decode(record.value or b"") for record in read(topics, DEAD_LETTERS)]
@@ -166,7 +166,7 @@ async def test_events_are_where_javas_partitioner_puts_their_key(
     topics: Connection, progress: MonitorProgress
 ) -> None:
     names = [f"model-{i}" for i in range(12)]
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     for name in names:
         vitals.write(*records(20, name))
     async with monitor(topics):
@@ -184,7 +184,7 @@ async def test_events_are_where_javas_partitioner_puts_their_key(
 async def test_an_idle_partition_gets_ticks_that_are_applied_as_records(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    Vitals(topics).write(*records(1))
+    LiveVitals(topics).write(*records(1))
     async with monitor(topics, MonitorSettings(idle_tick_s=1.0, progress_s=0.1, session_s=6.0)):
         await until(lambda: len(read(topics, VITALS)) >= 5, "ticks on both partitions")
         await applied_all(progress)
@@ -199,7 +199,7 @@ async def test_a_large_state_is_cut_into_chunks_and_comes_back_whole(
     topics: Connection, progress: MonitorProgress
 ) -> None:
     async with monitor(topics, make_core=LargeCore, restore_core=LargeCore.restore):
-        Vitals(topics).write(*records(8))
+        LiveVitals(topics).write(*records(8))
         await applied_all(progress)
     chunks = read(topics, MONITOR_STATE)
     assert len(chunks) >= 3
@@ -211,7 +211,7 @@ async def test_a_large_state_is_cut_into_chunks_and_comes_back_whole(
 async def test_a_snapshot_of_another_format_means_replaying_vitals_from_its_beginning(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    Vitals(topics).write(*records(40))
+    LiveVitals(topics).write(*records(40))
     async with monitor(topics):
         await applied_all(progress)
     before = {record.value for record in read(topics, DRIFT)}
@@ -224,7 +224,7 @@ async def test_a_snapshot_of_another_format_means_replaying_vitals_from_its_begi
 async def test_what_retention_removed_unread_is_a_dead_letter_and_the_rest_is_applied(
     topics: Connection, progress: MonitorProgress
 ) -> None:
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     vitals.write(*records(5))  # offsets 0–4, marker 5
     async with monitor(topics):
         await applied_all(progress)
@@ -243,7 +243,7 @@ async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skippi
     topics: Connection,
 ) -> None:
     """aiokafka alone would move on to the log's new beginning silently."""
-    vitals = Vitals(topics)
+    vitals = LiveVitals(topics)
     async with monitor(topics, shell_type=GatedShell) as crashed:
         for _ in range(4):  # 50 MB: more than all buffers before the gate hold
             pads = (base64.b64encode(os.urandom(100_000)).decode() for _ in range(100))
@@ -259,7 +259,7 @@ async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skippi
 def test_sigterm_ends_the_monitor_within_five_seconds_with_a_last_snapshot(
     topics: Connection, tmp_path: Path
 ) -> None:
-    Vitals(topics).write(*records(30))
+    LiveVitals(topics).write(*records(30))
     worker = Worker(topics, "monitor-0", tmp_path)
     worker.wait_applying()
     assert stopped(worker.process) < 5.0

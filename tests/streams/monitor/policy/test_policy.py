@@ -18,7 +18,7 @@ from tests.support.monitor.policy_log import DAY_MS, HOUR_MS, approval, decayed,
 from tests.support.monitor.records import (
     MODEL,
     START_MS,
-    Log,
+    MonitorLog,
     bits,
     entry,
     reference,
@@ -250,7 +250,7 @@ def test_a_schedule_beyond_the_calendar_never_comes() -> None:
 
 
 def test_volume_counts_the_champions_outcomes_and_starts_again() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(spec_record(ModelSpec.model_validate({"triggers": {"volume": 500, "on": []}})))
     log.append(update_record(1))
     assert triggers(log.stream(bits(0.2, 600, 1), role="shadow")) == []
@@ -263,7 +263,7 @@ def test_volume_counts_the_champions_outcomes_and_starts_again() -> None:
 
 
 def test_with_no_champion_the_first_labels_ask_for_version_one() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(
         spec_record(ModelSpec.model_validate({"triggers": {"first_labels": 200, "schedule": "* * * * *"}}))
     )
@@ -306,7 +306,7 @@ def test_triggers_carry_the_spec_that_was_in_force() -> None:
 
 
 def test_with_the_event_clock_only_the_models_own_events_move_time() -> None:
-    log = Log(VitalsCore(0, clock="event"))
+    log = MonitorLog(VitalsCore(0, clock="event"))
     log.append(spec_record(ModelSpec.model_validate({"triggers": {"schedule": "0 * * * *", "on": []}})))
     log.append(update_record(1))
     begin = 1_357_000_000_000  # 2013
@@ -353,7 +353,7 @@ def test_an_alarms_moves_are_the_tables_and_no_others() -> None:
 
 
 def test_a_schedule_that_struck_before_there_was_a_champion_is_not_due_for_the_first_one() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(spec_record(ModelSpec.model_validate({"triggers": {"schedule": "0 * * * *"}})))
     assert triggers(log.append(update_record(1, reference()), after_ms=3 * HOUR_MS)) == []
     assert [trigger.reason for trigger in tick(log, after_ms=HOUR_MS)] == ["schedule"]

@@ -25,7 +25,7 @@ from driftloop.streams.serve.delivery.overflow import Overflow, QueuedEvent
 from driftloop.streams.serve.delivery.spill import Spill
 
 from tests.support.kafka.forwarding import forwarded
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import wait_until
 
@@ -40,12 +40,12 @@ def free_port() -> int:
         return int(reserved.getsockname()[1])
 
 
-def through(port: int, bench: Bench) -> Connection:
+def through(port: int, bench: ServingBench) -> Connection:
     return Connection(f"127.0.0.1:{port}", bench.connection.prefix, {"log_level": "0"})
 
 
 def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
-    bench: Bench, tmp_path: Path
+    bench: ServingBench, tmp_path: Path
 ) -> None:
     port, count = free_port(), 3000
     took: list[float] = []
@@ -79,7 +79,9 @@ def test_what_was_emitted_in_an_outage_arrives_in_order_and_no_caller_waited(
     assert list((tmp_path / "spill").glob("*.spill")) == []
 
 
-def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(bench: Bench, tmp_path: Path) -> None:
+def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(
+    bench: ServingBench, tmp_path: Path
+) -> None:
     port, stop = free_port(), threading.Event()
     client = EventClient(through(port, bench), privacy={}, spill=Spill(tmp_path / "spill"))
 
@@ -111,7 +113,9 @@ def test_after_an_outage_steady_traffic_goes_straight_to_kafka_again(bench: Benc
     assert all(numbers == sorted(numbers) for numbers in by_partition.values())
 
 
-def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Bench, tmp_path: Path) -> None:
+def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(
+    bench: ServingBench, tmp_path: Path
+) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
         "from driftloop.streams.kafka.connection import Connection\n"
@@ -137,7 +141,7 @@ def test_what_is_on_disk_outlives_kill_9_and_arrives_after_the_restart(bench: Be
     assert sorted(found.prediction_id for found in bench.predictions()) == sorted(f"p{i}" for i in range(500))
 
 
-def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: Bench, tmp_path: Path) -> None:
+def test_a_client_that_is_closed_in_an_outage_keeps_its_events(bench: ServingBench, tmp_path: Path) -> None:
     client = EventClient(through(free_port(), bench), privacy={}, spill=Spill(tmp_path / "spill"))
     for number in range(100):
         client.prediction("m", 1, {"x": number}, 1.0, prediction_id=f"p{number}")
@@ -161,7 +165,7 @@ class FullDisk(Spill):
 
 
 def test_a_full_disk_is_reported_and_events_stay_in_memory_within_bounds(
-    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bench: ServingBench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, spill, drops = free_port(), FullDisk(tmp_path / "spill"), list[Dropped]()
     client = EventClient(
@@ -304,7 +308,7 @@ def test_an_altered_length_costs_no_byte_of_what_follows(tmp_path: Path) -> None
 
 
 def test_a_producer_that_cannot_be_made_now_is_made_later_and_events_go_to_disk(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ServingBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, made = free_port(), [0]
     outbox = Outbox(through(port, bench), spill=Spill(tmp_path / "spill"))

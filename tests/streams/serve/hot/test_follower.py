@@ -11,11 +11,13 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 
 from tests.support.kafka.topics import write
-from tests.support.serve.bench import Bench, ack_with
+from tests.support.serve.bench import ServingBench, ack_with
 from tests.support.waiting import wait_until
 
 
-def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench, client: EventClient) -> None:
+def test_what_is_served_is_acknowledged_and_said_again_each_minute(
+    bench: ServingBench, client: EventClient
+) -> None:
     bench.publish(bench.update(1, 5))
     with bench.serve(client, ack_every_s=0.2) as hot:
         assert hot.wait_ready()
@@ -32,7 +34,7 @@ def test_what_is_served_is_acknowledged_and_said_again_each_minute(bench: Bench,
 
 
 def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_serves(
-    bench: Bench, client: EventClient
+    bench: ServingBench, client: EventClient
 ) -> None:
     bench.publish(bench.update(1, 1))
     with bench.serve(client) as hot:
@@ -52,7 +54,7 @@ def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_se
 
 
 def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serves(
-    bench: Bench, client: EventClient, tmp_path: Path
+    bench: ServingBench, client: EventClient, tmp_path: Path
 ) -> None:
     bench.publish(bench.update(1, 1))
     with bench.serve(client) as hot:
@@ -81,7 +83,7 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
         assert hot.version == 2
 
 
-def test_a_replayed_update_is_refused(bench: Bench, client: EventClient) -> None:
+def test_a_replayed_update_is_refused(bench: ServingBench, client: EventClient) -> None:
     first = bench.update(1, 1)
     bench.publish(first)
     with bench.serve(client) as hot:
@@ -101,7 +103,7 @@ def test_a_replayed_update_is_refused(bench: Bench, client: EventClient) -> None
         assert len(bench.acks()) == before + 1
 
 
-def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: EventClient) -> None:
+def test_a_restart_serves_at_once_and_never_goes_back(bench: ServingBench, client: EventClient) -> None:
     first, second = bench.update(1, 1), bench.update(2, 2)
     bench.publish(first)
     bench.publish(second)
@@ -120,7 +122,9 @@ def test_a_restart_serves_at_once_and_never_goes_back(bench: Bench, client: Even
         assert (hot.version, hot.generation) == (2, 2)
 
 
-def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, client: EventClient) -> None:
+def test_a_key_that_comes_later_is_trusted_without_a_restart(
+    bench: ServingBench, client: EventClient
+) -> None:
     trusted = bench.keys_dir / "trusted"
     hidden = bench.keys_dir / "hidden"
     shutil.move(trusted, hidden)
@@ -131,7 +135,7 @@ def test_a_key_that_comes_later_is_trusted_without_a_restart(bench: Bench, clien
         assert hot.wait_generation(1)
 
 
-def test_garbage_on_the_updates_topic_stops_nothing(bench: Bench, client: EventClient) -> None:
+def test_garbage_on_the_updates_topic_stops_nothing(bench: ServingBench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     for garbage in (b"", b"{", b'{"model":"m"}', b"\xff\xfe", b"[" * 10_000):
         write(bench.connection, (MODEL_UPDATES, "m", garbage))

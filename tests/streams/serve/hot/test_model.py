@@ -20,13 +20,15 @@ from driftloop.streams.serve.privacy import Hasher
 from tests.support.kafka.topics import write
 from tests.support.meanwhile import meanwhile
 from tests.support.models.onnx import linear_classifier
-from tests.support.serve.bench import STEP, Bench, ack_with, telling_model, version_told_by
+from tests.support.serve.bench import STEP, ServingBench, ack_with, telling_model, version_told_by
 from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
 
 
-def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, client: EventClient) -> None:
+def test_the_live_version_answers_and_every_answer_is_emitted(
+    bench: ServingBench, client: EventClient
+) -> None:
     bench.apply_spec(segments=("hub",))
     bench.publish(bench.update(1, 7))
     with bench.serve(client) as hot:
@@ -46,7 +48,7 @@ def test_the_live_version_answers_and_every_answer_is_emitted(bench: Bench, clie
     assert events["mine"].prediction == named.prediction == 7001.0
 
 
-def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventClient) -> None:
+def test_an_update_swaps_without_a_failed_request(bench: ServingBench, client: EventClient) -> None:
     bench.publish(bench.update(1, 1))
     swaps: list[Swapped] = []
     answered: list[Served] = []
@@ -67,7 +69,9 @@ def test_an_update_swaps_without_a_failed_request(bench: Bench, client: EventCli
     assert all(version_told_by(event.prediction) == event.version for event in events)
 
 
-def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, client: EventClient) -> None:
+def test_an_answer_that_fails_reaches_the_caller_and_the_topic(
+    bench: ServingBench, client: EventClient
+) -> None:
     bench.publish(bench.update(1, 4))
     with bench.serve(client) as hot:
         assert hot.wait_ready()
@@ -87,7 +91,9 @@ def test_an_answer_that_fails_reaches_the_caller_and_the_topic(bench: Bench, cli
     assert "is nan" in (events["nan"].error or "")
 
 
-def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, client: EventClient) -> None:
+def test_a_batch_answers_each_row_and_names_the_ones_that_fail(
+    bench: ServingBench, client: EventClient
+) -> None:
     bench.publish(bench.update(1, 2))
     rows: list[dict[str, Any]] = [{"x": 1.0}, {"x": "wide"}, {"x": None}, {"x": [1]}, {"x": 3}]
     with bench.serve(client) as hot:
@@ -116,7 +122,7 @@ def test_a_batch_answers_each_row_and_names_the_ones_that_fail(bench: Bench, cli
 
 
 def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
-    bench: Bench, client: EventClient
+    bench: ServingBench, client: EventClient
 ) -> None:
     with bench.serve(client) as hot:
         wait_until(lambda: hot.status.following)
@@ -151,7 +157,7 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
     }
 
 
-def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: EventClient) -> None:
+def test_shadows_and_canaries_answer_in_their_roles(bench: ServingBench, client: EventClient) -> None:
     shadow = {"version": 2, "manifest_sha256": bench.make(2)}
     canary = {"version": 3, "manifest_sha256": bench.make(3), "fraction": 0.5}
     bench.publish(bench.update(1, 1, shadows=[shadow], canary=canary))
@@ -171,7 +177,7 @@ def test_shadows_and_canaries_answer_in_their_roles(bench: Bench, client: EventC
     assert hot.shadows_skipped == 0
 
 
-def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: EventClient) -> None:
+def test_a_failing_shadow_costs_only_its_own_answer(bench: ServingBench, client: EventClient) -> None:
     narrow = Fitted("onnx", linear_classifier(["no", "yes"]), (
         FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
     ), ("no", "yes"))  # fmt: skip
@@ -187,7 +193,7 @@ def test_a_failing_shadow_costs_only_its_own_answer(bench: Bench, client: EventC
     assert hot.shadows_skipped == 1
 
 
-def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -> None:
+def test_the_model_sees_exactly_what_leaves(bench: ServingBench, client: EventClient) -> None:
     bench.apply_spec(
         features={
             "x": "number",
@@ -234,7 +240,9 @@ def test_the_model_sees_exactly_what_leaves(bench: Bench, client: EventClient) -
 
 
 @pytest.mark.parametrize("spec", ["hash without a key", "unreadable"])
-def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: EventClient, spec: str) -> None:
+def test_what_may_leave_being_unknown_nothing_leaves(
+    bench: ServingBench, client: EventClient, spec: str
+) -> None:
     if spec == "unreadable":
         write(bench.connection, (SPECS, "m", b'{"model":"m","digest":"","ts":1,"spec":{"task":"guessing"}}'))
     else:
@@ -252,7 +260,7 @@ def test_what_may_leave_being_unknown_nothing_leaves(bench: Bench, client: Event
 
 
 @pytest.mark.usefixtures("in_environment")
-def test_an_own_server_needs_only_the_environment(bench: Bench) -> None:
+def test_an_own_server_needs_only_the_environment(bench: ServingBench) -> None:
     bench.publish(bench.update(1, 6))
     with api.HotModel("m", server_id="mine") as hot:
         assert hot.wait_ready()

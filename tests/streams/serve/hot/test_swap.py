@@ -12,15 +12,15 @@ from driftloop.streams.serve.hot.swap import Current, HotSwap
 
 from tests.support.meanwhile import meanwhile
 from tests.support.serve.broken_updates import FAILURES
-from tests.support.serve.hot_bench import INPUTS, ROW, Bench, answers, ref
+from tests.support.serve.hot_bench import INPUTS, ROW, HotBench, answers, ref
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path) -> HotBench:
+    return HotBench(tmp_path)
 
 
-def test_an_update_goes_live_and_answers_as_its_version(bench: Bench) -> None:
+def test_an_update_goes_live_and_answers_as_its_version(bench: HotBench) -> None:
     with pytest.raises(NoModelError, match="no live version yet"):
         bench.swap.predict([ROW])
     with pytest.raises(NoModelError, match="no live version yet"):
@@ -38,7 +38,7 @@ def test_an_update_goes_live_and_answers_as_its_version(bench: Bench) -> None:
         assert bench.swap.last_generation == generation
 
 
-def test_a_retired_model_does_not_answer(bench: Bench) -> None:
+def test_a_retired_model_does_not_answer(bench: HotBench) -> None:
     bench.apply(bench.update(1, 1))
     applied = bench.apply(bench.update(2, None))
     assert (applied.status, applied.version) == ("live", 0)
@@ -48,7 +48,7 @@ def test_a_retired_model_does_not_answer(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__.strip("_"))
-def test_the_old_version_serves_on_and_the_refusal_says_why(bench: Bench, failure: Any) -> None:
+def test_the_old_version_serves_on_and_the_refusal_says_why(bench: HotBench, failure: Any) -> None:
     bench.apply(bench.update(1, 1))
     before = bench.swap.predict(INPUTS[:50])
     reason, retriable = FAILURES[failure]
@@ -60,7 +60,7 @@ def test_the_old_version_serves_on_and_the_refusal_says_why(bench: Bench, failur
     assert bench.swap.predict(INPUTS[:50]) == before
 
 
-def test_a_store_that_fails_in_its_own_way_takes_nothing_down(bench: Bench) -> None:
+def test_a_store_that_fails_in_its_own_way_takes_nothing_down(bench: HotBench) -> None:
     class Broken:
         def get_manifest(self, model: str, sha256: str) -> Manifest:
             raise ConnectionResetError("the bucket is gone")
@@ -76,7 +76,7 @@ def test_a_store_that_fails_in_its_own_way_takes_nothing_down(bench: Bench) -> N
     assert bench.apply(update).status == "live"  # the same update, once the store is back
 
 
-def test_a_generation_not_above_the_last_is_stale(bench: Bench) -> None:
+def test_a_generation_not_above_the_last_is_stale(bench: HotBench) -> None:
     bench.apply(bench.update(5, 1))
     for generation in (5, 4, 1):
         applied = bench.apply(bench.update(generation, 2))
@@ -85,7 +85,7 @@ def test_a_generation_not_above_the_last_is_stale(bench: Bench) -> None:
     assert bench.swap.last_generation == 5
 
 
-def test_an_authentic_update_that_failed_still_bars_older_ones(bench: Bench) -> None:
+def test_an_authentic_update_that_failed_still_bars_older_ones(bench: HotBench) -> None:
     bench.apply(bench.update(1, 1))
     bench.artifact(3).write_bytes(b"junk")
     assert bench.apply(bench.update(9, 3)).status == "refused"
@@ -93,14 +93,14 @@ def test_an_authentic_update_that_failed_still_bars_older_ones(bench: Bench) -> 
     assert "stale" in bench.apply(bench.update(8, 2)).reason
 
 
-def test_a_forged_generation_bars_nothing(bench: Bench) -> None:
+def test_a_forged_generation_bars_nothing(bench: HotBench) -> None:
     bench.apply(bench.update(1, 1))
     bench.apply(bench.update(2, 2).model_copy(update={"generation": 2**40}))
     assert bench.swap.last_generation == 1
     assert bench.apply(bench.update(2, 2)).status == "live"
 
 
-def test_a_restarted_server_loads_its_last_generation_again_and_none_before(bench: Bench) -> None:
+def test_a_restarted_server_loads_its_last_generation_again_and_none_before(bench: HotBench) -> None:
     bench.swap = HotSwap("m", last_generation=6)
     assert "stale" in bench.apply(bench.update(5, 1)).reason
     assert bench.apply(bench.update(6, 2)).status == "live"
@@ -108,7 +108,7 @@ def test_a_restarted_server_loads_its_last_generation_again_and_none_before(benc
     assert bench.swap.current.version == 2
 
 
-def test_what_is_loaded_already_is_not_read_again(bench: Bench) -> None:
+def test_what_is_loaded_already_is_not_read_again(bench: HotBench) -> None:
     bench.apply(bench.update(1, 1, shadows=[ref(bench, 2)]))
     bench.artifact(1).unlink()
     bench.artifact(2).unlink()
@@ -118,7 +118,7 @@ def test_what_is_loaded_already_is_not_read_again(bench: Bench) -> None:
     assert bench.swap.current == Current(2, 0, 2, shadows=(1,), canary=3)
 
 
-def test_shadows_answer_beside_and_are_named(bench: Bench) -> None:
+def test_shadows_answer_beside_and_are_named(bench: HotBench) -> None:
     bench.apply(bench.update(1, 1, shadows=[ref(bench, 2), ref(bench, 3)]))
     assert {one.role for one in bench.swap.predict(INPUTS[:50])} == {"champion"}
     shadows = bench.swap.predict_shadows(INPUTS[:50])
@@ -129,7 +129,7 @@ def test_shadows_answer_beside_and_are_named(bench: Bench) -> None:
     assert [one.answer for one in shadows[1]] == answers(bench, 3)
 
 
-def test_the_canary_answers_its_share_of_ids_and_always_the_same(bench: Bench) -> None:
+def test_the_canary_answers_its_share_of_ids_and_always_the_same(bench: HotBench) -> None:
     ids = [f"request-{i}" for i in range(2000)]
     rows = [INPUTS[i % len(INPUTS)] for i in range(2000)]
     champion, canary = answers(bench, 1), answers(bench, 2)
@@ -156,7 +156,7 @@ def test_the_canary_answers_its_share_of_ids_and_always_the_same(bench: Bench) -
     assert {one.role for one in bench.swap.predict(rows)} == {"champion"}
 
 
-def test_requests_from_many_threads_meet_one_whole_version_each(bench: Bench) -> None:
+def test_requests_from_many_threads_meet_one_whole_version_each(bench: HotBench) -> None:
     expected = {version: answers(bench, version) for version in (1, 2)}
     bench.apply(bench.update(1, 1))
     wrong: list[str] = []

@@ -13,13 +13,13 @@ from driftloop.streams.serve.hot.persisted import StateFile
 from driftloop.streams.serve.hot.updates import UpdateApplier
 
 from tests.support.models.worlds import update_to
-from tests.support.serve.bench import Bench
+from tests.support.serve.bench import ServingBench
 
 
 class _Course:
     """A server's applier of updates on a disk of its own; ``again`` is the server after a restart."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
+    def __init__(self, bench: ServingBench, folder: Path) -> None:
         self.bench = bench
         self.folder = folder
         self.again()
@@ -39,7 +39,7 @@ class _Course:
 @pytest.fixture
 def applier(tmp_path: Path) -> _Course:
     return _Course(
-        Bench(Connection("127.0.0.1:1", overrides={"log_level": "0"}), tmp_path), tmp_path / "serve"
+        ServingBench(Connection("127.0.0.1:1", overrides={"log_level": "0"}), tmp_path), tmp_path / "serve"
     )
 
 

@@ -50,7 +50,7 @@ class Message:
 
 
 @dataclass
-class Log:
+class OutcomeLog:
     """Outcomes with gaps where transactions ended; also stands in for what asks the broker."""
 
     records: dict[int, list[tuple[int, int, bytes]]] = field(
@@ -104,9 +104,9 @@ class Log:
                         yield Message((p, offset, ms), value)
 
 
-def world(seed: int, count: int) -> Log:
+def world(seed: int, count: int) -> OutcomeLog:
     """Rows of two models, some answered by a second version too, corrections, shadows, and broken bytes."""
-    chance, log, now = random.Random(seed), Log(), 10_000
+    chance, log, now = random.Random(seed), OutcomeLog(), 10_000
     seqs, ids = dict.fromkeys(PARTITIONS, 0), {p: ["first"] for p in PARTITIONS}
     kinds = {"row": 75, "twice": 5, "again": 10, "shadow": 4, "broken": 1, "other": 20}
     for number in range(count):
@@ -128,7 +128,7 @@ def world(seed: int, count: int) -> Log:
     return log
 
 
-def follow(cache: OutcomeCache, log: Log, at: dict[int, int], upto: Mapping[int, int]) -> None:
+def follow(cache: OutcomeCache, log: OutcomeLog, at: dict[int, int], upto: Mapping[int, int]) -> None:
     """Adds what lies between, a batch for each partition."""
     found: list[FollowedOutcome] = []
     seen_ms: dict[int, int] = {}
@@ -205,7 +205,7 @@ def test_windows_from_the_cache_are_those_of_the_log(
     assert content(snapshot.window(plan, ends)) == content(cold.window(plan, ends))
 
 
-def filled(keep: int, max_bytes: int, *, count: int = 2_000) -> tuple[OutcomeCache, Log]:
+def filled(keep: int, max_bytes: int, *, count: int = 2_000) -> tuple[OutcomeCache, OutcomeLog]:
     log, at = world(3, count), dict.fromkeys(PARTITIONS, 0)
     cache = OutcomeCache(max_bytes)
     cache.keep({MODEL: keep, OTHER: keep})
