@@ -52,41 +52,26 @@ labels_after_change = 300
 follow_ups = [600]
 [models.alpha.serving]
 fallback = "on_time"
-
-[models.beta]
-classes = ["late", "on_time"]
-[models.beta.features]
-amount = "number"
-hour = "number"
-[models.beta.learner]
-kind = "river"
-[models.beta.triggers]
-first_labels = 500
-cooldown = "20s"
-[models.beta.window]
-max_rows = 2000
-labels_after_change = 300
-follow_ups = [600]
-[models.beta.serving]
-fallback = "on_time"
-
-[models.gamma]
-task = "regression"
-[models.gamma.features]
-amount = "number"
-hour = "number"
-[models.gamma.learner]
-kind = "river"
-[models.gamma.triggers]
-first_labels = 500
-cooldown = "30s"
-[models.gamma.window]
-max_rows = 2000
-labels_after_change = 300
-follow_ups = [600]
-[models.gamma.serving]
-fallback = 0.0
 """
+_RIVER_MODEL = """
+[models.{model}]
+{answers}
+[models.{model}.features]
+amount = "number"
+hour = "number"
+[models.{model}.learner]
+kind = "river"
+[models.{model}.triggers]
+first_labels = 500
+cooldown = "{cooldown}"
+[models.{model}.window]
+max_rows = 2000
+labels_after_change = 300
+follow_ups = [600]
+[models.{model}.serving]
+fallback = {fallback}
+"""
+_TWO_CLASSES = 'classes = ["late", "on_time"]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +119,10 @@ def publish(run: Run, settings: Settings) -> Connection:
     connection = settings.connection()
     apply_topics(connection, data_partitions=run.data_partitions, model_partitions=run.model_partitions)
     volume = max(3_000, int(run.rate * 15))
-    deployment = parse_deployment(_TOML.format(horizon_s=run.horizon_s, early_s=run.early_s, volume=volume))
-    apply_deployment(connection, deployment)
+    text = _TOML.format(horizon_s=run.horizon_s, early_s=run.early_s, volume=volume)
+    text += _RIVER_MODEL.format(model="beta", answers=_TWO_CLASSES, cooldown="20s", fallback='"on_time"')
+    text += _RIVER_MODEL.format(model="gamma", answers='task = "regression"', cooldown="30s", fallback=0.0)
+    apply_deployment(connection, parse_deployment(text))
     return connection
 
 
