@@ -32,7 +32,7 @@ from .cache import APPEND_MS, IS_ROW, OFFSET, PREDICTION_ID, SEQ, VALUE, CachedO
 from .prefix import model_prefix, outcome_key
 
 Clock = Literal["append", "event"]
-_Place = tuple[int, int, int, str]  # append time, partition, offset, prediction_id
+_Outcome = tuple[int, int, int, str, bool, bytes]  # append time, partition, offset, id, is row, value
 
 MIN_LABELS = 100  # below this no paired test could show a gain that matters
 LAST = 2**62  # past every partition and every offset
@@ -170,59 +170,67 @@ class LabelCount:
 
 
 class NewestRows:
-    """The newest ``max_rows`` rows of one side of the change, each with its corrections, as raw bytes.
+    """The newest ``max_rows`` requests of one side of the change, with answers and corrections, as raw bytes.
 
-    While being filled it may hold twice as many, so that it is not sorted for every row.
+    What is kept does not depend on the order of partitions: the newest answers, back to where one more
+    request would be too many, and the corrections that follow them. While being filled it may hold twice as
+    many, so that it is not sorted for every row: ``shrink`` before the rest is asked for.
     """
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
-        self._places: list[_Place] = []
-        self._values: dict[str, bytes] = {}
-        self._again: dict[str, list[bytes]] = {}
+        self._outcomes: list[_Outcome] = []
+        self._ids: set[str] = set()
+        self._room = 2 * max_rows
 
     def __len__(self) -> int:
-        return min(len(self._places), self._max_rows)
+        return len(self._ids)
 
-    def add_rows(self, places: list[_Place], values: list[bytes]) -> None:
-        """Add rows whose ids are not here yet; partitions may come in any order."""
-        self._values.update(zip((place[3] for place in places), values, strict=True))
-        self._places += places
-        if len(self._places) > 2 * self._max_rows:
+    def __contains__(self, prediction_id: str) -> bool:
+        return prediction_id in self._ids
+
+    def add(self, partition: int, outcomes: list[CachedOutcome]) -> None:
+        """Add answers, and corrections of requests that are here; each partition's in order."""
+        if not outcomes:
+            return
+        self._outcomes += [
+            (row[APPEND_MS], partition, row[OFFSET], row[PREDICTION_ID], row[IS_ROW], row[VALUE])
+            for row in outcomes
+        ]
+        self._ids.update([row[PREDICTION_ID] for row in outcomes])
+        if len(self._outcomes) > self._room:
             self.shrink(self._max_rows)
-
-    def knows_any(self, prediction_ids: set[str]) -> bool:
-        """Whether any of these rows is here."""
-        return not self._values.keys().isdisjoint(prediction_ids)
-
-    def add_again(self, prediction_id: str, value: bytes) -> bool:
-        """Add a correction, or another version's answer to the same request. False: no such row."""
-        if prediction_id not in self._values:
-            return False
-        self._again.setdefault(prediction_id, []).append(value)
-        return True
 
     def shrink(self, max_rows: int) -> None:
         """Drop the oldest beyond ``max_rows``."""
         self._max_rows = min(max_rows, self._max_rows)
-        self._places.sort()
-        surplus = len(self._places) - self._max_rows
-        if surplus > 0:
-            for _, _, _, oldest in self._places[:surplus]:
-                del self._values[oldest]
-                self._again.pop(oldest, None)
-            del self._places[:surplus]
+        self._outcomes.sort()
+        newest, first = set[str](), len(self._outcomes)
+        for _, _, _, prediction_id, is_row, _ in reversed(self._outcomes):
+            if is_row and prediction_id not in newest:
+                if len(newest) == self._max_rows:
+                    break
+                newest.add(prediction_id)
+            first -= 1
+        kept, self._outcomes, self._ids = self._outcomes[first:], [], set()
+        for outcome in kept:
+            if outcome[4]:
+                self._ids.add(outcome[3])
+            if outcome[3] in self._ids:  # a correction's answer may have been dropped
+                self._outcomes.append(outcome)
+        self._room = 2 * max(self._max_rows, len(self._outcomes))
+
+    def leave_out(self, others: NewestRows) -> None:
+        """Drop the requests that are among others too."""
+        self._outcomes = [outcome for outcome in self._outcomes if outcome[3] not in others]
+        self._ids -= others._ids
 
     def values(self) -> list[tuple[int, bytes]]:
-        """(partition, outcome): rows oldest first, each followed by its corrections."""
-        self.shrink(self._max_rows)
-        if not self._again:
-            return [(partition, self._values[row]) for _, partition, _, row in self._places]
-        return [
-            (partition, value)
-            for _, partition, _, row in self._places
-            for value in (self._values[row], *self._again.get(row, ()))
-        ]
+        """(partition, outcome): rows oldest first, each followed by other answers and corrections."""
+        rows: dict[str, list[tuple[int, bytes]]] = {}
+        for _, partition, _, prediction_id, _, value in self._outcomes:
+            rows.setdefault(prediction_id, []).append((partition, value))
+        return [value for values in rows.values() for value in values]
 
 
 class WindowRows:
@@ -241,38 +249,29 @@ class WindowRows:
         """Add any outcome of the model, each partition's in order. Raises DecodeError for other bytes."""
         key = outcome_key(value, self._prefix_length)
         if not key.is_shadow:
-            self._add(place, key.prediction_id, key.seq, key.is_row, value)
+            row = (place.append_ms, place.offset, key.prediction_id, key.seq, key.is_row, value)
+            self.add_cached(place.partition, [row])
 
-    def add_cached(self, partition: int, rows: list[CachedOutcome]) -> None:
+    def add_cached(self, partition: int, outcomes: list[CachedOutcome]) -> None:
         """Add those of one partition that were read before, in order."""
-        ids = {row[PREDICTION_ID] for row in rows}
-        unseen = not self.after.knows_any(ids) and not self.before.knows_any(ids)
-        if not (unseen and len(ids) == len(rows) and all(row[IS_ROW] for row in rows)):
-            for append_ms, offset, prediction_id, seq, is_row, value in rows:
-                self._add(LogPlace(append_ms, partition, offset), prediction_id, seq, is_row, value)
-            return
         start = self._starts[partition]
         first, first_seq = start.offset, start.seq
-        for side, of_side in (
-            (self.before, [row for row in rows if row[OFFSET] < first or row[SEQ] < first_seq]),
-            (self.after, [row for row in rows if row[OFFSET] >= first and row[SEQ] >= first_seq]),
-        ):
-            side.add_rows(
-                [(row[APPEND_MS], partition, row[OFFSET], row[PREDICTION_ID]) for row in of_side],
-                [row[VALUE] for row in of_side],
-            )
-
-    def _add(self, place: LogPlace, prediction_id: str, seq: int, is_row: bool, value: bytes) -> None:
-        known = self.after.add_again(prediction_id, value)
-        if known or self.before.add_again(prediction_id, value) or not is_row:
-            return
-        start = self._starts[place.partition]
-        is_after = place.offset >= start.offset and seq >= start.seq
-        row = (place.append_ms, place.partition, place.offset, prediction_id)
-        (self.after if is_after else self.before).add_rows([row], [value])
-        if is_after:
-            self.first_seqs[place.partition] = min(seq, self.first_seqs.get(place.partition, seq))
+        rows = [row for row in outcomes if row[IS_ROW]]
+        after = [row for row in rows if row[OFFSET] >= first and row[SEQ] >= first_seq]
+        self.after.add(partition, after)
+        self.before.add(partition, [row for row in rows if row[OFFSET] < first or row[SEQ] < first_seq])
+        if len(rows) < len(outcomes):
+            for side in (self.after, self.before):
+                side.add(partition, [o for o in outcomes if not o[IS_ROW] and o[PREDICTION_ID] in side])
+        if after:
+            seq = min(row[SEQ] for row in after)
+            self.first_seqs[partition] = min(seq, self.first_seqs.get(partition, seq))
 
     def finish(self) -> None:
-        """Drop older rows so that both sides have ``max_rows`` at most: those after the change come first."""
+        """Drop older rows so that both sides have ``max_rows`` at most: those after the change come first.
+
+        A request that was answered on both sides is after the change.
+        """
+        self.after.shrink(self._max_rows)
         self.before.shrink(max(0, self._max_rows - len(self.after)))
+        self.before.leave_out(self.after)

@@ -16,7 +16,7 @@ from driftloop.streams.train.window.cache import FollowedOutcome, OutcomeCache, 
 from driftloop.streams.train.window.prefix import model_prefix, outcome_key
 from driftloop.streams.train.window.reader import OutcomeReader, RunWindow
 from driftloop.streams.train.window.window import WindowPlan, WindowStart
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 MODEL, OTHER = "m", "other"
@@ -166,7 +166,9 @@ def content(window: RunWindow) -> tuple[object, ...]:
     change=st.floats(0, 1),
     frozen=st.floats(0, 1),
     has_change=st.booleans(),
+    expired=st.floats(0, 1),
 )
+@example(0, 54, 20, 29, 1, 0.0, 0.65625, 1.0, True, 0.0)
 def test_windows_from_the_cache_are_those_of_the_log(
     seed: int,
     keep: int,
@@ -177,6 +179,7 @@ def test_windows_from_the_cache_are_those_of_the_log(
     change: float,
     frozen: float,
     has_change: bool,
+    expired: float,
 ) -> None:
     log = world(seed, 300)
     at = {p: int(log.end(p) * begin) for p in PARTITIONS}
@@ -200,6 +203,8 @@ def test_windows_from_the_cache_are_those_of_the_log(
     ends = log.ends(None, list(PARTITIONS))  # type: ignore[arg-type]
     if has_change:  # without one the window reaches to the trigger, which is the last record here
         ends = {p: places[p] + int((log.end(p) - places[p]) * frozen) for p in PARTITIONS}
+    for p, records in log.records.items():
+        log.expire(p, records[int((len(records) - 1) * expired)][0])
     cold = OutcomeReader(log, log)  # type: ignore[arg-type]
     snapshot = OutcomeReader(log, log, cache=cache)  # type: ignore[arg-type]
     assert content(snapshot.window(plan, ends)) == content(cold.window(plan, ends))

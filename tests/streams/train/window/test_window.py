@@ -186,17 +186,31 @@ def test_corrections_follow_their_row_and_those_of_other_rows_are_left_out() -> 
 
 
 @given(
-    order=st.permutations(range(12)),
+    order=st.permutations([0, 1, 2] * 5),
+    kinds=st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=15, max_size=15),
     max_rows=st.integers(0, 14),
 )
 def test_only_the_newest_rows_are_kept_whatever_the_order_of_partitions(
-    order: list[int], max_rows: int
+    order: list[int], kinds: list[tuple[int, bool]], max_rows: int
 ) -> None:
-    kept = NewestRows(max_rows)
-    for number in order:
-        kept.add_rows([(number // 3, number % 3, number, f"m-{number}")], [b""])
-    assert len(kept) == min(max_rows, 12)
-    assert [partition for partition, _ in kept.values()] == [n % 3 for n in range(12)][12 - len(kept) :]
+    """Requests are answered and corrected again and again, at times that partitions share."""
+
+    def kept(order: list[int]) -> NewestRows:
+        rows, at = (
+            WindowRows(dict.fromkeys(range(3), WindowStart(0)), replace(PLAN, max_rows=max_rows)),
+            [0] * 3,
+        )
+        for p in order:
+            number = 3 * at[p] + p
+            request, is_row = kinds[number]
+            rows.add_cached(p, [(at[p] // 2, at[p], f"m-{p}-{request}", 0, is_row, b"%d" % number)])
+            at[p] += 1
+        rows.finish()
+        return rows.after
+
+    answered = {(n % 3, request) for n, (request, is_row) in enumerate(kinds) if is_row}
+    assert len(kept(order)) == min(max_rows, len(answered))
+    assert kept(order).values() == kept(sorted(order)).values()
 
 
 def test_room_for_more_older_rows_than_are_wanted_is_not_taken() -> None:
