@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from ...kafka.record import Record
 from .prefix import OutcomeKey, model_prefix
 
@@ -87,32 +85,28 @@ class CacheSnapshot:
         """A partition's segment; an empty one past every offset if nothing of it is cached."""
         return self.segments.get(partition) or LogSegment()
 
-    def reach_back(
-        self, until: Mapping[int, int], floor: Mapping[int, int], wanted: int
-    ) -> dict[int, int] | None:
-        """Find offsets with the newest ``wanted`` rows between them and ``until``, ``floor`` where there are
-        fewer. All rows of the oldest one's millisecond are included. None if the cache cannot tell."""
-        if wanted <= 0:
-            return {p: max(end, floor[p]) for p, end in until.items()}
-        rows: dict[int, list[CachedOutcome]] = {}
+    def moment(self, until: Mapping[int, int], floor: Mapping[int, int], wanted: int) -> int | None:
+        """The append time of the oldest of the newest ``wanted`` rows between ``floor`` and ``until``: 0
+        where there are fewer, None if the cache cannot tell."""
+        times: list[int] = []
+        open_below: list[LogSegment] = []
         for p, end in until.items():
             segment = self.segment(p)
-            if end > floor[p] and not segment.low <= end <= segment.high:
-                return None
-            rows[p] = segment.between(floor[p], end)
-        open_below = [self.segments[p] for p, end in until.items() if end > floor[p] < self.segments[p].low]
-        times = np.fromiter(
-            (row[APPEND_MS] for of in rows.values() for row in of if row[IS_ROW]), dtype=np.int64
-        )
-        if len(times) < wanted:
-            return None if open_below else dict(floor)
-        moment = int(np.partition(times, len(times) - wanted)[len(times) - wanted])
+            if end > floor[p]:
+                if not segment.low <= end <= segment.high:
+                    return None
+                times += [row[APPEND_MS] for row in segment.between(floor[p], end) if row[IS_ROW]]
+                if floor[p] < segment.low:
+                    open_below.append(segment)
+        moment = nth_newest(times, wanted)
         if any(segment.since_ms is None or segment.since_ms >= moment for segment in open_below):
             return None  # some rows of that moment may lie below what is cached
-        return {
-            p: next((row[OFFSET] for row in of if row[APPEND_MS] >= moment), max(until[p], floor[p]))
-            for p, of in rows.items()
-        }
+        return moment
+
+
+def nth_newest(times: list[int], n: int) -> int:
+    """The ``n``-th newest of some times, at least the first; 0 where there are fewer."""
+    return sorted(times)[-n] if n <= len(times) else 0
 
 
 @dataclass(slots=True)
@@ -253,13 +247,9 @@ class OutcomeCache:
 
     def _trim(self, model: _Model, keep: int) -> None:
         """Drop what is older than the newest ``keep``; all of it if one millisecond holds more than that."""
-        times = np.fromiter(
-            (row[APPEND_MS] for s in model.segments.values() for row in s.rows), dtype=np.int64
-        )
-        moment = (
-            int(np.partition(times, len(times) - keep)[len(times) - keep]) if 0 < keep < len(times) else 0
-        )
-        if not (times < moment).any():
+        times = [row[APPEND_MS] for s in model.segments.values() for row in s.rows]
+        moment = nth_newest(times, keep) if keep > 0 else 0
+        if min(times, default=moment) >= moment:
             model.segments, model.rows, model.size = self._from_here(), 0, 0
             return
         model.rows = model.size = 0

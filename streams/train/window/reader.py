@@ -20,7 +20,7 @@ from ...kafka.ranges import LogRanges
 from ...kafka.reader import as_record
 from ...kafka.record import Record
 from ..step import Output, dead_letter_of
-from .cache import CacheSnapshot, OutcomeCache
+from .cache import CacheSnapshot, OutcomeCache, nth_newest
 from .prefix import model_prefix, outcome_key
 from .window import LogPlace, WindowPlan, WindowRows, WindowStart
 
@@ -175,35 +175,46 @@ class OutcomeReader:
         end_ms: int,
     ) -> dict[int, int]:
         """Find offsets with the newest ``wanted`` rows between them and ``until``, ``floor`` where there are
-        fewer. All rows of the oldest one's millisecond are included.
+        fewer: where the oldest one's millisecond begins in each partition, whatever records lie there."""
+        until = {p: max(offset, floor[p]) for p, offset in until.items()}
+        if wanted <= 0:
+            return until
+        moment = self._cache.of(plan.model).moment(until, floor, wanted)
+        if moment is None:
+            moment = self._moment(plan, until, floor, wanted, end_ms)
+        return self._at(moment, until, floor)
+
+    def _at(self, time_ms: int, until: Mapping[int, int], floor: Mapping[int, int]) -> dict[int, int]:
+        """Where a time begins in each partition, between ``floor`` and ``until``."""
+        if time_ms <= 0:
+            return dict(floor)
+        at = self._offsets.at(OUTCOMES, dict.fromkeys(until, time_ms), ends=until)
+        return {p: max(floor[p], min(at[p], end)) for p, end in until.items()}
+
+    def _moment(
+        self,
+        plan: WindowPlan,
+        until: Mapping[int, int],
+        floor: Mapping[int, int],
+        wanted: int,
+        end_ms: int,
+    ) -> int:
+        """Find what the cache's ``moment`` does, from the log.
 
         Goes back in steps of time, so that all partitions are read back to the same moment and the newest
         rows among them are the newest of all; each step holds about as many records as rows are lacking.
         """
-        known = self._cache.of(plan.model).reach_back(until, floor, wanted)
-        if known is not None:
-            return known
-        reached = {p: max(offset, floor[p]) for p, offset in until.items()}
-        found: list[LogPlace] = []
+        reached, times = until, list[int]()
         read, span_ms = 0, FIRST_STEP_MS
-        while len(found) < wanted and any(reached[p] > floor[p] for p in reached):
-            share = len(found) / read if found else 1.0
-            span_ms, stepped = self._step(reached, floor, end_ms, span_ms, (wanted - len(found)) / share)
+        while len(times) < wanted and any(reached[p] > floor[p] for p in reached):
+            share = len(times) / read if times else 1.0
+            span_ms, stepped = self._step(reached, floor, end_ms, span_ms, (wanted - len(times)) / share)
             ranges = {p: range(stepped[p], reached[p]) for p in reached}
             messages = self._of_model(plan.model, ranges)
-            found += [_place_of(message) for message in messages if _is_row(plan, message)]
+            times += [_place_of(message).append_ms for message in messages if _is_row(plan, message)]
             read += sum(map(len, ranges.values()))
             reached = stepped
-        if len(found) <= wanted or not wanted:
-            return reached
-        # Steps overshoot; the answer must be the same as from the cache.
-        found.sort(reverse=True)
-        moment = found[wanted - 1].append_ms
-        exact = {p: max(offset, floor[p]) for p, offset in until.items()}
-        for append_ms, p, offset in found:
-            if append_ms >= moment:
-                exact[p] = min(exact[p], offset)
-        return exact
+        return nth_newest(times, wanted)
 
     def _step(
         self,
@@ -215,24 +226,18 @@ class OutcomeReader:
     ) -> tuple[int, dict[int, int]]:
         """How far back in time, and so at which offsets, at least ``records`` more begin."""
 
-        def back(span_ms: int) -> dict[int, int]:
-            if span_ms >= end_ms:
-                return dict(floor)
-            at = self._offsets.at(OUTCOMES, dict.fromkeys(reached, end_ms - span_ms), ends=reached)
-            return {p: max(floor[p], min(at[p], reached[p])) for p in reached}
-
         def gained(stepped: Mapping[int, int]) -> int:
             return sum(reached[p] - stepped[p] for p in reached)
 
-        short_ms, stepped = span_ms, back(span_ms)
+        short_ms, stepped = span_ms, self._at(end_ms - span_ms, reached, floor)
         while gained(stepped) < records and any(stepped[p] > floor[p] for p in stepped):
             short_ms, span_ms = span_ms, span_ms * GROWTH
-            stepped = back(span_ms)
+            stepped = self._at(end_ms - span_ms, reached, floor)
         for _ in range(BISECTIONS):
             middle_ms = (short_ms + span_ms) // 2
             if gained(stepped) <= 2 * records or middle_ms in (short_ms, span_ms):
                 break
-            closer = back(middle_ms)
+            closer = self._at(end_ms - middle_ms, reached, floor)
             if gained(closer) < records:
                 short_ms = middle_ms
             else:

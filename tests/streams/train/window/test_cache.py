@@ -168,6 +168,7 @@ def content(window: RunWindow) -> tuple[object, ...]:
     has_change=st.booleans(),
     expired=st.floats(0, 1),
 )
+@example(9376, 7, 20, 5, 0, 0.0, 0.0, 0.0, False, 0.0)
 @example(0, 54, 20, 29, 1, 0.0, 0.65625, 1.0, True, 0.0)
 def test_windows_from_the_cache_are_those_of_the_log(
     seed: int,
