@@ -122,7 +122,7 @@ class World:
         """``count`` more outcomes, dealt to the partitions in turn."""
         for _ in range(count):
             self._write(self.written % self.partitions, model, version, flipped=flipped)
-        self._producer.flush(60)
+        self.flush()
 
     def outcomes_on(
         self, partition: int, count: int, *, model: str = MODEL, version: int = 0, flipped: bool = False
@@ -130,7 +130,7 @@ class World:
         """``count`` more outcomes, all on one partition, so that their order on the log is theirs."""
         for _ in range(count):
             self._write(partition, model, version, flipped=flipped)
-        self._producer.flush(60)
+        self.flush()
 
     def _write(self, partition: int, model: str, version: int, *, flipped: bool) -> None:
         seq = self.seqs.get(partition, 0)
@@ -166,7 +166,7 @@ class World:
             spec_digest="0" * 64,
         ).model_copy(update=fields)
         self.produce(TRIGGERS, trigger.encode(), key=model)
-        self._producer.flush(60)
+        self.flush()
         return trigger
 
     def command(self, action: Action, *, model: str = MODEL, **fields: object) -> Command:
@@ -174,7 +174,7 @@ class World:
             command_id=f"command-{uuid.uuid4().hex[:8]}", model=model, action=action, ts=EPOCH, by="ada"
         ).model_copy(update=fields)
         self.produce(COMMANDS, command.encode(), key=model)
-        self._producer.flush(60)
+        self.flush()
         return command
 
     def produce(self, topic: Topic, value: bytes, *, key: str, partition: int | None = None) -> None:
@@ -183,6 +183,9 @@ class World:
             partition = partition_of(key, self.settings.model_partitions)
         self._producer.produce(name, value, key=key, partition=partition)
         self._producer.poll(0)
+
+    def flush(self) -> None:
+        self._producer.flush(60)
 
     def ends(self, topic: Topic) -> dict[int, int]:
         return LogOffsets(self.connection).ends(topic, list(range(self.partitions)))

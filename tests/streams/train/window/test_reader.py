@@ -250,6 +250,7 @@ def test_only_usable_labels_are_counted(world: World, watch: OutcomeWatch) -> No
     ):
         one = made.model_copy(update={**fields, "prediction_id": f"{MODEL}-{number}", "seq": number})
         world.produce(OUTCOMES, one.encode(), key=one.prediction_id, partition=0)
+    world.flush()
     watch.want([request(plan(change), 2)])
     frozen = wait_until(lambda: (found := watch.progress("run-1")) and found.frozen)
     assert frozen.labels == 2
