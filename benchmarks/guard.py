@@ -1,4 +1,4 @@
-"""Fails when joining has become more than a quarter dearer, held against the floor of the same run.
+"""Fails when joining costs more than a quarter more than it did, each measured against the floor of its run.
 
     python -m benchmarks.guard [--accept]
 
@@ -68,7 +68,7 @@ def main() -> None:
     console.print(f"joining costs {ratio:.2f} times the floor; kept is {kept:.2f}, {ratio / kept - 1:+.0%}")
     if is_regression(ratio, kept):
         raise SystemExit(
-            f"joining has become dearer by {ratio / kept - 1:.0%} (tolerated: {TOLERATED - 1:.0%}). Find out "
+            f"joining costs {ratio / kept - 1:.0%} more than it did (tolerated: {TOLERATED - 1:.0%}). Find out "
             "why; if it is worth its cost, `make bench-guard-accept` and say why in the commit"
         )
 

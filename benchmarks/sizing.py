@@ -78,11 +78,11 @@ def plan(costs: Costs, rate: float, pending: float) -> CapacityPlan:
 
 def costs_of(scale: dict[str, Any], monitor: dict[str, Any], restore: dict[str, Any]) -> Costs:
     fit, last = scale["fits"]["pending"], scale["pending"][-1]
-    # The fit's slope, from the dearest point: a plan errs upwards.
+    # The fit's slope, from the point that costs most: a plan errs upwards.
     slope = max(0.0, float(fit["slope_us"]))
-    dearest = max(scale["pending"], key=lambda point: point["us"])
+    costliest = max(scale["pending"], key=lambda point: point["us"])
     return Costs(
-        base_us=dearest["us"] - slope * math.log10(dearest["pending"]),
+        base_us=costliest["us"] - slope * math.log10(costliest["pending"]),
         slope_us=slope,
         measured_pending=last["pending"],
         far_us=last["far_us"],

@@ -1,4 +1,4 @@
-"""The benchmarks' own judgement: what is met, what the guard refuses, what the sizing page computes."""
+"""The benchmarks' own checks: what is met, what the guard refuses, what the sizing page computes."""
 
 from __future__ import annotations
 

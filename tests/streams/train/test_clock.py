@@ -1,4 +1,4 @@
-"""With the event clock a run's patience is measured in the world's time, and so are the times on record."""
+"""With the event clock waiting for labels is measured in the world's time, and so are the times on record."""
 
 from __future__ import annotations
 

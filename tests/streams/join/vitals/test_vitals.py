@@ -40,7 +40,7 @@ def event(**features: FeatureValue) -> PredictionEvent:
     return PredictionEvent("a", "m", 1, 5, features, prediction="x", latency_ms=3.0)
 
 
-def tally_of(
+def batch_stats_of(
     events: list[PredictionEvent],
     seen: list[SeenVitals] | None = None,
     *,
@@ -77,7 +77,7 @@ def outcome(seq: int, error: float | None, segments: Segments = ()) -> SeenVital
 
 
 def test_a_message_says_what_it_covers_and_what_belongs_to_no_model() -> None:
-    (message,) = messages(tally_of([event(x=1)]))
+    (message,) = messages(batch_stats_of([event(x=1)]))
     assert message.partition == 3
     assert (message.predictions.start, message.predictions.end) == (10, 20)
     assert (message.labels.start, message.labels.end) == (30, 40)
@@ -97,7 +97,7 @@ def test_errors_come_back_with_their_seqs_whatever_lies_between(regression: bool
     seqs = sorted(draw.sample(range(100_000), 700))
     errors = [draw.random() if regression else float(draw.random() < 0.3) for _ in seqs]
     seen = [outcome(seq, error if seq % 7 else None) for seq, error in zip(seqs, errors, strict=True)]
-    (message,) = messages(tally_of([], seen, rules=rules))
+    (message,) = messages(batch_stats_of([], seen, rules=rules))
     (entry,) = message.models
     assert entry.errors is not None
     kept = [(seq, error) for seq, error in zip(seqs, errors, strict=True) if seq % 7]
@@ -113,7 +113,7 @@ def test_few_are_told_as_many_are(count: int) -> None:
     seqs = sorted(draw.sample(range(1_000), count))
     errors = [float(draw.random() < 0.5) for _ in seqs]
     seen = [outcome(seq, error) for seq, error in zip(seqs, errors, strict=True)]
-    (message,) = messages(tally_of(rows, seen))
+    (message,) = messages(batch_stats_of(rows, seen))
     (entry,) = message.models
     assert entry.numbers is not None
     assert entry.categories is not None
@@ -127,7 +127,7 @@ def test_few_are_told_as_many_are(count: int) -> None:
 
 
 def test_consecutive_seqs_are_told_by_the_first_alone() -> None:
-    (message,) = messages(tally_of([], [outcome(seq, 1.0) for seq in range(5, 15)]))
+    (message,) = messages(batch_stats_of([], [outcome(seq, 1.0) for seq in range(5, 15)]))
     assert (message.models[0].first_seq, message.models[0].seqs) == (5, None)
 
 
@@ -144,7 +144,7 @@ def test_features_are_summarised_by_what_the_spec_says_else_by_what_they_are() -
         event(code=7, flag=True, free=1.5, word="a", secret="1f", odd=1),
         event(code=7.0, flag=None, free=2, word=None, secret="2e", odd="?"),
     ]
-    (message,) = messages(tally_of(rows, rules=ModelRules.of(spec)))
+    (message,) = messages(batch_stats_of(rows, rules=ModelRules.of(spec)))
     (entry,) = message.models
     assert entry.numbers is not None
     assert entry.categories is not None
@@ -160,7 +160,7 @@ def test_features_are_summarised_by_what_the_spec_says_else_by_what_they_are() -
 
 def test_a_sample_is_bounded_and_a_sketch_gives_its_values_back() -> None:
     rows = [event(x=float(i)) for i in range(10_000)]
-    (message,) = messages(tally_of(rows))
+    (message,) = messages(batch_stats_of(rows))
     (entry,) = message.models
     assert entry.numbers is not None
     values = sketched(entry.numbers["x"])
@@ -172,14 +172,14 @@ def test_a_sample_is_bounded_and_a_sketch_gives_its_values_back() -> None:
 def test_the_same_batch_gives_the_same_bytes() -> None:
     rows = [event(x=i * 0.5, c=f"c{i % 300}") for i in range(3_000)]
     seen = [outcome(i, float(i % 2), (("s", f"v{i % 150}"),)) for i in range(3_000)]
-    once, again = (vitals_messages(COVERED, [tally_of(rows, seen)], {}) for _ in range(2))
+    once, again = (vitals_messages(COVERED, [batch_stats_of(rows, seen)], {}) for _ in range(2))
     assert once == again
 
 
 def test_names_are_bounded_and_nothing_is_dropped_from_the_sums() -> None:
     rows = [event(c=f"c{i}", long="y" * 500) for i in range(200)]
     seen = [outcome(i, 1.0, (("s", f"v{i}" if i else "other"),)) for i in range(300)]
-    (message,) = messages(tally_of(rows, seen))
+    (message,) = messages(batch_stats_of(rows, seen))
     (entry,) = message.models
     assert entry.categories is not None
     assert entry.segments is not None
@@ -196,8 +196,8 @@ def test_large_batches_are_split_below_the_limit_and_add_up() -> None:
     wide = [event(**{f"feature-{f}": float(f + i) for f in range(1_500)}) for i in range(SAMPLE)]
     seen = [outcome(2 * i, float(draw.random())) for i in range(40_000)]
     all_stats = [
-        tally_of(wide, seen, rules=rules),
-        *(tally_of([event(x=1)], model=f"n{i}") for i in range(900)),
+        batch_stats_of(wide, seen, rules=rules),
+        *(batch_stats_of([event(x=1)], model=f"n{i}") for i in range(900)),
     ]
     values = vitals_messages(COVERED, all_stats, {"labels": 2})
     assert all(len(value) <= MAX_MESSAGE_BYTES for value in values)
@@ -213,14 +213,14 @@ def test_large_batches_are_split_below_the_limit_and_add_up() -> None:
 
 
 def test_numbers_beyond_float32_stay_finite() -> None:
-    (message,) = messages(tally_of([event(x=1e300), event(x=-(2**63))]))
+    (message,) = messages(batch_stats_of([event(x=1e300), event(x=-(2**63))]))
     assert message.models[0].numbers is not None
     assert np.isfinite(sketched(message.models[0].numbers["x"])).all()
 
 
 def test_the_monitor_reads_what_the_joiner_writes() -> None:
     rows = [event(x=1.5, c="a")]
-    values = vitals_messages(COVERED, [tally_of(rows, [outcome(4, 1.0, (("s", "v"),))])], {})
+    values = vitals_messages(COVERED, [batch_stats_of(rows, [outcome(4, 1.0, (("s", "v"),))])], {})
     (seen,) = decode_record(values[0])  # type: ignore[misc]
     assert (seen.model, seen.partition, seen.seqs.tolist(), seen.errors.tolist()) == ("m", 3, [4], [1.0])
     assert orjson.loads(values[0])["vitals"] == 1
