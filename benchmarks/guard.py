@@ -68,8 +68,8 @@ def main() -> None:
     console.print(f"joining costs {ratio:.2f} times the floor; kept is {kept:.2f}, {ratio / kept - 1:+.0%}")
     if is_regression(ratio, kept):
         raise SystemExit(
-            f"joining costs {ratio / kept - 1:.0%} more than it did (tolerated: {TOLERATED - 1:.0%}). Find out "
-            "why; if it is worth its cost, `make bench-guard-accept` and say why in the commit"
+            f"joining costs {ratio / kept - 1:.0%} more than it did (tolerated: {TOLERATED - 1:.0%}). Find "
+            "out why; if it is worth its cost, `make bench-guard-accept` and say why in the commit"
         )
 
 

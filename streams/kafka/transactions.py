@@ -172,8 +172,8 @@ class Transactions:
     def close(self) -> None:
         """End what is open; nothing of it is visible. Waits for two seconds at most."""
         self._producer.purge()
-        self._producer.poll(0)
         with suppress(KafkaException):  # most often nothing is open; else a successor or the broker ends it
+            self._producer.poll(0)
             self._producer.abort_transaction(_CLOSE_S)
         del self._producer  # its own ``close`` would wait for a broker for as long as none answers
 
