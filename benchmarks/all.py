@@ -1,4 +1,4 @@
-"""Runs the benchmarks that are named, one process after another: ``python -m benchmarks.all floor join``.
+"""Run the benchmarks that are named, one process after another: ``python -m benchmarks.all floor join``.
 
 One that fails does not stop the others; the exit code tells at the end that there was one.
 """

@@ -1,4 +1,4 @@
-"""Fails when joining costs more than a quarter more than it did, each measured against the floor of its run.
+"""Fail when joining costs more than a quarter more than it did, each measured against the floor of its run.
 
     python -m benchmarks.guard [--accept]
 

@@ -45,7 +45,7 @@ class PoisonResult:
     """What became of the records: each is expected once, as it was."""
 
     sent: int = 0
-    letters: int = 0
+    dead_letters: int = 0
     lost: int = 0
     repeated: int = 0
     altered: int = 0
@@ -74,7 +74,7 @@ def send(connection: Connection, records: Iterator[Record]) -> None:
 
 
 def examine(connection: Connection) -> PoisonResult:
-    """Compares every record of both input topics with the letters; all of them are expected to be refused."""
+    """Compare all records of both input topics with the dead letters; all are expected to be refused."""
     found = PoisonResult()
     expected: dict[tuple[str, int, int], bytes] = {}
     for topic in (PREDICTIONS, LABELS):
@@ -85,7 +85,7 @@ def examine(connection: Connection) -> PoisonResult:
     seen: set[tuple[str, int, int]] = set()
     for _, _, value in _whole(connection, DEAD_LETTERS):
         letter = orjson.loads(value or b"")
-        found.letters += 1
+        found.dead_letters += 1
         place = (letter["topic"], letter["partition"], letter["offset"])
         found.repeated += place in seen
         seen.add(place)
@@ -162,7 +162,7 @@ def measure(bootstrap: str, events: int, pairs: int, rounds: int) -> dict[str, A
         for costs, share in ((clean, 0.0), (poisoned, SHARE))[:: -1 if number % 2 else 1]:
             costs.append(cost(bootstrap, pairs, share))
     return {
-        "events": found.sent, "dead_letters": found.letters, "lost": found.lost,
+        "events": found.sent, "dead_letters": found.dead_letters, "lost": found.lost,
         "repeated": found.repeated, "altered": found.altered, "unexplained": found.unexplained,
         "refused_per_s": round(per_s), "pairs": pairs, "rounds": rounds, "share": SHARE,
         "clean_us": round(statistics.median(clean), 3), "poisoned_us": round(statistics.median(poisoned), 3),

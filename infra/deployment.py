@@ -25,7 +25,7 @@ class Prepared:
     broker: EmbeddedBroker | None
 
     def check_broker(self) -> None:
-        """Raises BrokerError if the embedded broker has died."""
+        """Raise BrokerError if the embedded broker has died."""
         node = None if self.broker is None else self.broker.failed_node()
         if self.broker is not None and node is not None:
             raise BrokerError(f"the embedded broker died; see its log {self.broker.log_file(node)}")

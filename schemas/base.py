@@ -38,7 +38,7 @@ class Event(BaseModel):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Raises DecodeError naming the field, what it held and what it should hold."""
+        """Raise DecodeError naming the field, what it held and what it should hold."""
         event = cls.parse(data)
         check_writable(event, data)
         return event
@@ -53,7 +53,7 @@ class Event(BaseModel):
 
 
 def check_writable(event: Event, data: bytes) -> None:
-    """Raises DecodeError for an event that cannot be written again, because of numbers beyond 64 bits."""
+    """Raise DecodeError for an event that cannot be written again, because of numbers beyond 64 bits."""
     if _LONG_NUMBER.search(data):
         try:
             event.encode()

@@ -10,7 +10,7 @@ from .base import Event, ModelName, Sha256, TimestampMs, Version
 from .decisions import Approval, Change, TriggerReason
 
 RunStatus = Literal["waiting", "training", "evaluating", "promoted", "rejected", "failed", "superseded"]
-# Here, because policy and trainer both need it; the moves are in the trainer's run_lifecycle.
+# Not beside the moves in the trainer's run_lifecycle: the policy reads it too, and no role imports another.
 TERMINAL: frozenset[RunStatus] = frozenset({"promoted", "rejected", "failed", "superseded"})
 
 

@@ -1,4 +1,4 @@
-"""Finds or fetches the broker's jars: Maven coordinates and digests in kafka_jars.toml, kept once per user.
+"""Find or fetch the broker's jars: Maven coordinates and digests in kafka_jars.toml, kept once per user.
 
 Fetching walks no dependency tree: the list names every jar, so it is the same set on every machine, it is
 verified before the JVM sees a byte of it, and it comes in parallel (8 s against 26 s with resolution).

@@ -1,4 +1,4 @@
-"""Finds a Java that can run the broker, and starts JVMs that end with this process."""
+"""Find a Java that can run the broker, and start JVMs that end with this process."""
 
 from __future__ import annotations
 

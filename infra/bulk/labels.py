@@ -47,7 +47,7 @@ class Imported:
 
 
 def read_labels(lines: Iterable[str], columns: LabelColumns, source: str) -> Iterator[LabelRow | BadRow]:
-    """Raises Error if the header lacks a column."""
+    """Raise Error if the header lacks a column."""
     needed = [name for name in (columns.prediction_id, columns.label, columns.ts) if name is not None]
     for row in read_csv(lines, needed, source):
         if isinstance(row, BadRow):

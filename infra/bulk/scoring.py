@@ -53,7 +53,7 @@ class Scorer:
         self.flush()
 
     def flush(self) -> None:
-        """Raises Error if a prediction has not arrived."""
+        """Raise Error if a prediction has not arrived."""
         waiting = self._client.flush(FLUSH_S)
         lost = self._client.stats.dropped
         if waiting or lost:

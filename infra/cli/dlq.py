@@ -69,7 +69,7 @@ def ls(
     wanted = _filter(settings, None, stage, topic, model, reason, since, until)
     with DeadLetterLog(settings.connection()) as log:
         resolutions = log.resolutions()
-        found = (one for one in log.letters(wanted) if resolved or one.id not in resolutions)
+        found = (one for one in log.dead_letters(wanted) if resolved or one.id not in resolutions)
         if each:
             columns = ("id", "written", "stage", "from", "model", "reason", "is")
             states = {name: resolution.action for name, resolution in resolutions.items()}
@@ -225,7 +225,7 @@ def _resolve(
     connection = Settings().connection()
     if wanted.ids:  # one that names none is a typing mistake, which must not look like success
         with DeadLetterLog(connection) as log:
-            known = [letter.id for letter in log.letters(DeadLetterFilter(ids=wanted.ids))]
+            known = [letter.id for letter in log.dead_letters(DeadLetterFilter(ids=wanted.ids))]
         for given in wanted.ids:
             if not any(name.startswith(given) for name in known):
                 raise no_such_dead_letter(given)

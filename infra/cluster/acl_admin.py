@@ -1,4 +1,4 @@
-"""Sets a cluster's ACLs to what the roles need, and reports what it allows beyond that."""
+"""Set a cluster's ACLs to what the roles need, and report what it allows beyond that."""
 
 from __future__ import annotations
 

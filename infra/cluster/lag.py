@@ -38,7 +38,7 @@ class Lag:
 
 
 def read_lag(connection: Connection) -> list[Lag]:
-    """Raises BrokerError if the cluster does not answer, or not to this principal."""
+    """Raise BrokerError if the cluster does not answer, or not to this principal."""
     offsets = LogOffsets(connection, timeout_s=_TIMEOUT_S)
     admin = AdminClient(connection.client())
     try:

@@ -1,4 +1,4 @@
-"""Creates and verifies the catalogue's topics; names every difference, and never repartitions data topics."""
+"""Create and verify the catalogue's topics; name every difference, and never repartition data topics."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _unpacked(packed: str | None) -> bytes | None:
 
 
 def read_dead_letter(value: bytes | None, *, partition: int, offset: int, at_ms: int) -> DeadLetterRecord:
-    """Raises DecodeError if the record is not a dead letter."""
+    """Raise DecodeError if the record is not a dead letter."""
     return DeadLetterRecord(DeadLetter.decode(value or b""), partition, offset, at_ms)
 
 

@@ -2,9 +2,9 @@
 
 A replay is one transaction per chunk: the original records and the resolutions that say so. All runs share
 one transactional id, so a run first ends any transaction that another one left open (killed, or still at
-work), then reads the resolutions. Whatever it sees as open has therefore never been sent, whoever was killed
-when: each dead letter is sent once for read_committed readers, which all of driftloop's are. Another run that
-was still at work ends with an error.
+work), then reads the resolutions. Whatever it sees as open has therefore never been sent, whichever run was
+killed when: each dead letter is sent once for read_committed readers, which all of driftloop's are. Another
+run that was still at work ends with an error.
 
 On failure: nothing of the open transaction is visible, and the next run goes on from there.
 """
@@ -91,7 +91,7 @@ class DeadLetterLog:
                 found[resolution.dead_letter_id] = resolution
         return found
 
-    def letters(self, wanted: DeadLetterFilter = ALL) -> Iterator[DeadLetterRecord]:
+    def dead_letters(self, wanted: DeadLetterFilter = ALL) -> Iterator[DeadLetterRecord]:
         """Those on the log now, each id once, in order per partition. ``unreadable`` counts other records."""
         found = (one for one in once(self._all()) if wanted.fits(one, self.connection.prefix))
         self._begun.append(found)
@@ -99,7 +99,7 @@ class DeadLetterLog:
 
     def one(self, dead_letter_id: str) -> DeadLetterRecord:
         """The dead letter whose id begins so. Raises DeadLetterError if there is none, or more than one."""
-        found = list(self.letters(DeadLetterFilter(ids=(dead_letter_id,))))
+        found = list(self.dead_letters(DeadLetterFilter(ids=(dead_letter_id,))))
         if len(found) == 1:
             return found[0]
         if not found:
@@ -171,12 +171,14 @@ def resolve(
     or another run of this command took over.
     """
     result = ResolveResult()
-    with DeadLetterLog(connection) as letters:
+    with DeadLetterLog(connection) as reader:
         transactions = None if dry_run else _started(connection)
-        resolutions = letters.resolutions()
-        waiting = (one for one in letters.letters(wanted) if not _is_done(one, resolutions, again, result))
+        resolutions = reader.resolutions()
+        waiting = (
+            one for one in reader.dead_letters(wanted) if not _is_done(one, resolutions, again, result)
+        )
         for chunk in _chunks(waiting):
-            records = [record for letter in chunk if (record := _record(letters, letter, action, result))]
+            records = [record for letter in chunk if (record := _record(reader, letter, action, result))]
             if transactions is not None and records:
                 now_ms = time.time_ns() // 1_000_000
                 marked = [
@@ -222,26 +224,26 @@ def _is_done(letter: DeadLetterRecord, resolutions: Resolutions, again: bool, re
 
 
 def _record(
-    letters: DeadLetterLog, letter: DeadLetterRecord, action: DeadLetterAction, result: ResolveResult
+    reader: DeadLetterLog, letter: DeadLetterRecord, action: DeadLetterAction, result: ResolveResult
 ) -> tuple[DeadLetterRecord, _Again | None] | None:
     """None if it cannot be done; ``result`` then counts it with the reason."""
     if action == "dropped":
         return letter, None
-    topic = letter.origin(letters.connection.prefix)
+    topic = letter.origin(reader.connection.prefix)
     if topic not in REPLAYABLE:
         where = "not a topic of driftloop" if topic is None else "written by one role alone"
         result.not_possible[f"{letter.event.topic} is {where}: they can only be dropped"] += 1
         return None
     try:
-        key, value, headers = letters.original(letter)
+        key, value, headers = reader.original(letter)
     except DeadLetterError as error:
         result.not_possible[str(error)] += 1
         return None
     # Without its old origin header a misrouted record may be sent on once more.
     kept = [(name, content) for name, content in headers if name not in (ORIGIN_HEADER, REPLAY_HEADER)]
-    partition = letter.event.partition if 0 <= letter.event.partition < letters.partitions[topic] else -1
+    partition = letter.event.partition if 0 <= letter.event.partition < reader.partitions[topic] else -1
     return letter, _Again(
-        letters.connection.topic(topic), partition, key, value, [*kept, (REPLAY_HEADER, letter.id.encode())]
+        reader.connection.topic(topic), partition, key, value, [*kept, (REPLAY_HEADER, letter.id.encode())]
     )
 
 

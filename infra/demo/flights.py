@@ -122,7 +122,7 @@ class Flights:
 
 
 def load_flights(folder: Path | None = None) -> Flights:
-    """Reads ``folder`` (by default: found or fetched, see flight_files). Raises FlightDataError."""
+    """Read ``folder`` (by default: found or fetched, see flight_files). Raises FlightDataError."""
     folder = folder or flight_files()
     try:
         return _flights(folder)

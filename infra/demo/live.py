@@ -101,7 +101,7 @@ class Screen:
             Live(render(picture), console=console, auto_refresh=False) if console.is_terminal else None
         )
         self._drawn = 0.0
-        self._told: tuple[str, int] = ("", 0)
+        self._reported: tuple[str, int] = ("", 0)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -122,14 +122,14 @@ class Screen:
         if self._live is not None:
             self._live.update(render(self._picture), refresh=True)
         else:
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         picture = self._picture
         news = (shown_date(picture.date_ms)[:7], picture.view.version)
-        if news == self._told:
+        if news == self._reported:
             return
-        self._told = news
+        self._reported = news
         accuracy = "" if picture.accuracy is None else f", accuracy {picture.accuracy:.1%}"
         self._console.print(
             f"{shown_date(picture.date_ms)}: {picture.events:,} events, version {picture.view.version}"

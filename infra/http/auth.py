@@ -33,7 +33,7 @@ def find_tokens(settings: Settings) -> FollowedTokens:
 
 
 def check_exposure(host: str, tokens: FollowedTokens) -> None:
-    """Raises SettingsError if other machines could reach the server and there are no tokens."""
+    """Raise SettingsError if other machines could reach the server and there are no tokens."""
     if tokens.locked or _is_loopback(host):
         return
     raise SettingsError(

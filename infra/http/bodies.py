@@ -74,7 +74,7 @@ B = TypeVar("B", bound=Body)
 
 
 async def read_body(request: Incoming, kind: type[B], max_bytes: int = MAX_BODY_BYTES) -> B:
-    """Raises RequestRefused: 413 once the body is known to be too large, 422 if it is not as described."""
+    """Raise RequestRefused: 413 once the body is known to be too large, 422 if it is not as described."""
     declared = request.headers.get("content-length", "")
     # Anything but a plain number is ignored: Python takes "²" for a digit, and 5,000 digits are too many.
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):

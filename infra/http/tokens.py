@@ -123,7 +123,7 @@ class TokenFile:
         self.path = keys_dir / FILE
 
     def read(self) -> list[Token]:
-        """Raises SettingsError if it cannot be read or is not a token file."""
+        """Raise SettingsError if it cannot be read or is not a token file."""
         try:
             return read_tokens(self.path.read_text("utf-8"), str(self.path))
         except FileNotFoundError:
@@ -143,7 +143,7 @@ class TokenFile:
         return token
 
     def revoke(self, name: str) -> Token:
-        """Raises Error if there is none of that name."""
+        """Raise Error if there is none of that name."""
         present = self.read()
         for token in present:
             if token.name == name:
@@ -153,7 +153,7 @@ class TokenFile:
         raise Error(f"there is no token {name!r} in {self.path}; there are: {known}")
 
     def _write(self, tokens: Iterable[Token]) -> None:
-        """Appears whole or not at all, readable by its owner and group alone."""
+        """Write the file whole or not at all, readable by its owner and group alone."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(self.path, mode=0o640) as file:
             with contextlib.suppress(OSError):  # else the server that owns the file could read it no more
@@ -168,7 +168,7 @@ class FollowedTokens:
     def __init__(
         self, file: TokenFile, given: Iterable[Token] = (), *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises SettingsError."""
+        """Raise SettingsError."""
         self._file = file
         self._given = tuple(given)
         self._monotonic = monotonic

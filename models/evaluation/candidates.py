@@ -60,7 +60,7 @@ class Fitter:
     seed: int
 
     def fit(self, learner: LearnerSpec, rows: Sequence[LabelledRow]) -> Fitted:
-        """Raises LearningError when this learner cannot learn from these rows."""
+        """Raise LearningError when this learner cannot learn from these rows."""
         if not rows:
             raise LearningError("there are no rows to learn from")
         if not self.features:
@@ -76,7 +76,7 @@ class Fitter:
 
 
 def choose(fitter: Fitter, parts: RowSplit) -> Choice:
-    """Raises LearningError, naming every candidate's reason, when none can learn."""
+    """Raise LearningError, naming every candidate's reason, when none can learn."""
     mixes: tuple[Mix, ...] = ("after", "mix") if parts.older else ("after",)
     candidates = [Candidate(learner, mix) for mix in mixes for learner in fitter.spec.learner]
     to_choose = len(candidates) > 1

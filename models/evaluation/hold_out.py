@@ -34,7 +34,7 @@ class Evaluation:
         seed: int,
         clock_ns: Callable[[], int],
     ) -> None:
-        """Raises ArtifactError when the champion's artifact cannot be loaded."""
+        """Raise ArtifactError when the champion's artifact cannot be loaded."""
         self.spec, self.seed, self.parts, self.fitted = spec, seed, parts, fitted
         self.incumbent = "baseline" if champion is None else "champion"
         self.candidate = candidate = load(fitted, fitted.data)

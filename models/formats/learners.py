@@ -12,7 +12,7 @@ from .fitted import Learner
 
 
 def make_learner(spec: LearnerSpec) -> Learner:
-    """Raises SpecError if a custom factory cannot be imported or returns no learner.
+    """Raise SpecError if a custom factory cannot be imported or returns no learner.
 
     The libraries are imported here, since a server that only serves has none of them.
     """
@@ -28,7 +28,7 @@ def make_learner(spec: LearnerSpec) -> Learner:
 
 
 def refuse_unlisted(learners: Iterable[LearnerSpec], allowed: Collection[str]) -> None:
-    """Raises SpecError for a custom learner that the trainer's host does not allow.
+    """Raise SpecError for a custom learner that the trainer's host does not allow.
 
     A spec comes over Kafka, and with a factory's name and parameters it could call anything that can be
     imported. ``allowed``: ``package.module:name``, or ``package.module`` for all of a module.

@@ -16,7 +16,7 @@ MAX_ARTIFACT_BYTES = 256 * 1024 * 1024
 
 
 def load(signature: ModelSignature, data: bytes, *, max_bytes: int = MAX_ARTIFACT_BYTES) -> Predictor:
-    """Raises ArtifactError if the bytes are too many, not of the format, or not of the stated signature."""
+    """Raise ArtifactError if the bytes are too many, not of the format, or not of the stated signature."""
     if len(data) > max_bytes:
         raise ArtifactError(f"the artifact has {len(data)} bytes, more than the {max_bytes} allowed")
     if signature.format not in get_args(ArtifactFormat):

@@ -32,7 +32,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def check_onnx(data: bytes) -> None:
-    """Raises ArtifactError saying what is not allowed and what to do."""
+    """Raise ArtifactError saying what is not allowed and what to do."""
     if data[4:8] == b"ORTM":
         raise ArtifactError("it is in onnxruntime's own format (.ort): export it as plain .onnx")
     # External data needs an entry with the key "location". A tree ensemble has hundreds of thousands of

@@ -27,7 +27,7 @@ class OnnxPredictor:
     """Answers with an ONNX model. Thread safe, as onnxruntime's sessions are."""
 
     def __init__(self, signature: ModelSignature, data: bytes) -> None:
-        """Raises ArtifactError when the model's inputs or outputs are not what the signature says."""
+        """Raise ArtifactError when the model's inputs or outputs are not what the signature says."""
         session = OnnxSession(data)
         self._run = session.run
         self._feed = (

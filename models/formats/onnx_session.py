@@ -34,7 +34,7 @@ class OnnxSession:
     """A loaded graph. ``run`` may be called from many threads at once."""
 
     def __init__(self, data: bytes) -> None:
-        """Raises ArtifactError if the bytes are not a model that may run here."""
+        """Raise ArtifactError if the bytes are not a model that may run here."""
         check_onnx(data)
         runtime = cast("Any", onnxruntime)  # it carries no types
         options = runtime.SessionOptions()

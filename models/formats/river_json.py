@@ -68,7 +68,7 @@ class RiverPredictor:
     """Answers with a river-json model. Thread safe: it is only read."""
 
     def __init__(self, signature: ModelSignature, data: bytes) -> None:
-        """Raises ArtifactError if the bytes are not such a model or do not fit the signature."""
+        """Raise ArtifactError if the bytes are not such a model or do not fit the signature."""
         try:
             model = RiverModel.model_validate_json(data)
         except ValidationError as error:

@@ -80,7 +80,7 @@ def build_manifest_parts(
     task: Task,
     classes: tuple[str, ...] | None = None,
 ) -> ManifestParts:
-    """Raises ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
+    """Raise ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
     features, known = inspect_onnx(data, table.rows, table.labels, classes, task)
     fitted = Fitted("onnx", data, features, known, task)
     predictor = OnnxPredictor(fitted, data)

@@ -72,7 +72,7 @@ class Verifier:
         return frozenset(self._trusted) - self._revoked
 
     def verify(self, event: Manifest | ModelUpdate) -> None:
-        """Raises ArtifactError if the event is unsigned, altered, or signed by nobody trusted.
+        """Raise ArtifactError if the event is unsigned, altered, or signed by nobody trusted.
 
         Raises RevokedKey if its key was revoked, whether or not the signature is right.
         """
@@ -189,7 +189,7 @@ def create(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def read_private(path: Path) -> Ed25519PrivateKey:
-    """Raises SettingsError if it is not an Ed25519 key, or others may read it."""
+    """Raise SettingsError if it is not an Ed25519 key, or others may read it."""
     # Group read passes: that is how Kubernetes mounts a secret for a process that is not root.
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o037:

@@ -15,7 +15,7 @@ from .model import Deployment
 
 
 def load_deployment(path: Path) -> Deployment:
-    """Raises SpecError when the file is missing, not TOML, or not a deployment."""
+    """Raise SpecError when the file is missing, not TOML, or not a deployment."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -32,7 +32,7 @@ def load_deployment(path: Path) -> Deployment:
 
 
 def parse_deployment(text: str, *, source: str = "driftloop.toml") -> Deployment:
-    """Raises SpecError listing every problem."""
+    """Raise SpecError listing every problem."""
     try:
         return _parse(text, source)
     except RecursionError as error:

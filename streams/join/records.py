@@ -103,7 +103,7 @@ encode_entry = _ENCODER.encode
 
 
 def decode_entry(data: bytes) -> Entry:
-    """Raises msgspec.MsgspecError for what ``encode_entry`` did not write."""
+    """Raise msgspec.MsgspecError for what ``encode_entry`` did not write."""
     return _DECODER.decode(data)
 
 

@@ -76,7 +76,7 @@ class LogReader:
         start: int = OFFSET_BEGINNING,
         timeout_s: float = 30.0,
     ) -> None:
-        """Raises BrokerError when the cluster or a topic cannot be reached within ``timeout_s``."""
+        """Raise BrokerError when the cluster or a topic cannot be reached within ``timeout_s``."""
         self._connection = connection
         self._consumer = Consumer(connection.consumer(f"reader-{uuid.uuid4().hex}"))
         self._at_end: dict[tuple[str, int], bool] = {}

@@ -26,7 +26,7 @@ class SpecFollower:
     """Specs by model, as far as they were read; for one thread."""
 
     def __init__(self, connection: Connection, *, timeout_s: float = 30.0) -> None:
-        """Raises BrokerError when the topic cannot be reached within ``timeout_s``."""
+        """Raise BrokerError when the topic cannot be reached within ``timeout_s``."""
         self.join = Join()
         self.models: dict[str, ModelSpec] = {}
         self.problems: dict[str, str] = {}

@@ -6,8 +6,8 @@ A transaction, step by step, and what happens if the process is killed after eac
    ours is on the log.
 2. Records are sent. They are on the log, and no read_committed reader sees them. The successor's ``start``,
    or the broker after ``transaction.timeout.ms``, aborts them; the successor reads the same input again.
-3. The offsets are sent. They are part of the transaction, so as 2. Until it has ended, whoever asks for the
-   group's stable offsets waits.
+3. The offsets are sent. They are part of the transaction, so as 2. Until it has ended, a reader that asks for
+   the group's stable offsets waits.
 4. The commit is sent. If the coordinator received it, all is visible, and the successor goes on after it;
    if not, as 2. Nothing in between is possible.
 5. The commit is answered. What the caller keeps in memory and on disk may be behind the log, never ahead.

@@ -164,7 +164,7 @@ class VitalsCore(State):
 
     @classmethod
     def restore(cls, data: bytes) -> VitalsCore:
-        """Raises StateError when ``data`` is not a snapshot of this format."""
+        """Raise StateError when ``data`` is not a snapshot of this format."""
         return decode_state(data, cls)
 
 

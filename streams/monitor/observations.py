@@ -183,7 +183,7 @@ def _ranks(n: int) -> FloatArray:
 
 
 def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
-    """Raises DecodeError when a number that is used cannot be a count, a time or a sum of errors."""
+    """Raise DecodeError when a number that is used cannot be a count, a time or a sum of errors."""
     categories = (entry.categories or {}).values()
     segments = [errors for values in (entry.segments or {}).values() for errors in values.values()]
     sketches = (*([entry.latency_ms] if entry.latency_ms else []), *(entry.numbers or {}).values())
@@ -212,7 +212,7 @@ def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
 
 
 def _check_reference(reference: Reference) -> None:
-    """Raises DecodeError naming the number that no statistic can be made of."""
+    """Raise DecodeError naming the number that no statistic can be made of."""
     for name, number in _numbers_of(reference):
         if number < 0:
             raise DecodeError(f"UpdateControl: reference{name}: {number} is negative")

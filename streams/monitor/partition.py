@@ -48,7 +48,7 @@ class Deliveries:
         return self._waiting[0][0] - 1 if self._waiting else applied
 
     def check(self) -> None:
-        """Raises the error of the oldest event that did not arrive, if it failed."""
+        """Raise the error of the oldest event that did not arrive, if it failed."""
         self.reached(-1)
         if self._waiting and (oldest := self._waiting[0][1]).done():
             oldest.result()
@@ -84,7 +84,7 @@ class OwnedPartition:
         return self.deliveries.reached(self.cursor)
 
     def check(self) -> None:
-        """Raises the error of a delivery or a snapshot that failed in the background."""
+        """Raise the error of a delivery or a snapshot that failed in the background."""
         self.deliveries.check()
         if self.saving is not None and self.saving.done():
             self.saving.result()

@@ -35,7 +35,7 @@ def encode_state(state: State) -> bytes:
 
 
 def decode_state(data: bytes, kind: type[T]) -> T:
-    """Raises StateError when ``data`` is not a snapshot of this format."""
+    """Raise StateError when ``data`` is not a snapshot of this format."""
     try:
         found, state = msgspec.msgpack.decode(data, type=tuple[int, msgspec.Raw])
         if found != FORMAT:

@@ -1,4 +1,4 @@
-"""Builds the two events that clients emit, checked while the caller can still learn of a mistake."""
+"""Build the two events that clients emit, checked while the caller can still learn of a mistake."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def encode_event(event: EventDict) -> bytes:
 
 
 def checked_id(prediction_id: object) -> str:
-    """Raises InvalidEvent."""
+    """Raise InvalidEvent."""
     if not isinstance(prediction_id, str) or not 0 < len(prediction_id) <= MAX_ID_CHARS:
         raise InvalidEvent(
             f"prediction_id must be text of 1 to {MAX_ID_CHARS} characters, got {str(prediction_id)[:140]!r}"
@@ -105,14 +105,14 @@ def checked_id(prediction_id: object) -> str:
 
 
 def checked_ts(ts: object) -> int:
-    """Raises InvalidEvent."""
+    """Raise InvalidEvent."""
     if type(ts) is not int or not 0 <= ts < END_OF_TIME_MS:
         raise InvalidEvent(f"ts must be Unix time in whole milliseconds, got {ts!r}")
     return ts
 
 
 def checked_model(model: object) -> str:
-    """Raises InvalidEvent."""
+    """Raise InvalidEvent."""
     if not isinstance(model, str) or _MODEL_NAME.fullmatch(model) is None:
         raise InvalidEvent(f"{model!r} is not a model name: letters, digits, '.', '_' and '-', at most 100")
     _known_models.add(model)

@@ -24,7 +24,7 @@ class Hasher:
     """Hashes values of features with the deployment's key."""
 
     def __init__(self, key: bytes) -> None:
-        """Raises SettingsError for a key that could be guessed."""
+        """Raise SettingsError for a key that could be guessed."""
         if len(key) < MIN_KEY_BYTES:
             raise SettingsError(
                 f"the hash key has {len(key)} bytes, and at least {MIN_KEY_BYTES} are needed: "

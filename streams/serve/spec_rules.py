@@ -42,7 +42,7 @@ class SpecRules:
         self._thread: threading.Thread | None = None
 
     def rules(self, model: str) -> PrivacyRules | None:
-        """Raises SettingsError if the model's spec hashes a feature and there is no key."""
+        """Raise SettingsError if the model's spec hashes a feature and there is no key."""
         if self._known.is_set():
             found = self._rules.get(model, NO_RULES)
             if isinstance(found, SettingsError):

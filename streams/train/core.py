@@ -130,7 +130,7 @@ class TrainerCore:
         return step + self._result(command, "done", "", record.append_ms)
 
     def _carry_out(self, command: Command, manifest: Manifest | None, ts: int) -> Step:
-        """Raises IllegalCommand before anything has changed."""
+        """Raise IllegalCommand before anything has changed."""
         model = self.model(command.model)
         if command.action == "trigger":
             request = RequestControl(
@@ -210,7 +210,7 @@ class TrainerCore:
 
 
 def _check_change(change: Change | None) -> None:
-    """Raises DecodeError for a change whose positions cannot be positions in a log."""
+    """Raise DecodeError for a change whose positions cannot be positions in a log."""
     if change is None:
         return
     for partition, position in change.partitions.items():

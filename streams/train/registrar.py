@@ -131,7 +131,7 @@ class Registrar:
     # --- people -------------------------------------------------------------------------------------------
 
     def check_generation(self, command: Command) -> None:
-        """Raises IllegalCommand if the person looked at another generation than the present one."""
+        """Raise IllegalCommand if the person looked at another generation than the present one."""
         if command.generation is not None and command.generation != self.serving.generation:
             raise IllegalCommand(
                 f"generation is {self.serving.generation} by now, and {command.generation} was looked at: "

@@ -29,7 +29,7 @@ class StepWriter:
         self._transactions.start()
 
     def write(self, outputs: Iterable[Output], consumed: Consumed) -> None:
-        """Raises Aborted when the transaction was aborted, BrokerError when this producer is finished."""
+        """Raise Aborted when the transaction was aborted, BrokerError when this producer is finished."""
         self._transactions.run(lambda: self._send(outputs), consumed)
 
     def close(self) -> None:

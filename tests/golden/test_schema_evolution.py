@@ -183,8 +183,8 @@ def test_unknown_fields_travel_from_prediction_and_label_to_the_outcome_and_its_
         prediction("id-1") | {"tenant": "north", "trace": FUTURE, "nothing": None},
         label("id-1", "late") | {"ticket": 17, "proof": FUTURE},
     )
-    effects = world.process(10, 10)
-    ((_, value),) = effects.outcomes
+    output = world.process(10, 10)
+    ((_, value),) = output.outcomes
     said = orjson.loads(value)
     assert (said["tenant"], said["trace"], said["nothing"]) == ("north", FUTURE, None)
     assert (said["label_ticket"], said["label_proof"]) == (17, FUTURE)

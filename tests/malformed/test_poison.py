@@ -18,7 +18,7 @@ def test_every_malformed_record_is_a_dead_letter_with_its_bytes_and_place(topics
     apply_deployment(topics, deployment())
     found, _ = only_poison(topics, 20_000)
     assert found.sent == 20_000
-    assert found.letters == 20_000
+    assert found.dead_letters == 20_000
     assert found.faults == 0, found
 
 
@@ -40,4 +40,4 @@ def test_good_records_between_malformed_ones_are_joined(topics: Connection) -> N
         running.wait_for(len(records))
     made = read_made(topics)
     assert {outcome.prediction_id for _, outcome in made.outcomes} == {f"id-{i}" for i in range(100)}
-    assert len(made.letters) == 400
+    assert len(made.dead_letters) == 400

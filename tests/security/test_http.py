@@ -20,7 +20,7 @@ from driftloop.infra.http.tokens import SCOPES, FollowedTokens, Scope, TokenFile
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import Error
 from starlette.types import Receive, Send
-from starlette.types import Scope as Asked
+from starlette.types import Scope as HttpScope
 
 from tests.support.cli import driftloop
 from tests.support.serve.bench import ServingBench
@@ -70,7 +70,7 @@ class Door:
 def door(tokens: FollowedTokens) -> Iterator[Door]:
     passed: list[str] = []
 
-    async def app(scope: Asked, receive: Receive, send: Send) -> None:
+    async def app(scope: HttpScope, receive: Receive, send: Send) -> None:
         passed.append(scope["path"])
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})

@@ -22,7 +22,7 @@ from driftloop.streams.train.shell import TrainerConfig, run_trainer
 
 from tests.support.cli import driftloop
 from tests.support.models.worlds import update_to
-from tests.support.serve.bench import ServingBench, version_told_by
+from tests.support.serve.bench import ServingBench, version_of_answer
 from tests.support.waiting import wait_until
 
 
@@ -150,7 +150,7 @@ def test_keys_rotate_and_are_revoked_under_a_running_server(
         wait_until(lambda: server.version == 3)
         bench.publish(bench.update(4, 2))
         assert "stale" in wait_until(lambda: last_ack(bench, 4) and last_ack(bench, 4).reason)  # pyright: ignore[reportOptionalMemberAccess]
-        assert version_told_by(server.predict({"x": 0.0}).prediction) == 3
+        assert version_of_answer(server.predict({"x": 0.0}).prediction) == 3
     # 6. A restart with what was kept, and one from nothing, come to the same version.
     for state in (bench.state_dir, tmp_path / "fresh"):
         with EventClient(topics) as client, bench.serve(client, state_dir=state) as server:
@@ -219,7 +219,7 @@ def test_the_documented_rotation_step_by_step(
         assert "is revoked here" in run("keys", "revoke", old, "--why", "rotated")
         assert "rotated" in run("keys", "list")
         # The same model, by another number.
-        assert version_told_by(server.predict({"x": 0.0}).prediction) == 1
+        assert version_of_answer(server.predict({"x": 0.0}).prediction) == 1
     with EventClient(topics) as client, bench.serve(client, state_dir=tmp_path / "another") as server:
         wait_until(lambda: server.version == NEXT)
     with trainer(settings):  # also a trainer that never saw the old key believed

@@ -34,7 +34,7 @@ def test_a_label_of_a_source_that_is_not_allowed_goes_to_dead_letters_with_its_r
     for event in reversed(events) if label_first else events:
         w.join(event)
     assert not w.outcomes
-    (letter,) = w.letters
+    (letter,) = w.dead_letters
     assert letter.reason == "Label: source: 'user' is not among the labels.allowed_sources of m"
     assert letter.topic.endswith("labels")
     assert orjson.loads(base64.b64decode(letter.value_b64 or ""))["source"] == "user"
@@ -48,7 +48,7 @@ def test_a_label_of_an_allowed_source_counts_before_and_after_one_that_does_not(
         w.join(by(source))
     (outcome,) = w.outcomes
     assert (outcome.source, outcome.revision) == ("expert", 0)
-    assert len(w.letters) == 2
+    assert len(w.dead_letters) == 2
 
 
 def test_a_source_that_is_not_allowed_cannot_revise_an_outcome() -> None:
@@ -56,7 +56,7 @@ def test_a_source_that_is_not_allowed_cannot_revise_an_outcome() -> None:
     w = world(m=ModelSpec(labels=LabelRules(allowed_sources=("user",))))
     w.join(prediction("a", "late"), by("user", label="late"), by("expert", label="on_time"))
     assert [outcome.label for outcome in w.outcomes] == ["late"]
-    assert len(w.letters) == 1
+    assert len(w.dead_letters) == 1
 
 
 def test_a_label_that_names_no_source_is_the_systems() -> None:
@@ -82,7 +82,7 @@ def test_a_refused_label_is_reported_once_over_a_restart_from_nothing() -> None:
     w.restore()
     w.join(by("expert"))
     assert [outcome.source for outcome in w.outcomes] == ["expert"]
-    assert len(w.letters) == 1
+    assert len(w.dead_letters) == 1
 
 
 @given(st.text(min_size=1, max_size=64))
@@ -90,7 +90,7 @@ def test_only_the_very_names_of_the_list_are_allowed(source: str) -> None:
     w = world(m=ModelSpec(labels=LabelRules(allowed_sources=("expert",))))
     w.join(prediction("a", "late"), by(source))
     assert len(w.outcomes) == (source == "expert")
-    assert len(w.outcomes) + len(w.letters) == 1
+    assert len(w.outcomes) + len(w.dead_letters) == 1
 
 
 def test_the_key_is_read_from_the_file_and_named_when_it_is_wrong() -> None:

@@ -43,7 +43,7 @@ class Cluster:
         return self._broker.bootstrap_servers
 
     def check(self) -> None:
-        """Raises what went wrong in the last fault."""
+        """Raise what went wrong in the last fault."""
         if self._fault is not None and self._fault.done():
             self._fault.result()
 

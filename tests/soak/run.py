@@ -43,7 +43,7 @@ Figures = dict[str, object]
 
 
 def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
-    """Gives the report and what it found. Everything of the run is in ``run.folder``."""
+    """Return the figures and the findings. Everything of the run is in ``run.folder``."""
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
     (run.folder / "run.json").write_text(

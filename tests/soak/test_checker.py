@@ -34,7 +34,7 @@ from tests.soak.traffic.ledger import LedgerWriter
 
 PARTITIONS = 2
 NAMES = tuple(name for i in range(60) if partition_of(name := f"id-{i}", PARTITIONS) == 0)[:8]
-TRACK = {"model": "alpha", "version": 1, "role": "champion"}
+VARIANT = {"model": "alpha", "version": 1, "role": "champion"}
 
 
 class Logs:
@@ -58,19 +58,19 @@ class Logs:
 
 
 def prediction(name: str) -> dict[str, Any]:
-    return {"prediction_id": name, **TRACK, "ts": 1, "features": {"x": 1}, "prediction": "late"}
+    return {"prediction_id": name, **VARIANT, "ts": 1, "features": {"x": 1}, "prediction": "late"}
 
 
 def outcome(name: str, seq: int) -> dict[str, Any]:
     said = {"label": "late", "error_value": 0, "source": "system", "revision": 0, "seq": seq}
-    return {**TRACK, "prediction_id": name, "features": {"x": 1}, "prediction": "late", **said}
+    return {**VARIANT, "prediction_id": name, "features": {"x": 1}, "prediction": "late", **said}
 
 
 def vitals(errors: list[int], first_seq: int = 0) -> dict[str, Any]:
     """One message that covers everything that ``pairs`` wrote."""
     packed = base64.b64encode(np.packbits(np.array(errors, dtype=np.bool_)).tobytes()).decode()
     entry = {
-        **TRACK,
+        **VARIANT,
         "counts": {"predictions": len(NAMES), "outcomes": len(errors)},
         "first_seq": first_seq,
         "errors": {"kind": "bits", "count": len(errors), "data": packed},

@@ -56,7 +56,7 @@ class ExpectedServing:
         )
 
     def after(self, action: Action, version: int | None) -> ExpectedServing:
-        """Raises Refused."""
+        """Raise Refused."""
         if action == "register":
             return self.promoted()
         if action == "promote":

@@ -80,7 +80,7 @@ def test_a_killed_server_comes_back_with_what_it_served(bench: ServingBench, set
     assert {ack.server_id for ack in bench.acks()} == {"serve-0"}
 
 
-def test_nothing_published_is_told(settings: Settings, topics: Connection) -> None:
+def test_a_server_without_a_published_spec_says_what_to_do(settings: Settings, topics: Connection) -> None:
     with pytest.raises(SpecError, match="publish it with `driftloop apply`"):
         run_server(settings, [])
 

@@ -43,7 +43,7 @@ def test_clocks_that_are_years_wrong_change_no_pair(w: JoinWorld, prediction_ts:
     assert (outcome.ts, outcome.label_ts) == (prediction_ts, label_ts)
     assert outcome.label_delay_ms == label_ts - prediction_ts
     wait(w, JOIN.horizon + JOIN.clock_skew + 2_000)
-    assert w.letters == []
+    assert w.dead_letters == []
     assert w.totals()["outcomes"] == 1
     assert w.totals()["expired"] == 0
 
@@ -69,8 +69,8 @@ def test_what_is_joined_does_not_depend_on_event_times(events: list[tuple[str, b
 @pytest.mark.parametrize("ts", [-1, 2**53, 1.5, "now", None])
 def test_a_time_that_is_no_time_is_refused(w: JoinWorld, ts: object) -> None:
     w.join(prediction("a", "x") | {"ts": ts}, label("a", "x") | {"ts": ts})
-    assert len(w.letters) == w.totals()["dead"] == 2
-    assert all("ts" in letter.reason for letter in w.letters)
+    assert len(w.dead_letters) == w.totals()["dead"] == 2
+    assert all("ts" in letter.reason for letter in w.dead_letters)
 
 
 def test_a_label_may_come_before_its_prediction(w: JoinWorld) -> None:
@@ -86,7 +86,7 @@ def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: JoinWorld) -
     w.now_ms += JOIN.early_horizon + 1
     wait(w, JOIN.clock_skew + 2_000, prediction("a", "x"))
     assert w.outcomes == []
-    (letter,) = w.letters
+    (letter,) = w.dead_letters
     assert letter.reason.startswith("expired")
     w.join(label("a", "y"))
     assert [o.label for o in w.outcomes] == ["y"]
@@ -94,7 +94,7 @@ def test_a_label_that_comes_much_too_early_ends_as_a_dead_letter(w: JoinWorld) -
 
 def test_a_label_of_nobody_ends_as_a_dead_letter(w: JoinWorld) -> None:
     wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("nobody", "x"))
-    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+    assert [letter.reason[:7] for letter in w.dead_letters] == ["expired"]
     assert w.totals()["expired"] == 1
 
 
@@ -106,13 +106,13 @@ def test_a_label_after_the_horizon_is_late_and_kept_as_a_dead_letter(w: JoinWorl
     wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("b", "x"))
     assert [o.prediction_id for o in w.outcomes] == ["a"]
     assert w.totals()["late"] == 1
-    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+    assert [letter.reason[:7] for letter in w.dead_letters] == ["expired"]
 
 
 def test_a_prediction_without_a_label_is_counted_when_its_time_is_over(w: JoinWorld) -> None:
     wait(w, JOIN.horizon + JOIN.clock_skew + 2_000, prediction("a", "x"))
     assert w.totals()["expired"] == 1
-    assert (w.outcomes, w.letters) == ([], [])
+    assert (w.outcomes, w.dead_letters) == ([], [])
 
 
 def test_one_id_of_two_models_gives_each_an_outcome(w: JoinWorld) -> None:
@@ -142,7 +142,7 @@ def test_a_repeated_prediction_changes_nothing(w: JoinWorld) -> None:
         w.join(label("a", "x"))
     assert len(w.outcomes) == w.totals()["predictions"] == 1
     assert w.totals()["duplicate"] == 2 + 2  # predictions and labels
-    assert w.letters == []
+    assert w.dead_letters == []
 
 
 def test_another_prediction_under_the_same_name_is_refused(w: JoinWorld) -> None:
@@ -150,9 +150,9 @@ def test_another_prediction_under_the_same_name_is_refused(w: JoinWorld) -> None
     w.join(first, first | {"prediction": "y"})
     w.join(dict(reversed(first.items())), label("a", "x"))
     assert [o.prediction for o in w.outcomes] == ["x"]
-    assert [letter.offset for letter in w.letters] == [1, 2]
+    assert [letter.offset for letter in w.dead_letters] == [1, 2]
     assert (w.totals()["predictions"], w.totals()["dead"]) == (1, 2)
-    assert all("other content" in letter.reason for letter in w.letters)
+    assert all("other content" in letter.reason for letter in w.dead_letters)
 
 
 def test_an_id_may_be_used_again_once_its_time_is_over(w: JoinWorld) -> None:
@@ -177,7 +177,7 @@ def test_a_correction_that_comes_too_late_is_kept_as_a_dead_letter(w: JoinWorld)
     wait(w, JOIN.early_horizon + JOIN.clock_skew + 2_000, label("a", "y"))
     assert [o.label for o in w.outcomes] == ["x"]
     assert w.totals()["late"] == 1
-    assert [letter.reason[:7] for letter in w.letters] == ["expired"]
+    assert [letter.reason[:7] for letter in w.dead_letters] == ["expired"]
 
 
 @pytest.mark.parametrize("first", ["prediction", "labels"])
@@ -193,8 +193,8 @@ def test_a_storm_of_labels_of_one_id_is_bounded(w: JoinWorld, first: str) -> Non
     w.join(prediction("a", "x"))
     assert [o.revision for o in w.outcomes] == list(range(MAX_PER_ID))
     assert {o.seq for o in w.outcomes} == {0}
-    assert len(w.letters) == w.totals()["dead"] == 4 * MAX_PER_ID
-    assert all("labels of one id" in letter.reason for letter in w.letters)
+    assert len(w.dead_letters) == w.totals()["dead"] == 4 * MAX_PER_ID
+    assert all("labels of one id" in letter.reason for letter in w.dead_letters)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def next_in_background(
 
 
 def _check(checkpoint: Checkpoint, origin: StateOrigin, begins: Offsets, target: Position) -> None:
-    """Raises CheckpointError if it was made of another log, or the log no longer has what follows."""
+    """Raise CheckpointError if it was made of another log, or the log no longer has what follows."""
     if checkpoint.origin != origin:
         raise CheckpointError("it was made of other topics or by another layout")
     at = checkpoint.stands_at

@@ -54,7 +54,7 @@ class Alert(State):
     recovery: float = 0.0
 
     def move(self, cause: AlertInput, index: int) -> None:
-        """Raises IllegalTransition for a move the table does not have."""
+        """Raise IllegalTransition for a move the table does not have."""
         try:
             self.state = TRANSITIONS[self.state, cause]
         except KeyError as error:

@@ -87,7 +87,7 @@ class ErrorStream(State):
         ]
 
     def check(self, seen: Observation) -> None:
-        """Raises DecodeError when these errors cannot belong to this stream."""
+        """Raise DecodeError when these errors cannot belong to this stream."""
         if len(seen.errors) and self.count and seen.bits != self.bits:
             raise DecodeError(
                 f"Vitals: {seen.model} version {seen.version}: its errors were "

@@ -77,7 +77,7 @@ class ModelMonitor(State):
     versions: dict[Key, VersionMonitor] = field(default_factory=dict[Key, VersionMonitor])
 
     def check(self, seen: Observation) -> None:
-        """Raises DecodeError when ``seen`` does not go with what was seen before."""
+        """Raise DecodeError when ``seen`` does not go with what was seen before."""
         known = self.versions.get((seen.version, seen.role))
         if known is not None:
             known.errors.check(seen)

@@ -76,7 +76,7 @@ def run_monitor(
 
 
 def check_topics(connection: Connection) -> None:
-    """Raises TopicError when a topic the monitor needs is missing, BrokerError without an answer."""
+    """Raise TopicError when a topic the monitor needs is missing, BrokerError without an answer."""
     try:
         found = AdminClient(connection.client()).list_topics(timeout=_ASK_S).topics
     except KafkaException as error:

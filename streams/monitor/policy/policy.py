@@ -65,7 +65,7 @@ class Policy(State):
     # --- what happened -----------------------------------------------------------------------------------
 
     def on_spec(self, control: SpecControl) -> None:
-        """Raises DecodeError when the spec is invalid."""
+        """Raise DecodeError when the spec is invalid."""
         try:
             spec = ModelSpec.model_validate(control.spec)
             digest = _DIGEST.validate_python(control.digest)

@@ -65,7 +65,7 @@ class TriggerRecord(Struct, array_like=True, frozen=True):
         return self.state in ACTIVE
 
     def moved(self, cause: TriggerInput, now_ms: int) -> TriggerRecord:
-        """Raises IllegalTransition for a move the table does not have."""
+        """Raise IllegalTransition for a move the table does not have."""
         try:
             return replace(self, state=TRANSITIONS[self.state, cause], since_ms=now_ms)
         except KeyError as error:

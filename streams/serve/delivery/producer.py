@@ -33,7 +33,7 @@ def event_producer(
     on_failed_delivery: Callable[[KafkaError | None, Message], None],
     on_error: Callable[[KafkaError], None],
 ) -> Producer:
-    """Raises SettingsError for what librdkafka does not accept."""
+    """Raise SettingsError for what librdkafka does not accept."""
     config: dict[str, object] = {
         **connection.producer(
             linger_ms=10,

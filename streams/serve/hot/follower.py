@@ -77,7 +77,7 @@ class ModelFollower:
     def __init__(
         self, model: str, parts: FollowParts, outbox: Outbox, on_change: Callable[[ServingState], None]
     ) -> None:
-        """Raises StateError if the persisted state cannot be read."""
+        """Raise StateError if the persisted state cannot be read."""
         self._model, self._parts, self._outbox, self._on_change = model, parts, outbox, on_change
         self._state = StateFile(parts.state_dir, model)
         self._updates = UpdateApplier(model, store=parts.store, verifier=parts.verifier, state=self._state)

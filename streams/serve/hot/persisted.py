@@ -33,7 +33,7 @@ class Persisted:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Raises ValueError if the bytes are not what ``encode`` returns."""
+        """Raise ValueError if the bytes are not what ``encode`` returns."""
         try:
             fields = cast("dict[str, object]", orjson.loads(data))
             live, spec = fields.get("live"), fields.get("spec")
@@ -50,7 +50,7 @@ class StateFile:
     """The file of one model. The update in it is signed, so altering the file gains nothing."""
 
     def __init__(self, state_dir: Path, model: str) -> None:
-        """Raises StateError if there is a file and it cannot be read."""
+        """Raise StateError if there is a file and it cannot be read."""
         self._path = state_dir / f"{model}.json"
         self.persisted = self._read()
 

@@ -69,7 +69,7 @@ class _Request:
     __slots__ = ("features", "prediction_id", "segments", "ts")
 
     def __init__(self, prediction_id: str | None, ts: int | None) -> None:
-        """Raises InvalidEvent."""
+        """Raise InvalidEvent."""
         now_ms = time.time_ns() // 1_000_000
         self.prediction_id = new_prediction_id(now_ms) if prediction_id is None else checked_id(prediction_id)
         self.ts = now_ms if ts is None else checked_ts(ts)
@@ -267,7 +267,7 @@ class RequestHandler:
         role: Role = "champion",
         error: str | None = None,
     ) -> None:
-        """Raises only ClientClosed: the caller gets the answer whatever Kafka does, and however odd it is."""
+        """Raise only ClientClosed: the caller gets the answer whatever Kafka does, and however odd it is."""
         try:
             self._client.emit_private(
                 prediction_event(

@@ -67,7 +67,7 @@ def _parsed(value: bytes) -> OutcomeKey:
 
 
 class Labels:
-    """Tells which outcomes of a model have a label to train on.
+    """The rule for which outcomes of a model have a label to train on.
 
     ``classes``: the champion's, for a spec that declares none.
     """

@@ -52,7 +52,7 @@ def joining(kafka: Connection, tmp_path: Path) -> Iterator[None]:
 
 def letters_of(connection: Connection, count: int) -> list[DeadLetter]:
     def enough() -> list[DeadLetter]:
-        found = read_made(connection).letters
+        found = read_made(connection).dead_letters
         return found if len(found) >= count else []
 
     return wait_until(enough, f"{count} dead letters")
@@ -184,7 +184,7 @@ def test_dropped_dead_letters_are_listed_and_replayed_on_request_only(
     assert wrong.exit_code == 1
     assert "no dead letter's id begins with 'dead-none'" in wrong.output
     with DeadLetterLog(kafka) as log:
-        first = [letter.id for letter in log.letters()][:2]
+        first = [letter.id for letter in log.dead_letters()][:2]
     assert resolve(kafka, "dropped", DeadLetterFilter(ids=tuple(first)), by="test", why="of no use").done == 2
     assert "3" in driftloop("dlq", "ls", settings=settings).stdout
     assert resolve(kafka, "replayed", DeadLetterFilter(), by="test").done == 3
@@ -243,7 +243,7 @@ def test_invalid_records_on_dead_letters_and_its_resolutions_are_skipped(kafka: 
     assert producer.flush(60) == 0
     write_letters(kafka, 1, value_b64="no base64!", key_b64="\u00e9", append_ms=2**60)
     with DeadLetterLog(kafka) as log:
-        (letter,) = log.letters()
+        (letter,) = log.dead_letters()
         assert log.unreadable == 5
         assert log.resolutions() == {}
         assert letter.value == b"no base64!"

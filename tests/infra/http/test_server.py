@@ -25,7 +25,7 @@ from driftloop.streams.serve.hot.model import LiveModel
 
 from tests.support.meanwhile import meanwhile
 from tests.support.paths import DOCS
-from tests.support.serve.bench import ServingBench, version_told_by
+from tests.support.serve.bench import ServingBench, version_of_answer
 from tests.support.serve.process import uvicorn_thread
 from tests.support.waiting import wait_until
 
@@ -283,7 +283,7 @@ def test_swaps_under_load_fail_no_request(server: Running, bench: ServingBench) 
             assert server.models["m"].wait_generation(generation)
             wait_until(lambda seen=seen: len(outcomes) > seen + 10)
     assert {status for status, _ in outcomes} == {200}
-    assert all(version_told_by(answer["prediction"]) == answer["version"] for _, answer in outcomes)
+    assert all(version_of_answer(answer["prediction"]) == answer["version"] for _, answer in outcomes)
     assert {answer["version"] for _, answer in outcomes} == {1, 2, 3}
 
 

@@ -226,13 +226,13 @@ def test_a_candidate_that_is_right_more_often_may_cost_too_much() -> None:
     candidate = ["fine"] * 5 + ["fraud"] * 15 + ["fine"] * 80
     both = PairedErrors("classification", labels, [{}] * 100, candidate, champion)
     assert (both.candidate_errors.sum(), both.incumbent_errors.sum()) == (5, 10)
-    dear = Cost(matrix={"fraud": {"fine": 50.0}, "fine": {"fraud": 1.0}})
-    gate = gates.business_cost(dear, both)
+    costly = Cost(matrix={"fraud": {"fine": 50.0}, "fine": {"fraud": 1.0}})
+    gate = gates.business_cost(costly, both)
     assert not gate.passed
     assert (gate.value, gate.threshold) == (2.5, 0.1)
     assert gates.business_cost(Cost(), both).passed
-    assert gates.business_cost(dear.model_copy(update={"max_increase": 30.0}), both).passed
-    assert costs_of(dear, ["fraud", None], ["fraud", "fine"]).tolist() == [0.0, 1.0]
+    assert gates.business_cost(costly.model_copy(update={"max_increase": 30.0}), both).passed
+    assert costs_of(costly, ["fraud", None], ["fraud", "fine"]).tolist() == [0.0, 1.0]
 
 
 def test_with_no_champion_the_majority_class_must_be_beaten() -> None:

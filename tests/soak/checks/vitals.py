@@ -22,7 +22,7 @@ Errors = dict[tuple[int, Variant], list[tuple[npt.NDArray[np.int64], npt.NDArray
 
 
 def check_vitals(connection: Connection, partitions: int, joined: Joined, findings: Findings) -> int:
-    """Gives how many messages there are."""
+    """Return how many messages there are."""
     messages = 0
     errors: Errors = defaultdict(list)
     counts: Counter[tuple[Variant, str]] = Counter()

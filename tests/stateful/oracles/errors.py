@@ -140,7 +140,7 @@ class ErrorOracle:
         self.to_page_hinkley: list[tuple[int, float, PageHinkleyRules]] = []
         self.page_hinkley_since = 0
         self.alarms = {"adwin": Alarm(), "page-hinkley": Alarm(), "rolling-accuracy": Alarm()}
-        self.fall_told: int | None = None
+        self.fall_reported: int | None = None
 
     @property
     def count(self) -> int:
@@ -237,10 +237,10 @@ class ErrorOracle:
     ) -> list[Found]:
         alarm, window, found = self.alarms[name], detectors.accuracy.window, list[Found]()
         rises, falls = [one for one in fired if one.rise], [one for one in fired if not one.rise]
-        if falls and (self.fall_told is None or self.count - self.fall_told >= window):
+        if falls and (self.fall_reported is None or self.count - self.fall_reported >= window):
             split = self._split(falls[0].since, -1)
             if split is not None:
-                self.fall_told = self.count
+                self.fall_reported = self.count
                 found.append(self._said(name, "info", split, 0.0, falls[0]))
         if alarm.state in ("alarmed", "acknowledged") and self.count - alarm.index >= window:
             level = mean(self.values[max(0, self.count - window) // BLOCK * BLOCK :])

@@ -115,8 +115,8 @@ def test_words_where_a_regression_needs_numbers_are_refused_on_both_sides() -> N
     w = world(m=ModelSpec(task="regression"))
     w.join(prediction("a", "much"), prediction("b", 1.5), label("b", "much"), label("b", 2.5))
     assert [o.error_value for o in w.outcomes] == [1.0]
-    assert [(letter.topic, letter.offset) for letter in w.letters] == [("predictions", 0), ("labels", 0)]
-    assert all("regression" in letter.reason for letter in w.letters)
+    assert [(letter.topic, letter.offset) for letter in w.dead_letters] == [("predictions", 0), ("labels", 0)]
+    assert all("regression" in letter.reason for letter in w.dead_letters)
 
 
 def test_nothing_expires_while_the_other_topic_lags_behind() -> None:
@@ -136,7 +136,7 @@ def test_nothing_expires_while_the_other_topic_lags_behind() -> None:
 
 def test_a_model_without_a_spec_is_refused(w: JoinWorld) -> None:
     w.join(prediction("a", model="other"), prediction("b"), label("b", "late"))
-    assert "unknown model 'other'" in w.letters[0].reason
+    assert "unknown model 'other'" in w.dead_letters[0].reason
     assert len(w.outcomes) == 1
 
 
@@ -145,7 +145,7 @@ def test_one_id_cannot_hold_any_number_of_answers_or_labels(w: JoinWorld) -> Non
         w.send(prediction("a", version=i), label("b", f"l{i}"))
     w.batch()
     assert w.totals()["predictions"] == MAX_PER_ID
-    assert len(w.letters) == 10
+    assert len(w.dead_letters) == 10
 
 
 def test_a_dead_letter_carries_what_came_and_says_what_had_to_be_cut(w: JoinWorld) -> None:

@@ -161,7 +161,7 @@ def test_what_was_refused_stays_refused_after_its_model_got_a_spec_and_the_disk_
     feed.event(PREDICTIONS, prediction("a", "x", model="later"))
     feed.flush()
     with joiner_process(kafka, tmp_path):
-        wait_until(lambda: read_made(kafka).letters)
+        wait_until(lambda: read_made(kafka).dead_letters)
     shutil.rmtree(tmp_path)
     apply_deployment(kafka, Deployment(models={"m": ModelSpec(), "later": ModelSpec()}))
     feed.event(LABELS, label("a", "x"))
@@ -186,7 +186,7 @@ def test_a_spec_applied_just_before_its_first_prediction_is_known(kafka: Connect
             feed.event(LABELS, label(f"b{i}", "x"))
             feed.flush()
             made = wait_for_outcomes(kafka)
-    assert made.letters == []
+    assert made.dead_letters == []
 
 
 def malformed() -> dict[str, bytes | None]:
@@ -226,19 +226,19 @@ def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_proc
     with joiner_process(kafka, tmp_path):
         wanted = 2 * len(corpus) - 2
         made = wait_until(
-            lambda: made if len((made := read_made(kafka)).letters) >= wanted and made.outcomes else None
+            lambda: made if len((made := read_made(kafka)).dead_letters) >= wanted and made.outcomes else None
         )
     assert [o.prediction_id for _, o in made.outcomes] == ["good"]
-    refused = {(letter.topic, letter.offset) for letter in made.letters}
+    refused = {(letter.topic, letter.offset) for letter in made.dead_letters}
     # As labels, events of unknown models and deep ones lack a label like all the others.
     assert refused == {(kafka.topic(t), i) for t in (PREDICTIONS, LABELS) for i in range(len(corpus))}
-    for letter in made.letters:
+    for letter in made.dead_letters:
         assert base64.b64decode(letter.key_b64 or "") == b"\xff key"
         assert letter.reason
         value = list(corpus.values())[letter.offset]
         kept = None if letter.value_b64 is None else base64.b64decode(letter.value_b64)
         assert kept == value or ("cut" in letter.reason and kept and (value or b"").startswith(kept))
-    assert made.totals()["dead"] == len(made.letters)
+    assert made.totals()["dead"] == len(made.dead_letters)
 
 
 def test_two_joiners_share_the_partitions_and_take_over_from_each_other(

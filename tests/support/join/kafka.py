@@ -101,7 +101,7 @@ class Made:
     predictions: list[Record]
     labels: list[Record]
     outcomes: list[tuple[int, Outcome]]
-    letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]
     vitals: list[Vitals]
 
     def expected(self, join: Join | None = None) -> ExpectedOutcomes:

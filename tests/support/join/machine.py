@@ -148,8 +148,8 @@ class JoinerMachine(RuleBasedStateMachine):
         assert totals["corrected"] == len(expected.outcomes) - first
         assert totals["expired"] == expected.unmatched + len(expected.unreached_labels)
         assert totals["duplicate"] == repeated + expected.repeats_of_labels
-        assert totals["dead"] == len(self.world.letters)
-        assert sorted((letter.topic, letter.offset) for letter in self.world.letters) == sorted(
+        assert totals["dead"] == len(self.world.dead_letters)
+        assert sorted((letter.topic, letter.offset) for letter in self.world.dead_letters) == sorted(
             [("predictions", offset) for offset in expected.conflicts]
             + [("labels", offset) for offset in expected.unreached_labels]
         )

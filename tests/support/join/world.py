@@ -86,7 +86,7 @@ class JoinWorld:
     committed: Position | None = None
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     outcomes_ms: list[int] = field(default_factory=list[int])  # when each was appended
-    letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
+    dead_letters: list[DeadLetter] = field(default_factory=list[DeadLetter])
     vitals: list[Vitals] = field(default_factory=list[Vitals])
     now_ms: int = 100_000
     capacity: int = 4
@@ -135,7 +135,7 @@ class JoinWorld:
         self.outcomes += [Outcome.decode(value) for _, value in output.outcomes]
         self.outcomes_ms += [self.now_ms] * len(output.outcomes)
         self.vitals += [Vitals.decode(value) for _, value in output.vitals]
-        self.letters += [DeadLetter.decode(one.dead_letter(one.topic.name)) for one in output.refused]
+        self.dead_letters += [DeadLetter.decode(one.dead_letter(one.topic.name)) for one in output.refused]
         self.committed = self.joiner.staged_position
 
     def die(self, *, disk_lost: bool = False) -> None:
@@ -153,7 +153,7 @@ class JoinWorld:
         if target is None:
             return
         since_ms = self.joiner.begin_restore(Position())
-        refused = {(one.topic, one.offset) for one in self.letters}
+        refused = {(one.topic, one.offset) for one in self.dead_letters}
         done = 0
         while not self.at(target):
             at = self.joiner.position

@@ -155,7 +155,7 @@ def refused_to_read(connection: Connection, group: str, topics: list[str]) -> se
         waiting = set(topics) - refused
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in waiting])
 
-        def all_told() -> bool:
+        def all_answered() -> bool:
             for message in consumer.consume(100, timeout=0.05):
                 error, topic = message.error(), message.topic() or ""
                 if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
@@ -165,7 +165,7 @@ def refused_to_read(connection: Connection, group: str, topics: list[str]) -> se
                 waiting.discard(topic)
             return not waiting
 
-        wait_until(all_told, f"{group} on {topics}")
+        wait_until(all_answered, f"{group} on {topics}")
         return refused
     finally:
         consumer.close()

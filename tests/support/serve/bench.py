@@ -31,14 +31,14 @@ from tests.support.waiting import wait_until
 STEP = 1000.0
 
 
-def telling_model(version: int) -> Fitted:
+def model_of_version(version: int) -> Fitted:
     """A regression of one number: x + 1000·version, so that every answer says who gave it."""
     offset = helper.make_tensor("offset", brought.FLOAT, [1], [STEP * version])
     data = brought.one_node("Add", ["X", "offset"], width=1, initializers=[offset])
     return Fitted("onnx", data, (FeatureSpec(name="x", type="number"),), None, "regression")
 
 
-def version_told_by(prediction: object, x: float = 0.0) -> int:
+def version_of_answer(prediction: object, x: float = 0.0) -> int:
     """Which version gave this answer to ``x``."""
     assert isinstance(prediction, float)
     return round((prediction - x) / STEP)
@@ -60,7 +60,7 @@ class ServingBench(VersionStore):
     def make(self, version: int, fitted: Fitted | None = None, **changes: Any) -> str:
         """Store a version; return its manifest's digest."""
         rows = [{"x": float(x)} for x in range(4)]
-        return self.put(version, fitted or telling_model(version), rows, **changes)
+        return self.put(version, fitted or model_of_version(version), rows, **changes)
 
     def update(self, generation: int, version: int | None, **plan: Any) -> ModelUpdate:
         """A signed update to a version, which is made if it was not."""

@@ -132,7 +132,7 @@ class TrainerBench:
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.log if isinstance(event, kind)]
 
-    # --- questions ----------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------------
 
     @property
     def runs(self) -> ModelRuns:

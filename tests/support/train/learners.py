@@ -41,7 +41,7 @@ class Behaving:
 
 
 class Gated(Behaving):
-    """Says that it has begun by making ``begun``, and goes on once ``gate`` exists."""
+    """A learner that creates ``begun`` when it begins, and goes on once ``gate`` exists."""
 
     def __init__(self, begun: str, gate: str) -> None:
         self._begun, self._gate = Path(begun), Path(gate)

@@ -43,6 +43,6 @@ def test_records_of_other_partitioners_are_sent_to_their_place_exactly_once(
     misrouted = len(made.predictions) + len(made.labels) - 2 * IDS
     assert made.totals()["misrouted"] == misrouted > 50
     assert made.totals()["predictions"] == IDS
-    assert made.letters == []
+    assert made.dead_letters == []
     assert 0 < running.stats.misrouted <= misrouted
     assert read_overview(kafka).misrouted == misrouted

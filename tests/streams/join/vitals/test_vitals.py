@@ -106,7 +106,7 @@ def test_errors_come_back_with_their_seqs_whatever_lies_between(regression: bool
 
 
 @pytest.mark.parametrize("count", [*range(1, 20), 200])
-def test_few_are_told_as_many_are(count: int) -> None:
+def test_few_values_are_summarised_as_many_are(count: int) -> None:
     """Values one by one or in a sketch, bits and gaps by hand or by numpy: a reader finds the same."""
     draw = random.Random(count)
     rows = [event(x=round(draw.uniform(-5, 5), 2), word=draw.choice("ab")) for _ in range(count)]
@@ -126,7 +126,7 @@ def test_few_are_told_as_many_are(count: int) -> None:
     assert (entry.numbers["x"].kll is None) == (count <= FEW)
 
 
-def test_consecutive_seqs_are_told_by_the_first_alone() -> None:
+def test_consecutive_seqs_are_given_by_the_first_alone() -> None:
     (message,) = messages(batch_stats_of([], [outcome(seq, 1.0) for seq in range(5, 15)]))
     assert (message.models[0].first_seq, message.models[0].seqs) == (5, None)
 

@@ -20,7 +20,7 @@ from driftloop.streams.serve.privacy import Hasher
 from tests.support.kafka.topics import write
 from tests.support.meanwhile import meanwhile
 from tests.support.models.onnx import linear_classifier
-from tests.support.serve.bench import STEP, ServingBench, ack_with, telling_model, version_told_by
+from tests.support.serve.bench import STEP, ServingBench, ack_with, model_of_version, version_of_answer
 from tests.support.waiting import wait_until
 
 HASHER = Hasher(b"a key of the deployment")
@@ -60,13 +60,13 @@ def test_an_update_swaps_without_a_failed_request(bench: ServingBench, client: E
                 bench.publish(bench.update(generation, 1 + generation % 3))
                 assert hot.wait_generation(generation)
                 wait_until(lambda seen=seen: len(answered) > seen + 20)
-    assert all(version_told_by(served.prediction) == served.version for served in answered)
+    assert all(version_of_answer(served.prediction) == served.version for served in answered)
     assert {served.version for served in answered} == {1, 2, 3}
     assert [swap.generation for swap in swaps] == list(range(1, 12))
     client.flush(60)
     events = bench.predictions()
     assert len(events) == len(answered)
-    assert all(version_told_by(event.prediction) == event.version for event in events)
+    assert all(version_of_answer(event.prediction) == event.version for event in events)
 
 
 def test_an_answer_that_fails_reaches_the_caller_and_the_topic(
@@ -272,5 +272,5 @@ def test_an_own_server_needs_only_the_environment(bench: ServingBench) -> None:
 
 
 def test_an_answer_names_its_version() -> None:
-    assert version_told_by(3002.0, 2.0) == 3
-    assert telling_model(3).data != telling_model(4).data
+    assert version_of_answer(3002.0, 2.0) == 3
+    assert model_of_version(3).data != model_of_version(4).data
