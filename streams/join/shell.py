@@ -41,7 +41,7 @@ from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.stop_deadline import stopping_within
+from ..kafka.stop_deadline import close_within, stopping_within
 from ..kafka.transactions import Aborted, Consumed, unobserved
 from .batch_writer import BatchWriter
 from .config import JoinTuning
@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 GROUP = "join"
 _IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
 _STOP_S = 4.5  # then the process ends by force: the log has everything, so nothing is lost
+_CLOSE_S = 3.0
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
 _BEGIN = Position()
@@ -313,7 +314,7 @@ class _JoinShell:
         self._owned.clear()
         if self._checkpointer is not None:
             self._checkpointer.close()
-        self._consumer.close()
+        close_within(_CLOSE_S, self._consumer.close)
         self._specs.close()
         self._reports.close()
         self._writer.close()

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,15 @@ def stopping_within(seconds: float, stop: threading.Event) -> Generator[None]:
         raise
     arming.join()
     deadline.disarm()
+
+
+def close_within(seconds: float, close: Callable[[], None]) -> None:
+    """Call a client's ``close``, and leave it if it takes longer: librdkafka may wait without end."""
+    closing = threading.Thread(target=close, name="driftloop-close", daemon=True)
+    closing.start()
+    closing.join(seconds)
+    if closing.is_alive():
+        log.warning("a Kafka client was not closed after %g s, and is left behind", seconds)
 
 
 def _end(seconds: float, exit_code: int) -> None:

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 from driftloop.schemas.spec.model import ModelSpec
+from driftloop.streams.join import records
 from driftloop.streams.join.expiry import all_deadlines, deadlines
-from driftloop.streams.join.records import (
-    BufferedLabel,
-    Entry,
-    JoinedPair,
-    Match,
-    PendingPrediction,
-    Variant,
-    key_state_of,
-)
 
 from tests.support.join.world import JOIN, JoinWorld, prediction, rules_of
 
@@ -41,15 +33,15 @@ def test_a_shadows_prediction_expires_although_the_champions_did_a_moment_ago(
     assert not any(key.startswith(b"e") for key, _ in world.store.scan(b"", b"\xff"))
 
 
-PENDING = PendingPrediction(Variant("m", 1, "champion"), b"{", 5_000, 1, "x", (), None)
-LABEL = BufferedLabel(b"{}", b"a", 9_000, 3, False)
-PAIR = JoinedPair(PENDING, "x", "system", 0, b"{}", 9_000, 3)
-MATCHED = PENDING.matched(Match("x", False, "system", 7_000, 0, 0))
-ENTRIES: list[Entry] = [PENDING, MATCHED, LABEL, LABEL.reached(), PAIR]
+PENDING = records.PendingPrediction(records.Variant("m", 1, "champion"), b"{", 5_000, 1, "x", (), None)
+LABEL = records.BufferedLabel(b"{}", b"a", 9_000, 3, False)
+PAIR = records.JoinedPair(PENDING, "x", "system", 0, b"{}", 9_000, 3)
+MATCHED = PENDING.matched(records.Match("x", False, "system", 7_000, 0, 0))
+ENTRIES: list[records.Entry] = [PENDING, MATCHED, LABEL, LABEL.reached(), PAIR]
 
 
 def test_many_entries_are_due_when_each_of_them_is() -> None:
-    entries = ENTRIES + [key_state_of(entry) for entry in ENTRIES]
+    entries = ENTRIES + [records.key_state_of(entry) for entry in ENTRIES]
     columns = all_deadlines(entries, JOIN)
     each = [deadlines(entry, JOIN) for entry in entries]
     assert list(zip(columns.prediction_ms, columns.label_ms, strict=True)) == each

@@ -37,8 +37,9 @@ def gate(tmp_path: Path) -> Path:
 
 
 def gated(world: World, begun: Path, gate: Path) -> None:
-    """Trainings begin, and end when the gate is there."""
+    """There is something to train on; a training begins, and ends when the gate is there."""
     world.apply(quick_spec(learner=custom("Gated", begun=str(begun), gate=str(gate))))
+    world.outcomes(320)
 
 
 def assert_no_forks(world: World) -> None:
@@ -89,7 +90,6 @@ def test_killed_while_it_trains_the_run_starts_again_with_the_same_rows(
     world: World, begun: Path, gate: Path
 ) -> None:
     gated(world, begun, gate)
-    world.outcomes(320)
     with TrainerProcess(world) as first:
         trigger = world.trigger("volume")
         fork = wait_until(lambda: begun.exists() and begun.read_text(), "training to begin")
@@ -109,7 +109,6 @@ def test_asked_to_stop_while_it_trains_it_ends_within_five_seconds_and_the_run_g
     world: World, begun: Path, gate: Path
 ) -> None:
     gated(world, begun, gate)
-    world.outcomes(320)
     with TrainerProcess(world) as first:
         trigger = world.trigger("volume")
         wait_until(begun.exists, "training to begin")
@@ -125,7 +124,6 @@ def test_a_frozen_trainer_that_was_replaced_cannot_write_when_it_thaws(
     world: World, begun: Path, gate: Path
 ) -> None:
     gated(world, begun, gate)
-    world.outcomes(320)
     with TrainerProcess(world, instance="train-0") as frozen:
         trigger = world.trigger("volume")
         wait_until(begun.exists, "training to begin")
