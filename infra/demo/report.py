@@ -23,11 +23,7 @@ BASELINES = ("static", "no_change", "count_matched_schedule")
 
 
 def build_report(
-    found: Comparison,
-    view: LoopView,
-    requests: Requests,
-    live: dict[str, int],
-    accuracies: dict[str, Any],
+    found: Comparison, view: LoopView, requests: Requests, live: dict[str, int], accuracies: dict[str, Any]
 ) -> dict[str, Any]:
     """The contents of report.json. ``live``: who serves which version at the end: server, scorer, topic."""
     versions = set(live.values())

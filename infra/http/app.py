@@ -53,10 +53,7 @@ class Draining:
 
 
 def create_app(
-    models: Sequence[LiveModel],
-    client: EventClient,
-    *,
-    draining: Draining | None = None,
+    models: Sequence[LiveModel], client: EventClient, *, draining: Draining | None = None
 ) -> FastAPI:
     """Create the app of models that are followed and a client that is open; the caller closes both."""
     api = _Api(models, client, draining or Draining())

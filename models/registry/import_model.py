@@ -74,11 +74,7 @@ def inspect_onnx(
 
 
 def build_manifest_parts(
-    data: bytes,
-    table: ReferenceTable,
-    *,
-    task: Task,
-    classes: tuple[str, ...] | None = None,
+    data: bytes, table: ReferenceTable, *, task: Task, classes: tuple[str, ...] | None = None
 ) -> ManifestParts:
     """Raise ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
     features, known = inspect_onnx(data, table.rows, table.labels, classes, task)

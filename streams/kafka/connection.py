@@ -47,8 +47,7 @@ class Connection:
         base: dict[str, ConfigValue] = {
             "transactional_id": f"{self.prefix}{transactional_id}",
             "transaction_timeout_ms": 10_000,
-            # Sending offsets waits, past its time-out, for a coordinator that has gone, until any connection
-            # changes its state (librdkafka#5456, #5511). Idle ones that are closed bring that about.
+            # Closing idle ones ends librdkafka's wait for a lost coordinator (its issues 5456, 5511).
             "connections_max_idle_ms": 10_000,
             "retry_backoff_ms": 5,
         }
