@@ -26,7 +26,7 @@ from .batch_output import BatchContext, BatchOutput, VitalsMessage
 from .expiry import Expiry, all_deadlines
 from .matching import Matching
 from .reading.batch import Batch
-from .records import KeyState, Match, PendingPrediction, key_state_of
+from .records import KeyState, Match, PendingPrediction, Variant, key_state_of
 from .rules import Rules, is_same
 from .state.join_state import JoinState, StateStore
 from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks
@@ -56,6 +56,8 @@ class Joiner:
         self._expiry = Expiry(self._state)
         self._staged = self._state.position
         self._oldest_ms: int | None = None
+        # While outcomes are replayed: what replaying the inputs made of a match, where an outcome differed.
+        self._made: dict[tuple[str, Variant], Match] = {}
 
     @property
     def position(self) -> Position:
@@ -137,7 +139,7 @@ class Joiner:
         kept = key_state_of(entry)
         predictions = tuple(
             [
-                pending.matched(_replayed_match(pending, emitted, append_ms))
+                pending.matched(self._replayed_match(name, pending, emitted, append_ms))
                 if pending.variant == variant
                 else pending
                 for pending in kept.predictions
@@ -147,8 +149,28 @@ class Joiner:
         self._state.commit(self.position)
         return seq
 
+    def _replayed_match(
+        self, name: str, pending: PendingPrediction, emitted: Mapping[str, object], append_ms: int
+    ) -> Match:
+        """Combine what replaying the inputs made with what was emitted, which is right where they differ."""
+        label = cast("ClassValue | None", emitted.get("label"))
+        feedback = label is None
+        value = emitted.get("correct") is True if label is None else label
+        source = cast("str", emitted.get("source", "system"))
+        revision, seq = cast("int", emitted["revision"]), cast("int", emitted["seq"])
+        made = self._made.get((name, pending.variant), pending.match)
+        if made is None:
+            return Match(value, feedback, source, max(pending.append_ms, append_ms), revision, seq)
+        # A repeat by a stronger source left no trace in the log but the label itself, which was replayed.
+        if is_same(value, feedback, made):
+            source = made.source
+        else:
+            self._made[name, pending.variant] = made  # a later outcome may be the same again
+        return Match(value, feedback, source, made.matched_ms, revision, seq)
+
     def finish_restore(self, position: Position) -> None:
         """Finish restoring at the committed position and expire everything that had expired there."""
+        self._made.clear()
         self.flush()
         # Expiry that is not announced (of matched predictions) may have gone further than what was committed.
         position = position.with_expired(position.expired.at_least(self.position.expired))
@@ -207,17 +229,3 @@ class Joiner:
             min(stamps, default=None),
             max(stamps, default=None),
         )
-
-
-def _replayed_match(pending: PendingPrediction, emitted: Mapping[str, object], append_ms: int) -> Match:
-    """Combine what the replay of the inputs made with what was emitted, which is right where they differ."""
-    label = cast("ClassValue | None", emitted.get("label"))
-    feedback = label is None
-    value = emitted.get("correct") is True if label is None else label
-    source = cast("str", emitted.get("source", "system"))
-    match, revision, seq = pending.match, cast("int", emitted["revision"]), cast("int", emitted["seq"])
-    if match is None:
-        return Match(value, feedback, source, max(pending.append_ms, append_ms), revision, seq)
-    # A repeat by a stronger source left no trace in the log but the label itself, which was replayed.
-    kept = match.source if is_same(value, feedback, match) else source
-    return Match(value, feedback, kept, match.matched_ms, revision, seq)

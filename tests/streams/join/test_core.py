@@ -81,6 +81,16 @@ def test_the_spec_says_which_source_is_stronger() -> None:
     assert [(o.label, o.revision) for o in w.outcomes] == [("x", 0), ("y", 1)]
 
 
+@pytest.mark.parametrize("disk_lost", [False, True])
+def test_a_crash_forgets_no_stronger_source_of_a_label_that_came_back(w: JoinWorld, disk_lost: bool) -> None:
+    w.join(prediction("a", "x"), label("a", "y"), label("a", "x"), label("a", "y"))
+    w.join(label("a", "y", source="expert"))
+    w.die(disk_lost=disk_lost)
+    w.restore()
+    w.join(label("a", "x"))
+    assert [(o.label, o.revision) for o in w.outcomes] == [("y", 0), ("x", 1), ("y", 2)]
+
+
 @pytest.mark.parametrize(("answer", "truth"), [(1, "1"), ("1", 1.0), (True, "true"), (0, 0)])
 def test_classes_are_compared_by_their_names(answer: object, truth: object) -> None:
     w = world()
