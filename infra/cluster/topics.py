@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from confluent_kafka.admin import (
 from ...schemas.errors import BrokerError, TopicError
 from ...schemas.topics import CATALOGUE, CO_PARTITIONED, Topic
 from ...streams.kafka.connection import Connection
+from ...streams.kafka.retry import Unanswered, retry
 
 _TIMEOUT_S = 30.0
 
@@ -161,21 +161,18 @@ def _create(
 
 def _await_visible(admin: AdminClient, names: set[str]) -> None:
     """Wait for the brokers' metadata, which a created topic reaches a moment later."""
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
+
+    def ask() -> None:
         known = admin.list_topics(timeout=_TIMEOUT_S).topics
-        waiting = {
-            name
-            for name in names
-            if name not in known
-            or not known[name].partitions
-            or any(partition.leader < 0 for partition in known[name].partitions.values())
-        }
-        if not waiting:
-            return
-        if time.monotonic() > deadline:
-            raise TopicError(f"created, but no broker leads them: {', '.join(sorted(waiting))}; try again")
-        time.sleep(0.02)
+        leaders = {name: [part.leader for part in topic.partitions.values()] for name, topic in known.items()}
+        waiting = sorted(name for name in names if min(leaders.get(name) or [-1]) < 0)
+        if waiting:
+            raise Unanswered(f"created, but no broker leads them: {', '.join(waiting)}; try again")
+
+    try:
+        retry(ask, timeout_s=_TIMEOUT_S, pause_s=0.02)
+    except Unanswered as error:
+        raise TopicError(str(error)) from error
 
 
 def _correct(admin: AdminClient, differences: list[Difference]) -> None:

@@ -33,19 +33,20 @@ _Client = Producer | Consumer | AdminClient
 def topic_metadata(client: _Client, name: str, timeout_s: float) -> ClusterMetadata:
     """The cluster's metadata with this topic's. Raises BrokerError when nobody answers or it is missing."""
     new_until = time.monotonic() + _NEW_TOPIC_S
-    while True:
-        try:
-            metadata = client.list_topics(name, timeout=timeout_s)
-        except KafkaException as error:
-            raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
-        problem = metadata.topics[name].error
-        if problem is None:
-            return metadata
-        if time.monotonic() > new_until:
-            raise BrokerError(
-                f"topic {name} cannot be read: {problem}; create it with `driftloop topics apply`"
-            )
-        time.sleep(0.1)
+
+    def ask() -> ClusterMetadata:
+        metadata = client.list_topics(name, timeout=timeout_s)
+        if metadata.topics[name].error is not None and time.monotonic() < new_until:
+            raise Unanswered(f"topic {name} is not known yet")
+        return metadata
+
+    try:
+        metadata = retry(ask, timeout_s=max(timeout_s, _NEW_TOPIC_S))
+    except KafkaException as error:
+        raise BrokerError(f"cannot reach Kafka to look at {name}: {error.args[0]}") from error
+    if (problem := metadata.topics[name].error) is not None:
+        raise BrokerError(f"topic {name} cannot be read: {problem}; create it with `driftloop topics apply`")
+    return metadata
 
 
 def topic_partitions(client: _Client, name: str, timeout_s: float) -> list[int]:
