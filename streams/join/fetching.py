@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Message
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
-from ..kafka.reader import end_of_partition
+from ..kafka.reader import end_of_partition, is_final
 from .flow_control import FlowControl
 from .recovery.data_loss import DataLossCheck
 
@@ -39,14 +39,13 @@ def sorted_messages(
                 add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
             add(message)
             continue
-        topic, number = topics[here[0] or ""], here[1] or 0
+        if is_final(error):
+            raise BrokerError(f"nothing more can be read: {error}")
+        number = here[1] or 0
         if (end := end_of_partition(message)) is not None:
-            flow.saw_end(number, topic, end)
+            flow.saw_end(number, topics[here[0] or ""], end)
             continue
-        where = f"{here[0]}[{number}]"
         if error.code() == _NO_OFFSET:
-            data_loss.out_of_range(topic, number, message.offset() or 0)
-        if error.fatal():
-            raise BrokerError(f"{where} cannot be read: {error}")
-        log.warning("%s: %s", where, error)
+            data_loss.out_of_range(topics[here[0] or ""], number, message.offset() or 0)
+        log.warning("%s[%d]: %s", here[0], number, error)
     return fetched

@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 GROUP = "join"
 _IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
 _STOP_S = 4.5  # then the process ends by force: the log has everything, so nothing is lost
-_CLOSE_S = 3.0
+_CLOSE_S = 1.0
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
 _BEGIN = Position()
@@ -117,6 +117,7 @@ class _JoinShell:
         self._topics = {name: topic for topic, name in self._names.items()}
         self._owned: dict[int, AssignedPartition] = {}
         self._epoch = 0
+        self._closing = False
         self._aborts_in_a_row = 0
         self._watched_at = 0.0
         self._writer = BatchWriter(connection, instance_id)
@@ -139,12 +140,8 @@ class _JoinShell:
             )
         )
         self._flow = FlowControl(self._consumer, self._names, tuning, stats)
-        self._consumer.subscribe(
-            list(self._names.values()),
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._revoked,
-        )
+        names = list(self._names.values())
+        self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked)
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -242,6 +239,8 @@ class _JoinShell:
     # Partitions come and go; these run inside a fetch
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if self._closing:
+            return  # as in a trainer's: a consumer that closes answers no question any more
         self._epoch += 1
         found = committed_offsets(consumer, assigned, timeout_s=_COMMITTED_S)
         committed = {(one.topic, one.partition): one for one in found}
@@ -309,6 +308,7 @@ class _JoinShell:
 
     def close(self) -> None:
         """Stop where the last commit left the log, and write the state of that moment."""
+        self._closing = True
         for owned in self._owned.values():
             owned.close()
         self._owned.clear()

@@ -53,6 +53,11 @@ def _as_bytes(data: str | bytes | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
 
 
+def is_final(error: KafkaError) -> bool:
+    """Whether the consumer reads no more. A fatal error comes as ``_FATAL``, not marked as ``fatal``."""
+    return error.fatal() or error.code() == KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]
+
+
 def end_of_partition(message: Message) -> int | None:
     """Return the offset of the next record if the partition was read to its end, None for any other message.
 
@@ -110,7 +115,7 @@ class LogReader:
                 records.append(record)
             elif (end := end_of_partition(message)) is not None:
                 self._at_end[where], self._next[where] = True, end
-            elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            elif is_final(error) or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
             else:
                 log.warning("%s[%d]: %s", *where, error)

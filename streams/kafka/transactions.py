@@ -40,7 +40,7 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.
 _FATAL = KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]  # an earlier error, which is not repeated
 _RIVAL = "another process runs under this instance id (DRIFTLOOP_INSTANCE_ID); each needs its own"
 _PAUSE_S = 0.05
-_CLOSE_S = 2.0
+_CLOSE_S = 1.0
 
 GroupMetadata = Any  # librdkafka's, opaque
 
@@ -170,7 +170,7 @@ class Transactions:
         self._producer.flush(self._call_s)
 
     def close(self) -> None:
-        """End what is open; nothing of it is visible. Waits for two seconds at most."""
+        """End what is open; nothing of it is visible. Waits for one second at most."""
         self._producer.purge()
         with suppress(KafkaException):  # most often nothing is open; else a successor or the broker ends it
             self._producer.poll(0)

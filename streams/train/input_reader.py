@@ -11,13 +11,15 @@ from ...schemas.errors import BrokerError, StateError
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import as_record, end_of_partition
+from ..kafka.reader import as_record, end_of_partition, is_final
 from ..kafka.record import Record
+from ..kafka.stop_deadline import close_within
 from ..kafka.transactions import Consumed, GroupMetadata
 
 log = logging.getLogger(__name__)
 
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
+_CLOSE_S = 1.0
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
 
@@ -31,6 +33,7 @@ class InputReader:
         self.topics = {connection.topic(topic): topic for topic in INPUTS}
         self.assigned = False
         self.position_lost = False
+        self._closing = False
         self._offsets = offsets
         self._next: dict[tuple[str, int], int] = {}
         self._group: GroupMetadata = None
@@ -39,12 +42,11 @@ class InputReader:
         )
 
     def start(self) -> None:
-        self._consumer.subscribe(
-            list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        self._consumer.subscribe(list(self.topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def close(self) -> None:
-        self._consumer.close()
+        self._closing = True
+        close_within(_CLOSE_S, self._consumer.close)
 
     @property
     def owned(self) -> frozenset[int]:
@@ -89,14 +91,14 @@ class InputReader:
             return record
         if end_of_partition(message) is not None:
             return None
+        if is_final(error):
+            raise BrokerError(f"nothing more can be read: {error}")
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
             self._check_retention(message.topic() or "", message.partition() or 0)
             log.warning("%s: %s; reading on from the group's offsets", where, error)
             self.position_lost = True
             return None
-        if error.fatal():
-            raise BrokerError(f"{where} cannot be read: {error}")
         log.warning("%s: %s", where, error)
         return None
 
@@ -118,6 +120,8 @@ class InputReader:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         """Read on from the committed offsets: stable ones, so no predecessor's transaction moves them."""
+        if self._closing:
+            return  # an assignment that came while the consumer closes, and answers no question any more
         self._next = self._positions(consumer, assigned) if assigned else {}
         consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in self._next.items()])
         self._group = consumer.consumer_group_metadata()

@@ -87,6 +87,16 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
         assert_exactly(wait_for_outcomes(kafka))
 
 
+def test_a_joiner_that_its_group_has_expelled_ends(kafka: Connection, tmp_path: Path) -> None:
+    running = ThreadedJoiner(kafka, tmp_path)
+    wait_until(lambda: running.stats.partitions > 0)
+    rival = Consumer(kafka.consumer(GROUP, group_instance_id="j0"))
+    rival.subscribe([kafka.topic(PREDICTIONS)])
+    wait_until(lambda: running.ended() or (rival.poll(0.1) and False), "it ends")
+    rival.close()
+    assert "nothing more can be read" in str(running.error)
+
+
 def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays_only_the_rest(
     kafka: Connection, tmp_path: Path
 ) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from driftloop.infra.settings import Settings
 from driftloop.schemas.decisions import Command
-from driftloop.schemas.errors import StateError
+from driftloop.schemas.errors import BrokerError, StateError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import COMMANDS
 from driftloop.streams.kafka.connection import Connection
@@ -26,8 +25,11 @@ def world(settings: Settings, topics: Connection) -> World:
 
 
 @pytest.fixture
-def shell(world: World) -> TrainerShell:
-    return TrainerShell(world.connection, trainer_config(world.settings.state_dir))
+def shell(world: World) -> Iterator[TrainerShell]:
+    shell = TrainerShell(world.connection, trainer_config(world.settings.state_dir))
+    shell.start()
+    yield shell
+    shell.close()
 
 
 def turn_until(shell: TrainerShell, met: Callable[[], object]) -> None:
@@ -48,32 +50,36 @@ def lose_place(shell: TrainerShell, at: dict[tuple[str, int], int] | None = None
 
 
 def test_a_lost_place_is_found_again_before_the_first_commit(world: World, shell: TrainerShell) -> None:
-    with contextlib.closing(shell):
-        shell.start()
-        turn_until(shell, lambda: shell._cores)
-        lose_place(shell)
-        answered(shell, world, world.command("retire", model="typo"))
+    turn_until(shell, lambda: shell._cores)
+    lose_place(shell)
+    answered(shell, world, world.command("retire", model="typo"))
 
 
 def test_nothing_is_done_twice_where_a_place_was_lost(world: World, shell: TrainerShell) -> None:
-    with contextlib.closing(shell):
-        shell.start()
-        first = world.command("retire", model="typo")
-        answered(shell, world, first)
-        lose_place(shell, {place: 1_000_000 for place in shell._inputs._next})
-        answered(shell, world, world.command("retire", model="typo"))
-        assert len(world.results()) == 2
+    first = world.command("retire", model="typo")
+    answered(shell, world, first)
+    lose_place(shell, {place: 1_000_000 for place in shell._inputs._next})
+    answered(shell, world, world.command("retire", model="typo"))
+    assert len(world.results()) == 2
 
 
 def test_what_retention_removed_unread_ends_the_trainer(world: World, shell: TrainerShell) -> None:
     admin = AdminClient(world.connection.client())
-    with contextlib.closing(shell):
-        shell.start()
-        turn_until(shell, lambda: shell._cores)
-        partition = partition_of("typo", world.settings.model_partitions)
-        place = TopicPartition(world.connection.topic(COMMANDS), partition, 1)
-        lose_place(shell)
-        world.command("retire", model="typo")
-        admin.delete_records([place])[place].result(10)
-        with pytest.raises(StateError, match=r"commands\[\d\] holds offsets 1 to 1, but .* reads on from 0"):
-            turn_until(shell, lambda: False)
+    turn_until(shell, lambda: shell._cores)
+    partition = partition_of("typo", world.settings.model_partitions)
+    place = TopicPartition(world.connection.topic(COMMANDS), partition, 1)
+    lose_place(shell)
+    world.command("retire", model="typo")
+    admin.delete_records([place])[place].result(10)
+    with pytest.raises(StateError, match=r"commands\[\d\] holds offsets 1 to 1, but .* reads on from 0"):
+        turn_until(shell, lambda: False)
+
+
+def test_a_trainer_that_its_group_has_expelled_ends(world: World, shell: TrainerShell) -> None:
+    """Without a rival too it is expelled, after an outage of the coordinator (librdkafka's issue 3437)."""
+    rival = Consumer(world.connection.consumer("trainer", group_instance_id="train-0"))
+    turn_until(shell, lambda: shell._cores)
+    rival.subscribe(list(shell._inputs.topics))
+    with pytest.raises(BrokerError, match="nothing more can be read"):
+        turn_until(shell, lambda: rival.poll(0.01) and False)
+    rival.close()
