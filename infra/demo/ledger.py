@@ -83,9 +83,7 @@ def compare(connection: Connection, ledger: Ledger, prediction_ids: Sequence[str
 def differences(sent: Iterable[str], seen: Counter[str]) -> tuple[int, int]:
     """(missing, surplus) of what was seen against what was sent."""
     wanted = Counter(sent)
-    missing = (wanted - seen).total()
-    surplus = (seen - wanted).total()
-    return missing, surplus
+    return (wanted - seen).total(), (seen - wanted).total()
 
 
 def _count(connection: Connection) -> int:

@@ -147,12 +147,9 @@ def _logistic(spec: RiverLinear, layout: _Layout, encoded: list[_RowInputs], pla
 
 
 def _softmax(spec: RiverLinear, layout: _Layout, encoded: list[_RowInputs], places: list[int]) -> RiverModel:
-    model = linear_model.SoftmaxRegression(
-        optim.SGD(spec.learning_rate), l2=cast("int", spec.l2)
-    )  # an untyped default
-    scaler = _pass_over(
-        spec, encoded, lambda inputs, i: model.learn_one(inputs | {_CONSTANT: 1.0}, places[i])
-    )
+    l2 = cast("int", spec.l2)  # an untyped default
+    model = linear_model.SoftmaxRegression(optim.SGD(spec.learning_rate), l2=l2)
+    scaler = _pass_over(spec, encoded, lambda row, i: model.learn_one(row | {_CONSTANT: 1.0}, places[i]))
     weights = cast("Mapping[int, Mapping[int, float]]", model.weights)
     outputs = range(max(places) + 1)
     return RiverModel(

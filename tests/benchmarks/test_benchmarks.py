@@ -14,20 +14,10 @@ from benchmarks.report import BEGIN, END, PAGE, Row, Target, into_page, markdown
 from benchmarks.sizing import BEYOND_MEASURED, BUSY, Costs, page, plan
 
 COSTS = Costs(
-    base_us=5.0,
-    slope_us=0.5,
-    measured_pending=10_000_000,
-    far_us=20.0,
-    models_ratio=1.4,
-    feature_us=0.3,
-    bytes_per_pending=100,
-    rss_mb=700,
-    monitor_us=1.0,
-    entry_us=100.0,
-    restore_per_s=200_000.0,
-    machine="a machine",
-    at="2026-01-01",
-)
+    base_us=5.0, slope_us=0.5, measured_pending=10_000_000, far_us=20.0, models_ratio=1.4, feature_us=0.3,
+    bytes_per_pending=100, rss_mb=700, monitor_us=1.0, entry_us=100.0, restore_per_s=200_000.0,
+    machine="a machine", at="2026-01-01",
+)  # fmt: skip
 
 
 def test_the_guard_refuses_a_quarter_more_and_nothing_less() -> None:

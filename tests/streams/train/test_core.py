@@ -215,11 +215,7 @@ def test_a_grant_that_crosses_a_change_of_champion_is_answered_so_that_nobody_wa
     assert bench.run_of(trigger).status == "superseded"
     (end,) = bench.send(trigger.model_copy(update={"approval": "approved"}))
     assert isinstance(end, RunControl)
-    assert (end.trigger_id, end.status, end.last_stage) == (
-        trigger.trigger_id,
-        "superseded",
-        True,
-    )
+    assert (end.trigger_id, end.status, end.last_stage) == (trigger.trigger_id, "superseded", True)
 
 
 def test_nothing_learned_is_a_failure_and_not_a_rejection(bench: TrainerBench) -> None:

@@ -198,10 +198,7 @@ def test_a_brought_model_becomes_the_next_version_and_is_on_record() -> None:
 
 def test_a_manifest_that_could_not_be_used_refuses_the_command_with_the_problem() -> None:
     bench = with_versions(2)
-    for command in (
-        bench.make_command("register", manifest_sha256="a" * 64),
-        bench.make_command("rollback"),
-    ):
+    for command in (bench.make_command("register", manifest_sha256="a" * 64), bench.make_command("rollback")):
         record = bench.record(COMMANDS, command.encode())
         assert bench.core.manifest_request(record) is not None
         (result,) = bench.commit(bench.core.on_command(record, None, "it was altered"))

@@ -54,9 +54,7 @@ def pack_errors(errors: Bits | npt.NDArray[np.float64]) -> Errors:
     bits = errors.dtype == np.bool_
     data = np.packbits(errors) if bits else errors.astype("<f8")
     return Errors(
-        kind="bits" if bits else "f64",
-        count=len(errors),
-        data=base64.b64encode(data.tobytes()).decode(),
+        kind="bits" if bits else "f64", count=len(errors), data=base64.b64encode(data.tobytes()).decode()
     )
 
 

@@ -150,14 +150,7 @@ def test_many_labels_read_at_once_are_what_they_are_one_by_one(
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        [b"%b %b", b" "],
-        [b"%b\n%b", b"\n"],
-        [b"%b%b", b""],
-        [b"%b,%b", None],
-        [b'%b {"a":1', b"}%b"],
-    ],
+    "values", [[b"%b %b", b" "], [b"%b\n%b", b"\n"], [b"%b%b", b""], [b"%b,%b", None], [b'%b {"a":1', b"}%b"]]
 )
 def test_a_record_with_two_objects_takes_no_other_records_place(values: list[bytes | None]) -> None:
     one = orjson.dumps(PREDICTION)

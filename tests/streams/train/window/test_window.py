@@ -90,12 +90,7 @@ def edge_by_sorting(
     clock=st.sampled_from(["append", "event"]),
 )
 def test_the_edge_does_not_depend_on_the_order_of_polling(
-    log: list[list[Labelled]],
-    seeds: tuple[int, int],
-    needed: int,
-    reach: int,
-    deadline: int,
-    clock: Clock,
+    log: list[list[Labelled]], seeds: tuple[int, int], needed: int, reach: int, deadline: int, clock: Clock
 ) -> None:
     now = 10_000  # all is read: whatever could come, came
     expected = edge_by_sorting(log, needed=needed, reach=reach, deadline=deadline, clock=clock, now=now)
