@@ -240,10 +240,13 @@ async def test_what_retention_removed_unread_is_a_dead_letter_and_the_rest_is_ap
 
 
 async def test_retention_overtaking_a_running_monitor_stops_it_instead_of_skipping(
-    topics: Connection,
+    topics: Connection, progress: MonitorProgress
 ) -> None:
     """aiokafka alone would move on to the log's new beginning silently."""
     vitals = LiveVitals(topics)
+    vitals.write(*records(3))
+    async with monitor(topics):  # without a snapshot nobody knows what was read
+        await applied_all(progress)
     async with monitor(topics, shell_type=GatedShell) as crashed:
         for _ in range(4):  # 50 MB: more than all buffers before the gate hold
             pads = (base64.b64encode(os.urandom(100_000)).decode() for _ in range(100))
