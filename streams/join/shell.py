@@ -41,6 +41,7 @@ from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
+from ..kafka.reader import is_final
 from ..kafka.stop_deadline import close_within, stopping_within
 from ..kafka.transactions import Aborted, Consumed, unobserved
 from .batch_writer import BatchWriter
@@ -167,7 +168,7 @@ class _JoinShell:
     # Fetching
 
     def _fetch(self) -> Fetched:
-        """Return what has come, per partition and topic; nothing after a rebalance, which rewinds all."""
+        """Return what has come, per partition and topic; after a rebalance nothing: it rewinds all."""
         epoch = self._epoch
         restoring = any(owned.restoring is not None for owned in self._owned.values())
         messages = self._consumer.consume(1, timeout=0.0 if restoring else _IDLE_S)
@@ -176,7 +177,7 @@ class _JoinShell:
         if epoch != self._epoch:
             for number, position in self._live_positions().items():
                 self._flow.rewind(number, position)
-            return {}
+            messages = [one for one in messages if (error := one.error()) is not None and is_final(error)]
         return sorted_messages(messages, self._topics, self._flow, self._data_loss)
 
     def _live_positions(self) -> dict[int, Position]:
