@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import KafkaError, Message
 
-from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
-from ..kafka.reader import end_of_partition, is_final
+from ..kafka.reader import end_of_partition, raise_if_final
 from .flow_control import FlowControl
 from .recovery.data_loss import DataLossCheck
 
@@ -39,8 +38,7 @@ def sorted_messages(
                 add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
             add(message)
             continue
-        if is_final(error):
-            raise BrokerError(f"nothing more can be read: {error}")
+        raise_if_final(message)
         number = here[1] or 0
         if (end := end_of_partition(message)) is not None:
             flow.saw_end(number, topics[here[0] or ""], end)

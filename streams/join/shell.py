@@ -41,8 +41,8 @@ from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import is_final
-from ..kafka.stop_deadline import close_within, stopping_within
+from ..kafka.reader import raise_if_final
+from ..kafka.stop_deadline import close_in_time, stopping_within
 from ..kafka.transactions import Aborted, Consumed, unobserved
 from .batch_writer import BatchWriter
 from .config import JoinTuning
@@ -63,7 +63,6 @@ log = logging.getLogger(__name__)
 GROUP = "join"
 _IDLE_S = 0.1  # how long a fetch waits for the first record; a stop is noticed within it
 _STOP_S = 4.5  # then the process ends by force: the log has everything, so nothing is lost
-_CLOSE_S = 1.0
 _WATCH_S = 1.0
 _FORCED_FLUSH_S = 0.5
 _BEGIN = Position()
@@ -141,8 +140,7 @@ class _JoinShell:
             )
         )
         self._flow = FlowControl(self._consumer, self._names, tuning, stats)
-        names = list(self._names.values())
-        self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked)
+        self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked)
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -168,7 +166,7 @@ class _JoinShell:
     # Fetching
 
     def _fetch(self) -> Fetched:
-        """Return what has come, per partition and topic; after a rebalance nothing: it rewinds all."""
+        """Return what has come, per partition and topic; nothing after a rebalance, which rewinds all."""
         epoch = self._epoch
         restoring = any(owned.restoring is not None for owned in self._owned.values())
         messages = self._consumer.consume(1, timeout=0.0 if restoring else _IDLE_S)
@@ -177,7 +175,9 @@ class _JoinShell:
         if epoch != self._epoch:
             for number, position in self._live_positions().items():
                 self._flow.rewind(number, position)
-            messages = [one for one in messages if (error := one.error()) is not None and is_final(error)]
+            for message in messages:
+                raise_if_final(message)  # it came in the same fetch, and nothing comes after it
+            return {}
         return sorted_messages(messages, self._topics, self._flow, self._data_loss)
 
     def _live_positions(self) -> dict[int, Position]:
@@ -315,7 +315,7 @@ class _JoinShell:
         self._owned.clear()
         if self._checkpointer is not None:
             self._checkpointer.close()
-        close_within(_CLOSE_S, self._consumer.close)
+        close_in_time(self._consumer.close)
         self._specs.close()
         self._reports.close()
         self._writer.close()

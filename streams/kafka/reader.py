@@ -53,9 +53,15 @@ def _as_bytes(data: str | bytes | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
 
 
-def is_final(error: KafkaError) -> bool:
-    """Whether the consumer reads no more. A fatal error comes as ``_FATAL``, not marked as ``fatal``."""
-    return error.fatal() or error.code() == KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]
+def raise_if_final(message: Message) -> None:
+    """Raise BrokerError where waiting does not help: the consumer is finished, or may not read the topic.
+
+    A consumer's fatal error comes as ``_FATAL`` in a message without a topic; it is not marked as ``fatal``.
+    """
+    error = message.error()
+    final = KafkaError._FATAL, KafkaError.TOPIC_AUTHORIZATION_FAILED  # pyright: ignore[reportPrivateUsage]
+    if error is not None and (error.fatal() or error.code() in final):
+        raise BrokerError(f"{message.topic() or 'Kafka'} cannot be read: {error}")
 
 
 def end_of_partition(message: Message) -> int | None:
@@ -115,9 +121,8 @@ class LogReader:
                 records.append(record)
             elif (end := end_of_partition(message)) is not None:
                 self._at_end[where], self._next[where] = True, end
-            elif is_final(error) or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise BrokerError(f"{where[0]}[{where[1]}] cannot be read: {error}")
             else:
+                raise_if_final(message)
                 log.warning("%s[%d]: %s", *where, error)
         return records
 

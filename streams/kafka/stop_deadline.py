@@ -62,7 +62,7 @@ def stopping_within(seconds: float, stop: threading.Event) -> Generator[None]:
     deadline.disarm()
 
 
-def close_within(seconds: float, close: Callable[[], None]) -> None:
+def close_in_time(close: Callable[[], None], seconds: float = 1.0) -> None:
     """Call a client's ``close``, and leave it if it takes longer: librdkafka may wait without end."""
     closing = threading.Thread(target=close, name="driftloop-close", daemon=True)
     closing.start()

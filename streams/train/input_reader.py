@@ -7,19 +7,18 @@ from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from ...schemas.errors import BrokerError, StateError
+from ...schemas.errors import StateError
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import as_record, end_of_partition, is_final
+from ..kafka.reader import as_record, end_of_partition, raise_if_final
 from ..kafka.record import Record
-from ..kafka.stop_deadline import close_within
+from ..kafka.stop_deadline import close_in_time
 from ..kafka.transactions import Consumed, GroupMetadata
 
 log = logging.getLogger(__name__)
 
 INPUTS: tuple[Topic, ...] = (TRIGGERS, COMMANDS)
-_CLOSE_S = 1.0
 _COMMITTED_S = 30.0  # longer than a predecessor's transaction may stay open
 
 
@@ -46,7 +45,7 @@ class InputReader:
 
     def close(self) -> None:
         self._closing = True
-        close_within(_CLOSE_S, self._consumer.close)
+        close_in_time(self._consumer.close)
 
     @property
     def owned(self) -> frozenset[int]:
@@ -91,8 +90,7 @@ class InputReader:
             return record
         if end_of_partition(message) is not None:
             return None
-        if is_final(error):
-            raise BrokerError(f"nothing more can be read: {error}")
+        raise_if_final(message)
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
             self._check_retention(message.topic() or "", message.partition() or 0)
