@@ -57,6 +57,7 @@ class Fitted:
 class Learner(Protocol):
     """Learns from rows, oldest first. Deterministic: the same arguments give the same bytes.
 
+    ``classes`` orders the scores; classes that no label names are left out of the model.
     Raises LearningError when it cannot learn from the rows.
     """
 

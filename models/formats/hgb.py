@@ -44,7 +44,6 @@ class HgbLearner:
         task: Task,
         seed: int,
     ) -> Fitted:
-        """``classes`` orders the scores; classes that no label names are left out of the model."""
         inputs = _without_empty_columns(FeatureEncoder(features).encode(rows))
         if task == "regression":
             regressor = HistGradientBoostingRegressor(**self._settings(seed))

@@ -43,7 +43,6 @@ class RiverLearner:
         task: Task,
         seed: int,
     ) -> Fitted:
-        """``classes`` orders the scores; classes that no label names are left out of the model."""
         layout = _Layout(features)
         encoded = layout.encode(rows)
         kept = classes_present(labels, classes) if task == "classification" else None
