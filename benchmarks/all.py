@@ -11,7 +11,7 @@ import time
 
 from rich.console import Console
 
-from .process import ROOT
+from .support.process import ROOT
 
 
 def main() -> None:

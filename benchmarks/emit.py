@@ -38,9 +38,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tests.support.models.worlds import update_to
 from tests.support.serve.bench import ServingBench
 
-from .cluster import cluster, fresh
-from .process import arguments
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.process import arguments
+from .support.results import show, write
 
 FEATURES = 10
 TURN = 25  # calls: short, so that both of a pair meet the machine in the same mood

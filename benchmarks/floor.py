@@ -18,10 +18,10 @@ from confluent_kafka import Consumer, TopicPartition
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from .cluster import PARTITIONS, cluster, fresh
-from .events import fill
-from .process import arguments, in_process
-from .results import show, write
+from .support.cluster import PARTITIONS, cluster, fresh
+from .support.events import fill
+from .support.process import arguments, in_process
+from .support.results import show, write
 
 
 def floor(connection: Connection, records: int, partitions: int = PARTITIONS) -> dict[str, float]:

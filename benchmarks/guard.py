@@ -15,12 +15,12 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from .cluster import cluster, fresh
-from .events import fill
 from .floor import floor_in_process
 from .join import join_in_process
-from .process import arguments
-from .results import write
+from .support.cluster import cluster, fresh
+from .support.events import fill
+from .support.process import arguments
+from .support.results import write
 
 KEPT = Path(__file__).with_name("guard.json")
 TOLERATED = 1.25

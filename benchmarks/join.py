@@ -26,11 +26,11 @@ from driftloop.streams.join.shell import run_joiner
 from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 
-from .cluster import cluster, fresh
-from .events import fill
 from .floor import floor_in_process
-from .process import arguments, in_process, peak_rss_mb
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.events import fill
+from .support.process import arguments, in_process, peak_rss_mb
+from .support.results import show, write
 
 
 @dataclass

@@ -22,12 +22,12 @@ from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.partition import AssignedPartition
 from driftloop.streams.kafka.connection import Connection
 
-from .cluster import cluster, fresh
-from .events import fill
 from .floor import floor_in_process
 from .join import joiner
-from .process import arguments, in_process
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.events import fill
+from .support.process import arguments, in_process
+from .support.results import show, write
 
 P = ParamSpec("P")
 R = TypeVar("R")

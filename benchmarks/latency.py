@@ -34,9 +34,9 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DRIFT, LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from .cluster import cluster, fresh, model_names
-from .process import arguments, cpu_s, driftloop
-from .results import show, write
+from .support.cluster import cluster, fresh, model_names
+from .support.process import arguments, cpu_s, driftloop
+from .support.results import show, write
 
 PARTITIONS = 4  # as the settings' default
 TARGET_MS = 250.0

@@ -48,8 +48,8 @@ from driftloop.schemas.topics import MODEL_ACKS, MODEL_UPDATES, OUTCOMES, TRAINI
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 
-from . import results
-from .process import arguments, ended
+from .support import results
+from .support.process import arguments, ended
 
 MODEL = "flights"
 PARTITIONS = 4

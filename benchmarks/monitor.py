@@ -37,11 +37,11 @@ from driftloop.streams.monitor.observations import decode_record
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.monitor.records import pack_errors
 
-from .cluster import cluster, fresh
-from .events import Shape, fill
 from .join import joiner
-from .process import arguments, cpu_s, driftloop, peak_rss_mb
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.events import Shape, fill
+from .support.process import arguments, cpu_s, driftloop, peak_rss_mb
+from .support.results import show, write
 
 MODELS = (1, 100, 1_000)
 ERROR_RATE = 0.25

@@ -29,11 +29,11 @@ from driftloop.streams.kafka.ranges import LogRanges
 
 from tests.support.malformed.poison import Record, poison
 
-from .cluster import cluster, fresh, model_names
-from .events import APART, label_of, prediction_of
 from .join import join_in_process, joiner
-from .process import arguments
-from .results import show, write
+from .support.cluster import cluster, fresh, model_names
+from .support.events import APART, label_of, prediction_of
+from .support.process import arguments
+from .support.results import show, write
 
 SHARE = 0.01
 MOST = 1.10

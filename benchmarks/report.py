@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.table import Table
 
-from .process import ROOT
-from .results import console, read
+from .support.process import ROOT
+from .support.results import console, read
 
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- bench: python -m benchmarks.report --page -->", "<!-- /bench -->"

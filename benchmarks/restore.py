@@ -29,11 +29,11 @@ from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 
-from .cluster import PARTITIONS, cluster, fresh, model_names
-from .events import Writer, label_of, prediction_of
 from .floor import floor_in_process
-from .process import arguments, driftloop, in_process, peak_rss_mb
-from .results import show, write
+from .support.cluster import PARTITIONS, cluster, fresh, model_names
+from .support.events import Writer, label_of, prediction_of
+from .support.process import arguments, driftloop, in_process, peak_rss_mb
+from .support.results import show, write
 
 _FEED_PER_S = 500
 _KILL_AFTER_S = 3.0

@@ -32,13 +32,13 @@ import orjson
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from .cluster import cluster, fresh
-from .curves import draw, fitted
-from .events import APART, Shape, Writer, fill, label_of, prediction_of
 from .floor import floor_in_process
 from .join import join_in_process, joiner
-from .process import ROOT, arguments, peak_rss_mb, rss_mb
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.curves import draw, fitted
+from .support.events import APART, Shape, Writer, fill, label_of, prediction_of
+from .support.process import ROOT, arguments, peak_rss_mb, rss_mb
+from .support.results import show, write
 
 PENDING = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 MODELS = (1, 10, 100, 1_000)

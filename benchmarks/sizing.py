@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .process import ROOT
-from .results import read
+from .support.process import ROOT
+from .support.results import read
 
 PAGE = ROOT / "docs" / "sizing.md"
 RATES = (1_000, 10_000, 100_000, 1_000_000)

@@ -24,9 +24,9 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.support.serve.bench import ServingBench
 
-from .cluster import cluster, fresh
-from .process import arguments, driftloop
-from .results import show, write
+from .support.cluster import cluster, fresh
+from .support.process import arguments, driftloop
+from .support.results import show, write
 
 SERVERS = 2
 SWAP_EVERY_S = 0.5

@@ -34,10 +34,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka.connection import Connection
 
-from ..cluster import PARTITIONS, cluster, fresh
-from ..events import fill_in_order
-from ..process import cpu_s, driftloop, ended, peak_rss_mb
-from ..results import show, write
+from ..support.cluster import PARTITIONS, cluster, fresh
+from ..support.events import fill_in_order
+from ..support.process import cpu_s, driftloop, ended, peak_rss_mb
+from ..support.results import show, write
 from .environments import Missing, java_command, python_of
 
 HERE = Path(__file__).parent

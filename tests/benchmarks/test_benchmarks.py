@@ -6,12 +6,12 @@ import pytest
 from driftloop.schemas.events import Label, Prediction
 from driftloop.schemas.partition import partition_of
 
-from benchmarks.curves import fitted
-from benchmarks.events import label_of, prediction_of
 from benchmarks.guard import is_regression, kept_ratio
 from benchmarks.latency import PARTITIONS, pairs_of
 from benchmarks.report import BEGIN, END, PAGE, Row, Target, into_page, markdown
 from benchmarks.sizing import BEYOND_MEASURED, BUSY, Costs, page, plan
+from benchmarks.support.curves import fitted
+from benchmarks.support.events import label_of, prediction_of
 
 COSTS = Costs(
     base_us=5.0, slope_us=0.5, measured_pending=10_000_000, far_us=20.0, models_ratio=1.4, feature_us=0.3,

@@ -6,9 +6,9 @@ from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from benchmarks.cluster import deployment
 from benchmarks.join import joiner
 from benchmarks.poison import examine, only_poison, send
+from benchmarks.support.cluster import deployment
 from tests.support.join.kafka import read_made
 from tests.support.join.world import keyed, label, prediction
 from tests.support.malformed.poison import MAKERS, Record, poison

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from driftloop.streams.kafka.connection import Connection
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
