@@ -14,20 +14,17 @@ for _name in [
     del os.environ[_name]
 
 import contextlib  # noqa: E402
-import uuid  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
-from confluent_kafka.admin import AdminClient  # noqa: E402
-from driftloop.infra.cluster.topics import apply_topics  # noqa: E402
 from driftloop.infra.settings import Settings  # noqa: E402
-from driftloop.schemas.topics import CATALOGUE  # noqa: E402
 from driftloop.streams.kafka.connection import Connection  # noqa: E402
 from driftloop.streams.serve.client import EventClient  # noqa: E402
 
 from tests.support.cli import environment_of  # noqa: E402
 from tests.support.kafka.broker import embedded  # noqa: E402
+from tests.support.kafka.topics import new_settings, own_topics  # noqa: E402
 from tests.support.monitor.progress import MonitorProgress  # noqa: E402
 from tests.support.serve.bench import ServingBench  # noqa: E402
 
@@ -61,14 +58,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def settings(broker: str, tmp_path: Path) -> Settings:
     """Settings of a deployment of the test's own: a new topic prefix, an empty state folder, no topics."""
-    return Settings(
-        bootstrap_servers=broker,
-        topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
-        state_dir=tmp_path / "state",
-        config=tmp_path / "driftloop.toml",
-        data_partitions=2,
-        model_partitions=2,
-    )
+    return new_settings(broker, tmp_path)
 
 
 @pytest.fixture
@@ -87,16 +77,8 @@ def connection(settings: Settings) -> Connection:
 @pytest.fixture
 def topics(settings: Settings) -> Iterator[Connection]:
     """The same connection, with all topics of the catalogue; they are deleted afterwards."""
-    connection = settings.connection()
-    apply_topics(
-        connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
-    )
-    yield connection
-    admin = AdminClient(connection.client())
-    present = admin.list_topics(timeout=30).topics
-    names = [name for topic in CATALOGUE if (name := connection.topic(topic)) in present]
-    for deleted in admin.delete_topics(names).values():
-        deleted.result(30)
+    with own_topics(settings) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from driftloop.schemas.serving import ModelAck, ModelUpdate
 from driftloop.schemas.topics import MODEL_UPDATES
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
-from driftloop.streams.train.shell import TrainerConfig, run_trainer
+from driftloop.streams.train.shell import run_trainer
 
 from tests.support.cli import driftloop
 from tests.support.models.worlds import update_to
 from tests.support.serve.bench import ServingBench, version_of_answer
+from tests.support.train.world import trainer_config
 from tests.support.waiting import wait_until
 
 
@@ -180,10 +181,7 @@ NEXT = 10  # the bench's updates say that 9 was the last version given
 
 @contextmanager
 def trainer(settings: Settings) -> Iterator[None]:
-    config = TrainerConfig(
-        settings.store_url(), settings.keys_path(), settings.state_dir / "train", "train-0", "append"
-    )
-    stop = threading.Event()
+    config, stop = trainer_config(settings.state_dir), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(run_trainer, settings.connection(), config, stop)
         try:

@@ -221,9 +221,8 @@ def test_readiness_says_why_not(bench: ServingBench, server: Running) -> None:
 
 
 def test_a_server_that_cannot_follow_says_so_while_it_serves(bench: ServingBench) -> None:
-    bench.publish(bench.update(1, 2))
-    with EventClient(bench.connection) as client, bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with EventClient(bench.connection) as client, bench.serving(client, bench.update(1, 2)):
+        pass
     away = Connection("127.0.0.1:1", bench.connection.prefix, {"log_level": "0"})
     other = ServingBench(bench.connection, bench.keys_dir.parent)
     other.connection = away

@@ -43,11 +43,13 @@ class Subject(Protocol):
 class ChainSubject:
     """Every record counts, in its place."""
 
+    core: type[ChainCore] = ChainCore
+
     def make(self, partition: int) -> Core:
-        return ChainCore(partition)
+        return self.core(partition)
 
     def restore(self, data: bytes) -> Core:
-        return ChainCore.restore(data)
+        return self.core.restore(data)
 
     def record(self, chance: random.Random, model: str, number: int) -> bytes:
         return json.dumps({"model": model, "n": number, "x": chance.random()}).encode()
@@ -68,11 +70,7 @@ class SlowCore(ChainCore):
 class SlowSubject(ChainSubject):
     """Records as large as a busy joiner writes them, applied slowly."""
 
-    def make(self, partition: int) -> Core:
-        return SlowCore(partition)
-
-    def restore(self, data: bytes) -> Core:
-        return SlowCore.restore(data)
+    core = SlowCore
 
     def record(self, chance: random.Random, model: str, number: int) -> bytes:
         plain = super().record(chance, model, number)

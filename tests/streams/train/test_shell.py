@@ -10,40 +10,29 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from driftloop.infra.cluster.topics import apply_topics
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.artifacts import ArtifactStore
 from driftloop.models.registry.signing import load_verifier
 from driftloop.schemas.control import RequestControl, RunControl, UpdateControl
 from driftloop.schemas.runs import TrainingRun
 from driftloop.schemas.serving import Manifest
-from driftloop.schemas.topics import CATALOGUE, COMMANDS, OUTCOMES, TRIGGERS
+from driftloop.schemas.topics import COMMANDS, OUTCOMES, TRIGGERS
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.transactions import Transactions
-from driftloop.streams.train.shell import TrainerConfig, TrainerShell
+from driftloop.streams.train.shell import TrainerShell
 from pydantic import ValidationError
 
+from tests.support.kafka.topics import new_settings, own_topics
 from tests.support.train.learners import custom
-from tests.support.train.world import TrainerProcess, World, no_version_twice, quick_spec
+from tests.support.train.world import TrainerProcess, World, no_version_twice, quick_spec, trainer_config
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def world(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings = Settings(
-        bootstrap_servers=broker,
-        topic_prefix=f"t{uuid.uuid4().hex[:8]}.",
-        state_dir=tmp_path_factory.mktemp("trainer") / "state",
-        data_partitions=2,
-        model_partitions=2,
-    )
-    connection = settings.connection()
-    apply_topics(connection, data_partitions=2, model_partitions=2)
-    made = World(settings, connection)
-    with TrainerProcess(made):
+    settings = new_settings(broker, tmp_path_factory.mktemp("trainer"))
+    with own_topics(settings) as connection, TrainerProcess(made := World(settings, connection)):
         yield made
-    AdminClient(connection.client()).delete_topics([connection.topic(topic) for topic in CATALOGUE])
 
 
 @pytest.fixture
@@ -309,18 +298,9 @@ def _key(key_b64: str | None) -> str:
 def test_a_trainer_that_stops_closes_its_producer(
     topics: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed: list[Transactions] = []
-    close = Transactions.close
-
-    def closing(self: Transactions) -> None:
-        close(self)
-        closed.append(self)
-
-    monkeypatch.setattr(Transactions, "close", closing)
-    folder = settings.state_dir / "train"
-    shell = TrainerShell(
-        topics, TrainerConfig(settings.store_url(), settings.keys_path(), folder, "t", "append")
-    )
+    closed, close = list[Transactions](), Transactions.close
+    monkeypatch.setattr(Transactions, "close", lambda self: closed.append(self) or close(self))
+    shell = TrainerShell(topics, trainer_config(settings.state_dir))
     shell.start()
     shell.close()
     assert len(closed) == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ class ServingBench(VersionStore):
             "server_id": "serve-test",
         }
         return LiveModel(self.model, FollowParts(**(given | more)), client, on_swap)
+
+    @contextmanager
+    def serving(self, client: EventClient, update: ModelUpdate, **more: Any) -> Iterator[LiveModel]:
+        """A server on which the update, published here, is live."""
+        self.publish(update)
+        with self.serve(client, **more) as hot:
+            assert hot.wait_ready()
+            yield hot
 
     def acks(self) -> list[ModelAck]:
         """Every acknowledgement so far, in order."""

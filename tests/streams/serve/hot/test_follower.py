@@ -18,9 +18,7 @@ from tests.support.waiting import wait_until
 def test_what_is_served_is_acknowledged_and_said_again_each_minute(
     bench: ServingBench, client: EventClient
 ) -> None:
-    bench.publish(bench.update(1, 5))
-    with bench.serve(client, ack_every_s=0.2) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 5), ack_every_s=0.2):
         ack = ack_with(bench, lambda ack: ack.status == "live")
         wait_until(lambda: len(bench.acks()) >= 3)
     assert (ack.server_id, ack.model, ack.version, ack.generation) == ("serve-test", "m", 5, 1)
@@ -36,9 +34,7 @@ def test_what_is_served_is_acknowledged_and_said_again_each_minute(
 def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_serves(
     bench: ServingBench, client: EventClient
 ) -> None:
-    bench.publish(bench.update(1, 1))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 1)) as hot:
         update = bench.update(2, 2)
         data = bytearray(bench.artifact(2).read_bytes())
         data[len(data) // 2] ^= 1
@@ -56,9 +52,7 @@ def test_a_tampered_artifact_is_refused_with_the_reason_while_the_old_version_se
 def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serves(
     bench: ServingBench, client: EventClient, tmp_path: Path
 ) -> None:
-    bench.publish(bench.update(1, 1))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 1)) as hot:
         good = bench.update(50, 2)
         altered = good.model_copy(update={"generation": 60})
         stranger = load_or_create_keypair(tmp_path / "stranger").sign(
@@ -85,9 +79,7 @@ def test_a_wrong_signature_is_refused_with_the_reason_while_the_old_version_serv
 
 def test_a_replayed_update_is_refused(bench: ServingBench, client: EventClient) -> None:
     first = bench.update(1, 1)
-    bench.publish(first)
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, first) as hot:
         second = bench.update(2, 2)
         bench.publish(second)
         assert hot.wait_generation(2)

@@ -30,9 +30,7 @@ def test_the_live_version_answers_and_every_answer_is_emitted(
     bench: ServingBench, client: EventClient
 ) -> None:
     bench.apply_spec(segments=("hub",))
-    bench.publish(bench.update(1, 7))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 7)) as hot:
         served = hot.predict({"x": np.float32(2.5)}, segments={"hub": "JFK"}, ts=1_700_000_000_000)
         named = hot.predict({"x": 1}, "mine")
         assert (hot.version, hot.generation, hot.why_not) == (7, 1, "")
@@ -72,9 +70,7 @@ def test_an_update_swaps_without_a_failed_request(bench: ServingBench, client: E
 def test_an_answer_that_fails_reaches_the_caller_and_the_topic(
     bench: ServingBench, client: EventClient
 ) -> None:
-    bench.publish(bench.update(1, 4))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 4)) as hot:
         with pytest.raises(FeatureError, match="feature x: must be a number"):
             hot.predict({"x": "wide"}, "typed")
         with pytest.raises(InvalidEvent, match="feature x: is nan"):
@@ -94,10 +90,8 @@ def test_an_answer_that_fails_reaches_the_caller_and_the_topic(
 def test_a_batch_answers_each_row_and_names_the_ones_that_fail(
     bench: ServingBench, client: EventClient
 ) -> None:
-    bench.publish(bench.update(1, 2))
     rows: list[dict[str, Any]] = [{"x": 1.0}, {"x": "wide"}, {"x": None}, {"x": [1]}, {"x": 3}]
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 2)) as hot:
         results = hot.predict_many(rows, ["a", "b", "", "d", None], ts=[5, None, None, None, None])
         clean = hot.predict_many([{"x": float(i)} for i in range(100)])
         assert hot.predict_many([]) == []
@@ -160,9 +154,7 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
 def test_shadows_and_canaries_answer_in_their_roles(bench: ServingBench, client: EventClient) -> None:
     shadow = {"version": 2, "manifest_sha256": bench.make(2)}
     canary = {"version": 3, "manifest_sha256": bench.make(3), "fraction": 0.5}
-    bench.publish(bench.update(1, 1, shadows=[shadow], canary=canary))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 1, shadows=[shadow], canary=canary)) as hot:
         served = [hot.predict({"x": 1.0}) for _ in range(60)]
         again = hot.predict({"x": 1.0}, served[0].prediction_id)
     client.flush()
@@ -182,9 +174,7 @@ def test_a_failing_shadow_costs_only_its_own_answer(bench: ServingBench, client:
         FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
     ), ("no", "yes"))  # fmt: skip
     shadow = {"version": 2, "manifest_sha256": bench.make(2, narrow)}
-    bench.publish(bench.update(1, 1, shadows=[shadow]))
-    with bench.serve(client) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 1, shadows=[shadow])) as hot:
         for y in (0.0, "wide", 1.0):
             assert hot.predict({"x": 1.0, "y": y}).version == 1
     client.flush()
@@ -202,9 +192,7 @@ def test_the_model_sees_exactly_what_leaves(bench: ServingBench, client: EventCl
         }
     )
     rows: list[dict[str, Any]] = []
-    bench.publish(bench.update(1, 1))
-    with bench.serve(client, hasher=HASHER) as hot:
-        assert hot.wait_ready()
+    with bench.serving(client, bench.update(1, 1), hasher=HASHER) as hot:
         swap = hot._follower.serving.hot  # type: ignore[reportPrivateUsage]
         many, one = swap.predict, swap.predict_one
 

@@ -94,8 +94,7 @@ def test_a_crash_of_the_learner_is_reported_with_its_last_words_and_the_process_
         raising = job_folder(tmp_path / "raise", quick_spec(learner=custom("Raising")))
         with pytest.raises(ChildFailed, match=r"(?s)exit code 1: .*my learner is broken"):
             list(child.work(raising, 60))
-        good = job_folder(tmp_path / "good", quick_spec())
-        assert list(child.work(good, 60)) == [EVALUATING]
+        assert list(child.work(job_folder(tmp_path / "good", quick_spec()), 60)) == [EVALUATING]
 
 
 def test_a_learner_that_eats_memory_fails_alone_and_the_next_job_is_served(
@@ -110,8 +109,7 @@ def test_a_learner_that_eats_memory_fails_alone_and_the_next_job_is_served(
         killed = job_folder(tmp_path / "killed", quick_spec(learner=custom("Killed")))
         with pytest.raises(ChildFailed, match="signal 9"):
             list(child.work(killed, 60))
-        again = job_folder(tmp_path / "again", quick_spec())
-        assert list(child.work(again, 60)) == [EVALUATING]
+        assert list(child.work(job_folder(tmp_path / "again", quick_spec()), 60)) == [EVALUATING]
 
 
 def test_what_a_learner_prints_is_not_taken_for_the_protocol(pool: ChildPool, tmp_path: Path) -> None:
