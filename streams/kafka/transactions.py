@@ -16,6 +16,10 @@ On failure, as librdkafka classes errors: after a retriable one the same call is
 requires an abort the transaction is aborted, and ``Aborted`` tells the caller to read its input again; after
 any other one (most often another process has the same id) the producer is finished, and BrokerError says why
 the process must end. Nothing of a transaction that failed is visible to read_committed readers.
+
+A request that was repeated may still be under way and would act on the next transaction (``doubt``). So after
+a lost connection, a time-out, a repeated call or an abort, the next transaction begins with a new producer,
+which fences whatever is late. That costs about 60 ms.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from ...schemas.errors import BrokerError
 from .connection import ConfigValue, Connection
+from .doubt import Doubt, watched
 from .offsets import topic_partitions
 from .retry import retry
 
@@ -83,8 +88,11 @@ class Transactions:
         ``rival``: who else may have taken the id, for error messages.
         """
         self._call_s, self._timeout_s, self._rival = call_s, timeout_s, rival
-        config = connection.transactional(transactional_id, message_max_bytes=MAX_MESSAGE_BYTES, **settings)
-        self._producer = Producer(config)
+        self._config = connection.transactional(
+            transactional_id, message_max_bytes=MAX_MESSAGE_BYTES, **settings
+        )
+        self._doubt = Doubt(self._config)
+        self._producer = Producer(watched(self._config), logger=self._doubt)
 
     def start(self) -> None:
         """Fence a predecessor and wait until what it left open has ended. Raises BrokerError."""
@@ -92,6 +100,10 @@ class Transactions:
             self._retry("init_transactions", lambda: self._producer.init_transactions(self._call_s))
         except KafkaException as error:
             raise self._finished("transactions cannot begin", error.args[0]) from error
+        self._producer.poll(0)
+        self._doubt.raised = (
+            False  # the connection to the bootstrap server is closed once the cluster is known
+        )
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has. Raises BrokerError when it has none or nobody answers."""
@@ -109,6 +121,7 @@ class Transactions:
         ``observe`` receives the name of each step once it is done. Raises Aborted when all must be done
         again, BrokerError when the process must end.
         """
+        self._replace_in_doubt()
         producer = self._producer
         try:
             producer.begin_transaction()
@@ -131,6 +144,7 @@ class Transactions:
 
     def rehearse(self, write: Callable[[], None]) -> None:
         """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
+        self._replace_in_doubt()
         try:
             self._producer.begin_transaction()
             write()
@@ -181,7 +195,18 @@ class Transactions:
         self.flush()
         self._producer.commit_transaction(self._call_s)
 
+    def _replace_in_doubt(self) -> None:
+        """Begin with a new producer if a request of this one may still be under way. Raises BrokerError."""
+        self._producer.poll(0)
+        if self._doubt.raised:
+            log.info("a request may still be under way: the next transaction begins with a new producer")
+            self.close()
+            self._doubt = Doubt(self._config)
+            self._producer = Producer(watched(self._config), logger=self._doubt)
+            self.start()
+
     def _abort(self) -> None:
+        self._doubt.raised = True
         try:
             self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
         except KafkaException as error:
@@ -190,6 +215,7 @@ class Transactions:
     def _retry(self, name: str, call: Callable[[], None]) -> None:
         def retriable(reason: KafkaError) -> bool:
             if reason.retriable():
+                self._doubt.raised = True
                 log.warning("%s is tried again: %s", name, reason)
             return reason.retriable()
 

@@ -40,7 +40,7 @@ def scripted(
     monkeypatch: pytest.MonkeyPatch, **fails: list[KafkaException | BufferError]
 ) -> tuple[Transactions, ScriptedProducer]:
     producer = ScriptedProducer(fails)
-    monkeypatch.setattr(kit, "Producer", lambda _config: producer)
+    monkeypatch.setattr(kit, "Producer", lambda _config, logger: producer)
     monkeypatch.setattr(kit, "_PAUSE_S", 0.0)
     return Transactions(Connection("nowhere:1"), "test-0", timeout_s=5.0), producer
 
@@ -52,6 +52,8 @@ def test_records_and_offsets_are_one_transaction(monkeypatch: pytest.MonkeyPatch
     transactions.run(lambda: transactions.send("t", b"value"), READ, observe=steps.append)
     assert producer.calls == [
         "init_transactions",
+        "poll",
+        "poll",
         "begin_transaction",
         "produce",
         "send_offsets_to_transaction",
@@ -104,6 +106,7 @@ def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     transactions, producer = scripted(monkeypatch, produce=[BufferError(), BufferError()])
     transactions.run(lambda: transactions.send_all("t", 0, [(b"key", b"value"), (b"key", b"next")]))
     assert [call for call in producer.calls if call in ("produce", "poll")] == [
+        "poll",
         "produce",
         "produce",
         "poll",
@@ -115,7 +118,7 @@ def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rehearsal_is_appended_and_always_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     transactions, producer = scripted(monkeypatch)
     transactions.rehearse(lambda: transactions.send("t", b"value"))
-    assert producer.calls == ["begin_transaction", "produce", "flush", "abort_transaction"]
+    assert producer.calls == ["poll", "begin_transaction", "produce", "flush", "abort_transaction"]
 
 
 def _start_and_run(transactions: Transactions) -> None:

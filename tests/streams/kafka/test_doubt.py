@@ -1,0 +1,205 @@
+"""A request that the network delivers late does not act on a later transaction: each input counts once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from driftloop.schemas.errors import BrokerError
+from driftloop.schemas.topics import OUTCOMES, PREDICTIONS
+from driftloop.streams.kafka import transactions as kit
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.doubt import Doubt, watched
+from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
+
+from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, LateNetwork, Request
+
+INPUTS, STEP = 9, 3
+MUST_ABORT = KafkaException(
+    KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "as after a rebalance", False, False, True)
+)
+
+
+@pytest.fixture
+def network(broker: str) -> Iterator[LateNetwork]:
+    with LateNetwork(broker) as late:
+        yield late
+
+
+@dataclass
+class Fault:
+    """A request of the first transaction that is held, and where in the second one it is delivered.
+
+    ``at``: ``produced`` (records are on the log, offsets are not yet sent) or ``offsets sent``.
+    """
+
+    held: Callable[[Request], bool]
+    at: str
+    first_aborts: bool = False
+    second_aborts: bool = False
+
+
+FAULTS = {
+    "a late commit makes aborted records visible": Fault(
+        lambda request: request.commits, "produced", second_aborts=True
+    ),
+    "a late commit keeps the offsets of aborted records": Fault(
+        lambda request: request.commits, "offsets sent", second_aborts=True
+    ),
+    "a late abort drops records whose offsets are committed": Fault(
+        lambda request: request.aborts, "produced", first_aborts=True
+    ),
+    "late offsets replace newer ones": Fault(
+        lambda request: request.key == TXN_OFFSET_COMMIT, "offsets sent"
+    ),
+}
+
+
+class Worker:
+    """Passes the numbers 0 to 8 on, three per transaction, with the fault in the first two of them."""
+
+    def __init__(self, direct: Connection, late: Connection, network: LateNetwork, fault: Fault) -> None:
+        self._direct, self._late, self._network, self._fault = direct, late, network, fault
+        self._consumer = Consumer(direct.consumer("ledger"))
+        self._input, self._output = direct.topic(PREDICTIONS), direct.topic(OUTCOMES)
+        self._transactions = self._started()
+        self._held: HeldRequest | None = None
+        self._turn = 0
+
+    def run(self) -> None:
+        try:
+            self._transactions.run(lambda: None)  # connections are up
+            position = 0
+            while position < INPUTS:
+                position = self._transaction(position)
+        finally:
+            self._transactions.close()
+            self._consumer.close()
+
+    def _transaction(self, position: int) -> int:
+        self._turn += 1
+        turn, fault = self._turn, self._fault
+        if turn == 1:
+            transactional_id = f"{self._late.prefix}doubt"
+            self._held = self._network.hold(lambda it: it.of(transactional_id) and fault.held(it))
+
+        def write() -> None:
+            for number in range(position, position + STEP):
+                self._transactions.send(self._output, str(number).encode(), partition=0)
+            if fault.at == "produced":
+                self._transactions.flush()
+            if turn == 1 and fault.first_aborts:
+                raise MUST_ABORT
+
+        def observe(step: str) -> None:
+            if turn == 2 and step == fault.at:
+                self._deliver()
+                if fault.second_aborts:
+                    raise MUST_ABORT
+
+        consumed = Consumed(
+            [TopicPartition(self._input, 0, position + STEP)], self._consumer.consumer_group_metadata()
+        )
+        try:
+            self._transactions.run(write, consumed, observe=observe)
+        except Aborted:
+            return self._committed()
+        except BrokerError:  # the process ends, and its successor begins
+            self._transactions.close()
+            self._transactions = self._started()
+            return self._committed()
+        return position + STEP if turn == 1 else self._committed()  # as a process that is restarted
+
+    def _deliver(self) -> None:
+        assert self._held is not None
+        self._held.deliver()
+
+    def _started(self) -> Transactions:
+        made = Transactions(self._late, "doubt", linger_ms=300)
+        made.start()
+        return made
+
+    def _committed(self) -> int:
+        (found,) = self._consumer.committed([TopicPartition(self._input, 0)], timeout=30)
+        return max(found.offset, 0)
+
+
+def damage(connection: Connection) -> tuple[list[int], list[int]]:
+    """The numbers that no reader sees, and those that readers see twice."""
+    reader = LogReader(connection, (OUTCOMES,))
+    seen = Counter(int(record.value or b"") for record in reader.catch_up())
+    reader.close()
+    return [n for n in range(INPUTS) if not seen[n]], [n for n in range(INPUTS) if seen[n] > 1]
+
+
+def through(network: LateNetwork, direct: Connection) -> Connection:
+    return Connection(network.address, direct.prefix, {"reconnect.backoff.max.ms": "150"})
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_late_request_neither_loses_nor_repeats(
+    topics: Connection, network: LateNetwork, fault: Fault
+) -> None:
+    Worker(topics, through(network, topics), network, fault).run()
+    assert damage(topics) == ([], [])
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_librdkafka_alone_still_needs_the_new_producer(
+    topics: Connection, network: LateNetwork, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once this fails for every fault, librdkafka refuses late requests itself: drop ``doubt``."""
+    monkeypatch.setattr(Transactions, "_replace_in_doubt", lambda _self: None)
+    Worker(topics, through(network, topics), network, fault).run()
+    assert damage(topics) != ([], [])
+
+
+def test_every_lost_request_is_known_before_the_next_begin_and_no_other_is(
+    topics: Connection, network: LateNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Producer] = []
+
+    def counted(*args: Any, **named: Any) -> Producer:
+        made.append(Producer(*args, **named))
+        return made[-1]
+
+    monkeypatch.setattr(kit, "Producer", counted)
+    late = through(network, topics)
+    transactions = Transactions(late, "contract", linger_ms=0)
+    transactions.start()
+
+    def transaction() -> None:
+        transactions.run(lambda: transactions.send(topics.topic(OUTCOMES), b"1", partition=0))
+
+    for _ in range(100):
+        transaction()
+    assert len(made) == 1, "a new producer without a doubt"
+    for cuts in range(20):
+        held = network.hold(lambda request: request.commits)
+        transaction()  # librdkafka repeats the request that was held, and says nothing
+        assert held.taken.is_set()
+        transaction()
+        assert len(made) == 2 + cuts, "a request was left behind, and the same producer went on"
+    transactions.close()
+
+
+def test_what_the_user_asked_librdkafka_to_log_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    settings = watched({"debug": "eos,broker", "log_level": 3})
+    assert settings == {"debug": "eos,broker", "log_level": 7}
+    assert watched({})["debug"] == "broker"
+    caplog.set_level(10)
+    quiet, talkative = Doubt({}), Doubt({"log_level": 7})
+    for doubt in (quiet, talkative):
+        doubt.log(10, "%s [%s] %s", "SEND", "rdkafka#producer-1", "a request")
+        assert not doubt.raised
+        doubt.log(30, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "refused (in state CONNECT)")
+        assert not doubt.raised
+        doubt.log(10, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "gone (in state UP)")
+        assert doubt.raised
+    kinds = [record.getMessage().split()[0] for record in caplog.records]
+    assert kinds == ["FAIL", "SEND", "FAIL", "FAIL"]

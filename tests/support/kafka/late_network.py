@@ -1,0 +1,176 @@
+"""A late network before a broker: it holds a request, cuts the connection, and delivers the request later."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+PRODUCE, METADATA, FIND_COORDINATOR = 0, 3, 10
+ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
+_NAMES_BROKERS = frozenset({METADATA, FIND_COORDINATOR})
+_LIMIT = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request frame of Kafka's protocol. ``frame`` has its length in front."""
+
+    key: int
+    correlation: int
+    frame: bytes
+
+    @property
+    def commits(self) -> bool:
+        """Whether this is an EndTxn that commits."""
+        return self.key == END_TXN and self.frame[-1] == 1  # EndTxn v1 ends with its flag
+
+    @property
+    def aborts(self) -> bool:
+        """Whether this is an EndTxn that aborts."""
+        return self.key == END_TXN and self.frame[-1] == 0
+
+    def of(self, transactional_id: str) -> bool:
+        """Whether it names this transactional id."""
+        return transactional_id.encode() in self.frame
+
+
+@dataclass(slots=True)
+class HeldRequest:
+    """A request that will match ``match``, and once it has come, is kept back."""
+
+    network: LateNetwork
+    match: Callable[[Request], bool]
+    cut: bool
+    taken: threading.Event = field(default_factory=threading.Event)
+    request: Request | None = None
+
+    def deliver(self) -> bytes:
+        """Send it to the broker, over a connection of its own; return the body of the answer."""
+        return asyncio.run_coroutine_threadsafe(self._deliver(), self.network.loop).result(30)
+
+    async def _deliver(self) -> bytes:
+        assert self.request is not None, "no such request came"
+        reader, writer = await asyncio.open_connection(*self.network.broker)
+        writer.write(self.request.frame)
+        answer = await _read_frame(reader)
+        writer.close()
+        return answer[4:]
+
+
+class LateNetwork:
+    """Forwards Kafka's frames between a port of its own (``address``) and a broker, while the block runs.
+
+    Where a response names the broker, the port is replaced, so that clients stay on this network.
+    """
+
+    def __init__(self, broker: str) -> None:
+        host, _, port = broker.rpartition(":")
+        self.broker = host, int(port)
+        self.loop = asyncio.new_event_loop()
+        self.address = ""
+        self._held: list[HeldRequest] = []
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._lock = threading.Lock()
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._port = 0
+
+    def __enter__(self) -> LateNetwork:
+        self._thread.start()
+        self._up.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self.loop.close()
+
+    def hold(self, match: Callable[[Request], bool], *, cut: bool = True) -> HeldRequest:
+        """Keep back the next request that matches. ``cut``: and close its connection; else let it wait."""
+        held = HeldRequest(self, match, cut)
+        with self._lock:
+            self._held.append(held)
+        return held
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT)
+        self._port = server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+        self._up.set()
+        await self._stop.wait()
+        server.close()
+        for writer in [*self._writers]:  # both tasks of each connection end with it
+            writer.close()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    def _take(self, request: Request) -> HeldRequest | None:
+        with self._lock:
+            for held in self._held:
+                if held.match(request):
+                    self._held.remove(held)
+                    held.request = request
+                    return held
+        return None
+
+    async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        try:
+            broker, to_broker = await asyncio.open_connection(*self.broker, limit=_LIMIT)
+        except OSError:
+            to_client.close()
+            return
+        names_brokers: set[int] = set()
+        self._writers |= {to_client, to_broker}
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._requests(client, to_broker, names_brokers))
+                both.create_task(self._responses(broker, to_client, names_brokers))
+        except* (asyncio.IncompleteReadError, OSError):
+            pass  # one of the two ends has gone, or was cut
+        finally:
+            for writer in (to_client, to_broker):
+                writer.close()
+                self._writers.discard(writer)
+
+    async def _requests(
+        self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, names_brokers: set[int]
+    ) -> None:
+        while True:
+            frame = await _read_frame(client)
+            key, correlation = struct.unpack_from(">h2xi", frame, 4)
+            request = Request(key, correlation, frame)
+            if (held := self._take(request)) is not None:
+                held.taken.set()
+                if held.cut:
+                    raise ConnectionResetError
+                continue
+            if key in _NAMES_BROKERS:
+                names_brokers.add(correlation)
+            to_broker.write(frame)
+            await to_broker.drain()
+
+    async def _responses(
+        self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, names_brokers: set[int]
+    ) -> None:
+        host, port = self.broker
+        real, ours = (host.encode() + struct.pack(">i", one) for one in (port, self._port))
+        while True:
+            frame = await _read_frame(broker)
+            (correlation,) = struct.unpack_from(">i", frame, 4)
+            if correlation in names_brokers:
+                names_brokers.discard(correlation)
+                frame = frame.replace(real, ours)
+            to_client.write(frame)
+            await to_client.drain()
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readexactly(4)
+    return head + await reader.readexactly(struct.unpack(">i", head)[0])
