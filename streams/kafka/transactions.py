@@ -101,9 +101,7 @@ class Transactions:
         except KafkaException as error:
             raise self._finished("transactions cannot begin", error.args[0]) from error
         self._producer.poll(0)
-        self._doubt.raised = (
-            False  # the connection to the bootstrap server is closed once the cluster is known
-        )
+        self._doubt.raised = False  # what is late of an older producer is refused from now on
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has. Raises BrokerError when it has none or nobody answers."""
@@ -200,17 +198,21 @@ class Transactions:
         self._producer.poll(0)
         if self._doubt.raised:
             log.info("a request may still be under way: the next transaction begins with a new producer")
-            self.close()
+            self._producer.purge()
             self._doubt = Doubt(self._config)
             self._producer = Producer(watched(self._config), logger=self._doubt)
             self.start()
 
     def _abort(self) -> None:
+        """End the transaction. If nobody answers, the next producer's start ends it."""
         self._doubt.raised = True
         try:
             self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
         except KafkaException as error:
-            raise self._finished("the transaction could not be aborted", error.args[0]) from error
+            reason: KafkaError = error.args[0]
+            if reason.code() in _FENCED or reason.code() == _FATAL:
+                raise self._finished("the transaction could not be aborted", reason) from error
+            log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
 
     def _retry(self, name: str, call: Callable[[], None]) -> None:
         def retriable(reason: KafkaError) -> bool:
