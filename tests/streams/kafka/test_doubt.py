@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +187,49 @@ def test_every_lost_request_is_known_before_the_next_begin_and_no_other_is(
         assert held.taken.is_set()
         transaction()
         assert len(made) == 2 + cuts, "a request was left behind, and the same producer went on"
+    transactions.close()
+
+
+def impatient(transactions: Transactions) -> Transactions:
+    """Started, and from now on sure after half a second that nobody answers."""
+    transactions.start()
+    transactions._call_s = transactions._timeout_s = 0.5
+    return transactions
+
+
+def test_closing_does_not_wait_for_a_broker_that_is_away(topics: Connection, broker: str) -> None:
+    with ExitStack() as stack:
+        late = through(stack.enter_context(LateNetwork(broker)), topics)
+        transactions = impatient(Transactions(late, "away"))
+
+        def write() -> None:
+            transactions.send(topics.topic(OUTCOMES), b"1", partition=0)
+            transactions.flush()
+            stack.close()
+
+        with pytest.raises(BrokerError, match="_TIMED_OUT"):
+            transactions.run(write)
+        closing = threading.Thread(target=transactions.close, daemon=True)
+        closing.start()
+        closing.join(120)
+        assert not closing.is_alive()
+
+
+def test_a_transaction_that_nobody_can_abort_now_is_ended_by_the_next_producer(
+    topics: Connection, broker: str
+) -> None:
+    away = ExitStack()
+    late = through(away.enter_context(LateNetwork(broker)), topics)
+    transactions = impatient(Transactions(late, "aborted"))
+
+    def write() -> None:
+        away.close()
+        raise MUST_ABORT
+
+    with pytest.raises(Aborted):
+        transactions.run(write)
+    with pytest.raises(BrokerError):  # the new producer finds nobody either
+        transactions.run(lambda: None)
     transactions.close()
 
 
