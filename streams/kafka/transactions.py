@@ -100,7 +100,7 @@ class Transactions:
             self._retry("init_transactions", lambda: self._producer.init_transactions(self._call_s))
         except KafkaException as error:
             raise self._finished("transactions cannot begin", error.args[0]) from error
-        self._producer.poll(0)
+        self._poll()
         self._doubt.raised = False  # what is late of an older producer is refused from now on
 
     def partitions(self, topic: str) -> int:
@@ -193,9 +193,16 @@ class Transactions:
         self.flush()
         self._producer.commit_transaction(self._call_s)
 
+    def _poll(self) -> None:
+        """Take in what librdkafka has logged. Raises BrokerError after a fatal error."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            raise self._finished("the producer was ended", error.args[0]) from error
+
     def _replace_in_doubt(self) -> None:
         """Begin with a new producer if a request of this one may still be under way. Raises BrokerError."""
-        self._producer.poll(0)
+        self._poll()
         if self._doubt.raised:
             log.info("a request may still be under way: the next transaction begins with a new producer")
             self._producer.purge()
