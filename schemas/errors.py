@@ -6,6 +6,9 @@ from __future__ import annotations
 class Error(Exception):
     """Base of everything driftloop raises on purpose."""
 
+    prediction_id: str | None = None
+    """Of the request that failed, once its failure was emitted: a label can still be sent for it."""
+
 
 class SettingsError(Error):
     """A setting or environment variable is wrong, unknown or has no effect."""
@@ -49,4 +52,7 @@ class StateError(Error):
 
 
 class NoModelError(Error):
-    """A model without a live version was asked for a prediction."""
+    """A model without a live version was asked for a prediction, or for several."""
+
+    prediction_ids: tuple[str, ...] = ()
+    """Of a batch: one per row, in order, for labels; empty where the row itself was refused."""

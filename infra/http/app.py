@@ -101,16 +101,16 @@ class _Api:
             except RequestRefused as error:
                 response = error_response(error.status, str(error))
             except (InvalidEvent, FeatureError) as error:
-                response = error_response(422, str(error))
+                response = error_response(422, str(error), error)
             except (NoModelError, ClientClosed) as error:
-                response = error_response(503, str(error))
+                response = error_response(503, str(error), error)
             except ClientDisconnect:
                 response = error_response(400, "the request ended before its body did")
             except (
                 Exception
             ) as error:  # a model may raise anything; the caller gets it, and the server goes on
                 log.exception("%s failed", path)
-                response = error_response(500, f"the request failed: {error!r}")
+                response = error_response(500, f"the request failed: {error!r}", error)
             self._metrics.count(metrics.REQUESTS, path, model, str(response.status_code))
             self._metrics.observe(metrics.REQUEST_SECONDS, time.perf_counter() - started, path, model)
             return response

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from starlette.responses import Response
 
 from ...schemas.base import first_reason
-from ...schemas.errors import Error
+from ...schemas.errors import Error, NoModelError
 from ...streams.serve.hot.requests import Failed, Served
 from ..bulk.requests import Body, PredictRequest
 
@@ -95,9 +95,20 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-def error_response(status: int, reason: str) -> Response:
-    """``{"error": …}``; a 503 says when to retry."""
-    return json_response({"error": reason}, status, {"Retry-After": "5"} if status == 503 else None)
+def error_response(status: int, reason: str, cause: Exception | None = None) -> Response:
+    """``{"error": …}``; a 503 says when to retry.
+
+    A request that failed and was emitted has its prediction_id beside, each row of a batch its own: labels
+    can be sent for them.
+    """
+    body: dict[str, object] = {"error": reason}
+    known_id = getattr(cause, "prediction_id", None)
+    if isinstance(known_id, str):
+        body = {"prediction_id": known_id, **body}
+    if isinstance(cause, NoModelError) and cause.prediction_ids:
+        rows = [{"prediction_id": one} if one else {} for one in cause.prediction_ids]
+        body["answers"] = [{**row, "error": reason} for row in rows]
+    return json_response(body, status, {"Retry-After": "5"} if status == 503 else None)
 
 
 def answer_body(model: str, answer: Served | Failed) -> dict[str, object]:

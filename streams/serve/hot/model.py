@@ -64,7 +64,8 @@ class LiveModel:
 
         ``ts``: Unix milliseconds, now by default. Raises InvalidEvent (a value that no event can carry),
         FeatureError (a value that is not of its feature's type), NoModelError (no version and no fallback)
-        and whatever the model itself raises; each is also emitted, as a failed request.
+        and whatever the model itself raises; each is also emitted, as a failed request, and has its
+        ``prediction_id``, so that a label can be sent.
         """
         return self._requests.one(self._follower.serving, features, prediction_id, segments=segments, ts=ts)
 
@@ -78,8 +79,8 @@ class LiveModel:
     ) -> list[Served | Failed]:
         """Predict many rows at once, in order; a row that fails is a Failed among the others.
 
-        The latency of a row is its share of the batch's. Raises NoModelError like ``predict``, ValueError
-        when the sequences differ in length.
+        The latency of a row is its share of the batch's. Raises NoModelError like ``predict``, with the
+        rows' ``prediction_ids``; ValueError when the sequences differ in length.
         """
         return self._requests.many(self._follower.serving, rows, prediction_ids, segments=segments, ts=ts)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,13 +119,16 @@ class RequestHandler:
         try:
             self._prepare(request, serving, features, segments)
             hot = serving.hot.predict_one(request.features, request.prediction_id)
-        except NoModelError:
+        except NoModelError as error:
             served = self._without_model(request, serving, started)
             if served is None:
+                error.prediction_id = request.prediction_id
                 raise
             return served
         except Exception as error:  # whatever it is: a failed request, emitted and raised
             self._emit_failure(request, serving.hot.current.version, error)
+            with suppress(AttributeError, TypeError):  # a class of the model's runtime may be closed
+                error.prediction_id = request.prediction_id  # pyright: ignore[reportAttributeAccessIssue]
             raise
         return self._answered(request, hot, serving, (time.perf_counter_ns() - started) / 1e6)
 
@@ -145,6 +149,7 @@ class RequestHandler:
         started = time.perf_counter_ns()
         results: dict[int, Served | Failed] = {}
         requests: dict[int, _Request] = {}
+        emitted_ids = [""] * count
         for place, (row, known_id, own, stamp) in enumerate(zip(rows, ids, segments, stamps, strict=True)):
             try:
                 request = _Request(known_id, stamp)
@@ -152,13 +157,18 @@ class RequestHandler:
                 results[place] = Failed(str(known_id), str(error))
                 continue
             requests[place] = request
+            emitted_ids[place] = request.prediction_id
             try:
                 self._prepare(request, serving, row, own)
             except InvalidEvent as error:
                 results[place] = self._failed(requests.pop(place), serving, error)
             except NoModelError:  # the same for all rows: raised below, once each row's event is emitted
                 continue
-        answers = self._answers(requests, serving, started)
+        try:
+            answers = self._answers(requests, serving, started)
+        except NoModelError as error:
+            error.prediction_ids = tuple(emitted_ids)
+            raise
         share_ms = (time.perf_counter_ns() - started) / 1e6 / max(1, count)
         for place, answer in answers.items():
             if isinstance(answer, VersionAnswer):

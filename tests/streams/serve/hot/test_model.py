@@ -122,10 +122,12 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
         wait_until(lambda: hot.status.following)
         assert not hot.can_answer
         assert "no version is live yet, and the spec has no fallback" in hot.why_not
-        with pytest.raises(NoModelError, match="no live version yet"):
+        with pytest.raises(NoModelError, match="no live version yet") as refused:
             hot.predict({"x": 1.0}, "none")
-        with pytest.raises(NoModelError):
+        assert refused.value.prediction_id == "none"
+        with pytest.raises(NoModelError) as refused_many:
             hot.predict_many([{"x": 1.0}, {"x": [1]}], ["many-1", "many-2"])
+        assert refused_many.value.prediction_ids == ("many-1", "many-2")
         bench.apply_spec(serving={"fallback": 0.5})
         assert hot.wait_ready()
         served = hot.predict({"x": 1.0}, "fallback")
@@ -149,6 +151,31 @@ def test_with_no_version_a_request_fails_or_gets_the_fallback_and_is_emitted(
         "live": (1, 1001.0, None),
         "retired": (0, 0.5, None),
     }
+
+
+def test_a_request_that_fails_tells_the_id_under_which_it_was_emitted(
+    bench: ServingBench, client: EventClient
+) -> None:
+    with bench.serve(client) as hot:
+        wait_until(lambda: hot.status.following)
+        with pytest.raises(NoModelError) as unanswered:
+            hot.predict({"x": 1.0})
+        with pytest.raises(NoModelError) as batch:
+            hot.predict_many([{"x": 1.0}, {"x": 2.0}, {"x": 3.0}], [None, "", None])
+        first, unnamed, third = batch.value.prediction_ids
+        assert unnamed == ""
+        bench.publish(bench.update(1, 1))
+        assert hot.wait_ready()
+        with pytest.raises(FeatureError) as mistyped:
+            hot.predict({"x": "wide"})
+        with pytest.raises(InvalidEvent) as invalid:
+            hot.predict({"x": [1]})
+        with pytest.raises(InvalidEvent) as not_emitted:
+            hot.predict({"x": 1.0}, ts=-1)
+        assert not_emitted.value.prediction_id is None
+        ids = [one.value.prediction_id for one in (unanswered, mistyped, invalid)]
+    client.flush()
+    assert {event.prediction_id for event in bench.predictions()} == {*ids, first, third}
 
 
 def test_shadows_and_canaries_answer_in_their_roles(bench: ServingBench, client: EventClient) -> None:
