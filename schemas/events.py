@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .base import ClassValue, Event, FeatureValue, ModelName, PredictionId, TimestampMs, Version
+from .event_time import EventTimeMs
 
 MAX_SOURCE_CHARS = 64
 MAX_ANNOTATOR_CHARS = 256
@@ -22,7 +23,7 @@ class Prediction(Event):
     prediction_id: PredictionId
     model: ModelName
     version: Version
-    ts: TimestampMs
+    ts: EventTimeMs
     features: dict[str, FeatureValue]
     prediction: ClassValue | None = None
     scores: dict[str, float] | None = None
@@ -42,7 +43,7 @@ class Label(Event):
     """What turned out to be true of a prediction, or feedback on it."""
 
     prediction_id: PredictionId
-    ts: TimestampMs
+    ts: EventTimeMs
     label: ClassValue | None = Field(default=None, description="ground truth: a class or a number")
     correct: bool | None = Field(default=None, description="feedback on the champion's answer")
     source: str = Field(default="system", max_length=MAX_SOURCE_CHARS)

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from ...models.registry.csv_values import TRUE_FALSE, number_of
 from ...schemas.base import FeatureValue
 from ...schemas.errors import Error
+from ...schemas.event_time import event_time_problem
 from ...schemas.serving import FeatureType
 
 _BOOLS = {**TRUE_FALSE, "1": True, "0": False}
-_SMALLEST_MS = 100_000_000_000  # 1973; a smaller number is in seconds
+_SMALLEST_MS = 100_000_000_000  # 1973; a smaller number may be a date without dashes
+_MOST_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,12 @@ def feature_of(name: str, text: str, kind: FeatureType | None) -> FeatureValue:
 def milliseconds_of(text: str) -> int:
     """Unix milliseconds, or an ISO 8601 time (UTC unless it says otherwise). Raises ValueError."""
     if text.isascii() and text.isdigit():
-        value = int(text)
-        if value < _SMALLEST_MS:
-            raise ValueError(f"time {text}: write Unix milliseconds or ISO 8601, this looks like seconds")
+        value = int(text) if len(text) <= _MOST_DIGITS else -1
+        problem = event_time_problem(value)
+        if problem is None and value < _SMALLEST_MS:
+            problem = "write Unix milliseconds or ISO 8601"
+        if problem is not None:
+            raise ValueError(f"time {text[:40]}: {problem}")
         return value
     try:
         when = datetime.fromisoformat(text)

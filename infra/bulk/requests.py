@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
 from ...schemas.base import first_reason
+from ...schemas.event_time import WholeMs
 from ...schemas.serving import FeatureType
 from .csv_values import BadRow, feature_of, milliseconds_of, read_csv
 
@@ -28,7 +29,7 @@ class PredictRequest(Body):
     features: dict[str, Any] = Field(json_schema_extra=_FEATURES)
     prediction_id: str | None = Field(None, description="yours; a new one by default")
     segments: dict[str, Any] | None = Field(None, json_schema_extra=_FEATURES)
-    ts: int | None = Field(None, description="Unix milliseconds; now by default")
+    ts: WholeMs | None = Field(None, description="Unix milliseconds; now by default")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ...schemas.base import first_reason
 from ...schemas.errors import Error, NoModelError
+from ...schemas.event_time import WholeMs
 from ...streams.serve.hot.requests import Failed, Served
 from ..bulk.requests import Body, PredictRequest
 
@@ -47,7 +48,7 @@ class FeedbackBody(Body):
     label: str | int | float | bool | None = None
     correct: bool | None = None
     thumbs: Literal["up", "down"] | None = None
-    ts: int | None = Field(None, description="Unix milliseconds; now by default")
+    ts: WholeMs | None = Field(None, description="Unix milliseconds; now by default")
     source: str | None = Field(None, description="by default system for a label, user for feedback")
     annotator: str | None = None
 

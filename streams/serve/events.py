@@ -9,7 +9,8 @@ from typing import get_args
 
 import orjson
 
-from ...schemas.base import END_OF_TIME_MS, END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
+from ...schemas.base import END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
+from ...schemas.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS, event_time_problem
 from ...schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
 from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores
 
@@ -106,8 +107,11 @@ def checked_id(prediction_id: object) -> str:
 
 def checked_ts(ts: object) -> int:
     """Raise InvalidEvent."""
-    if type(ts) is not int or not 0 <= ts < END_OF_TIME_MS:
-        raise InvalidEvent(f"ts must be Unix time in whole milliseconds, got {ts!r}")
+    if type(ts) is int and CERTAINLY_MS <= ts < CERTAINLY_BELOW_MS:
+        return ts
+    problem = event_time_problem(ts)
+    if problem is not None or type(ts) is not int:
+        raise InvalidEvent(f"ts {problem}, got {ts!r}")
     return ts
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from driftloop.schemas.base import MODEL_NAME_PATTERN, Event
+from driftloop.schemas.event_time import event_time_problem
 from driftloop.schemas.events import Label, Prediction
 from driftloop.streams.join.reading.plain import LabelEvent, PredictionEvent
 from driftloop.streams.serve.client import EventClient
@@ -51,6 +52,11 @@ def test_the_joiners_structs_have_the_fields_types_limits_and_needs_of_the_schem
         (role, _), (fast_role, _) = stated["role"], fast["role"]
         assert role == fast_role | {"default": "champion"}  # left open, so that it is known to be absent
         stated["role"] = (fast_role, False)
+    (ts, needed), (fast_ts, _) = stated["ts"], fast["ts"]
+    limits = fast_ts["minimum"], fast_ts["exclusiveMaximum"]
+    assert ts["minimum"] <= limits[0] < limits[1] <= ts["exclusiveMaximum"]  # the schema knows other units
+    assert [event_time_problem(limit) for limit in (limits[0], limits[1] - 1)] == [None, None]
+    fast["ts"] = ({**ts}, needed)
     assert fast == stated
 
 

@@ -48,7 +48,11 @@ def test_clocks_that_are_years_wrong_change_no_pair(w: JoinWorld, prediction_ts:
     assert w.totals()["expired"] == 0
 
 
-times = st.integers(0, 2**53 - 1)
+SECOND = 1_700_000_000  # of 2023
+UNITS = {"seconds": 1, "microseconds": 10**6, "nanoseconds": 10**9}
+times = st.integers(0, 2**53 - 1).filter(
+    lambda ts: not any(10**8 * per_s <= ts < 4_102_444_800 * per_s for per_s in UNITS.values())
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -71,6 +75,22 @@ def test_a_time_that_is_no_time_is_refused(w: JoinWorld, ts: object) -> None:
     w.join(prediction("a", "x") | {"ts": ts}, label("a", "x") | {"ts": ts})
     assert len(w.dead_letters) == w.totals()["dead"] == 2
     assert all("ts" in letter.reason for letter in w.dead_letters)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("second", [10**8, SECOND, 4_102_444_799])
+def test_a_time_in_another_unit_is_refused_and_named(w: JoinWorld, unit: str, second: int) -> None:
+    """One of two services only: the other's rows stay as they are."""
+    ts = second * UNITS[unit]
+    w.join(prediction("a", "x"), label("a", "x"), prediction("b", "x") | {"ts": ts})
+    w.join(label("c", "x") | {"ts": ts}, prediction("d", "x") | {"ts": ts, "own": "field"})
+    assert len(w.letters) == w.totals()["dead"] == 3
+    assert [outcome.prediction_id for outcome in w.outcomes] == ["a"]
+    for letter in w.letters:
+        assert re.match(
+            rf"(Prediction|Label): ts: is in {unit} \(.* UTC\), not in milliseconds", letter.reason
+        )
+        assert letter.reason.endswith(f"(got {ts})")
 
 
 def test_a_label_may_come_before_its_prediction(w: JoinWorld) -> None:

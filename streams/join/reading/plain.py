@@ -12,7 +12,8 @@ from typing import Annotated, TypeGuard, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ....schemas.base import END_OF_TIME_MS, END_OF_VERSIONS, MAX_ID_CHARS
+from ....schemas.base import END_OF_VERSIONS, MAX_ID_CHARS
+from ....schemas.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS
 from ....schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
 
 # An outcome holds a prediction and a label and must fit into max.message.bytes, 4 MiB. Encoding can make a
@@ -20,7 +21,7 @@ from ....schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
 MAX_PAYLOAD_BYTES = 1 << 20
 
 PredictionId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
-TimestampMs = Annotated[int, Meta(ge=0, lt=END_OF_TIME_MS)]
+TimestampMs = Annotated[int, Meta(ge=CERTAINLY_MS, lt=CERTAINLY_BELOW_MS)]  # others may be in seconds
 # A longer one cannot be written again; not recognised here, it is left to the schema and becomes a float.
 PlainInt = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 PlainValue = bool | PlainInt | float | str | None

@@ -13,6 +13,7 @@ from driftloop.infra.settings import Settings
 from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
 from driftloop.schemas.errors import ArtifactError, Error
+from driftloop.schemas.event_time import event_time_problem
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from hypothesis import given
@@ -60,11 +61,28 @@ def test_good_rows_are_read_and_bad_ones_reported_by_line() -> None:
     assert [(row.line, row.reason) for row in rows if isinstance(row, BadRow)] == [
         (6, "the label is missing ('')"),
         (7, "time 'yesterday': write Unix milliseconds or ISO 8601"),
-        (8, "time 1700000000: write Unix milliseconds or ISO 8601, this looks like seconds"),
+        (8, f"time 1700000000: {event_time_problem(1_700_000_000)}"),
         (9, "has 3 cells, and the header has 4"),
         (10, "has 5 cells, and the header has 4"),
         (12, "the label is missing ('NaN')"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        ("1700000000", "is in seconds"),
+        ("1700000000000000", "is in microseconds"),
+        ("1700000000000000000", "is in nanoseconds"),
+        ("20231114", "write Unix milliseconds or ISO 8601"),
+        ("1" * 5000, "must be Unix time in whole milliseconds"),
+    ],
+)
+def test_a_time_in_another_unit_is_named_with_its_line(when: str, problem: str) -> None:
+    (row,) = read(f"id,label,when,remark\na,late,{when},\n")
+    assert isinstance(row, BadRow)
+    assert (row.line, row.reason[:5]) == (2, "time ")
+    assert problem in row.reason
 
 
 def test_a_label_may_be_read_as_text_or_as_a_number() -> None:

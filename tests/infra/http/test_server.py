@@ -146,6 +146,17 @@ BAD: list[tuple[str, Any, int, str]] = [
     ("/predict", {"features": {"x": 1}, "prediction_id": "i" * 129}, 422, "prediction_id must be text"),
     ("/predict", {"features": {"x": 1}, "prediction_id": 5}, 422, "body: prediction_id"),
     ("/predict", {"features": {"x": 1}, "ts": 1.5}, 422, "body: ts"),
+    (
+        "/predict",
+        {"features": {"x": 1}, "ts": 1_700_000_000},
+        422,
+        "ts is in seconds (2023-11-14 22:13:20 UTC)",
+    ),
+    ("/predict", {"features": {"x": 1}, "ts": 1_700_000_000_000_000}, 422, "ts is in microseconds"),
+    ("/predict", {"features": {"x": 1}, "ts": 17 * 10**17}, 422, "ts is in nanoseconds"),
+    ("/predict", {"features": {"x": 1}, "ts": "2023-11-14T22:13:20Z"}, 422, "as a number: 1700000000000 for"),
+    ("/feedback", {"prediction_id": "p", "label": 1, "ts": 1_700_000_000}, 422, "ts is in seconds"),
+    ("/feedback", {"prediction_id": "p", "label": 1, "ts": 1.7e9}, 422, "body: ts: must be Unix time"),
     ("/predict", {"features": {"x": 1}, "ts": -4}, 422, "ts must be Unix time"),
     ("/predict", {"features": {"x": 1}, "segments": {"s": []}}, 422, "segment s: must be"),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,19 @@ WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"version": 1.5}, "version must be an int"),
     ({"ts": 1.5}, "ts must be Unix time in whole milliseconds"),
     ({"ts": -1}, "ts must be Unix time"),
+    (
+        {"ts": 1_700_000_000},
+        "ts is in seconds .2023-11-14 22:13:20 UTC., not in milliseconds: multiply it by",
+    ),
+    ({"ts": 1_700_000_000_000_000}, "ts is in microseconds .2023-11-14 22:13:20 UTC., not in milliseconds"),
+    ({"ts": 1_700_000_000_000_000_000}, "ts is in nanoseconds .2023-11-14 22:13:20 UTC."),
+    (
+        {"ts": 1_700_000_000.25},
+        "ts must be Unix time in whole milliseconds: int.ts . 1000., got 1700000000.25",
+    ),
+    ({"ts": "1700000000000"}, "ts must be Unix time in whole milliseconds, as a number without quotes"),
+    ({"ts": "2023-11-14T22:13:20Z"}, "whole milliseconds, as a number: 1700000000000 for this"),
+    ({"ts": datetime(2023, 11, 14)}, "whole milliseconds: int.ts.timestamp.. . 1000."),
     ({"scores": {"late": math.nan}}, "score late: is nan"),
     ({"scores": {"late": "high"}}, "score late: must be a number"),
     ({"latency_ms": -1.0}, "latency_ms must be a number from 0"),
@@ -72,6 +86,7 @@ WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
     ({"label": ["a"]}, "argument label: must be"),
     ({"label": "a", "prediction_id": ""}, "prediction_id must be text"),
     ({"label": "a", "ts": "now"}, "ts must be Unix time"),
+    ({"label": "a", "ts": 1_700_000_000}, "ts is in seconds"),
     ({"label": "a", "source": "x" * 65}, "source must have 1 to 64"),
     ({"label": "a", "source": ""}, "source must have 1 to 64"),
     ({"label": "a", "annotator": "x" * 257}, "annotator must have at most 256"),

@@ -164,22 +164,32 @@ def test_a_record_with_two_objects_takes_no_other_records_place(values: list[byt
 @pytest.mark.parametrize(
     ("raw", "prefix"),
     [
-        (b'{"model":"m","prediction_id":"a","version":1,"ts":5,"features":{},"prediction":1}', None),
         (
-            b'{"prediction_id":"a","model":"m","version":1,"ts":5,"features":{"x":1.50},"prediction":1}',
-            b'{"model":"m","prediction_id":"a","version":1,"ts":5,"features":{"x":1.50},"prediction":1',
+            b'{"model":"m","prediction_id":"a","version":1,"ts":5000000000,"features":{},"prediction":1}',
+            None,
         ),
         (
-            b'{"features":{"model":"m","x":1},"prediction_id":"a","model":"m","version":1,"ts":5,"prediction":1}',
-            b'{"model":"m","features":{"model":"m","x":1},"prediction_id":"a","version":1,"ts":5,"prediction":1',
+            b'{"prediction_id":"a","model":"m","version":1,'
+            b'"ts":5000000000,"features":{"x":1.50},"prediction":1}',
+            b'{"model":"m","prediction_id":"a","version":1,'
+            b'"ts":5000000000,"features":{"x":1.50},"prediction":1',
         ),
         (
-            b'{"model":"m","prediction_id":"a","version":1,"version":2,"ts":5,"features":{},"prediction":1}',
-            b'{"model":"m","prediction_id":"a","version":2,"ts":5,"features":{},"prediction":1',
+            b'{"features":{"model":"m","x":1},"prediction_id":"a","model":"m","version":1,'
+            b'"ts":5000000000,"prediction":1}',
+            b'{"model":"m","features":{"model":"m","x":1},"prediction_id":"a","version":1,'
+            b'"ts":5000000000,"prediction":1',
         ),
         (
-            b'{"model":"m","prediction_id":"a","version" :1,"ts":5,"features":{"x":"a:b"},"prediction":1 } ',
-            b'{"model":"m","prediction_id":"a","version":1,"ts":5,"features":{"x":"a:b"},"prediction":1',
+            b'{"model":"m","prediction_id":"a","version":1,"version":2,'
+            b'"ts":5000000000,"features":{},"prediction":1}',
+            b'{"model":"m","prediction_id":"a","version":2,"ts":5000000000,"features":{},"prediction":1',
+        ),
+        (
+            b'{"model":"m","prediction_id":"a","version" :1,'
+            b'"ts":5000000000,"features":{"x":"a:b"},"prediction":1 } ',
+            b'{"model":"m","prediction_id":"a","version":1,'
+            b'"ts":5000000000,"features":{"x":"a:b"},"prediction":1',
         ),
     ],
 )

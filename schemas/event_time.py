@@ -1,0 +1,88 @@
+"""The ``ts`` of predictions and labels: Unix milliseconds, and what else a number surely is.
+
+Seconds are also a number of milliseconds, in January 1970, and microseconds one in the far future. Accepted,
+they would put a service's rows before all others, whatever their age: so a number that is a time between
+1973 and 2100 in another unit is refused, and the reason names the unit.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator, Field
+
+from .base import END_OF_TIME_MS
+
+_FIRST_S, _LAST_S = 100_000_000, 4_102_444_800  # 1973-03-03, 2100-01-01
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NEEDED = "must be Unix time in whole milliseconds"
+
+
+class _Unit(NamedTuple):
+    name: str
+    per_s: int
+    cure: str
+
+
+_OTHERS = (
+    _Unit("seconds", 1, "multiply it by 1000"),
+    _Unit("microseconds", 1_000_000, "divide it by 1000"),
+    _Unit("nanoseconds", 1_000_000_000, "divide it by 1,000,000"),
+)
+# Between these, a number is certainly milliseconds: what needs no closer look.
+CERTAINLY_MS = _LAST_S
+CERTAINLY_BELOW_MS = _FIRST_S * 1_000_000
+
+
+def event_time_problem(ts: object) -> str | None:
+    """What is wrong with a ``ts`` and what to do, as the end of a sentence about it; None: nothing."""
+    if type(ts) is int:
+        for unit in _OTHERS:
+            if _FIRST_S * unit.per_s <= ts < _LAST_S * unit.per_s:
+                when = _EPOCH + timedelta(seconds=ts // unit.per_s)
+                return f"is in {unit.name} ({when:%Y-%m-%d %H:%M:%S} UTC), not in milliseconds: {unit.cure}"
+        return None if 0 <= ts < END_OF_TIME_MS else _NEEDED
+    if isinstance(ts, datetime):
+        return f"{_NEEDED}: int(ts.timestamp() * 1000)"
+    if type(ts) is float:
+        as_s = event_time_problem(int(ts)) if ts - ts == 0.0 else None
+        return _NEEDED + (": int(ts * 1000)" if as_s and "in seconds" in as_s else ": round it")
+    if isinstance(ts, str):
+        return f"{_NEEDED}, as a number{_as_number(ts)}"
+    return _NEEDED
+
+
+def _as_number(text: str) -> str:
+    """Return what to send instead of a text: the number itself, or the one of an ISO 8601 time."""
+    if text.isascii() and text.isdigit():
+        return " without quotes"
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return f": {(when - _EPOCH) // timedelta(milliseconds=1)} for this"
+
+
+def whole_ms(value: object) -> object:
+    """Let only whole numbers (and null) pass. Raises ValueError that says what to send instead."""
+    problem = None if value is None or type(value) is int else event_time_problem(value)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
+
+
+def _event_time(value: object) -> object:
+    problem = event_time_problem(value)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
+
+
+WholeMs = Annotated[int, BeforeValidator(whole_ms)]
+EventTimeMs = Annotated[
+    int,
+    Field(ge=0, lt=END_OF_TIME_MS, description="Unix time in milliseconds"),
+    BeforeValidator(_event_time),
+]
