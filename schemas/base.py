@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import DecodeError
+from .reasons import first_reason
 
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_ID_CHARS = 128
@@ -21,7 +22,6 @@ TimestampMs = Annotated[int, Field(ge=0, lt=END_OF_TIME_MS, description="Unix ti
 Version = Annotated[int, Field(ge=0, lt=END_OF_VERSIONS, description="0 means that no model answered")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _LONG_NUMBER = re.compile(rb"\d{19}")  # shorter ones are within 64 bits
-_MOST_SHOWN = 200
 
 FeatureValue = bool | int | float | str | None
 ClassValue = bool | int | float | str
@@ -59,19 +59,6 @@ def check_writable(event: Event, data: bytes) -> None:
             event.encode()
         except TypeError as error:
             raise DecodeError(f"{type(event).__name__}: cannot be written again: {error}") from error
-
-
-def first_reason(name: str, error: ValidationError) -> str:
-    """The first problem of a validation error as one line that a person can act on."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error" and not problem["loc"]:
-        return f"{name}: {message}"  # of the fields together: no single value is wrong
-    where = ".".join(str(part) for part in problem["loc"]) or "the record"
-    where = where if len(where) <= _MOST_SHOWN else where[: _MOST_SHOWN - 3] + "..."
-    shown = repr(problem["input"])
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{name}: {where}: {message} (got {shown})"
 
 
 def class_name(value: ClassValue) -> str:

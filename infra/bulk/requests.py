@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
-from ...schemas.base import first_reason
 from ...schemas.event_time import WholeMs
+from ...schemas.reasons import first_reason
 from ...schemas.serving import FeatureType
 from .csv_values import BadRow, feature_of, milliseconds_of, read_csv
 

@@ -11,9 +11,9 @@ from contextlib import closing
 from confluent_kafka import Producer
 from pydantic import ValidationError
 
-from ...schemas.base import first_reason
 from ...schemas.decisions import Action, Command, CommandResult
 from ...schemas.errors import DecodeError, Error
+from ...schemas.reasons import first_reason
 from ...schemas.topics import COMMAND_RESULTS, COMMANDS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader, newest

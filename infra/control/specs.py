@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import orjson
 from pydantic import ValidationError
 
-from ...schemas.base import first_reason
 from ...schemas.control import SpecControl
 from ...schemas.errors import DecodeError
 from ...schemas.partition import partition_of
+from ...schemas.reasons import first_reason
 from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
 from ...schemas.topics import SPECS, VITALS
 from ...streams.kafka.connection import Connection

@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ConsumerGroupDes
 from pydantic import ValidationError
 
 from ...models.registry.signing import load_verifier
-from ...schemas.base import first_reason
 from ...schemas.errors import ArtifactError, BrokerError, DecodeError, SettingsError
+from ...schemas.reasons import first_reason
 from ...schemas.serving import ModelUpdate
 from ...schemas.spec.model import JOIN_KEY, Join, SpecRecord
 from ...schemas.topics import (

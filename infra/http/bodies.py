@@ -9,9 +9,9 @@ import orjson
 from pydantic import Field, ValidationError, model_validator
 from starlette.responses import Response
 
-from ...schemas.base import first_reason
 from ...schemas.errors import Error, NoModelError
 from ...schemas.event_time import WholeMs
+from ...schemas.reasons import first_reason
 from ...streams.serve.hot.requests import Failed, Served
 from ..bulk.requests import Body, PredictRequest
 

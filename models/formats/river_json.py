@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ...schemas.base import first_reason
 from ...schemas.errors import ArtifactError
+from ...schemas.reasons import first_reason
 from .features import FeatureEncoder, Row
 from .fitted import Answer, AnswerError, ModelSignature
 

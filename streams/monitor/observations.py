@@ -20,10 +20,11 @@ from datasketches import (  # a compiled module, without types
 )
 from pydantic import ValidationError
 
-from ...schemas.base import Event, check_writable, first_reason
+from ...schemas.base import Event, check_writable
 from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
+from ...schemas.reasons import first_reason
 from ...schemas.serving import Reference
 from ...schemas.vitals import (
     FLOAT32_MAX,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import Protocol, cast
 
 import numpy as np
@@ -121,15 +122,30 @@ def _converted(what: str, name: str, value: object) -> Plain:
         return scalar
     if isinstance(scalar, float):
         if not math.isfinite(scalar):
-            raise InvalidEvent(f"{what} {name}: is {scalar}; send None where a value is missing")
+            raise InvalidEvent(
+                f"{what} {name}: is {scalar}; send None (null in JSON) where a value is missing"
+            )
         return float(scalar)
     if isinstance(scalar, int):
         if not -_LARGEST_INT <= scalar < _LARGEST_INT:
             public = f"{what} {name}: does not fit into 64 bits; send it as text"
             raise InvalidEvent(f"{public} (got {scalar})", public)
         return int(scalar)
-    public = f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__}"
-    raise InvalidEvent(f"{public} {str(value)[:40]!r}", public)
+    needed = f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__}"
+    cure = _cure(value)
+    raise InvalidEvent(f"{needed} {str(value)[:40]!r}{cure}", f"{needed}{cure}")
+
+
+def _cure(value: object) -> str:
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return ": send each element by a name of its own"
+    if isinstance(value, Mapping):
+        return ": send each of its values by a name of its own"
+    if isinstance(value, bytes | bytearray):
+        return ": decode it, or send its base64 as text"
+    if isinstance(value, date | timedelta):
+        return ": send a number, such as seconds, or text"
+    return ""
 
 
 def _unwrapped(value: object) -> object:

@@ -19,6 +19,7 @@ import orjson
 
 from ....schemas.errors import DecodeError
 from ....schemas.events import Label, Prediction
+from ....schemas.not_json import why_not_json
 from ..outcomes import LabelPayload, label_payload, outcome_prefix, plain_payload
 from .plain import (
     LABEL,
@@ -192,7 +193,8 @@ def _payload_of(event: LabelEvent) -> LabelPayload:
 
 def _within_limits(data: bytes | None) -> bytes:
     if not data:
-        raise DecodeError("empty: a record without a value says nothing")
+        what = "no value (a tombstone)" if data is None else "a value of no bytes"
+        raise DecodeError(f"empty: {what}: a record that says nothing")
     if len(data) > MAX_PAYLOAD_BYTES:
         raise DecodeError(f"too large: {len(data)} bytes, at most {MAX_PAYLOAD_BYTES} can be joined")
     return data
@@ -202,4 +204,4 @@ def _parse(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise DecodeError(f"not JSON: {error}") from error
+        raise DecodeError(f"not JSON: {why_not_json(data)}") from error

@@ -17,12 +17,13 @@ from typing import Any
 from msgspec import field
 from pydantic import TypeAdapter, ValidationError
 
-from ....schemas.base import Sha256, first_reason
+from ....schemas.base import Sha256
 from ....schemas.control import ApprovalControl, RequestControl, RunControl, SpecControl
 from ....schemas.decisions import Change, Drift, Trigger, TriggerReason
 from ....schemas.errors import DecodeError, IllegalTransition, SpecError
 from ....schemas.events import Role
 from ....schemas.ids import event_id
+from ....schemas.reasons import first_reason
 from ....schemas.runs import TERMINAL
 from ....schemas.spec.model import ModelSpec
 from ....schemas.spec.schedule import NEVER_MS, next_occurrence_ms

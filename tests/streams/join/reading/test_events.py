@@ -202,14 +202,22 @@ def test_an_outcome_begins_with_the_payload_itself_where_that_holds_no_field_twi
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (None, "empty"),
-        (b"", "empty"),
+        (None, "empty: no value .a tombstone."),
+        (b"", "empty: a value of no bytes"),
+        (
+            b"\x00\x00\x00\x00\x2a" + orjson.dumps(PREDICTION),
+            "not JSON: a schema registry.*schema id 42.*before JSON",
+        ),
+        (
+            orjson.dumps(PREDICTION | {"features": {"x": [1, 2]}}),
+            "Prediction: features.x: a list, and it must be a",
+        ),
         (b'{"prediction_id": "a", "model": "m", ', "not JSON"),
         (b"[1, 2]", "Prediction"),
         (b'"text"', "Prediction"),
         (b"null", "Prediction"),
-        (orjson.dumps(PREDICTION).replace(b"1.5", b"NaN"), "not JSON"),
-        (orjson.dumps(PREDICTION).replace(b"1.5", b"1e999"), "not JSON"),
+        (orjson.dumps(PREDICTION).replace(b"1.5", b"NaN"), "not JSON: features.x is NaN"),
+        (orjson.dumps(PREDICTION).replace(b"1.5", b"1e999"), "not JSON: features.x is a number beyond"),
         (orjson.dumps(PREDICTION).replace(b"late", b"l\xffte"), "not JSON"),
         (orjson.dumps(PREDICTION).replace(b'"a"', b'"\\ud800"'), "not JSON"),
         (orjson.dumps(PREDICTION | {"ts": "5"}), "ts"),
