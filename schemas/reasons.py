@@ -26,6 +26,7 @@ def first_reason(name: str, error: ValidationError) -> str:
     problem = problems[0]
     message = problem["msg"].removeprefix("Value error, ")
     loc, given = problem["loc"], cast("object", problem["input"])
+    shown = repr(given)
     if problem["type"] == "value_error" and not loc:
         return f"{name}: {message}"  # of the fields together: no single value is wrong
     if problem["type"] == "json_invalid" and isinstance(given, bytes | str):
@@ -38,7 +39,6 @@ def first_reason(name: str, error: ValidationError) -> str:
         message += _no_object(given)
     where = ".".join(str(part) for part in loc) or "the record"
     where = where if len(where) <= _MOST_SHOWN else where[: _MOST_SHOWN - 3] + "..."
-    shown = repr(given)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return f"{name}: {where}: {message} (got {shown})"
 

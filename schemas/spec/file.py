@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SpecError
-from .model import Deployment
+from ..serving import FeatureType
+from .model import Deployment, Feature, ModelSpec
 
 
 def load_deployment(path: Path) -> Deployment:
@@ -25,9 +27,10 @@ def load_deployment(path: Path) -> Deployment:
     except OSError as error:
         raise SpecError(str(path), (f"it cannot be read: {error.strerror or error}",)) from error
     except UnicodeDecodeError as error:
-        raise SpecError(
-            str(path), (f"it is not UTF-8 text (byte {error.start}): save it as UTF-8",)
-        ) from error
+        wide = "it is UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "it is not UTF-8 text"
+        raise SpecError(str(path), (f"{wide} (byte {error.start}): save it as UTF-8",)) from error
+    if text.startswith("\ufeff"):
+        raise SpecError(str(path), ("it begins with a byte order mark: save it as UTF-8 without one",))
     return parse_deployment(text, source=str(path))
 
 
@@ -43,12 +46,59 @@ def _parse(text: str, source: str) -> Deployment:
     try:
         data = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError is one, and a number of more digits than Python takes
-        raise SpecError(source, (f"it is not valid TOML: {error}",)) from error
+        raise SpecError(source, (f"it is not valid TOML: {error}{_toml_cure(text, str(error))}",)) from error
     try:
         return Deployment.model_validate(data)
     except ValidationError as error:
-        problems = tuple(_problem(details) for details in error.errors(include_url=False))
+        every = error.errors(include_url=False)
+        dotted = {details["loc"][:-1] for details in every if _unquoted_name(details) is not None}
+        problems = tuple(
+            _problem(details)
+            for details in every
+            if details["type"] != "missing" or details["loc"][:-1] not in dotted  # it follows from the name
+        )
         raise SpecError(source, problems) from error
+
+
+_AT = re.compile(r"\(at line (\d+), column \d+\)")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_LINE = re.compile(r"""\s*([^="'#\[]+?)\s*=\s*(.*)""")
+
+
+def _toml_cure(text: str, message: str) -> str:
+    """Return what to do about a line that TOML cannot read: most often something lacks its quotes."""
+    at = _AT.search(message)
+    lines = text.rstrip().split("\n")
+    line = _LINE.match(lines[-1 if at is None else min(int(at.group(1)), len(lines)) - 1])
+    if line is None:
+        return ""
+    name, value = line.groups()
+    if not _BARE.fullmatch(name):
+        return f'; write the name in quotes: "{name}" = {value}'
+    if _BARE.match(value) and not value[0].isdigit():
+        return f'; text stands in quotes ({name} = "{value}"), and true and false are in small letters'
+    return ""
+
+
+def _unquoted_name(details: Mapping[str, Any]) -> str | None:
+    """Return the name with dots that TOML read as tables within tables, because it is not in quotes."""
+    loc, given = [str(part) for part in details["loc"]], details["input"]
+    if details["type"] != "extra_forbidden" or loc[:1] != ["models"]:
+        return None
+    if loc[2:3] == ["features"] and len(loc) > 4:
+        name = loc[3:]
+        while isinstance(given, dict) and not given.keys() & Feature.model_fields.keys():
+            inner: dict[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+            if len(inner) != 1:
+                break
+            (part, given), *_ = inner.items()
+            name.append(part)
+        return ".".join(name) if isinstance(given, dict) or given in get_args(FeatureType) else None
+    if len(loc) == 3 and isinstance(given, dict):
+        table: dict[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+        close = difflib.get_close_matches(loc[-1], ModelSpec.model_fields, n=1)
+        return None if close or not table.keys() <= ModelSpec.model_fields.keys() else ".".join(loc[1:])
+    return None
 
 
 def _problem(details: Mapping[str, Any]) -> str:
@@ -56,6 +106,14 @@ def _problem(details: Mapping[str, Any]) -> str:
     key = ".".join(path) or "the file"
     shown = repr(details["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    name = _unquoted_name(details)
+    if name is not None:
+        return (
+            f'{key} = {shown}: TOML reads a name with a dot as a table in a table: write "{name}" in quotes'
+        )
+    if details["type"].endswith("_type") and isinstance(details["input"], dict):
+        cure = "a name with a dot stands in quotes"
+        return f"{key} = {shown}: {details['msg']}, and this is a table: {cure}"
     if details["type"] == "extra_forbidden":
         return f"{key} = {shown}: there is no such key; {_nearest(path)}"
     return f"{key} = {shown}: {details['msg'].removeprefix('Value error, ')}"

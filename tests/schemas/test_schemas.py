@@ -141,12 +141,61 @@ def test_every_event_has_a_json_schema() -> None:
         ("[models.m.window]\nfollow_ups = [10]", "follow_ups must ascend"),
         ('[models."bad name"]', "models.bad name"),
         ("[models.m", "not valid TOML"),
+        (
+            '[models.m.features]\nsepal.length = "number"',
+            "models.m.features.sepal.length = 'number': to TOML a name with a dot is a table in a table: "
+            'write "sepal.length" in quotes',
+        ),
+        ('[models.m.features]\na.b.c = "bool"', 'write "a.b.c" in quotes'),
+        ('[models.m.features.sepal.length]\ntype = "number"', 'write "sepal.length" in quotes'),
+        ('[models.m.features]\na.b = {type = "number", privacy = "hash"}', 'write "a.b" in quotes'),
+        ('[models.m.features]\na.b.c = {type = "number"}', 'write "a.b.c" in quotes'),
+        ('[models.m.features]\nx = {type = "bool", privcy = "hash"}', "did you mean 'privacy'?"),
+        ('[models.my.model]\ntask = "regression"', 'write "my.model" in quotes'),
+        ('[models.my.model.features]\nx = "number"', 'write "my.model" in quotes'),
+        ('[models.m.featurs]\nx = "number"', "did you mean 'features'?"),
+        (
+            "[models.m.gates.cost.matrix]\non.time = {late = 2}",
+            "this is a table: a name with a dot stands in",
+        ),
+        ("[models.m.gates.cost.matrix.late]\non.time = 2", "this is a table: a name with a dot stands in"),
+        (
+            '[models.m.features]\nsepal = "number"\nsepal.length = "number"',
+            'write the name in quotes: "sepal.length" = "number"',
+        ),
+        (
+            '[models.m.features]\nsepal length = "number"',
+            'the name in quotes: "sepal length" = "number"',
+        ),
+        ('[models.m.features]\nlänge = "number"', 'write the name in quotes: "länge" = "number"'),
+        ("[models.m.features]\nx = number", '; text stands in quotes (x = "number")'),
+        ("[models.m.detectors.adwin]\nenabled = True", "true and false are in small letters"),
     ],
 )
 def test_each_mistake_in_a_spec_is_named_by_key_value_and_fix(toml: str, problem: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_deployment(toml)
     assert any(problem in line for line in caught.value.problems), caught.value.problems
+
+
+def test_an_unquoted_name_is_one_mistake_and_not_three() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_deployment('[models.m.features]\nsepal.length = "number"\nsepal.width = "number"\nx = "number"')
+    assert [line.rpartition("write ")[2] for line in caught.value.problems] == [
+        '"sepal.length" in quotes', '"sepal.width" in quotes',
+    ]  # fmt: skip
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "driftloop.toml"
+    for encoding, problem in {
+        "utf-8-sig": "it begins with a byte order mark: save it as UTF-8 without one",
+        "utf-16": r"it is UTF-16 \(byte 0\): save it as UTF-8",
+        "latin-1": r"it is not UTF-8 text \(byte 2\): save it as UTF-8",
+    }.items():
+        file.write_text("# é", encoding=encoding)
+        with pytest.raises(SpecError, match=problem):
+            load_deployment(file)
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
