@@ -108,9 +108,7 @@ def _problem(details: Mapping[str, Any]) -> str:
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     name = _unquoted_name(details)
     if name is not None:
-        return (
-            f'{key} = {shown}: TOML reads a name with a dot as a table in a table: write "{name}" in quotes'
-        )
+        return f'{key} = {shown}: to TOML a name with a dot is a table in a table: write "{name}" in quotes'
     if details["type"].endswith("_type") and isinstance(details["input"], dict):
         cure = "a name with a dot stands in quotes"
         return f"{key} = {shown}: {details['msg']}, and this is a table: {cure}"
