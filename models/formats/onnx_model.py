@@ -1,8 +1,8 @@
 """Predict with ONNX models: driftloop's own and imported ones.
 
-Inputs: one float matrix (features in order), or one named input per feature (float, whole number, bool,
-string). Outputs: scores alone (a tensor, one column per class in the order of ``classes``), a label beside
-scores (a tensor, or sklearn-onnx's list of {class: probability}), a label alone, or a regression's number.
+Inputs: see ``onnx_inputs``. Outputs: scores alone (a tensor, one column per class in the order of
+``classes``), a label beside scores (a tensor, or sklearn-onnx's list of {class: probability}), a label alone,
+or a regression's number.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...schemas.base import ClassValue, FeatureValue, class_name
+from ...schemas.base import ClassValue, class_name
 from ...schemas.errors import ArtifactError
-from ...schemas.serving import FeatureSpec
-from .features import FeatureEncoder, FeatureError, Row
+from .features import Row
 from .fitted import Answer, AnswerError, ModelSignature
-from .onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, AnyArray, OnnxSession
+from .onnx_inputs import feed_of, read_inputs
+from .onnx_session import AnyArray, OnnxSession
 
+ROW_BY_ROW = "export it with outputs of one row for each row that it is asked"
 _PROBABILITY_SLACK = 1e-3  # the sum of many float32 probabilities is only this close to one
 
 
@@ -30,9 +31,9 @@ class OnnxPredictor:
         """Raise ArtifactError when the model's inputs or outputs are not what the signature says."""
         session = OnnxSession(data)
         self._run = session.run
-        self._feed = (
-            _matrix_feed(session, signature) if session.takes_matrix() else _named_feed(session, signature)
-        )
+        inputs = read_inputs(session.inputs)
+        self._feed = feed_of(inputs, signature.features)
+        self._one_row = inputs.one_row
         if signature.task == "regression":
             value = session.number_output()
             if value is None:
@@ -52,62 +53,12 @@ class OnnxPredictor:
         """See ``Predictor.predict``."""
         if not rows:
             return []
-        return self._answers(self._run(self._outputs, self._feed(rows)))
-
-
-def _matrix_feed(
-    session: OnnxSession, signature: ModelSignature
-) -> Callable[[Sequence[Row]], dict[str, AnyArray]]:
-    port = session.inputs[0]
-    name, width, features = port.name, port.shape[1], len(signature.features)
-    if width is not None and width != features:
-        raise ArtifactError(f"it takes {width} features, and {features} are stated")
-    encode = FeatureEncoder(signature.features).encode
-    if port.kind == "tensor(double)":
-        return lambda rows: {name: encode(rows).astype(np.float64)}
-    return lambda rows: {name: encode(rows)}
-
-
-def _named_feed(
-    session: OnnxSession, signature: ModelSignature
-) -> Callable[[Sequence[Row]], dict[str, AnyArray]]:
-    features = {feature.name: feature for feature in signature.features}
-    inputs = {port.name for port in session.inputs}
-    if inputs != set(features):
-        missing, extra = sorted(inputs - set(features)), sorted(set(features) - inputs)
-        raise ArtifactError(
-            f"its inputs are not the stated features (not stated: {missing}; not taken: {extra})"
-        )
-    columns = [
-        (port.name, _column_feed(features[port.name], port.kind), (-1, *(1,) * (len(port.shape) - 1)))
-        for port in session.inputs
-    ]
-    return lambda rows: {
-        name: column([row.get(name) for row in rows]).reshape(shape) for name, column, shape in columns
-    }
-
-
-def _column_feed(feature: FeatureSpec, kind: str) -> Callable[[Sequence[FeatureValue]], AnyArray]:
-    name = feature.name
-    if kind == "tensor(string)":
-        return lambda values: np.array(["" if v is None else class_name(v) for v in values], dtype=object)
-    if kind in FLOAT_TENSORS:
-        encode, dtype = FeatureEncoder([feature]).encode, FLOAT_TENSORS[kind]
-        return lambda values: encode([{name: value} for value in values]).astype(dtype)
-    if kind in WHOLE_TENSORS:
-        dtype = WHOLE_TENSORS[kind]
-        return lambda values: np.array([_whole(name, value) for value in values], dtype=dtype)
-    if kind == "tensor(bool)":
-        return lambda values: np.array([bool(_whole(name, value)) for value in values], dtype=np.bool_)
-    raise ArtifactError(
-        f"input {name} is a {kind}: only float, double, int64, int32, bool and string are served"
-    )
-
-
-def _whole(name: str, value: FeatureValue) -> int:
-    if isinstance(value, str) or value is None or value != value // 1:
-        raise FeatureError(f"feature {name}: this model takes whole numbers without null, got {value!r}")
-    return int(value)
+        if self._one_row and len(rows) > 1:
+            return [answer for row in rows for answer in self.predict((row,))]
+        answers = self._answers(self._run(self._outputs, self._feed(rows)))
+        if len(answers) != len(rows):
+            raise AnswerError(f"the model gives {len(answers)} answers to {len(rows)} rows: {ROW_BY_ROW}")
+        return answers
 
 
 def _numbers(outputs: list[Any]) -> list[Answer]:

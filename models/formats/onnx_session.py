@@ -15,15 +15,24 @@ from .onnx_guard import check_onnx
 
 AnyArray = NDArray[Any]
 
-FLOAT_TENSORS = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-WHOLE_TENSORS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-LABEL_TENSORS = frozenset({*WHOLE_TENSORS, "tensor(string)", "tensor(bool)"})
+FLOAT_TENSORS = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+}  # fmt: skip
+WHOLE_TENSORS = {
+    f"tensor({kind})": getattr(np, kind)
+    for kind in ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
+}
+TEXT_TENSOR, BOOL_TENSOR = "tensor(string)", "tensor(bool)"
+LABEL_TENSORS = frozenset({*WHOLE_TENSORS, TEXT_TENSOR, BOOL_TENSOR})
 _ERRORS_ONLY = 3  # onnxruntime's log level; its warnings about unused initializers do not help a server
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output: ``kind`` as onnxruntime names it, e.g. ``tensor(float)``; free sizes are None."""
+    """An input or output: ``kind`` as onnxruntime names it, e.g. ``tensor(float)``; free sizes are None.
+
+    No ``shape``: it states none.
+    """
 
     name: str
     kind: str
@@ -54,11 +63,6 @@ class OnnxSession:
     def run(self, outputs: Sequence[str], feed: Mapping[str, AnyArray]) -> list[Any]:
         """The named outputs, in their order."""
         return cast("list[Any]", self._session.run(outputs, feed))
-
-    def takes_matrix(self) -> bool:
-        """Whether its one input is a float matrix, rows × features."""
-        first = self.inputs[0]
-        return len(self.inputs) == 1 and first.kind in FLOAT_TENSORS and len(first.shape) == 2
 
     def label_output(self) -> str | None:
         return next((port.name for port in self.outputs if port.kind in LABEL_TENSORS), None)

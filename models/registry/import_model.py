@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...schemas.errors import ArtifactError
-from ...schemas.serving import FeatureSpec, FeatureType, Reference, SelfTestRow, Task
-from ...schemas.spec.model import ModelSpec
+from ...schemas.serving import FeatureSpec, Reference, SelfTestRow, Task
 from ..evaluation.profile import build_reference
 from ..evaluation.timing import time_single_rows
-from ..formats.features import FeatureError, Row, infer_features
+from ..formats.features import FeatureError, Row
 from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
+from ..formats.onnx_inputs import read_inputs
 from ..formats.onnx_model import OnnxPredictor, are_probabilities
-from ..formats.onnx_session import FLOAT_TENSORS, WHOLE_TENSORS, OnnxSession
+from ..formats.onnx_session import OnnxSession
+from .import_features import FIRST_ROW, features_of
 from .reference_csv import ReferenceTable
 from .self_test import build_self_test
 
@@ -48,11 +49,7 @@ def inspect_onnx(
     Raises ArtifactError that names what does not fit and what to do.
     """
     session = OnnxSession(data)
-    features = (
-        _matrix_features(session, reference_rows)
-        if session.takes_matrix()
-        else _named_features(session, reference_rows)
-    )
+    features = features_of(read_inputs(session.inputs), reference_rows)
     if task == "regression":
         return features, None
     known = classes or _sorted_classes({str(label) for label in labels})
@@ -94,59 +91,29 @@ def build_manifest_parts(
     return ManifestParts(fitted, reference, build_self_test(predictor, _input_rows(features, table.rows)))
 
 
-def _matrix_features(session: OnnxSession, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:
-    width = session.inputs[0].shape[1]
-    names = list(rows[0])
-    if width is not None and width != len(names):
-        raise ArtifactError(
-            f"the model takes a matrix of {width} columns and the CSV has {len(names)} beside the label "
-            f"({', '.join(names)}): leave only the model's features, in its order"
-        )
-    inferred = {feature.name: feature for feature in infer_features(ModelSpec(), rows)}
-    features = tuple(inferred.get(name, FeatureSpec(name=name, type="number")) for name in names)
-    texts = [feature.name for feature in features if feature.type == "category"]
-    if texts:
-        raise ArtifactError(
-            f"the model takes one matrix of numbers, and {', '.join(texts)} hold text: write the numbers "
-            "that your model was trained on, or export it with one named input per feature"
-        )
-    return features
-
-
-def _named_features(session: OnnxSession, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:
-    missing = [port.name for port in session.inputs if port.name not in rows[0]]
-    if missing:
-        raise ArtifactError(
-            f"the model takes {', '.join(missing)}, which the CSV has no column for: name its columns like "
-            f"the model's inputs ({', '.join(port.name for port in session.inputs)})"
-        )
-    inferred = {feature.name: feature for feature in infer_features(ModelSpec(), rows)}
-    features: list[FeatureSpec] = []
-    for port in session.inputs:
-        kind = _feature_type(port.kind)
-        found = inferred.get(port.name)
-        if kind != "category" and found is not None and found.type == "category":
-            raise ArtifactError(f"the model takes {port.name} as a {port.kind}, and the CSV holds text there")
-        categories = found.categories if found is not None and kind == "category" else None
-        features.append(FeatureSpec(name=port.name, type=kind, categories=categories))
-    return tuple(features)
-
-
-def _feature_type(kind: str) -> FeatureType:
-    if kind in FLOAT_TENSORS or kind in WHOLE_TENSORS:
-        return "number"
-    return "bool" if kind == "tensor(bool)" else "category"
-
-
 def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
     try:
         return predictor.predict(rows)
     except ArtifactError:
         raise
-    except (FeatureError, AnswerError) as error:
-        raise ArtifactError(f"the model cannot answer the CSV's rows: {error}") from error
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise ArtifactError(f"the model fails on the CSV's rows: {error}") from error
+        row = next((number for number, row in enumerate(rows, FIRST_ROW) if _fails(predictor, row)), None)
+        if row is None:
+            why = f" ({error})" if isinstance(error, AnswerError) else ""
+            raise ArtifactError(
+                f"the model answers one row and not {len(rows)} at once{why}: export it with a free "
+                "first dimension from its inputs to its outputs, without a Reshape to a fixed one"
+            ) from error
+        what = "cannot answer" if isinstance(error, FeatureError | AnswerError) else "fails on"
+        raise ArtifactError(f"the model {what} the CSV's rows: row {row}: {error}") from error
+
+
+def _fails(predictor: Predictor, row: Row) -> bool:
+    try:
+        predictor.predict((row,))
+    except Exception:  # noqa: BLE001  whatever it raises: which row it is shall be told
+        return True
+    return False
 
 
 def _sorted_classes(names: set[str]) -> tuple[str, ...]:

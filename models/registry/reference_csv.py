@@ -9,9 +9,12 @@ from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import ArtifactError
+from ...schemas.not_json import known_format
 from ...schemas.serving import Task
 from ..formats.features import Row
 from .csv_values import TRUE_FALSE, number_of
+
+_OTHER_MARKS = (";", "\t", "|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,11 @@ def read_reference_csv(
     header, lines = _read_lines(path)
     if label not in header:
         raise ArtifactError(
-            f"{path}: no column {label!r} (it has {', '.join(header)}): name the column of the labels"
+            f"{path}: no column {label!r} (it has {', '.join(header)}): {_cure(header, label)}"
         )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise ArtifactError(f"{path}: more than one column {', '.join(map(repr, twice))}: give each its name")
     columns = {name: [line[place] for line in lines] for place, name in enumerate(header)}
     labels = tuple(_label(path, number + 2, text, task) for number, text in enumerate(columns.pop(label)))
     values = {name: _column(texts) for name, texts in columns.items()}
@@ -50,7 +56,11 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        known = known_format(error.object)
+        what = str(error) if known is None else known.what
+        raise ArtifactError(f"{path} cannot be read as CSV in UTF-8: {what}: save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise ArtifactError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
     except ValueError as error:
         raise ArtifactError(f"{path} is empty: it needs a header and labelled rows") from error
@@ -60,6 +70,16 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     if not lines:
         raise ArtifactError(f"{path} has a header and no rows")
     return header, lines
+
+
+def _cure(header: Sequence[str], label: str) -> str:
+    """Return what to do about a header without the column of the labels."""
+    for mark in _OTHER_MARKS:
+        if any(label in name.split(mark) for name in header):
+            return f"its columns are separated by {mark!r}: save it with commas"
+    if label.casefold() in (name.strip().casefold() for name in header):
+        return "write its name without spaces, and letter by letter as it is asked for"
+    return "name the column of the labels"
 
 
 def _label(path: Path, number: int, text: str, task: Task) -> str | float:

@@ -89,6 +89,65 @@ def sigmoid_column(*, flat: bool = False) -> bytes:
     return model(nodes, [tensor("X", FLOAT, None, 1)], [tensor("p", FLOAT, None)], initializers=[shape])
 
 
+def sum_of_matrix(
+    kind: int = FLOAT,
+    shape: Sequence[int | str | None] | None = (None, 3),
+    *,
+    out: Sequence[int | None] = (None, 1),
+    name: str = "input",
+    fixed: Sequence[int] | None = None,
+    with_default: bool = False,
+) -> bytes:
+    """A regression: the sum of a row's columns (of text: how many are red).
+
+    ``fixed``: a shape that the model makes of its input, as an export of one row does. ``with_default``: an
+    initializer stands among the inputs, as old exports have it.
+    """
+    if kind == STRING:
+        red = helper.make_node(
+            "LabelEncoder", [name], ["floats"], domain="ai.onnx.ml",
+            keys_strings=["red"], values_floats=[1.0], default_float=0.0,
+        )  # fmt: skip
+        nodes = [red]
+    else:
+        nodes = [helper.make_node("Cast", [name], ["floats"], to=FLOAT)]
+    initializers = [helper.make_tensor("axes", INT64, [1], [-1])]
+    summed = "floats"
+    if fixed is not None:
+        initializers.append(helper.make_tensor("shape", INT64, [len(fixed)], list(fixed)))
+        nodes.append(helper.make_node("Reshape", ["floats", "shape"], ["fixed"]))
+        summed = "fixed"
+    nodes.append(helper.make_node("ReduceSum", [summed, "axes"], ["value"], keepdims=1))
+    inputs = [helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))]
+    if with_default:
+        inputs.append(tensor("axes", INT64, 1))
+    return model(nodes, inputs, [tensor("value", FLOAT, *out)], initializers=initializers)
+
+
+def sum_of_columns(**ports: tuple[int, Sequence[int | None]]) -> bytes:
+    """A regression: the sum of numeric inputs, name → kind and shape."""
+    nodes = [helper.make_node("Cast", [name], [f"{name}_f"], to=FLOAT) for name in ports]
+    nodes.append(helper.make_node("Sum", [f"{name}_f" for name in ports], ["value"]))
+    inputs = [tensor(name, kind, *shape) for name, (kind, shape) in ports.items()]
+    return model(nodes, inputs, [tensor("value", FLOAT, None, 1)])
+
+
+def map_input() -> bytes:
+    """A model that takes a map, as sklearn-onnx's DictVectorizer does."""
+    node = helper.make_node(
+        "DictVectorizer", ["input"], ["value"], domain="ai.onnx.ml", string_vocabulary=["x", "y"]
+    )
+    kind = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, []))
+    return model([node], [helper.make_value_info("input", kind)], [tensor("value", FLOAT, None, 2)])
+
+
+def sequence_input() -> bytes:
+    """A model that takes a sequence of tensors."""
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, [None, 3]))
+    node = helper.make_node("ConcatFromSequence", ["input"], ["value"], axis=0)
+    return model([node], [helper.make_value_info("input", kind)], [tensor("value", FLOAT, None, 3)])
+
+
 def named_inputs() -> bytes:
     """A regression of one named input per type: amount + 10·count + 100·flag + 1000 where colour is red."""
     nodes = [
