@@ -33,6 +33,7 @@ from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
 from ..cluster.topics import inspect_topics, read_configs
 from ..settings import Settings
+from .dead_letters import check_dead_letters
 from .findings import Finding
 
 MAX_SKEW_MS = 5_000
@@ -76,6 +77,7 @@ def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Findi
         ("retention", lambda: check_retention(admin, connection, metadata)),
         ("groups", lambda: check_groups(admin, connection)),
         ("signatures", lambda: check_signatures(connection, settings)),
+        ("dead letters", lambda: check_dead_letters(connection)),
     )
     for name, check in checks:
         try:

@@ -15,8 +15,20 @@ from driftloop.infra.doctor.findings import Finding
 from driftloop.infra.doctor.machine import check_disk, check_keys, check_requirements, check_spec_file
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.signing import load_or_create_keypair
+from driftloop.schemas.dead_letters import dead_letter
+from driftloop.schemas.events import DeadLetterResolution
 from driftloop.schemas.spec.model import Deployment, ModelSpec
-from driftloop.schemas.topics import DRIFT, LABELS, MODEL_UPDATES, OUTCOMES, PREDICTIONS, SPECS, TRIGGERS
+from driftloop.schemas.topics import (
+    DEAD_LETTER_RESOLUTIONS,
+    DEAD_LETTERS,
+    DRIFT,
+    LABELS,
+    MODEL_UPDATES,
+    OUTCOMES,
+    PREDICTIONS,
+    SPECS,
+    TRIGGERS,
+)
 from driftloop.streams.kafka.connection import Connection
 from packaging.requirements import Requirement
 
@@ -47,8 +59,26 @@ def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
     assert done.exit_code == bool(at_fault)
     assert {finding["check"] for finding in reported} >= {
         "keys", "packages", "disk", "spec file", "cluster", "topics", "co-partitioning", "replication",
-        "clock", "specs", "retention", "groups", "signatures",
+        "clock", "specs", "retention", "groups", "signatures", "dead letters",
     }  # fmt: skip
+
+
+def test_dead_letters_that_nobody_resolved_are_a_warning_by_cause(
+    topics: Connection, settings: Settings
+) -> None:
+    reasons = ["Label: ts: is in seconds (2023-11-14 22:13:20 UTC), not in milliseconds (got 1700000000)"] * 3
+    reasons += ["not JSON: features.x is NaN, which JSON does not have", "expired: resolved"]
+    letters = [
+        dead_letter("join", topics.topic(LABELS), 0, offset, reason, value=b"x")
+        for offset, reason in enumerate(reasons)
+    ]
+    write(topics, *[(DEAD_LETTERS, b"k", letter.encode()) for letter in letters], (DEAD_LETTERS, b"k", b"{"))
+    resolution = DeadLetterResolution(dead_letter_id=letters[-1].id, action="dropped", ts=1, by="me")
+    write(topics, (DEAD_LETTER_RESOLUTIONS, b"k", resolution.encode()))
+    found = [finding for finding in check_cluster(settings) if finding.check == "dead letters"]
+    assert [finding.level for finding in found] == ["warning", "warning"]
+    assert found[0].what == f"3 of labels refused lately: {reasons[0]}"
+    assert found[1].what == f"1 of labels refused lately: {reasons[3]}"
 
 
 def test_what_is_broken_on_the_cluster_is_named_with_its_fix(topics: Connection, settings: Settings) -> None:
