@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ...models.registry.csv_values import TRUE_FALSE, number_of
+from ...models.registry.csv_values import TRUE_FALSE, header_cure, number_cure, number_of
 from ...schemas.base import FeatureValue
 from ...schemas.errors import Error
 from ...schemas.event_time import event_time_problem
+from ...schemas.not_json import known_format
 from ...schemas.serving import FeatureType
 
 _BOOLS = {**TRUE_FALSE, "1": True, "0": False}
@@ -49,7 +50,12 @@ def read_csv(lines: Iterable[str], needed: Iterable[str], source: str) -> Iterat
     missing = [name for name in needed if name not in header]
     if missing:
         has = ", ".join(header) or "nothing"
-        raise Error(f"{source} has no column {', '.join(map(repr, missing))}; its header has: {has}")
+        known = known_format(has[:20].encode("utf-8", "surrogateescape"))  # bytes that decoding kept
+        if known is not None:
+            raise Error(f"{source} is no CSV in UTF-8: {known.what}")
+        cure = header_cure(header, missing[0])
+        what = f"{source} has no column {', '.join(map(repr, missing))}; its header has: {has}"
+        raise Error(f"{what}; {cure}" if cure else what)
     while True:
         try:
             row = next(reader, None)
@@ -81,7 +87,8 @@ def feature_of(name: str, text: str, kind: FeatureType | None) -> FeatureValue:
         return _BOOLS[text.lower()]
     number = number_of(text)
     if number is None and kind == "number":
-        raise ValueError(f"{name}: {text!r} is not a number")
+        cure = number_cure(text)
+        raise ValueError(f"{name}: {text!r} is not a number" + (f": {cure}" if cure else ""))
     return text if number is None else number
 
 

@@ -5,7 +5,6 @@ What does not fit is named by column and row, with what to do.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ...schemas.base import FeatureValue
@@ -15,11 +14,9 @@ from ...schemas.spec.model import ModelSpec
 from ..formats.features import Row, infer_features
 from ..formats.onnx_inputs import ModelInputs
 from ..formats.onnx_session import BOOL_TENSOR, TEXT_TENSOR, Port
-from .csv_values import TRUE_FALSE, number_of
+from .csv_values import TRUE_FALSE, number_cure, number_of
 
 FIRST_ROW = 2  # the header is row 1
-_MISSING = frozenset({"nan", "na", "n/a", "null", "none", "nil", "-", "?", "."})
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 def features_of(inputs: ModelInputs, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:
@@ -107,12 +104,6 @@ def _fits(value: str, port: Port) -> bool:
 
 
 def _cure(value: str, port: Port) -> str:
-    if value.strip().lower() in _MISSING:
-        return "leave a cell empty where a value is missing"
-    if _DECIMAL_COMMA.fullmatch(value.strip()):
-        return "write numbers with a decimal point"
-    if number_of(value.strip()) is not None:
-        return "leave out the spaces around it"
     if port.kind == BOOL_TENSOR:
-        return "write true or false"
-    return "write the numbers that your model was trained on"
+        return number_cure(value) or "write true or false"
+    return number_cure(value) or "write the numbers that your model was trained on"

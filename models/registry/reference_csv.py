@@ -12,9 +12,7 @@ from ...schemas.errors import ArtifactError
 from ...schemas.not_json import known_format
 from ...schemas.serving import Task
 from ..formats.features import Row
-from .csv_values import TRUE_FALSE, number_of
-
-_OTHER_MARKS = (";", "\t", "|")
+from .csv_values import TRUE_FALSE, header_cure, number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,8 @@ def read_reference_csv(
     """
     header, lines = _read_lines(path)
     if label not in header:
-        raise ArtifactError(
-            f"{path}: no column {label!r} (it has {', '.join(header)}): {_cure(header, label)}"
-        )
+        cure = header_cure(header, label) or "name the column of the labels"
+        raise ArtifactError(f"{path}: no column {label!r} (it has {', '.join(header)}): {cure}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ArtifactError(f"{path}: more than one column {', '.join(map(repr, twice))}: give each its name")
@@ -70,16 +67,6 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     if not lines:
         raise ArtifactError(f"{path} has a header and no rows")
     return header, lines
-
-
-def _cure(header: Sequence[str], label: str) -> str:
-    """Return what to do about a header without the column of the labels."""
-    for mark in _OTHER_MARKS:
-        if any(label in name.split(mark) for name in header):
-            return f"its columns are separated by {mark!r}: save it with commas"
-    if label.casefold() in (name.strip().casefold() for name in header):
-        return "write its name without spaces, and letter by letter as it is asked for"
-    return "name the column of the labels"
 
 
 def _label(path: Path, number: int, text: str, task: Task) -> str | float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,22 @@ def test_good_rows_are_read_and_bad_ones_reported_by_line() -> None:
         (10, "has 5 cells, and the header has 4"),
         (12, "the label is missing ('NaN')"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("id,label\na,late\n".encode("utf-16"), "is no CSV in UTF-8: it is UTF-16"),
+        (gzip.compress(b"id,label\na,late\n"), "is no CSV in UTF-8: it is compressed with gzip"),
+        (b"id;label\na;late\n", "its columns are separated by ';': save it with commas"),
+        (b"id\tlabel\na\tlate\n", r"its columns are separated by '\\t': save it with commas"),
+        (b"Id,label\na,late\n", "write its name without spaces, and letter by letter"),
+    ],
+)
+def test_a_file_of_another_form_is_named(data: bytes, problem: str) -> None:
+    text = data.decode("utf-8-sig", "surrogateescape")  # as the command opens it
+    with pytest.raises(Error, match=problem):
+        read(text, LabelColumns("id", "label"))
 
 
 @pytest.mark.parametrize(

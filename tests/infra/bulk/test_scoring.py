@@ -24,6 +24,8 @@ b,,007,0,2023-11-14T22:13:20Z
 c,wide,JFK,true,1700000000000
 d,1,JFK,maybe,1700000000000
 e,1,JFK,true,soon
+f,NA,JFK,true,1700000000000
+g,"1,5",JFK,true,1700000000000
 """
 
 
@@ -44,6 +46,8 @@ def test_cells_become_features_of_the_models_types() -> None:
         (4, "x: 'wide' is not a number"),
         (5, "big: 'maybe' is neither true nor false"),
         (6, "time 'soon': write Unix milliseconds or ISO 8601"),
+        (7, "x: 'NA' is not a number: leave a cell empty where a value is missing"),
+        (8, "x: '1,5' is not a number: write numbers with a decimal point"),
     ]
 
 
