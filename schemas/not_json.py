@@ -52,6 +52,7 @@ _FORMATS = (
         for protocol in range(2, 6)
     ),
 )
+_MAGICS = tuple(known.magic for known in _FORMATS)
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _WORDS = {
     "None": "Python's None: write null (json.dumps does)",
@@ -71,9 +72,14 @@ class _Constant(str):
     """NaN or an infinity, which Python's parser takes though JSON has none."""
 
 
+_PARSER = json.JSONDecoder(parse_int=str, parse_constant=_Constant)
+
+
 def known_format(data: bytes) -> KnownFormat | None:
     """Return what the first bytes show: another encoding, a compressed or a binary file."""
-    return next((known for known in _FORMATS if data.startswith(known.magic)), None)
+    if not data.startswith(_MAGICS):
+        return None
+    return next(known for known in _FORMATS if data.startswith(known.magic))
 
 
 def why_not_json(data: bytes | str) -> str:
@@ -169,7 +175,7 @@ def _of_text(text: str) -> str:
     if text[0] == "\ufeff":
         return f"it begins with a byte order mark: {_UTF8} without one"
     try:
-        parsed = json.loads(text, parse_int=str, parse_constant=_Constant)
+        parsed = _PARSER.decode(text)
     except json.JSONDecodeError as error:
         return _of_fault(text, error)
     except (ValueError, RecursionError):
