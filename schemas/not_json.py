@@ -82,8 +82,10 @@ def known_format(data: bytes) -> KnownFormat | None:
     return next(known for known in _FORMATS if data.startswith(known.magic))
 
 
-def why_not_json(data: bytes | str) -> str:
+def why_not_json(data: bytes | str, parser_said: str = "") -> str:
     """What it is, which field where that can be told, and what to do; one line."""
+    if " limit " in parser_said:  # of depth, as orjson says, or of recursion, as pydantic
+        return "it is nested too deeply"
     if isinstance(data, str):
         return _of_text(data)
     known = known_format(data)

@@ -30,7 +30,7 @@ def first_reason(name: str, error: ValidationError) -> str:
     if problem["type"] == "value_error" and not loc:
         return f"{name}: {message}"  # of the fields together: no single value is wrong
     if problem["type"] == "json_invalid" and isinstance(given, bytes | str):
-        return f"{name}: the record: {message}; {why_not_json(given)}"
+        return f"{name}: the record: {message}; {why_not_json(given, message)}"
     if _is_of_no_plain_type(problems):
         loc, message = loc[:-1], _not_plain(given)
     elif problem["type"] == "missing" and isinstance(given, dict):

@@ -204,4 +204,4 @@ def _parse(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise DecodeError(f"not JSON: {why_not_json(data)}") from error
+        raise DecodeError(f"not JSON: {why_not_json(data, str(error))}") from error

@@ -223,7 +223,7 @@ def test_an_outcome_begins_with_the_payload_itself_where_that_holds_no_field_twi
         (orjson.dumps(PREDICTION | {"ts": "5"}), "ts"),
         (orjson.dumps(PREDICTION | {"version": True}), "version"),
         (orjson.dumps({k: v for k, v in PREDICTION.items() if k != "prediction_id"}), "prediction_id"),
-        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "not JSON"),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "not JSON: it is nested too deeply"),
         (orjson.dumps(PREDICTION)[:-1] + b',"deep":' + b"[" * 230 + b"]" * 230 + b"}", "recursion"),
         (orjson.dumps(PREDICTION | {"features": {"x": "y" * 2_000_000}}), "too large"),
     ],

@@ -244,7 +244,8 @@ def test_the_model_sees_exactly_what_leaves(bench: ServingBench, client: EventCl
     by_id = {event.prediction_id: event for event in bench.predictions()}
     assert (by_id["wrong"].features, by_id["wrong"].error) == (
         {"x": 1.0},
-        "feature secret: must be a number, text, bool or None, got list: send each element by a name of its own",
+        "feature secret: must be a number, text, bool or None, got list: "
+        "send each element by a name of its own",
     )  # fmt: skip
     assert by_id["failed"].features == {"x": "wide", "tail": HASHER.hash("tail", "N123")}
     rows.pop()
