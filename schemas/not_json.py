@@ -94,8 +94,9 @@ def why_not_json(data: bytes | str, parser_said: str = "") -> str:
     wide = _wide_encoding(data)
     if wide is not None:
         return f"it is {wide[:6].upper()}: {_UTF8}"
-    if data[:1] == b"\x00" and any(data[1:5]) and len(data) > 5:
-        return _of_registry(data)
+    registry = _of_registry(data)
+    if registry is not None:
+        return registry
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -104,12 +105,22 @@ def why_not_json(data: bytes | str, parser_said: str = "") -> str:
     return _of_text(text) if is_text else _binary(data)
 
 
-def _of_registry(data: bytes) -> str:
-    before = "JSON" if data[5:].lstrip()[:1] in (b"{", b"[", b'"') else "Avro or Protobuf"
-    schema_id = int.from_bytes(data[1:5])
+def _of_registry(data: bytes) -> str | None:
+    """Say which schema registry's bytes stand before the value; None: none does."""
+    if data[:1] == b"\x00" and any(data[1:5]):
+        length, what = 5, f"five bytes (0, then schema id {int.from_bytes(data[1:5])})"
+    elif data[:1] == b"\x00" and any(data[5:9]):
+        length, what = 9, f"nine bytes (0, then schema id {int.from_bytes(data[1:9])})"
+    elif data[:2] in (b"\x03\x00", b"\x03\x05"):
+        length, what = 18, f"eighteen bytes (3, {data[1]}, then schema version {data[2:18].hex()})"
+    else:
+        return None
+    if len(data) <= length:
+        return None
+    before = "JSON" if data[length:].lstrip()[:1] in (b"{", b"[", b'"') else "Avro or Protobuf"
     return (
-        f"a schema registry's five bytes (0, then schema id {schema_id}) stand before {before}: use a "
-        "serializer of plain JSON (in Connect: JsonConverter with schemas.enable=false)"
+        f"a schema registry's {what} stand before {before}: use a serializer of plain JSON (in Connect: "
+        "JsonConverter with schemas.enable=false)"
     )
 
 

@@ -37,6 +37,8 @@ def with_x(value: bytes) -> bytes:
     [
         (b"\x00\x00\x00\x00\x2a" + JSON, "registry's five bytes (0, then schema id 42) stand before JSON"),
         (b"\x00\x00\x01\x00\x00\x02a\x06", "schema id 65536) stand before Avro or Protobuf: use a"),
+        (b"\x00" * 8 + b"\x07" + JSON, "registry's nine bytes (0, then schema id 7) stand before JSON"),
+        (b"\x03\x00" + b"\xaa" * 16 + JSON, "registry's eighteen bytes (3, 0, then schema version aaaa"),
         (b"\x00" * 10, "it is binary, perhaps Avro"),
         (with_x(b"NaN"), f"features.x is NaN, which JSON does not have: {NULLS}"),
         (with_x(b"-Infinity"), f"features.x is -Infinity, which JSON does not have: {NULLS}"),
