@@ -9,9 +9,11 @@ from types import ModuleType
 from typing import Annotated
 
 import typer
+from confluent_kafka import KafkaException
 
 from ...schemas.errors import Error
 from .console import errors
+from .logs import log_to_stderr
 
 COMMANDS = {
     "up": ("up",), "demo": ("demo",), "apply": ("apply",), "broker": ("broker",),
@@ -59,9 +61,17 @@ def _version_option(
 
 
 def main() -> None:
-    """Entry point: what driftloop raises on purpose is one line for a person; the rest is a traceback."""
+    """Entry point: a traceback reaches a person only for a defect, everything else is one line."""
+    log_to_stderr()
     try:
         build()()
     except Error as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _end_with(str(error))
+    except KafkaException as error:  # a question that nobody here knew could fail
+        _end_with(f"Kafka does not do what was asked: {error.args[0]}")
+
+
+def _end_with(line: str) -> None:
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)

@@ -7,13 +7,14 @@ from ...schemas.spec.model import JOIN_KEY
 from ..control.specs import apply_deployment
 from ..settings import Settings
 from .console import output
+from .kafka import reached
 
 
 def apply() -> None:
     """Publish the models of driftloop.toml; every role follows the published spec, none reads the file."""
     settings = Settings()
     deployment = load_deployment(settings.config)
-    applied = apply_deployment(settings.connection(), deployment)
+    applied = apply_deployment(reached(settings), deployment)
     for name in applied.changed:
         output.print(f"published  {_shown(name)}")
     for name in applied.unchanged:

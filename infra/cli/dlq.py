@@ -29,6 +29,7 @@ from ..dead_letters.model import (
 from ..dead_letters.replay import DeadLetterLog, no_such_dead_letter, resolve
 from ..settings import Settings
 from .console import errors, output
+from .kafka import reached
 
 _SHOWN_BYTES = 4_096
 
@@ -67,7 +68,7 @@ def ls(
     """Count them by stage, topic, model and reason; --each lists them with their ids."""
     settings = Settings()
     wanted = _filter(settings, None, stage, topic, model, reason, since, until)
-    with DeadLetterLog(settings.connection()) as log:
+    with DeadLetterLog(reached(settings)) as log:
         resolutions = log.resolutions()
         found = (one for one in log.dead_letters(wanted) if resolved or one.id not in resolutions)
         if each:
@@ -126,7 +127,7 @@ def show(
     raw: Annotated[bool, typer.Option("--raw", help="Only the bytes, as they are.")] = False,
 ) -> None:
     """Show one: where it came from, why it was refused, what became of it, and its bytes."""
-    with DeadLetterLog(Settings().connection()) as log:
+    with DeadLetterLog(reached(Settings())) as log:
         letter = log.one(dead_letter_id)
         resolution = log.resolutions().get(letter.id)
         try:
@@ -222,7 +223,7 @@ def _resolve(
 ) -> None:
     if wanted.everything and not everything:
         raise DeadLetterError("which ones? Give ids or filters, or --all for every open dead letter")
-    connection = Settings().connection()
+    connection = reached(Settings())
     if wanted.ids:  # one that names none is a typing mistake, which must not look like success
         with DeadLetterLog(connection) as log:
             known = [letter.id for letter in log.dead_letters(DeadLetterFilter(ids=wanted.ids))]

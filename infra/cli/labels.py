@@ -15,6 +15,7 @@ from ..bulk.csv_values import BadRow
 from ..bulk.labels import Imported, LabelColumns, LabelType, import_labels, read_labels
 from ..settings import Settings
 from .console import errors, output
+from .kafka import reached
 
 _SHOWN = 20
 
@@ -46,7 +47,7 @@ def import_file(
     columns = LabelColumns(id_column, label_column, ts_column, label_type)
     with ExitStack() as stack:
         report_bad = _BadRows(stack, bad_rows)
-        client = stack.enter_context(EventClient(Settings().connection()))
+        client = stack.enter_context(EventClient(reached(Settings())))
         progress = stack.enter_context(
             Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=errors)
         )

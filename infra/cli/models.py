@@ -17,6 +17,7 @@ from ..control.commands import command, send
 from ..settings import Settings
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output
+from .kafka import reached
 
 _WHY_CHARS = 70  # of the reason of a run's end, so that it fits into a line
 
@@ -33,7 +34,7 @@ commands = typer.Typer(name="models", help="Versions, and which one serves.", no
 @commands.command("list")
 def list_models() -> None:
     """Every model with its live version."""
-    overview = read_overview(Settings().connection())
+    overview = read_overview(reached(Settings()))
     table = Table("model", "live version", "generation", "rolling accuracy", "versions", "last run")
     for name, view in sorted(overview.models.items()):
         table.add_row(
@@ -51,7 +52,7 @@ def list_models() -> None:
 def show(model: Model) -> None:
     """One model: its versions with their parents, its runs with each gate's result."""
     settings = Settings()
-    view = _known(read_overview(settings.connection()), model)
+    view = _known(read_overview(reached(settings)), model)
     versions = Table(
         "version", "parent", "made", "format", "learner", "accuracy then", title=f"{model}: versions"
     )
@@ -90,7 +91,7 @@ def register_model(
     )
 
     settings = Settings()
-    connection = settings.connection()
+    connection = reached(settings)
     digest = store_registration(
         connection, settings.store_url(), model, file, reference, label_column=label_column
     )
@@ -145,7 +146,7 @@ def retire(model: Model, why: Why = "", generation: Generation = None) -> None:
 
 def _send(model: str, action: Action, why: str, generation: int | None, version: int | None) -> None:
     wanted = command(model, action, why=why, generation=generation, version=version)
-    result = send(Settings().connection(), wanted)
+    result = send(reached(Settings()), wanted)
     output.print(f"{model}: {action} done, generation {result.generation} {result.reason}".rstrip())
 
 

@@ -9,6 +9,7 @@ from types import FrameType
 
 from ..settings import Settings
 from .console import errors
+from .kafka import awaited
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,8 +30,11 @@ def join() -> None:
         metrics = Metrics()
         metrics.read_with(lambda: join_readings(stats))
         metrics.serve(settings.metrics_host, settings.metrics_port)
+    connection = awaited(settings, "join", stop)
+    if stop.is_set():
+        return
     run_joiner(
-        settings.connection(),
+        connection,
         state_dir=settings.state_dir / "join" / instance,
         instance_id=instance,
         stop=stop,
@@ -53,7 +57,7 @@ def monitor() -> None:
     settings = Settings()
     instance = settings.instance("monitor")
     _announce("monitor", instance)
-    run_monitor(settings.connection(), instance_id=instance, clock=settings.clock)
+    run_monitor(awaited(settings, "monitor"), instance_id=instance, clock=settings.clock)
 
 
 def train() -> None:
@@ -71,7 +75,10 @@ def train() -> None:
         clock=settings.clock,
         custom_learners=settings.allowed_learners(),
     )
-    run_trainer(settings.connection(), config, stop_on_signals())
+    stop = stop_on_signals()
+    connection = awaited(settings, "train", stop)
+    if not stop.is_set():
+        run_trainer(connection, config, stop)
 
 
 def stop_on_signals() -> threading.Event:

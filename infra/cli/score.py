@@ -14,6 +14,7 @@ from ...schemas.errors import Error
 from ...schemas.serving import FeatureType
 from ..settings import Settings
 from .console import errors
+from .kafka import reached
 
 
 def score(
@@ -42,7 +43,9 @@ def score(
     with ExitStack() as stack:
         lines = _opened(stack, file)
         sink = sys.stdout.buffer if out is None else stack.enter_context(out.open("wb"))
-        opened = stack.enter_context(open_models(Settings(), [model], "score"))
+        settings = Settings()
+        reached(settings)
+        opened = stack.enter_context(open_models(settings, [model], "score"))
         (hot,) = opened.models
         if not hot.wait_ready(wait):
             raise Error(

@@ -9,6 +9,8 @@ import typer
 
 from ..settings import Settings
 from .console import errors
+from .kafka import awaited
+from .logs import log_to_stderr
 
 
 def serve(
@@ -23,10 +25,12 @@ def serve(
     """Serve models over HTTP: /predict, /feedback, /model, /health/live, /health/ready, /metrics."""
     from ..http.server import run_server
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     given = {"http_host": host, "http_port": port}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    if not models:
+        awaited(settings, "serve")  # only Kafka knows which; a server of given models starts without it
     run_server(
         settings, models or (), announce=lambda line: errors.print(line, highlight=False, soft_wrap=True)
     )

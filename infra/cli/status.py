@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..status.join_status import read_join_progress, shown_progress
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output
+from .kafka import reached
 from .models import shown_run, shown_time, shown_version
 
 ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
@@ -26,7 +27,7 @@ ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three miss
 
 def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh every 2 seconds.")) -> None:
     """Models, versions, accuracy, drift, runs, servers, lag and dead letters."""
-    connection = Settings().connection()
+    connection = reached(Settings())
     if not watch:
         output.print(_rendered(connection))
         return

@@ -15,6 +15,7 @@ from ..cluster.acls import ROLES, acls_of
 from ..cluster.topics import TopicsReport, apply_topics, inspect_topics
 from ..settings import Settings
 from .console import output
+from .kafka import reached
 
 commands = typer.Typer(name="topics", help="The topics that driftloop lives on.", no_args_is_help=True)
 
@@ -25,7 +26,7 @@ def apply() -> None:
     settings = Settings()
     _print(
         apply_topics(
-            settings.connection(),
+            reached(settings),
             data_partitions=settings.data_partitions,
             model_partitions=settings.model_partitions,
         )
@@ -37,7 +38,7 @@ def check() -> None:
     """Name every difference and change nothing. Exit code 1 when there is one."""
     settings = Settings()
     report = inspect_topics(
-        settings.connection(),
+        reached(settings),
         data_partitions=settings.data_partitions,
         model_partitions=settings.model_partitions,
     )
@@ -85,7 +86,7 @@ def acls(
                 line = acl.command() if commands else str(acl)
                 output.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    connection = settings.connection()
+    connection = reached(settings)
     wanted = {acl for role, who in named for acl in acls_of(role, who, connection)}
     report = (apply_acls if apply else inspect_acls)(connection, wanted)
     for acl in report.missing:

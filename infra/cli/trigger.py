@@ -9,13 +9,14 @@ import typer
 from ..control.commands import command, send
 from ..settings import Settings
 from .console import output
+from .kafka import reached
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 def trigger(model: Model, reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")]) -> None:
     """Ask for a retraining now, whatever the detectors say."""
-    send(Settings().connection(), command(model, "trigger", why=reason))
+    send(reached(Settings()), command(model, "trigger", why=reason))
     output.print(f"{model}: retraining requested; follow it with `driftloop status`")
 
 
@@ -27,5 +28,5 @@ def approve(
 ) -> None:
     """Approve (or deny) a trigger of a model whose spec says approval = "needed"."""
     action = "deny" if deny else "approve"
-    send(Settings().connection(), command(model, action, trigger_id=trigger_id, why=why))
+    send(reached(Settings()), command(model, action, trigger_id=trigger_id, why=why))
     output.print(f"{model}: {trigger_id} {'denied' if deny else 'approved'}")

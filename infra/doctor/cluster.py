@@ -28,6 +28,7 @@ from ...schemas.topics import (
     SPECS,
 )
 from ...streams.kafka.connection import Connection
+from ...streams.kafka.reach import reach
 from ...streams.kafka.reader import newest_values
 from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
@@ -58,14 +59,14 @@ def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Findi
     """Check everything that can be seen through Kafka; if it is away, that is the only finding."""
     try:
         connection = settings.connection()
+        reach(connection, _TIMEOUT_S)
         admin = AdminClient(connection.client())
         metadata = admin.list_topics(timeout=_TIMEOUT_S)
     except SettingsError as error:
         yield Finding("cluster", "fault", str(error), "driftloop broker, or set DRIFTLOOP_BOOTSTRAP_SERVERS")
         return
-    except KafkaException as error:
-        what = f"{settings.bootstrap_servers} does not answer: {error.args[0].str()}"
-        yield Finding("cluster", "fault", what, "check address, network and credentials (DRIFTLOOP_KAFKA__…)")
+    except (BrokerError, KafkaException) as error:
+        yield Finding("cluster", "fault", str(error), "")
         return
     checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
         ("cluster", lambda: check_brokers(admin, metadata)),

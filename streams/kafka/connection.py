@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...schemas.topics import Topic
+from .log_limit import librdkafka_log
 
-ConfigValue = str | int | float | bool
+ConfigValue = str | int | float | bool | logging.Logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,11 @@ class Connection:
 
     def client(self, **settings: ConfigValue) -> dict[str, ConfigValue]:
         """Settings shared by producers, consumers and admin clients; the keyword ``a_b`` means ``a.b``."""
-        config: dict[str, ConfigValue] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 4}
+        config: dict[str, ConfigValue] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "log_level": 4,
+            "logger": librdkafka_log,  # else librdkafka writes to stderr itself, without a limit
+        }
         config.update(self.overrides)
         config.update({name.replace("_", "."): value for name, value in settings.items()})
         return config

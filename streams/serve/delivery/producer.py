@@ -5,15 +5,12 @@ An outage only delays what it holds; an event that Kafka refuses for what it is 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ....schemas.errors import SettingsError
 from ...kafka.connection import Connection
-
-_kafka_log = logging.getLogger(f"{__name__}.kafka")
 
 # Failures that are not the event's fault.
 SEND_AGAIN = frozenset(
@@ -48,6 +45,6 @@ def event_producer(
         "error_cb": on_error,
     }
     try:
-        return Producer(config, logger=_kafka_log)
+        return Producer(config)
     except KafkaException as error:
         raise SettingsError(f"librdkafka refuses these settings: {error.args[0].str()}") from error

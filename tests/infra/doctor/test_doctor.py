@@ -127,7 +127,7 @@ def test_a_cluster_that_is_away_is_one_fault_and_the_machine_is_still_checked(
     away = Settings(bootstrap_servers="127.0.0.1:9", state_dir=tmp_path)
     (finding,) = check_cluster(away)
     assert (finding.check, finding.level) == ("cluster", "fault")
-    assert "127.0.0.1:9 does not answer" in finding.what
+    assert "no Kafka answers at 127.0.0.1:9" in finding.what
     (none,) = check_cluster(Settings(state_dir=tmp_path))
     assert "driftloop broker" in none.fix
     done = driftloop("doctor", settings=away)
