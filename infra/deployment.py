@@ -6,7 +6,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..schemas.errors import BrokerError
 from ..schemas.spec.model import Deployment
 from ..streams.kafka.reach import reach
 from .broker.embedded import EmbeddedBroker
@@ -14,7 +13,6 @@ from .cluster.topics import TopicsReport, apply_topics
 from .control.specs import ApplyReport, apply_deployment
 from .settings import Settings
 from .supervisor import RoleProcess
-
 
 _REACH_S = 30.0
 
@@ -28,11 +26,10 @@ class Prepared:
     specs: ApplyReport
     broker: EmbeddedBroker | None
 
-    def check_broker(self) -> None:
-        """Raise BrokerError if the embedded broker has died."""
-        node = None if self.broker is None else self.broker.failed_node()
-        if self.broker is not None and node is not None:
-            raise BrokerError(f"the embedded broker died; see its log {self.broker.log_file(node)}")
+    def tend_broker(self) -> None:
+        """Keep the embedded broker running, if there is one. Raises BrokerError when that cannot be done."""
+        if self.broker is not None:
+            self.broker.tend()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ broken role does not loop fast and is still retried. Children die with their par
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
+from .broker.java import shown_exit
 from .parent_death import die_with_parent
 
 FIRST_PAUSE_S = 1.0
@@ -75,7 +75,7 @@ class Supervisor:
                 young = now - child.started < YOUNG_S
                 child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S) if young else FIRST_PAUSE_S
                 child.restart_at = now + child.pause_s
-                self._say(name, f"ended with {_shown(code)}; restarting in {child.pause_s:g} s")
+                self._say(name, f"ended with {shown_exit(code)}; restarting in {child.pause_s:g} s")
             elif now >= child.restart_at:
                 fresh = self._spawn(child.role)
                 fresh.pause_s = child.pause_s
@@ -124,7 +124,3 @@ class Supervisor:
     def _forward(self, name: str, stream: IO[str]) -> None:
         for line in stream:
             self._say(name, line.rstrip("\n"))
-
-
-def _shown(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

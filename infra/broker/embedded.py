@@ -2,12 +2,16 @@
 
 Each node is one JVM that is broker and controller. The data directory holds everything: a lock, the
 cluster's id, one folder of logs per node and the JVMs' output. It is formatted once; topics survive.
+
+On failure: a node that ends by itself is started again with its data by ``tend``, which raises BrokerError
+when no majority of the nodes can be kept running.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import shutil
 import signal
 import subprocess
@@ -24,9 +28,12 @@ from ..settings import Settings
 from .config import Node, server_properties
 from .folder import announce, lock_folder, unlock_folder, withdraw
 from .jars import jars_folder
-from .java import Jvm, find_java
-from .ports import listens, place
+from .java import Jvm, find_java, shown_exit
+from .node_restarts import NodeRestarts
+from .ports import listens, place, why_taken
 from .security import BrokerSecurity
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 15.0
@@ -67,6 +74,8 @@ class EmbeddedBroker:
         self._security = security
         self._nodes: tuple[Node, ...] = ()
         self._jvms: dict[int, Jvm] = {}
+        self._restarts = NodeRestarts(nodes, 0.0)
+        self._starting: set[int] = set()  # nodes that were started again and do not answer yet
         self._lock: int | None = None
         self._java: tuple[str, ...] = ()
 
@@ -103,6 +112,7 @@ class EmbeddedBroker:
             for node in self._nodes:
                 self._spawn(node)
             self._await_ready(self._nodes)
+            self._restarts = NodeRestarts(self._count, time.monotonic())
             announce(self.data_dir, self.bootstrap_servers)
         except BaseException:
             self.stop()
@@ -122,6 +132,7 @@ class EmbeddedBroker:
                 jvm.signal(signal.SIGKILL)
                 jvm.wait(STOP_TIMEOUT_S)
         self._jvms.clear()
+        self._starting.clear()
         self._nodes = ()
         unlock_folder(self._lock)
         self._lock = None
@@ -140,7 +151,46 @@ class EmbeddedBroker:
         self._spawn(placed)
         self._await_ready((placed,))
 
-    def failed_node(self) -> int | None:
+    def tend(self) -> None:
+        """Start nodes again that have ended by themselves; call it often, it does not wait.
+
+        Raises BrokerError when so many keep ending that the rest is no majority. Nodes that ``kill_node`` has
+        stopped are left alone.
+        """
+        now = time.monotonic()
+        for number, jvm in list(self._jvms.items()):
+            node = self._nodes[number - 1]
+            if (code := jvm.exit_code()) is None:
+                if number in self._starting and listens(node):
+                    self._starting.discard(number)
+                    log.info("node %d serves again", number)
+                continue
+            if self._restarts.due(number, now):
+                self._restarts.started(number, now)
+                taken = why_taken(node)
+                if taken is None:
+                    self._starting.add(number)
+                    self._spawn(node)
+                    continue
+                self._note_end(number, f"cannot be started: {taken}", now)
+            else:
+                self._note_end(number, f"has ended with {shown_exit(code)}", now)
+        if hopeless := self._restarts.hopeless():
+            nodes = ", ".join(map(str, hopeless))
+            raise BrokerError(
+                f"the embedded broker has no majority left: of its nodes 1 to {self._count}, {nodes} cannot "
+                f"be kept running; {self._why(hopeless[-1])}"
+            )
+
+    def _note_end(self, number: int, what: str, now: float) -> None:
+        pause_s = self._restarts.ended(number, now)
+        if pause_s is not None:
+            log.info("node %d %s; it is started again in %g s", number, what, pause_s)
+
+    def _why(self, number: int) -> str:
+        return why_taken(self._nodes[number - 1]) or _last_error(self.log_file(number))
+
+    def _failed_node(self) -> int | None:
         """The number of a node that has ended unexpectedly, if there is one."""
         return next((number for number, jvm in self._jvms.items() if jvm.exit_code() is not None), None)
 
@@ -236,7 +286,7 @@ class EmbeddedBroker:
                 time.sleep(0.02)
 
     def _check_alive(self, deadline: float) -> None:
-        failed = self.failed_node()
+        failed = self._failed_node()
         if failed is None and time.monotonic() < deadline:
             return
         node = failed or next(iter(self._jvms))

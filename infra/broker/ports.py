@@ -41,6 +41,15 @@ def listens(node: Node) -> bool:
         return client.connect_ex(("127.0.0.1", node.port)) == 0
 
 
+def why_taken(node: Node) -> str | None:
+    """Why a node that does not run could not have its ports; None if it could."""
+    with contextlib.ExitStack() as held:
+        for number in (node.port, node.controller_port):
+            if (why := _hold(number, held)) is not None:
+                return f"port {number} is taken ({why})"
+    return None
+
+
 def _hold(number: int, held: contextlib.ExitStack) -> str | None:
     """Bind the port until ``held`` closes; return why not if that fails."""
     server = held.enter_context(socket.socket())

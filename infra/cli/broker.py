@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ...schemas.errors import BrokerError
 from ..broker.config import KAFKA_VERSION
 from ..broker.embedded import EmbeddedBroker
 from ..settings import Settings
@@ -38,8 +37,6 @@ def broker(
         output.print(
             f"use it: export DRIFTLOOP_BOOTSTRAP_SERVERS={running.bootstrap_servers}", soft_wrap=True
         )
-        while not stop.wait(0.5):
-            failed = running.failed_node()
-            if failed is not None:
-                raise BrokerError(f"node {failed} has ended by itself; see {running.log_file(failed)}")
+        while not stop.wait(0.2):
+            running.tend()
     output.print("stopped")

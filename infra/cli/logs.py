@@ -17,3 +17,5 @@ def log_to_stderr(level: int = logging.WARNING) -> None:
         handler.addFilter(LogLimit())
         root.addHandler(handler)
     root.setLevel(level)
+    # What becomes of the embedded broker's nodes, each time: pauses between their starts are its limit.
+    logging.getLogger("driftloop.infra.broker").setLevel(logging.INFO)

@@ -27,7 +27,7 @@ def up() -> None:
         supervisor = Supervisor(roles, _say)
         supervisor.start()
         _welcome(prepared, tuple(deployment.models))
-        supervisor.run(stop, check=prepared.check_broker)
+        supervisor.run(stop, check=prepared.tend_broker)
     output.print("stopped")
 
 

@@ -26,7 +26,7 @@ from ...schemas.spec.file import parse_deployment
 from ...streams.serve.client import EventClient
 from ...streams.serve.hot.follower import FollowParts
 from ...streams.serve.hot.model import LiveModel
-from ..deployment import loop_roles, prepared_cluster, server_role
+from ..deployment import Prepared, loop_roles, prepared_cluster, server_role
 from ..settings import Settings
 from ..supervisor import Supervisor
 from .barrier import Barrier
@@ -68,9 +68,7 @@ def run_demo(
     )
     console.print("starting Kafka ...", highlight=False)
     with prepared_cluster(demo, deployment) as prepared:
-        report, last_view = _play(
-            prepared.settings, flights, console, folder, race=race, days=days, started=started
-        )
+        report, last_view = _play(prepared, flights, console, folder, race=race, days=days, started=started)
     path = folder / "report.json"
     path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
     console.print(table(report))
@@ -87,7 +85,7 @@ def demo_toml() -> str:
 
 
 def _play(
-    settings: Settings,
+    prepared: Prepared,
     flights: Flights,
     console: Console,
     folder: Path,
@@ -96,6 +94,7 @@ def _play(
     days: int | None,
     started: float,
 ) -> tuple[dict[str, Any], Panel]:
+    settings = prepared.settings
     connection = settings.connection()
     spec = parse_deployment(demo_toml(), source="flights.toml").models[MODEL]
     store = ArtifactStore(settings.store_url())
@@ -109,6 +108,7 @@ def _play(
 
         def idle() -> None:
             supervisor.watch()
+            prepared.tend_broker()
             screen.draw()
 
         client = stack.enter_context(EventClient(connection))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import KafkaError, Message
 
 from ...schemas.topics import Topic
-from ..kafka.reader import end_of_partition, raise_if_final
+from ..kafka.reader import end_of_partition, report_error
 from .flow_control import FlowControl
 from .recovery.data_loss import DataLossCheck
-
-log = logging.getLogger(__name__)
 
 _NO_OFFSET = KafkaError._AUTO_OFFSET_RESET  # pyright: ignore[reportPrivateUsage]
 
@@ -38,12 +35,14 @@ def sorted_messages(
                 add = fetched.setdefault(here[1] or 0, {}).setdefault(topic, []).append
             add(message)
             continue
-        raise_if_final(message)
-        number = here[1] or 0
+        if here[0] is None:  # of a broker or of the group
+            report_error(message)
+            continue
+        topic, number = topics[here[0]], here[1] or 0
         if (end := end_of_partition(message)) is not None:
             flow.saw_end(number, topics[here[0] or ""], end)
             continue
         if error.code() == _NO_OFFSET:
-            data_loss.out_of_range(topics[here[0] or ""], number, message.offset() or 0)
-        log.warning("%s[%d]: %s", here[0], number, error)
+            data_loss.out_of_range(topic, number, message.offset() or 0)
+        report_error(message)
     return fetched

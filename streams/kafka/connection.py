@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from ...schemas.topics import Topic
 from .log_limit import librdkafka_log
 
-ConfigValue = str | int | float | bool | logging.Logger
+ConfigValue = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Connection:
         config: dict[str, ConfigValue] = {
             "bootstrap.servers": self.bootstrap_servers,
             "log_level": 4,
-            "logger": librdkafka_log,  # else librdkafka writes to stderr itself, without a limit
+            # Else librdkafka writes to stderr itself, without a limit. (The client's types know no logger.)
+            "logger": cast("ConfigValue", librdkafka_log),
         }
         config.update(self.overrides)
         config.update({name.replace("_", "."): value for name, value in settings.items()})

@@ -4,7 +4,8 @@ Client libraries repeat themselves: librdkafka tells of every refused connection
 every commit that failed. The first line says it; the thousandth hides everything else.
 
 Two lines are of one kind if they differ only in numbers, in tokens that hold a digit (addresses, partitions,
-offsets), or within brackets. Lines below WARNING are not limited: they tell of what went well.
+offsets), or within brackets. All that one of the monitor's client libraries says is one kind, except for
+defects. Lines below WARNING are not limited: they tell of what went well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ...schemas.errors import Error
 
 EVERY_S = 60.0
 _MOST_KINDS = 1_000
-_VARIABLE = re.compile(r"\[[^\]]*\]|\([^)]*\)|\S*\d\S*")
+_VARIABLE = re.compile(r"\[[^\]]*\]|\(.*\)|\S*\d\S*")
+# While Kafka is away these tell of each request, task and timer in words of its own: it is one story.
+_ONE_STORY = ("aiokafka", "faust", "mode")
 _LIMITED = "driftloop_limited"  # set on a record that a limit has let pass
 # What a cluster, a network or a disk can do to any call. Where these reach a log, the line says enough.
 _NO_DEFECTS = (Error, KafkaException, OSError)
@@ -52,7 +55,7 @@ class LogLimit(logging.Filter):
         if record.levelno < logging.WARNING or hasattr(record, _LIMITED):
             return True
         message = _with_error(record)
-        left_out = self._take(kind_of(record.name, message))
+        left_out = self._take(kind_of(record.name, message, defect=bool(record.exc_info)))
         if left_out is None:
             return False
         setattr(record, _LIMITED, True)
@@ -76,8 +79,11 @@ class LogLimit(logging.Filter):
             return 0 if known is None else known.left_out
 
 
-def kind_of(logger: str, message: str) -> tuple[str, str]:
-    """What two lines have in common that say the same."""
+def kind_of(logger: str, message: str, *, defect: bool = False) -> tuple[str, str]:
+    """What two lines have in common that say the same. ``defect``: it comes with a traceback."""
+    library = logger.partition(".")[0]
+    if library in _ONE_STORY and not defect:
+        return library, ""
     first = message.partition("\n")[0]
     return logger, " ".join(_VARIABLE.sub("#", first).split())[:200]
 

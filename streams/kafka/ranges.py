@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from ...schemas.errors import BrokerError
 from ...schemas.topics import Topic
 from .connection import Connection
-from .reader import end_of_partition
+from .reader import end_of_partition, report_error
 
 _CHUNK = 10_000
 
@@ -117,6 +117,9 @@ class LogRanges:
 
     def _is_in(self, message: Message, waiting: dict[int, int]) -> bool:
         """Whether this is a record of its range; a range that is read to its end leaves ``waiting``."""
+        if message.topic() is None:  # of a broker, not of a partition
+            report_error(message)
+            return False
         partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
         end = waiting.get(partition)
         if end is None:

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from ...schemas.errors import BrokerError
-from .connection import Connection
+from .connection import ConfigValue, Connection
 
 _FIRST_S, _NEXT_S = 1.0, 3.0  # how long a question may take: the first one so that a person soon hears of it
 _PAUSE_S = 0.2
@@ -46,7 +46,8 @@ def reach(
     stop = stop or threading.Event()
     reasons: list[KafkaError] = []
     quiet = {} if "debug" in connection.overrides else {"log_level": 0}  # the line below says the same
-    admin = AdminClient({**connection.client(), **quiet, "error_cb": reasons.append})
+    hearing = {"error_cb": cast("ConfigValue", reasons.append)}  # the client's types know no callback
+    admin = AdminClient({**connection.client(), **quiet, **hearing})
     deadline, told = time.monotonic() + timeout_s, False
     while not stop.is_set():
         ask_s = max(_PAUSE_S, min(_NEXT_S if told else _FIRST_S, deadline - time.monotonic()))
@@ -59,9 +60,9 @@ def reach(
             reason = _reason(reasons, error.args[0])
         if time.monotonic() >= deadline:
             raise BrokerError(
-                f"no Kafka answers at {connection.bootstrap_servers}: {reason}; check the address, the network "
-                "and the credentials (DRIFTLOOP_BOOTSTRAP_SERVERS, DRIFTLOOP_KAFKA__…), or start one with "
-                "`driftloop broker`"
+                f"no Kafka answers at {connection.bootstrap_servers}: {reason}; check the address, the "
+                "network and the credentials (DRIFTLOOP_BOOTSTRAP_SERVERS, DRIFTLOOP_KAFKA__…), or start one "
+                "with `driftloop broker`"
             )
         if not told:
             told = True

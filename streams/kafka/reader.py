@@ -75,6 +75,18 @@ def end_of_partition(message: Message) -> int | None:
     return message.offset() or 0
 
 
+def report_error(message: Message) -> None:
+    """Log what a consumer says in place of a record; it goes on by itself.
+
+    What is said of a broker or of the group, as while a node dies, names no topic. Raises BrokerError where
+    waiting does not help (``raise_if_final``).
+    """
+    raise_if_final(message)
+    topic = message.topic()
+    where = f"{topic}[{message.partition()}]" if topic else "Kafka"
+    log.warning("%s: %s", where, message.error())
+
+
 class LogReader:
     """Follows all partitions of some topics from their beginning (or given offsets), read_committed."""
 
@@ -122,8 +134,7 @@ class LogReader:
             elif (end := end_of_partition(message)) is not None:
                 self._at_end[where], self._next[where] = True, end
             else:
-                raise_if_final(message)
-                log.warning("%s[%d]: %s", *where, error)
+                report_error(message)
         return records
 
     def catch_up(self, deadline_s: float = 60.0) -> Iterator[Record]:

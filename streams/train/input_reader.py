@@ -11,7 +11,7 @@ from ...schemas.errors import StateError
 from ...schemas.topics import COMMANDS, TRIGGERS, Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
-from ..kafka.reader import as_record, end_of_partition, raise_if_final
+from ..kafka.reader import as_record, end_of_partition, report_error
 from ..kafka.record import Record
 from ..kafka.stop_deadline import close_in_time
 from ..kafka.transactions import Consumed, GroupMetadata
@@ -90,14 +90,17 @@ class InputReader:
             return record
         if end_of_partition(message) is not None:
             return None
-        raise_if_final(message)
-        where = f"{message.topic()}[{message.partition()}]"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # pyright: ignore[reportPrivateUsage]
-            self._check_retention(message.topic() or "", message.partition() or 0)
-            log.warning("%s: %s; reading on from the group's offsets", where, error)
+        topic = message.topic()
+        if topic is not None and error.code() in (
+            KafkaError._AUTO_OFFSET_RESET,
+            KafkaError.OFFSET_OUT_OF_RANGE,
+        ):  # pyright: ignore[reportPrivateUsage]
+            partition = message.partition() or 0
+            self._check_retention(topic, partition)
+            log.warning("%s[%d]: %s; reading on from the group's offsets", topic, partition, error)
             self.position_lost = True
             return None
-        log.warning("%s: %s", where, error)
+        report_error(message)
         return None
 
     def _check_retention(self, name: str, partition: int) -> None:

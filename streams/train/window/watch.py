@@ -23,7 +23,7 @@ from ....schemas.topics import OUTCOMES
 from ...kafka.connection import Connection
 from ...kafka.offsets import LogOffsets
 from ...kafka.ranges import LogRanges
-from ...kafka.reader import as_record, end_of_partition
+from ...kafka.reader import as_record, end_of_partition, report_error
 from .cache import (
     APPEND_MS,
     IS_ROW,
@@ -263,6 +263,8 @@ class OutcomeWatch:
             if error is not None:
                 if (end := end_of_partition(message)) is not None:
                     self._at[partition] = max(self._at.get(partition, 0), end)
+                elif message.topic() is None:
+                    report_error(message)
                 elif partition in self._at:
                     raise BrokerError(f"{message.topic()}[{partition}] cannot be read: {error}")
                 continue
