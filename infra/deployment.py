@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..schemas.spec.model import Deployment
-from ..streams.kafka.reach import reach
 from .broker.embedded import EmbeddedBroker
 from .cluster.topics import TopicsReport, apply_topics
 from .control.specs import ApplyReport, apply_deployment
 from .settings import Settings
 from .supervisor import RoleProcess
-
-_REACH_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,6 @@ def prepared_cluster(settings: Settings, deployment: Deployment) -> Generator[Pr
 
 def _prepare(settings: Settings, deployment: Deployment, broker: EmbeddedBroker | None) -> Prepared:
     connection = settings.connection()
-    reach(connection, _REACH_S)
     topics = apply_topics(
         connection, data_partitions=settings.data_partitions, model_partitions=settings.model_partitions
     )

@@ -87,6 +87,11 @@ class EmbeddedBroker:
         return ",".join(node.address for node in self._nodes)
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes with their ports. None unless started."""
+        return self._nodes
+
+    @property
     def pids(self) -> dict[int, int]:
         """Process id by node number (from 1), of the nodes that were started and not stopped."""
         return {number: jvm.pid for number, jvm in self._jvms.items()}

@@ -9,6 +9,7 @@ import typer
 
 from ..settings import Settings
 from .console import output
+from .kafka import awaited
 
 
 def demo(
@@ -19,4 +20,7 @@ def demo(
     """Run the whole loop on a year of real flights and write .driftloop/demo/report.json."""
     from ..demo.run import run_demo
 
-    run_demo(Settings(), output, race=race, days=days, svg=svg)
+    settings = Settings()
+    if settings.bootstrap_servers is not None:
+        awaited(settings, "demo")
+    run_demo(settings, output, race=race, days=days, svg=svg)

@@ -10,6 +10,7 @@ from ..deployment import Prepared, loop_roles, prepared_cluster, server_role
 from ..settings import Settings
 from ..supervisor import Supervisor
 from .console import output
+from .kafka import awaited
 from .roles import stop_on_signals
 
 _COLOURS = {"join": "cyan", "monitor": "magenta", "train": "yellow", "serve": "green"}
@@ -22,6 +23,10 @@ def up() -> None:
     if not deployment.models:
         raise SpecError(str(settings.config), ("it has no [models.NAME] table: nothing to keep right",))
     stop = stop_on_signals()
+    if settings.bootstrap_servers is not None:
+        awaited(settings, "up", stop)
+        if stop.is_set():
+            return
     with prepared_cluster(settings, deployment) as prepared:
         roles = (*loop_roles(prepared.settings), server_role(prepared.settings, tuple(deployment.models)))
         supervisor = Supervisor(roles, _say)

@@ -16,10 +16,12 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
 from driftloop.infra.broker import jars as broker_jars
+from driftloop.infra.broker import node_restarts
 from driftloop.infra.broker.config import BROKER_SETTINGS, KAFKA_VERSION
 from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.broker.folder import running_address
 from driftloop.infra.broker.java import find_java
+from driftloop.infra.broker.ports import listens
 from driftloop.infra.settings import Settings
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import CATALOGUE
@@ -292,6 +294,58 @@ def test_three_nodes_go_on_without_one_and_take_it_back(tmp_path: Path) -> None:
             return False
 
         wait_until(in_sync, "all three replicas in sync")
+
+
+@pytest.mark.integration
+def test_a_node_that_was_killed_is_started_again_with_its_data(tmp_path: Path) -> None:
+    with small(tmp_path, nodes=3) as broker:
+        addresses, killed = broker.bootstrap_servers, broker.pids
+        make_topic(addresses, "replicated")
+        produce(addresses, "replicated", b"before")
+        os.kill(killed[3], signal.SIGKILL)
+        produce(addresses, "replicated", b"without it")
+
+        def back(*numbers: int) -> bool:
+            broker.tend()
+            return all(broker.pids[number] != killed[number] for number in numbers) and all(
+                listens(node) for node in broker.nodes
+            )
+
+        wait_until(lambda: back(3), "node 3 serves again")
+        os.kill(killed[1], signal.SIGKILL)  # with node 2 no majority is left until one of them is back
+        os.kill(killed[2], signal.SIGKILL)
+        wait_until(lambda: back(1, 2), "all three serve again")
+        produce(addresses, "replicated", b"after")
+        assert read_all(addresses, "replicated", 3) == [b"before", b"without it", b"after"]
+
+
+@pytest.mark.integration
+def test_a_node_whose_port_was_taken_meanwhile_waits_for_it_and_at_last_ends_the_broker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_restarts, "FIRST_PAUSE_S", 0.05)
+    caplog.set_level("INFO")
+    with small(tmp_path) as broker:
+        (node,), first = broker.nodes, broker.pids[1]
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: broker.tend() or ended(first))
+        wait_until(lambda: not listens(node))
+        with socket.create_server(("127.0.0.1", node.port)):
+            taken = f"node 1 cannot be started: port {node.port} is taken"
+            wait_until(lambda: broker.tend() or taken in caplog.text)
+
+            def given_up() -> str:
+                try:
+                    broker.tend()
+                except BrokerError as error:
+                    return str(error)
+                return ""
+
+            why = wait_until(given_up)
+        assert "no majority left" in why
+        assert f"port {node.port} is taken" in why
+    broker.start()  # it has let go of its folder
+    broker.stop()
 
 
 @pytest.mark.integration

@@ -1,0 +1,54 @@
+"""What is said where no Kafka answers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+from driftloop.schemas.errors import BrokerError
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.reach import reach
+
+
+@pytest.fixture
+def nowhere() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_the_reason_is_named_and_nothing_else_is_printed(
+    nowhere: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BrokerError) as failed:
+        reach(Connection(nowhere), 0.5)
+    line = str(failed.value)
+    assert line.startswith(f"no Kafka answers at {nowhere}: ")
+    assert "Connection refused; check the address" in line
+    assert "after" not in line
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_host_is_named_as_such() -> None:
+    with pytest.raises(BrokerError, match=r"Failed to resolve 'no\.such\.host\.invalid:9092'"):
+        reach(Connection("no.such.host.invalid:9092"), 0.5)
+
+
+def test_who_waits_is_told_once(nowhere: str) -> None:
+    told: list[str] = []
+    with pytest.raises(BrokerError):
+        reach(Connection(nowhere), 2.5, waiting=told.append)
+    (line,) = told
+    assert line.startswith(f"waiting up to 2.5 s for Kafka at {nowhere}: ")
+
+
+def test_who_is_asked_to_stop_does_not_wait(nowhere: str) -> None:
+    stop = threading.Event()
+    reach(Connection(nowhere), 3_600.0, waiting=lambda _line: stop.set(), stop=stop)
+
+
+@pytest.mark.integration
+def test_a_kafka_that_answers_ends_the_wait_and_no_topic_is_made(connection: Connection) -> None:
+    told: list[str] = []
+    reach(connection, 60.0, waiting=told.append)
