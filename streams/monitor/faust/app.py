@@ -24,6 +24,7 @@ from faust.types import TP, EventT, StreamT
 from ....schemas.errors import BrokerError, Error, TopicError
 from ....schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VITALS, Topic
 from ...kafka.connection import Connection
+from ...kafka.log_limit import is_defect
 from ...kafka.stop_deadline import StopDeadline
 from ..core import Clock, VitalsCore
 from ..partition import Core, LinkedMessage
@@ -175,13 +176,17 @@ async def _serve(app: MonitorApp, shell: MonitorShell, deadline: StopDeadline, s
         if app.crash_reason is None:
             deadline.arm(stop_s, exit_code=0)
             await shell.release_all()
-        else:
+        elif is_defect(app.crash_reason):
             log.error("the monitor failed", exc_info=app.crash_reason)
     finally:
         deadline.arm(_CRASH_S, exit_code=1)
     await app.stop()
     if app.crash_reason is not None:
-        raise MonitorCrashed(f"the monitor failed: {app.crash_reason!r}") from app.crash_reason
+        raise MonitorCrashed(f"the monitor failed: {_shown(app.crash_reason)}") from app.crash_reason
+
+
+def _shown(error: BaseException) -> str:
+    return str(error) if isinstance(error, Error) else repr(error)
 
 
 async def _run_until(app: MonitorApp, stop: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ On failure: any exception here crashes the app; the next start resumes at the sh
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -28,8 +29,10 @@ from aiokafka.structs import ConsumerRecord
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP, AppT, ConsumerMessage, TransportT
 
+from ....schemas.errors import BrokerError
 from ..partition import LinkedMessage
 from ..shell import MonitorShell
+from .membership import LOST_S, CommitRefusals
 
 Record = ConsumerRecord[bytes, bytes]
 
@@ -39,6 +42,11 @@ _faust_log = logging.getLogger("faust")  # Faust's services log under Faust's na
 # A partition that has just been read is part of the next fetch only: its next record may wait this long while
 # the others are idle. Faust asks for 1,500.
 FETCH_WAIT_MS = 20
+
+
+_LOST = (
+    f"the group has refused this member's commits for {LOST_S:g} s: its membership is lost; start it again"
+)
 
 
 class LinkedRecord(NamedTuple):
@@ -136,6 +144,10 @@ class ReadCommittedConsumer(Consumer):
 
     logger = _faust_log
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._refusals = CommitRefusals()
+
     def _new_consumer_thread(self) -> ReadCommittedThread:
         return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -193,8 +205,13 @@ class ReadCommittedConsumer(Consumer):
             offset = max(position, done + 1) if done >= last_read else done + 1
             if offset != self._committed_offset[tp]:
                 offsets[tp] = offset
-        if not offsets or not await self._commit(offsets):
+        if not offsets or not self._refusals.may_commit(now := time.monotonic()):
             return False
+        if not await self._commit(offsets):
+            if self._refusals.refused(now):
+                await self.app.crash(BrokerError(_LOST))
+            return False
+        self._refusals.accepted()
         self._committed_offset.update(offsets)
         return True
 
