@@ -15,7 +15,7 @@ from .roles import stop_on_signals
 
 
 def broker(
-    nodes: Annotated[int, typer.Option(help="How many; three survive the loss of one.", min=1, max=9)] = 1,
+    nodes: Annotated[int, typer.Option(help="How many; three serve on while one is down.", min=1, max=9)] = 1,
     data: Annotated[
         Path | None, typer.Option(help="Data folder; topics stay there.", show_default="<state_dir>/broker")
     ] = None,
