@@ -29,6 +29,15 @@ log = logging.getLogger(__name__)
 
 _ASK_S = 5.0
 _BUSY_S = 1.0  # by then a topic at rest has been read, or reading takes so long that a request is cheap
+# A consumer's fatal error, most often that its static membership went to another process, comes as a message
+# whose error is not marked as fatal; the consumer would read nothing any more, and say nothing.
+_FINAL = frozenset(
+    {
+        KafkaError._FATAL,  # pyright: ignore[reportPrivateUsage]
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
 _OFFSET_TAIL_BASE = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 
@@ -54,13 +63,9 @@ def _as_bytes(data: str | bytes | None) -> bytes | None:
 
 
 def raise_if_final(message: Message) -> None:
-    """Raise BrokerError where waiting does not help: the consumer is finished, or may not read the topic.
-
-    A consumer's fatal error comes as ``_FATAL`` in a message without a topic; it is not marked as ``fatal``.
-    """
+    """Raise BrokerError where waiting does not help: the consumer is finished, or may not read the topic."""
     error = message.error()
-    final = KafkaError._FATAL, KafkaError.TOPIC_AUTHORIZATION_FAILED  # pyright: ignore[reportPrivateUsage]
-    if error is not None and (error.fatal() or error.code() in final):
+    if error is not None and (error.fatal() or error.code() in _FINAL):
         raise BrokerError(f"{message.topic() or 'Kafka'} cannot be read: {error}")
 
 

@@ -65,6 +65,27 @@ def test_waiting_for_rights_does_not_help() -> None:
         report_error(Message(topic="driftloop.labels", partition=2, error=denied))
 
 
+@pytest.mark.parametrize(
+    "code",
+    [KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID],  # pyright: ignore[reportPrivateUsage]
+)
+def test_a_consumer_that_is_finished_ends_its_role(
+    code: int, flow: FlowControl, data_loss: DataLossCheck
+) -> None:
+    # As librdkafka hands it over: without a mark that it is fatal.
+    fenced = Message(error=KafkaError(code, "Static consumer fenced by other consumer"))
+    error = fenced.error()
+    assert error is not None
+    assert not error.fatal()
+    with pytest.raises(BrokerError, match="Kafka cannot be read: .*Static consumer fenced"):
+        sorted_messages([fenced], {}, flow, data_loss)
+    with (
+        closing(InputReader(NOWHERE, LogOffsets(NOWHERE), "t0")) as inputs,
+        pytest.raises(BrokerError, match="fenced"),
+    ):
+        inputs._accept(fenced)
+
+
 @pytest.fixture
 def flow() -> FlowControl:
     return FlowControl.__new__(FlowControl)  # nothing of it is to be called
