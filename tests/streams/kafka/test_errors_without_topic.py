@@ -77,7 +77,7 @@ def test_a_consumer_that_is_finished_ends_its_role(
     error = fenced.error()
     assert error is not None
     assert not error.fatal()
-    with pytest.raises(BrokerError, match="Kafka cannot be read: .*Static consumer fenced"):
+    with pytest.raises(BrokerError, match=r"Kafka cannot be read: .*Static consumer fenced"):
         sorted_messages([fenced], {}, flow, data_loss)
     with (
         closing(InputReader(NOWHERE, LogOffsets(NOWHERE), "t0")) as inputs,
