@@ -83,7 +83,7 @@ def known_format(data: bytes) -> KnownFormat | None:
 
 
 def why_not_json(data: bytes | str, parser_said: str = "") -> str:
-    """What it is, which field where that can be told, and what to do; one line."""
+    """What it is, which field where that is known, and what to do; one line."""
     if " limit " in parser_said:  # of depth, as orjson says, or of recursion, as pydantic
         return "it is nested too deeply"
     if isinstance(data, str):

@@ -57,7 +57,7 @@ def read_inputs(ports: Sequence[Port]) -> ModelInputs:
         shown = ", ".join(f"{port.name} {_shown(port)}" for port in ports)
         raise ArtifactError(
             f"it takes several inputs and not all have one column ({shown}), so which feature goes where "
-            f"cannot be told: export it with {SERVED_EXPORTS}"
+            f"cannot be said: export it with {SERVED_EXPORTS}"
         )
     return ModelInputs(None, tuple(ports), one_row)
 

@@ -111,7 +111,7 @@ def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
 def _fails(predictor: Predictor, row: Row) -> bool:
     try:
         predictor.predict((row,))
-    except Exception:  # noqa: BLE001  whatever it raises: which row it is shall be told
+    except Exception:  # noqa: BLE001  whatever it raises: the message names the row
         return True
     return False
 

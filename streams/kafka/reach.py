@@ -46,11 +46,11 @@ def reach(
     stop = stop or threading.Event()
     reasons: list[KafkaError] = []
     quiet = {} if "debug" in connection.overrides else {"log_level": 0}  # the line below says the same
-    hearing = {"error_cb": cast("ConfigValue", reasons.append)}  # the client's types know no callback
-    admin = AdminClient({**connection.client(), **quiet, **hearing})
-    deadline, told = time.monotonic() + timeout_s, False
+    reporting = {"error_cb": cast("ConfigValue", reasons.append)}  # the client's types know no callback
+    admin = AdminClient({**connection.client(), **quiet, **reporting})
+    deadline, announced = time.monotonic() + timeout_s, False
     while not stop.is_set():
-        ask_s = max(_PAUSE_S, min(_NEXT_S if told else _FIRST_S, deadline - time.monotonic()))
+        ask_s = max(_PAUSE_S, min(_NEXT_S if announced else _FIRST_S, deadline - time.monotonic()))
         try:
             # It names no topic, so that it is cheap on any cluster, needs no rights, and creates nothing.
             cast("Future[object]", admin.describe_cluster(request_timeout=ask_s)).result()
@@ -64,8 +64,8 @@ def reach(
                 "network and the credentials (DRIFTLOOP_BOOTSTRAP_SERVERS, DRIFTLOOP_KAFKA__…), or start one "
                 "with `driftloop broker`"
             )
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             waiting(f"waiting up to {timeout_s:g} s for Kafka at {connection.bootstrap_servers}: {reason}")
         stop.wait(_PAUSE_S)
 

@@ -19,7 +19,7 @@ from driftloop.streams.kafka.doubt import Doubt, watched
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 
-from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, LateNetwork, Request
+from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, LateNetwork, KafkaRequest
 
 INPUTS, STEP = 9, 3
 MUST_ABORT = KafkaException(
@@ -34,38 +34,38 @@ def network(broker: str) -> Iterator[LateNetwork]:
 
 
 @dataclass
-class Fault:
+class LateFault:
     """A request of the first transaction that is held, and where in the second one it is delivered.
 
     ``at``: ``produced`` (records are on the log, offsets are not yet sent) or ``offsets sent``.
     """
 
-    held: Callable[[Request], bool]
+    held: Callable[[KafkaRequest], bool]
     at: str
     first_aborts: bool = False
     second_aborts: bool = False
 
 
 FAULTS = {
-    "a late commit makes aborted records visible": Fault(
+    "a late commit makes aborted records visible": LateFault(
         lambda request: request.commits, "produced", second_aborts=True
     ),
-    "a late commit keeps the offsets of aborted records": Fault(
+    "a late commit keeps the offsets of aborted records": LateFault(
         lambda request: request.commits, "offsets sent", second_aborts=True
     ),
-    "a late abort drops records whose offsets are committed": Fault(
+    "a late abort drops records whose offsets are committed": LateFault(
         lambda request: request.aborts, "produced", first_aborts=True
     ),
-    "late offsets replace newer ones": Fault(
+    "late offsets replace newer ones": LateFault(
         lambda request: request.key == TXN_OFFSET_COMMIT, "offsets sent"
     ),
 }
 
 
-class Worker:
+class NumberWorker:
     """Passes the numbers 0 to 8 on, three per transaction, with the fault in the first two of them."""
 
-    def __init__(self, direct: Connection, late: Connection, network: LateNetwork, fault: Fault) -> None:
+    def __init__(self, direct: Connection, late: Connection, network: LateNetwork, fault: LateFault) -> None:
         self._direct, self._late, self._network, self._fault = direct, late, network, fault
         self._consumer = Consumer(direct.consumer("ledger"))
         self._input, self._output = direct.topic(PREDICTIONS), direct.topic(OUTCOMES)
@@ -145,19 +145,19 @@ def through(network: LateNetwork, direct: Connection) -> Connection:
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_late_request_neither_loses_nor_repeats(
-    topics: Connection, network: LateNetwork, fault: Fault
+    topics: Connection, network: LateNetwork, fault: LateFault
 ) -> None:
-    Worker(topics, through(network, topics), network, fault).run()
+    NumberWorker(topics, through(network, topics), network, fault).run()
     assert damage(topics) == ([], [])
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_librdkafka_alone_still_needs_the_new_producer(
-    topics: Connection, network: LateNetwork, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    topics: Connection, network: LateNetwork, fault: LateFault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once this fails for every fault, librdkafka refuses late requests itself: drop ``doubt``."""
     monkeypatch.setattr(Transactions, "_replace_in_doubt", lambda _self: None)
-    Worker(topics, through(network, topics), network, fault).run()
+    NumberWorker(topics, through(network, topics), network, fault).run()
     assert damage(topics) != ([], [])
 
 

@@ -94,9 +94,9 @@ def test_a_traceback_is_written_for_a_defect_only(written: Written) -> None:
         assert not is_defect(error)
         logger(written, "mode.services").error("%s crashed", type(error).__name__, exc_info=error)
     logger(written, "mode.services").error("crashed", exc_info=KeyError(""))
-    told, defect = written.lines  # one story, and the defect beside it
+    crash, defect = written.lines  # one story, and the defect beside it
     assert (
-        told == "KafkaConnectionError crashed: KafkaConnectionError: KafkaConnectionError: node 1 not ready"
+        crash == "KafkaConnectionError crashed: KafkaConnectionError: KafkaConnectionError: node 1 not ready"
     )
     assert defect.splitlines() == ["crashed", "KeyError: ''"]  # it has no frames: it was never raised
 

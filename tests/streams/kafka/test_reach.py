@@ -36,10 +36,10 @@ def test_an_unknown_host_is_named_as_such() -> None:
 
 
 def test_who_waits_is_told_once(nowhere: str) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with pytest.raises(BrokerError):
-        reach(Connection(nowhere), 2.5, waiting=told.append)
-    (line,) = told
+        reach(Connection(nowhere), 2.5, waiting=reported.append)
+    (line,) = reported
     assert line.startswith(f"waiting up to 2.5 s for Kafka at {nowhere}: ")
 
 
@@ -50,5 +50,5 @@ def test_who_is_asked_to_stop_does_not_wait(nowhere: str) -> None:
 
 @pytest.mark.integration
 def test_a_kafka_that_answers_ends_the_wait_and_no_topic_is_made(connection: Connection) -> None:
-    told: list[str] = []
-    reach(connection, 60.0, waiting=told.append)
+    reported: list[str] = []
+    reach(connection, 60.0, waiting=reported.append)

@@ -15,7 +15,7 @@ _LIMIT = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class KafkaRequest:
     """One request frame of Kafka's protocol. ``frame`` has its length in front."""
 
     key: int
@@ -42,10 +42,10 @@ class HeldRequest:
     """A request that will match ``match``, and once it has come, is kept back."""
 
     network: LateNetwork
-    match: Callable[[Request], bool]
+    match: Callable[[KafkaRequest], bool]
     cut: bool
     taken: threading.Event = field(default_factory=threading.Event)
-    request: Request | None = None
+    request: KafkaRequest | None = None
 
     def deliver(self) -> bytes:
         """Send it to the broker, over a connection of its own; return the body of the answer."""
@@ -88,7 +88,7 @@ class LateNetwork:
         self._thread.join()
         self.loop.close()
 
-    def hold(self, match: Callable[[Request], bool], *, cut: bool = True) -> HeldRequest:
+    def hold(self, match: Callable[[KafkaRequest], bool], *, cut: bool = True) -> HeldRequest:
         """Keep back the next request that matches. ``cut``: and close its connection; else let it wait."""
         held = HeldRequest(self, match, cut)
         with self._lock:
@@ -111,7 +111,7 @@ class LateNetwork:
             writer.close()
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
-    def _take(self, request: Request) -> HeldRequest | None:
+    def _take(self, request: KafkaRequest) -> HeldRequest | None:
         with self._lock:
             for held in self._held:
                 if held.match(request):
@@ -145,7 +145,7 @@ class LateNetwork:
         while True:
             frame = await _read_frame(client)
             key, correlation = struct.unpack_from(">h2xi", frame, 4)
-            request = Request(key, correlation, frame)
+            request = KafkaRequest(key, correlation, frame)
             if (held := self._take(request)) is not None:
                 held.taken.set()
                 if held.cut:
