@@ -19,7 +19,7 @@ from driftloop.streams.kafka.doubt import Doubt, watched
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 
-from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, LateNetwork, KafkaRequest
+from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, KafkaRequest, LateNetwork
 
 INPUTS, STEP = 9, 3
 MUST_ABORT = KafkaException(
