@@ -40,7 +40,7 @@ def sorted_messages(
             continue
         topic, number = topics[here[0]], here[1] or 0
         if (end := end_of_partition(message)) is not None:
-            flow.saw_end(number, topics[here[0] or ""], end)
+            flow.saw_end(number, topic, end)
             continue
         if error.code() == _NO_OFFSET:
             data_loss.out_of_range(topic, number, message.offset() or 0)
