@@ -130,7 +130,7 @@ class Joiner:
         """Take over an emitted outcome: which label and revision its prediction carries. Return its seq."""
         emitted = cast("dict[str, object]", orjson.loads(outcome))
         name = cast("str", emitted["prediction_id"])
-        variant = (emitted["model"], emitted["version"], emitted.get("role", "champion"))
+        variant = (cast("str", emitted["model"]), emitted["version"], emitted.get("role", "champion"))
         self._state.fetch((name,))
         entry = self._state.get(name)
         seq = cast("int", emitted["seq"])
@@ -162,7 +162,7 @@ class Joiner:
         if made is None:
             return Match(value, feedback, source, max(pending.append_ms, append_ms), revision, seq)
         # A repeat by a stronger source left no trace in the log but the label itself, which was replayed.
-        if is_same(value, feedback, made):
+        if is_same(value, feedback, made, self.rules.of(pending.variant.model)):
             source = made.source
         else:
             self._made[name, pending.variant] = made  # a later outcome may be the same again

@@ -14,7 +14,7 @@ from .outcomes import LabelPayload, outcome_bytes
 from .reading.batch import Records
 from .reading.events import ReadLabel, read_label
 from .records import MAX_PER_ID, BufferedLabel, KeyState, Match, PendingPrediction
-from .rules import LabelEffect, classify, error_value
+from .rules import LabelEffect, classify, error_value, why_unusable
 from .state.position import bucket_of
 from .vitals.builder import BatchStats
 
@@ -133,9 +133,8 @@ def meet(
     elif effect is LabelEffect.WEAKER:
         stats.counts["duplicate"] += 1
     elif effect is LabelEffect.UNUSABLE and not label.used:
-        got = f"(got {payload.value!r})"
-        reason = f"Label: label: {pending.variant.model} is a regression: a number is needed {got}"
-        context.refuse_label(label, reason)
+        reason = why_unusable(payload, stats.rules, pending.variant.model)
+        context.refuse_label(label, f"Label: label: {reason}")
     elif effect is LabelEffect.NOT_ALLOWED and not label.used:
         allowed = f"labels.allowed_sources of {pending.variant.model}"
         context.refuse_label(label, f"Label: source: {payload.source!r} is not among the {allowed}")
@@ -163,7 +162,7 @@ def emit_first(
     stats.errors.append(error)
     stats.ts.append(pending.ts)
     stats.delays.append(delay_ms)
-    stats.actuals.append(None if payload.feedback else payload.name)
+    stats.actuals.append(None if payload.feedback else stats.rules.class_of(payload.name))
     if pending.segments:
         stats.segments.append((pending.segments, error))
     if early:

@@ -136,7 +136,7 @@ class Matching:
         delay = label.append_ms - pending.append_ms
         if payload.feedback or delay > join.horizon or -delay > join.early_horizon:
             return None
-        if not (rules.takes_any_class or (is_usable(payload, rules) and rules.allows(payload.source))):
+        if not is_usable(payload, rules) or not (rules.takes_any_class or rules.allows(payload.source)):
             return None
         seq = -1
         if not context.replaying:
@@ -160,7 +160,7 @@ class Matching:
         join = context.rules.join
         horizon, early_horizon = join.horizon, join.early_horizon
         stats = BatchStats(_NO_VARIANT, ModelRules())
-        variant, rules, takes_any_class = stats.variant, stats.rules, True
+        variant, rules, takes_any_class, class_of_name = stats.variant, stats.rules, True, None
         unmatched = 0
         buffered = self._read
         if len(buffered) >= _MAX_CACHED_LABELS:
@@ -176,11 +176,14 @@ class Matching:
                     variant = entry.variant
                     stats = context.stats_of(variant)
                     rules, takes_any_class = stats.rules, stats.rules.takes_any_class
+                    class_of_name = None if rules.classes is None else rules.classes.of_name
+                label_class = payload.name if class_of_name is None else class_of_name[payload.name]
                 delay = append_ms - entry.append_ms
                 if (
                     delay <= horizon
                     and -delay <= early_horizon
                     and not payload.feedback
+                    and label_class is not None
                     and (takes_any_class or (is_usable(payload, rules) and rules.allows(payload.source)))
                 ):
                     seq = -1
@@ -196,7 +199,11 @@ class Matching:
                                 entry.prefix, payload, label_ts, label_delay_ms, error, 0, seq
                             )
                         else:
-                            error = 0.0 if payload.name == entry.answer else 1.0
+                            error = (
+                                0.0
+                                if label_class == entry.answer
+                                else error_value(entry.answer, payload, rules)  # is it spelled otherwise?
+                            )
                             value = b'%b%b%d,"label_delay_ms":%d%b%d}' % (
                                 entry.prefix, payload.wrong if error else payload.right, label_ts,
                                 label_delay_ms, payload.first, seq,
@@ -206,7 +213,7 @@ class Matching:
                         stats.errors.append(error)
                         stats.ts.append(ts)
                         stats.delays.append(label_delay_ms)
-                        stats.actuals.append(payload.name)
+                        stats.actuals.append(label_class)
                         if entry.segments:
                             stats.segments.append((entry.segments, error))
                         if delay < 0:

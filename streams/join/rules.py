@@ -7,6 +7,7 @@ read: an answer's outcomes are the fold of ``classify`` over the labels of its i
   before it. From the first meeting on, labels count as corrections for ``correction_window``.
 - Feedback (``correct``) is about the champion's answer and says nothing of shadows and canaries.
 - A label of a source that the model's spec does not allow changes nothing, whenever it comes.
+- Of a model that declares its classes, a label that means none of them is no truth (``schemas.classes``).
 - A weaker source never overrides a stronger one; of equal or stronger ones a different label revises, and
   the same label is a repeat (and lends its source's strength).
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ...schemas.base import ClassValue, class_name
+from ...schemas.classes import Classes
 from ...schemas.serving import FeatureType
 from ...schemas.spec.model import Join, ModelSpec
 from .outcomes import LabelPayload
@@ -43,6 +45,7 @@ class ModelRules:
     """What joining needs to know of a model's spec."""
 
     regression: bool = False
+    classes: Classes | None = None
     ranks: Mapping[str, int] = field(default_factory=dict[str, int])
     segments: tuple[str, ...] = ()
     feature_types: Mapping[str, FeatureType] = field(default_factory=dict[str, FeatureType])
@@ -53,6 +56,7 @@ class ModelRules:
         allowed = spec.labels.allowed_sources
         return cls(
             regression=spec.task == "regression",
+            classes=None if spec.classes is None else Classes.of(spec.classes),
             ranks={source: rank for rank, source in enumerate(spec.labels.source_precedence)},
             segments=spec.segments,
             # A hashed feature arrives as its hash, whatever its type was.
@@ -69,8 +73,13 @@ class ModelRules:
 
     @property
     def takes_any_class(self) -> bool:
-        """Whether any label that is not feedback may be a match."""
+        """Whether any label that is a class may be a match, whatever its source."""
         return self.allowed_sources is None and not self.regression
+
+    def class_of(self, name: str) -> str:
+        """Return the declared class that a name means, or else the name."""
+        found = None if self.classes is None else self.classes.of_name[name]
+        return name if found is None else found
 
     def rank(self, source: str) -> int:
         """Return 0 for the strongest; sources that the spec does not name rank below all that it does."""
@@ -119,23 +128,39 @@ def classify(
         return LabelEffect.OUT_OF_TIME
     if rules.rank(payload.source) > rules.rank(match.source):
         return LabelEffect.WEAKER
-    if is_same(payload.value, payload.feedback, match):
+    if is_same(payload.value, payload.feedback, match, rules):
         return LabelEffect.REPEAT
     return LabelEffect.CORRECTION if is_usable(payload, rules) else LabelEffect.UNUSABLE
 
 
-def is_same(value: ClassValue, feedback: bool, match: Match) -> bool:
-    """Whether a label repeats what the match has."""
-    return feedback == match.feedback and class_name(value) == class_name(match.value)
+def is_same(value: ClassValue, feedback: bool, match: Match, rules: ModelRules) -> bool:
+    """Whether a label repeats what the match has, in whatever spelling."""
+    if feedback != match.feedback:
+        return False
+    return rules.class_of(class_name(value)) == rules.class_of(class_name(match.value))
 
 
 def is_usable(payload: LabelPayload, rules: ModelRules) -> bool:
-    """Whether the label can be ground truth: a regression needs a number, unless it is feedback."""
-    return payload.feedback or not rules.regression or type(payload.value) in (int, float)
+    """Whether the label can be ground truth: a number of a regression, one of the classes, or feedback."""
+    if payload.feedback:
+        return True
+    if rules.regression:
+        return type(payload.value) in (int, float)
+    return rules.classes is None or rules.classes.of_name[payload.name] is not None
+
+
+def why_unusable(payload: LabelPayload, rules: ModelRules, model: str) -> str:
+    """Say why the label cannot be ground truth, and what could."""
+    if rules.classes is None:
+        return f"{model} is a regression: a number is needed (got {payload.value!r})"
+    return rules.classes.why_none(payload.value, model)
 
 
 def error_value(answer: Answer, payload: LabelPayload, rules: ModelRules) -> float | None:
-    """Return 0 or 1 for classes and feedback, |y − ŷ| for numbers; None if there is nothing to compare."""
+    """Return 0 or 1 for classes and feedback, |y − ŷ| for numbers; None if there is nothing to compare.
+
+    An answer that means none of the classes is wrong, whatever the label.
+    """
     if answer is None:
         return None
     if rules.regression:
@@ -144,7 +169,8 @@ def error_value(answer: Answer, payload: LabelPayload, rules: ModelRules) -> flo
         return min(abs(float(payload.value) - answer), sys.float_info.max)
     if payload.feedback:
         return 0.0 if payload.value else 1.0
-    return 0.0 if payload.name == (answer if isinstance(answer, str) else class_name(answer)) else 1.0
+    answered = answer if isinstance(answer, str) else class_name(answer)
+    return 0.0 if rules.class_of(payload.name) == rules.class_of(answered) else 1.0
 
 
 def answer_of(prediction: ClassValue | None, rules: ModelRules) -> Answer:

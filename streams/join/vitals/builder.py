@@ -257,7 +257,17 @@ def _answers(stats: BatchStats) -> Json:
     if len(names) < len(answers):
         names += [class_name(one) for one in answers if one is not None and type(one) is not str]
     named = counted(names)
+    if stats.rules.classes is not None:
+        named = _by_class(named, stats.rules)
     return {"predicted": bounded_counts(named, _CLASSES)} if named else {}
+
+
+def _by_class(named: Mapping[str, int], rules: ModelRules) -> Counter[str]:
+    """Count the names by the declared class that each means."""
+    counts: Counter[str] = Counter()
+    for name, count in named.items():
+        counts[rules.class_of(name)] += count
+    return counts
 
 
 def _sampled(items: Sequence[T]) -> Sequence[T]:

@@ -10,8 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.join.memory_store import MemoryStore
-from tests.support.join.world import JOIN, JoinWorld, got, identity_of, label, oracle, prediction, rules_of
+from tests.support.join.world import (
+    JOIN,
+    NO_SPELLINGS,
+    ExpectedOutcomes,
+    JoinWorld,
+    Spellings,
+    got,
+    identity_of,
+    label,
+    oracle,
+    prediction,
+    rules_of,
+)
 
+# Of classes that are declared: what a sender writes, and which class that is.
+SPELLINGS = {"X": "x", " y": "y", "z": None}
 IDS = ("a", "b", "c", "d", "e")
 SOME = st.integers(0, 5)
 
@@ -23,13 +37,15 @@ class JoinerMachine(RuleBasedStateMachine):
     """
 
     world: JoinWorld
+    spec = ModelSpec()
+    spellings: Spellings = NO_SPELLINGS
 
     def new_store(self) -> StateStore:
         return MemoryStore()
 
     @initialize(capacity=st.sampled_from([1, 3, 1_000]))
     def begin(self, capacity: int) -> None:
-        self.world = JoinWorld(rules_of(JOIN, m=ModelSpec()), capacity=capacity, store=self.new_store())
+        self.world = JoinWorld(rules_of(JOIN, m=self.spec), capacity=capacity, store=self.new_store())
         self.seen: set[tuple[str, int, str]] = set()
         self.last: dict[str, object] | None = None
         self.checkpoint = MemoryStore()
@@ -40,7 +56,7 @@ class JoinerMachine(RuleBasedStateMachine):
         name=st.sampled_from(IDS),
         version=st.sampled_from([1, 2]),
         role=st.sampled_from(["champion", "shadow"]),
-        answer=st.sampled_from(["x", "y", None]),
+        answer=st.sampled_from(["x", "y", "Y", None]),
     )
     def a_server_answers(self, name: str, version: int, role: str, answer: str | None) -> None:
         if (name, version, role) not in self.seen:
@@ -61,6 +77,10 @@ class JoinerMachine(RuleBasedStateMachine):
     )
     def somebody_knows(self, name: str, said: dict[str, str | bool], source: str) -> None:
         self.world.send(label(name, **said, source=source))  # type: ignore[arg-type]
+
+    @rule(name=st.sampled_from(IDS), value=st.sampled_from(sorted(SPELLINGS)))
+    def somebody_spells_it_otherwise(self, name: str, value: str) -> None:
+        self.world.send(label(name, value))
 
     @rule(ms=st.sampled_from([1, 500, 5_000, 15_000, 25_000, 40_000]))
     def time_passes(self, ms: int) -> None:
@@ -114,8 +134,8 @@ class JoinerMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_came_out_is_expected(self) -> None:
-        expected = oracle(self.world.predictions, self.world.labels, JOIN).outcomes
-        assert got(self.world).items() <= expected.items()
+        expected = self.expected().outcomes
+        assert got(self.world, self.spellings).items() <= expected.items()
 
     @invariant()
     def the_position_is_the_committed_one(self) -> None:
@@ -138,8 +158,8 @@ class JoinerMachine(RuleBasedStateMachine):
             self.world.now_ms += 200_000
             self.world.joiner.flush()
             self.world.batch()
-        expected = oracle(self.world.predictions, self.world.labels, JOIN)
-        assert got(self.world) == expected.outcomes
+        expected = self.expected()
+        assert got(self.world, self.spellings) == expected.outcomes
         first = sum(revision == 0 for _, revision in expected.outcomes)
         repeated = expected.repeats_of_predictions
         totals = self.world.totals()
@@ -151,5 +171,15 @@ class JoinerMachine(RuleBasedStateMachine):
         assert totals["dead"] == len(self.world.dead_letters)
         assert sorted((letter.topic, letter.offset) for letter in self.world.dead_letters) == sorted(
             [("predictions", offset) for offset in expected.conflicts]
-            + [("labels", offset) for offset in expected.unreached_labels]
+            + [("labels", offset) for offset in expected.unreached_labels | expected.refused_labels]
         )
+
+    def expected(self) -> ExpectedOutcomes:
+        return oracle(self.world.predictions, self.world.labels, JOIN, self.spellings)
+
+
+class SpelledLabels(JoinerMachine):
+    """The same for a model that declares its classes, which not everybody spells as it does."""
+
+    spec = ModelSpec(classes=("x", "y"))
+    spellings: Spellings = SPELLINGS | {"Y": "y"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,8 @@ from driftloop.streams.join.state.position import Position, Watermarks
 from tests.support.join.memory_store import MemoryStore
 
 SOURCES = ("expert", "system", "user")
+Spellings = Mapping[str, str | None]
+NO_SPELLINGS: Spellings = {}
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 
 
@@ -246,14 +249,23 @@ class ExpectedOutcomes:
 
     outcomes: dict[tuple[Identity, int], tuple[object, float | None]] = field(default_factory=dict)
     unreached_labels: set[int] = field(default_factory=set[int])
+    refused_labels: set[int] = field(default_factory=set[int])
     unmatched: int = 0
     repeats_of_predictions: int = 0
     repeats_of_labels: int = 0
     conflicts: set[int] = field(default_factory=set[int])
 
 
-def oracle(predictions: list[LoggedRecord], labels: list[LoggedRecord], join: Join) -> ExpectedOutcomes:
-    """Everything seen at once: per prediction a fold over the labels of its id."""
+def oracle(
+    predictions: list[LoggedRecord],
+    labels: list[LoggedRecord],
+    join: Join,
+    spellings: Spellings = NO_SPELLINGS,
+) -> ExpectedOutcomes:
+    """Everything seen at once: per prediction a fold over the labels of its id.
+
+    ``spellings``: of declared classes, each with the class that it means; None: it means none.
+    """
     expected = ExpectedOutcomes()
     accepted: dict[Identity, LoggedRecord] = {}
     for offset, sent in enumerate(predictions):
@@ -278,6 +290,9 @@ def oracle(predictions: list[LoggedRecord], labels: list[LoggedRecord], join: Jo
             if current is None:
                 if not -join.early_horizon <= said.append_ms - sent.append_ms <= join.horizon:
                     continue
+                if _truth(event, spellings) is None:
+                    _refuse(expected, reached, offset)
+                    continue
                 matched_ms = max(said.append_ms, sent.append_ms)
             elif said.append_ms > matched_ms + join.correction_window:
                 continue
@@ -285,39 +300,58 @@ def oracle(predictions: list[LoggedRecord], labels: list[LoggedRecord], join: Jo
                 reached.add(offset)
                 expected.repeats_of_labels += 1
                 continue
-            elif _truth(event) == _truth(current[0]):
+            elif _truth(event, spellings) == _truth(current[0], spellings):
                 reached.add(offset)
                 expected.repeats_of_labels += 1
                 current = event, rank
+                continue
+            elif _truth(event, spellings) is None:
+                _refuse(expected, reached, offset)
                 continue
             else:
                 revision += 1
             reached.add(offset)
             current = event, rank
-            expected.outcomes[key, revision] = _truth(event), _error(sent.event, event)
+            expected.outcomes[key, revision] = (
+                _truth(event, spellings),
+                _error(sent.event, event, spellings),
+            )
         expected.unmatched += current is None
     expected.unreached_labels = set(range(len(labels))) - reached
     return expected
 
 
-def _truth(event: dict[str, object]) -> object:
-    return event["correct"] if "correct" in event else class_name(event["label"])  # type: ignore[arg-type]
+def _refuse(expected: ExpectedOutcomes, reached: set[int], offset: int) -> None:
+    if offset not in reached:
+        expected.refused_labels.add(offset)
+    reached.add(offset)
 
 
-def _error(prediction: dict[str, object], label: dict[str, object]) -> float | None:
+def _truth(event: dict[str, object], spellings: Spellings) -> object:
+    if "correct" in event:
+        return event["correct"]
+    name = class_name(event["label"])  # type: ignore[arg-type]
+    return spellings.get(name, name)
+
+
+def _error(prediction: dict[str, object], label: dict[str, object], spellings: Spellings) -> float | None:
     if "error" in prediction:
         return None
     if "correct" in label:
         return 0.0 if label["correct"] else 1.0
-    return float(class_name(prediction["prediction"]) != class_name(label["label"]))  # type: ignore[arg-type]
+    name = class_name(prediction["prediction"])  # type: ignore[arg-type]
+    return float(spellings.get(name, name) != _truth(label, spellings))
 
 
-def got(world: JoinWorld) -> dict[tuple[Identity, int], tuple[object, float | None]]:
+def got(
+    world: JoinWorld, spellings: Spellings = NO_SPELLINGS
+) -> dict[tuple[Identity, int], tuple[object, float | None]]:
     """What came out, in the oracle's words. An outcome that came twice is an error."""
     found: dict[tuple[Identity, int], tuple[object, float | None]] = {}
     for outcome in world.outcomes:
         key = identity_of(outcome), outcome.revision
         assert key not in found, f"twice: {key}"
-        truth = outcome.correct if outcome.label is None else class_name(outcome.label)
+        name = None if outcome.label is None else class_name(outcome.label)
+        truth = outcome.correct if name is None else spellings.get(name, name)
         found[key] = truth, outcome.error_value
     return found

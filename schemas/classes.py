@@ -1,0 +1,104 @@
+"""Which of its declared classes a model's label or answer names, however it is spelled.
+
+A class that is named exactly (``schemas.base.class_name``: 1, 1.0 and "1" are one name) is that class. Other
+spellings are read where only one class can be meant:
+
+- Letters count without their case, without spaces around them, and in any of Unicode's forms (NFKC).
+- Numbers count by value: "1.0", "1e0" and 1. "007" is a name, as everywhere.
+- true is 1 and false is 0 where the classes are those two, and no other class is a number.
+
+Where two classes differ in spelling alone ("1" and "1.0", "True" and "true", "1" and "true"), all of that
+model's labels must name their class exactly.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+
+from .base import ClassValue, class_name
+
+_MAX_READ_CHARS = 1_000  # a longer text is a class only by its exact name
+_MAX_KEPT = 4_096
+_MAX_SHOWN = 20
+_MAX_SHOWN_CHARS = 80
+
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]{1,4})?")
+_TRUTHS = {"false": Decimal(0), "true": Decimal(1)}
+
+Meaning = str | Decimal
+
+
+class Classes:
+    """The declared classes of one model. Thread safe.
+
+    ``of_name``: name of a value → the class it means, None if it means none; any name may be looked up.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        meanings = {_meaning(name, truths=True) for name in self.names}
+        self.are_exact = len(meanings) < len(self.names)
+        truths = {one for one in meanings if isinstance(one, Decimal)} == set(_TRUTHS.values())
+        by_meaning = {} if self.are_exact else {_meaning(name, truths=truths): name for name in self.names}
+        self.of_name: Mapping[str, str | None] = _ByName(self.names, by_meaning, truths)
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def of(names: tuple[str, ...]) -> Classes:
+        """Return the classes of these names: the same object each time, with what it has read before."""
+        return Classes(names)
+
+    def read(self, value: ClassValue) -> str | None:
+        """Return the class that the value means; None if it means none."""
+        return self.of_name[class_name(value)]
+
+    def why_none(self, value: ClassValue, whose: str) -> str:
+        """Say that the value is none of them. ``whose``: e.g. the model's name."""
+        names = ", ".join(map(_shown, self.names[:_MAX_SHOWN]))
+        if len(self.names) > _MAX_SHOWN:
+            names += f" … ({len(self.names)} in all)"
+        exactly = ", spelled exactly: two of them differ in spelling alone" if self.are_exact else ""
+        return f"{_shown(value)} is none of the classes of {whose} ({names}{exactly})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Classes) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return f"Classes({self.names!r})"
+
+
+class _ByName(dict[str, str | None]):
+    """Reads a name once; those of labels are few, whoever sends them."""
+
+    def __init__(self, names: tuple[str, ...], by_meaning: Mapping[Meaning, str], truths: bool) -> None:
+        super().__init__(zip(names, names, strict=True))
+        self._by_meaning, self._truths = by_meaning, truths
+
+    def __missing__(self, name: str) -> str | None:
+        if len(name) > _MAX_READ_CHARS:
+            return None
+        found = self._by_meaning.get(_meaning(name, truths=self._truths)) if self._by_meaning else None
+        if len(self) < _MAX_KEPT:
+            self[name] = found
+        return found
+
+
+def _meaning(name: str, *, truths: bool) -> Meaning:
+    """Return what all spellings of a name have in common. ``truths``: true and 1 are one, false and 0."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    text = " ".join(unicodedata.normalize("NFKC", folded).split())
+    if _NUMBER.fullmatch(text):
+        return Decimal(text)
+    return _TRUTHS.get(text, text) if truths else text
+
+
+def _shown(value: ClassValue) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MAX_SHOWN_CHARS else shown[: _MAX_SHOWN_CHARS - 3] + "..."
