@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..schemas.base import ClassValue, FeatureValue, class_name
+from ..schemas.classes import Classes
 from ..schemas.events import Outcome
 from ..schemas.spec.model import ModelSpec
 
@@ -95,5 +96,4 @@ def _value(value: ClassValue | None, spec: ModelSpec) -> LabelValue | None:
         return None
     if spec.task == "regression":
         return None if isinstance(value, str | bool) else float(value)
-    name = class_name(value)
-    return name if spec.classes is None or name in spec.classes else None
+    return class_name(value) if spec.classes is None else Classes.of(spec.classes).read(value)

@@ -36,6 +36,7 @@ class Classes:
     """The declared classes of one model. Thread safe.
 
     ``of_name``: name of a value → the class it means, None if it means none; any name may be looked up.
+    ``are_exact``: two differ in spelling alone. ``name_numbers``: one of them is a number.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -45,6 +46,7 @@ class Classes:
         truths = {one for one in meanings if isinstance(one, Decimal)} == set(_TRUTHS.values())
         by_meaning = {} if self.are_exact else {_meaning(name, truths=truths): name for name in self.names}
         self.of_name: Mapping[str, str | None] = _ByName(self.names, by_meaning, truths)
+        self.name_numbers = any(isinstance(_meaning(name, truths=False), Decimal) for name in self.names)
 
     @staticmethod
     @lru_cache(maxsize=256)

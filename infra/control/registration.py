@@ -31,7 +31,9 @@ def store_registration(
         data = file.read_bytes()
     except OSError as error:
         raise ArtifactError(f"cannot read {file}: {error.strerror}") from error
-    table = read_reference_csv(reference, task=spec.task, label=label_column, segments=spec.segments)
+    table = read_reference_csv(
+        reference, task=spec.task, label=label_column, segments=spec.segments, classes=spec.classes
+    )
     parts = build_manifest_parts(data, table, task=spec.task, classes=spec.classes)
     store = ArtifactStore(store_url)
     draft = Manifest(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
+from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
 from ...schemas.not_json import known_format
 from ...schemas.serving import Task
@@ -25,12 +26,17 @@ class ReferenceTable:
 
 
 def read_reference_csv(
-    path: Path, *, task: Task, label: str = "label", segments: tuple[str, ...] = ()
+    path: Path,
+    *,
+    task: Task,
+    label: str = "label",
+    segments: tuple[str, ...] = (),
+    classes: tuple[str, ...] | None = None,
 ) -> ReferenceTable:
     """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
 
-    A column has one kind: one text makes it a column of text. Raises ArtifactError that names the line and
-    what is wrong there.
+    A column has one kind: one text makes it a column of text. A label is the one of ``classes`` that it means,
+    if it means one. Raises ArtifactError that names the line and what is wrong there.
     """
     header, lines = _read_lines(path)
     if label not in header:
@@ -40,7 +46,10 @@ def read_reference_csv(
     if twice:
         raise ArtifactError(f"{path}: more than one column {', '.join(map(repr, twice))}: give each its name")
     columns = {name: [line[place] for line in lines] for place, name in enumerate(header)}
-    labels = tuple(_label(path, number + 2, text, task) for number, text in enumerate(columns.pop(label)))
+    declared = None if classes is None else Classes.of(classes)
+    labels = tuple(
+        _label(path, number, text, task, declared) for number, text in enumerate(columns.pop(label), 2)
+    )
     values = {name: _column(texts) for name, texts in columns.items()}
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
     named = tuple(
@@ -69,10 +78,13 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def _label(path: Path, number: int, text: str, task: Task) -> str | float:
+def _label(path: Path, number: int, text: str, task: Task, declared: Classes | None) -> str | float:
     if task == "classification":
         if not text:
             raise ArtifactError(f"{path}, row {number}: the label is empty")
+        known = None if declared is None else declared.read(text)
+        if known is not None:
+            return known
         value = _column([text])[0]
         return class_name(text if value is None else value)
     value = number_of(text)

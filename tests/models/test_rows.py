@@ -27,6 +27,14 @@ def test_a_label_is_known_by_its_class_name() -> None:
     assert [(r.label, r.prediction, r.version, r.seq, r.partition) for r in rows] == [("1", "0", 3, 4, 5)]
 
 
+@pytest.mark.parametrize("label", [1, 1.0, "1.0", True, "True"])
+def test_a_row_has_the_declared_class_whatever_the_label_was_spelled_like(label: Any) -> None:
+    (row,) = rows_from_outcomes([outcome(label=label, prediction="0.0")], ModelSpec(classes=("0", "1")))
+    assert (row.label, row.prediction) == ("1", "0")
+    (down,) = rows_from_outcomes([outcome(correct=False, prediction=label)], ModelSpec(classes=("0", "1")))
+    assert down.label == "0"
+
+
 def test_the_newest_correction_counts() -> None:
     values = [outcome(label="late"), outcome("b", label="late"), outcome(label="on_time", revision=1)]
     rows = rows_from_outcomes(values, BINARY)

@@ -12,6 +12,7 @@ from functools import cached_property
 from msgspec import field
 
 from ....models.evaluation.statistics import holm
+from ....schemas.classes import Classes
 from ....schemas.decisions import Change
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
@@ -55,11 +56,29 @@ class Comparisons(State, dict=True):
     def _known(self) -> FeatureReference:
         return FeatureReference.of(self.reference)
 
+    @cached_property
+    def _shares_by_classes(self) -> dict[tuple[str, ...], dict[str, float]]:
+        return {}
+
+    def _predicted_shares(self, spec: ModelSpec) -> dict[str, float]:
+        """Return the reference's share of each predicted class, as the spec spells the class by now."""
+        shares = self.reference.predicted or {}
+        if spec.classes is None:
+            return shares
+        known = self._shares_by_classes.get(spec.classes)
+        if known is None:
+            declared = Classes.of(spec.classes)
+            known = self._shares_by_classes[spec.classes] = {}
+            for name, share in shares.items():
+                meant = declared.read(name) or name
+                known[meant] = known.get(meant, 0.0) + share
+        return known
+
     def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Detection]:
         """``count``: outcomes of the stream up to and including these."""
         features = self.features = self.features or FeatureWindows.empty(self._known)
         features.add(seen, self._known)
-        self.predicted.add(seen.predicted, self.reference.predicted or {})
+        self.predicted.add(seen.predicted, self._predicted_shares(spec))
         self.latency.add(seen.latency)
         self.served.add(seen.counts)
         self.segments.add(seen)
@@ -117,7 +136,7 @@ class Comparisons(State, dict=True):
         ]
 
     def _prediction(self, spec: ModelSpec) -> list[WindowComparison]:
-        rule, shares = spec.detectors.data, self.reference.predicted
+        rule, shares = spec.detectors.data, self._predicted_shares(spec)
         if not rule.enabled or not shares:
             return []
         rows = holdout_rows(spec, self.reference)

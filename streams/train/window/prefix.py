@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import orjson
 
 from ....models.rows import rows_from_outcomes
-from ....schemas.base import class_name
+from ....schemas.classes import Classes
 from ....schemas.errors import DecodeError
 from ....schemas.spec.model import ModelSpec
 
@@ -75,7 +75,7 @@ class Labels:
     def __init__(self, spec: ModelSpec, classes: tuple[str, ...] | None) -> None:
         self._spec = spec
         self._classes = classes
-        self._names = None if spec.classes is None else frozenset(spec.classes)
+        self._declared = None if spec.classes is None else Classes.of(spec.classes)
 
     def event_ms(self, value: bytes) -> int | None:
         """The event time of an outcome's label; None where there is nothing to train on."""
@@ -92,7 +92,7 @@ class Labels:
             return isinstance(label, int | float) and not isinstance(label, bool)
         if not isinstance(label, str | int | float | bool):
             return False
-        return self._names is None or class_name(label) in self._names
+        return self._declared is None or self._declared.read(label) is not None
 
     def _is_usable_feedback(self, value: bytes) -> bool:
         """Feedback may tell the true label or not: deciding that takes the whole row."""

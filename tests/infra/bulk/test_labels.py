@@ -13,6 +13,7 @@ from driftloop.infra.control.commands import command
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
+from driftloop.schemas.classes import Classes
 from driftloop.schemas.errors import ArtifactError, Error
 from driftloop.schemas.event_time import event_time_problem
 from driftloop.streams.kafka.connection import Connection
@@ -217,6 +218,15 @@ def test_a_cell_names_the_same_class_in_a_reference_and_in_labels(cell: str, tmp
     (row,) = read(f"id,label\na,{cell}\n", LabelColumns("id", "label"))
     assert isinstance(row, LabelRow)
     assert class_name(row.label) == named
+
+
+@pytest.mark.parametrize("cell", ["1", "1.0", "True", "TRUE", "true", " 1", "1e0"])
+def test_a_cell_means_the_class_that_its_model_declares(cell: str) -> None:
+    """As the joiner reads the label that is sent."""
+    (row,) = read(f"id,label\na,{cell}\n", LabelColumns("id", "label"))
+    assert isinstance(row, LabelRow)
+    for classes in (("0", "1"), ("false", "true"), ("False", "True")):
+        assert Classes.of(classes).read(row.label) == classes[1]
 
 
 def test_a_number_of_too_many_digits_is_reported_by_its_row(tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ def test_labels_are_class_names_or_numbers_by_the_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("classes", "labels"),
+    [
+        (("0", "1"), ("0", "1", "1", "0", "1.5")),
+        (("false", "true"), ("false", "true", "true", "false", "1.5")),
+        (("1", "1.0"), ("0", "1.0", "true", "false", "1.5")),  # two that differ in spelling alone
+    ],
+)
+def test_labels_are_the_declared_classes_that_they_mean(
+    classes: tuple[str, str], labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = csv(tmp_path, "x,label\n1,0\n2,1.0\n3,True\n4,FALSE\n5,1.50\n")
+    assert read_reference_csv(path, task="classification", classes=classes).labels == labels
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "is empty"),

@@ -194,6 +194,19 @@ def test_predictions_that_change_their_shares_are_prediction_drift() -> None:
     assert alarm["evidence"]["reference"] == {"no": 0.7, "yes": 0.3}
 
 
+def test_classes_that_the_spec_spells_otherwise_by_now_are_the_same_classes() -> None:
+    log = Log()
+    log.append(spec_record(ModelSpec(classes=("NO", "Yes"))))
+    log.append(update_record(1, reference()))
+    for _ in range(60):
+        log.append(vitals(entry(bits(0.2, 100, 0), predicted={"NO": 70, "Yes": 30})))
+    assert drifts(log, "prediction") == []
+    for _ in range(60):
+        log.append(vitals(entry(bits(0.2, 100, 0), predicted={"NO": 40, "Yes": 60})))
+    (alarm,) = drifts(log, "prediction")
+    assert alarm["evidence"]["reference"] == {"NO": 0.7, "Yes": 0.3}
+
+
 def test_latency_alarms_above_ratio_and_floor_and_recovers() -> None:
     log = watched()
     for p95, messages in ((10.0, 30), (40.0, 30), (10.0, 30)):

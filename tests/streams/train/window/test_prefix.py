@@ -25,7 +25,9 @@ TRICKY = st.one_of(
 )
 FEATURES = st.dictionaries(TRICKY, st.one_of(TRICKY, st.integers(-9, 9), st.booleans()), max_size=4)
 LABELS = st.one_of(
-    st.none(), st.sampled_from(["yes", "no", "maybe", 1, 0, True, False, 1.0, 2.5]), st.integers(0, 3)
+    st.none(),
+    st.sampled_from(["yes", "no", "maybe", "Yes", "TRUE", "1.0", 1, 0, True, False, 1.0, 2.5]),
+    st.integers(0, 3),
 )
 
 
@@ -71,7 +73,7 @@ def test_the_head_is_what_decoding_gives(made: Outcome, write: Callable[[Outcome
 @given(
     made=outcomes(),
     task=st.sampled_from(["classification", "regression"]),
-    declared=st.sampled_from([None, ("no", "yes"), ("0", "1", "2")]),
+    declared=st.sampled_from([None, ("no", "yes"), ("0", "1", "2"), ("false", "true"), ("1", "true", "0")]),
     champion=st.sampled_from([None, ("no", "yes")]),
 )
 def test_what_counts_as_a_label_is_what_becomes_a_row(
