@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...schemas.classes import Classes
 from ...schemas.errors import SpecError
 from ...schemas.runs import GateResult
 from ...schemas.spec.model import Cost, Fairness, LatencyGate, Significance
@@ -20,6 +21,7 @@ from .statistics import block_bootstrap, holm, mcnemar
 _TINY = 1e-9  # floating point's share in a comparison of costs
 _WORTH_COMPARING_MS = 1.0  # below it a ratio is noise
 _SHOWN_SEGMENTS = 20
+_SHOWN_CLASSES = 10
 
 
 def significance(rule: Significance, paired: PairedErrors, *, cost: Cost | None, seed: int) -> GateResult:
@@ -144,6 +146,38 @@ def fairness(rule: Fairness, paired: PairedErrors, *, alpha: float, seed: int) -
     )
 
 
+def classes(
+    declared: Classes | None, candidate: tuple[str, ...], champion: tuple[str, ...] | None
+) -> GateResult:
+    """Check that the candidate can answer every declared class that the champion can.
+
+    A learner leaves out a class that no row of its window has, so the candidate could never answer it. That
+    is refused: who means it takes the class out of the spec. It is only told of classes that the spec does
+    not declare, and of those that the champion (None: there is none) cannot answer either.
+    """
+    known = declared or Classes.of(tuple(sorted({*candidate, *(champion or ())})))
+    can, could = ({known.read(name) or name for name in of} for of in (candidate, champion or ()))
+    missing = [name for name in known.names if name not in can]
+    lost = [name for name in missing if name in could] if declared else []
+    if lost:
+        reason = (
+            f"cannot answer {_named(lost)}, which the champion answers: no row that it was trained on has "
+            "that label. Train on more rows (window.max_rows, old_rows), or take it out of the spec's classes"
+        )
+    elif missing:
+        reason = f"answers {len(can)} classes, and never {_named(missing)}, which no row of its window has"
+    else:
+        reason = f"answers all {len(can)} classes"
+    return GateResult(
+        gate="classes",
+        passed=not lost,
+        reason=reason,
+        value=float(len(lost)),
+        threshold=0.0,
+        evidence={"lost": lost, "missing": missing},
+    )
+
+
 def latency(rule: LatencyGate, candidate_ms: Floats, champion_ms: Floats | None) -> GateResult:
     """Check that one row is answered fast enough, with the loader that servers use. In ms per request."""
     p95 = float(np.quantile(candidate_ms, 0.95))
@@ -174,6 +208,11 @@ def business_cost(rule: Cost, paired: PairedErrors) -> GateResult:
         value=candidate,
         threshold=allowed,
     )
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN_CLASSES])
+    return shown if len(names) <= _SHOWN_CLASSES else f"{shown} and {len(names) - _SHOWN_CLASSES} more"
 
 
 class _Discordant(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ...schemas.classes import Classes
 from ...schemas.runs import GateResult, Interval
 from ...schemas.serving import Manifest, Reference
 from ...schemas.spec.model import ModelSpec
@@ -36,6 +37,8 @@ class Evaluation:
     ) -> None:
         """Raise ArtifactError when the champion's artifact cannot be loaded."""
         self.spec, self.seed, self.parts, self.fitted = spec, seed, parts, fitted
+        self.declared = None if spec.classes is None else Classes.of(spec.classes)
+        self.champion_classes = None if champion is None else champion[0].classes
         self.incumbent = "baseline" if champion is None else "champion"
         self.candidate = candidate = load(fitted, fitted.data)
         rows: list[Row] = [row.features for row in parts.holdout]
@@ -44,7 +47,7 @@ class Evaluation:
         self.champion_ms: Floats | None = None
         if champion is not None:
             champion_model = load(*champion)
-            incumbent = _answers(champion_model, rows)
+            incumbent = [self._as_declared(answer) for answer in _answers(champion_model, rows)]
             answered = [row for row, answer in zip(rows, incumbent, strict=True) if answer is not None]
         else:
             champion_model, answered = None, []
@@ -78,6 +81,8 @@ class Evaluation:
             results.append(
                 gates.baseline(rules.significance, self.paired, self.answers, self.shares, seed=self.seed)
             )
+        if self.paired.task == "classification":
+            results.append(gates.classes(self.declared, self.fitted.classes or (), self.champion_classes))
         results.append(gates.latency(rules.latency, self.candidate_ms, self.champion_ms))
         if rules.cost is not None:
             results.append(gates.business_cost(rules.cost, self.paired))
@@ -113,6 +118,12 @@ class Evaluation:
             holdout_segments=self.paired.segments,
             latency_p95_ms=float(np.quantile(self.candidate_ms, 0.95)),
         )
+
+    def _as_declared(self, answer: Prediction) -> Prediction:
+        """Return the class that the champion's answer means: the spec may spell it otherwise by now."""
+        if self.declared is None or not isinstance(answer, str):
+            return answer
+        return self.declared.read(answer) or answer
 
     def _mean(self, values: Floats) -> Interval:
         return block_bootstrap(values, seed=self.seed).interval

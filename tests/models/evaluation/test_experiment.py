@@ -69,7 +69,7 @@ def gate(result: ExperimentResult, name: str) -> Any:
 
 def test_the_first_version_must_beat_the_constant_answer(first: ExperimentResult) -> None:
     assert first.passed, first.why
-    assert [gate.gate for gate in first.gates] == ["baseline", "latency"]
+    assert [gate.gate for gate in first.gates] == ["baseline", "classes", "latency"]
     assert first.metrics["accuracy.candidate"].low > first.metrics["accuracy.baseline"].high
     assert first.parameters["rows"] == "after"
     assert first.lineage is not None
@@ -85,7 +85,7 @@ def test_noise_makes_no_first_version() -> None:
 
 def test_after_a_change_the_candidate_beats_the_stale_champion(after_flip: ExperimentResult) -> None:
     assert after_flip.passed, after_flip.why
-    assert [gate.gate for gate in after_flip.gates] == ["significance", "fairness", "latency"]
+    assert [gate.gate for gate in after_flip.gates] == ["significance", "fairness", "classes", "latency"]
     assert after_flip.metrics["gain"].low > 0.2
     assert after_flip.metrics["accuracy.candidate"].value > 0.7
     assert after_flip.parameters["rows"] == "after"  # what was true before is false now
@@ -203,6 +203,40 @@ def test_a_candidate_that_fails_one_segment_is_refused_by_fairness(champion: tup
     assert_refused(result, "refused by fairness")
 
 
+def three(rows: tuple[LabelledRow, ...]) -> tuple[LabelledRow, ...]:
+    """Where there were two classes, the blue ones are a third."""
+    return tuple(replace(row, label="blue") if row.features["colour"] == "blue" else row for row in rows)
+
+
+def test_a_candidate_that_cannot_answer_a_declared_class_any_more_is_refused() -> None:
+    spec = SPEC.model_copy(update={"classes": ("yes", "blue", "no")})
+    champion = as_champion(experiment(spec, before=(), after=three(BEFORE)))
+    assert champion[0].classes == ("yes", "blue", "no")
+    without = tuple(row for row in FLIPPED if row.features["colour"] != "blue")
+    refused = experiment(spec, before=(), after=without, champion=champion)
+    assert gate(refused, "significance").passed
+    assert not refused.passed
+    assert "classes: cannot answer 'blue', which the champion answers" in refused.why
+    taken_out = experiment(SPEC.model_copy(update={"classes": ("yes", "no")}), (), without, champion)
+    assert taken_out.passed
+    undeclared = experiment(SPEC, (), without, champion)
+    assert undeclared.passed
+    assert "never 'blue'" in gate(undeclared, "classes").reason
+    kept = experiment(spec, before=(), after=three(FLIPPED), champion=champion)
+    assert gate(kept, "classes").passed
+
+
+def test_a_champion_is_judged_by_what_it_means_however_its_classes_were_spelled(
+    champion: tuple[Manifest, bytes], after_flip: ExperimentResult
+) -> None:
+    spelled = tuple(replace(row, label=str(row.label).upper()) for row in FLIPPED)
+    spec = SPEC.model_copy(update={"classes": ("NO", "YES")})
+    result = experiment(
+        spec, tuple(replace(row, label=str(row.label).upper()) for row in BEFORE), spelled, champion
+    )
+    assert result.metrics["accuracy.champion"] == after_flip.metrics["accuracy.champion"]
+
+
 def test_several_learners_compete_and_the_best_on_validation_wins(champion: tuple[Manifest, bytes]) -> None:
     spec = ModelSpec.model_validate(
         {"learner": [{"kind": "river"}, {"kind": "hgb", "max_iter": 30}], "segments": ["colour"]}
@@ -218,7 +252,7 @@ def test_a_cost_matrix_adds_its_gate(champion: tuple[Manifest, bytes]) -> None:
     gates = SPEC.gates.model_validate({"cost": {"matrix": {"yes": {"no": 5.0}}}})
     spec = SPEC.model_copy(update={"gates": gates})
     result = experiment(spec=spec, champion=champion)
-    assert [gate.gate for gate in result.gates] == ["significance", "fairness", "latency", "cost"]
+    assert [gate.gate for gate in result.gates] == ["significance", "fairness", "classes", "latency", "cost"]
     assert result.metrics["cost.candidate"].value < result.metrics["cost.champion"].value
 
 

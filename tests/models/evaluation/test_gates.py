@@ -12,6 +12,7 @@ from driftloop.models.evaluation.statistics import block_bootstrap, holm, mcnema
 from driftloop.models.evaluation.timing import REQUESTS, time_single_rows
 from driftloop.models.formats.features import Row
 from driftloop.models.formats.fitted import Answer
+from driftloop.schemas.classes import Classes
 from driftloop.schemas.errors import SpecError
 from driftloop.schemas.spec.model import Cost, Fairness, LatencyGate, Significance
 from hypothesis import assume, given, settings
@@ -293,3 +294,42 @@ def test_models_are_timed_one_row_at_a_time_and_in_turn() -> None:
     assert (set(slow.tolist()), set(fast.tolist())) == ({3.0}, {0.001})
     assert len(slow) == len(fast) == REQUESTS
     assert order[:4] == [("a", 1), ("b", 1), ("b", 1), ("a", 1)]
+
+
+ABC = ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("declared", "candidate", "champion", "passed", "lost", "missing"),
+    [
+        (ABC, ABC, ABC, True, [], []),
+        (ABC, ("a", "b"), ABC, False, ["c"], ["c"]),
+        (ABC, ("a", "c"), ("A", "B", "C"), False, ["b"], ["b"]),  # as an earlier spec spelled them
+        (ABC, ("a", "b"), ("a", "b"), True, [], ["c"]),
+        (("a", "b"), ("a", "b"), ABC, True, [], []),  # taken out of the spec
+        (ABC, ABC, ("a", "b"), True, [], []),
+        (ABC, ("a", "b"), None, True, [], ["c"]),
+        (None, ("a", "b"), ABC, True, [], ["c"]),  # nobody declared that there is a "c"
+        (None, ABC, None, True, [], []),
+        (("0", "1", "2"), ("0", "2"), ("0.0", "1.0", "2.0"), False, ["1"], ["1"]),
+    ],
+)
+def test_a_class_that_the_champion_answers_is_not_lost_silently(
+    declared: tuple[str, ...] | None,
+    candidate: tuple[str, ...],
+    champion: tuple[str, ...] | None,
+    passed: bool,
+    lost: list[str],
+    missing: list[str],
+) -> None:
+    result = gates.classes(None if declared is None else Classes.of(declared), candidate, champion)
+    assert (result.passed, result.evidence) == (passed, {"lost": lost, "missing": missing})
+    assert all(repr(name) in result.reason for name in missing)
+    assert passed or "take it out of the spec's classes" in result.reason
+
+
+def test_many_lost_classes_are_told_in_a_line() -> None:
+    names = tuple(f"class {i}" for i in range(1_000))
+    result = gates.classes(Classes.of(names), names[:2], names)
+    assert "and 988 more" in result.reason
+    assert len(result.reason) < 500
