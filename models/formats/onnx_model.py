@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from ...schemas.base import ClassValue, class_name
+from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
 from .features import Row
 from .fitted import Answer, AnswerError, ModelSignature
@@ -124,16 +125,29 @@ def are_probabilities(scores: dict[str, float]) -> bool:
 
 
 def label_names(classes: tuple[str, ...]) -> Callable[[ClassValue], str]:
-    """How a label names a class: by its name or, if no class is named like a number, by its position."""
-    known = set(classes)
-    by_position = not any(name.lstrip("-").isdigit() for name in classes)
+    """How a label names a class: by its name, in any spelling, or by its position (``go_by_position``)."""
+    declared = Classes.of(classes)
+    known = frozenset(classes)
+    by_position = go_by_position(classes)
 
     def name(label: ClassValue) -> str:
         named = class_name(label)
         if named in known:
             return named
-        if by_position and isinstance(label, int) and 0 <= int(label) < len(classes):
-            return classes[int(label)]
+        if by_position and type(label) is int and 0 <= label < len(classes):
+            return classes[label]
+        found = declared.of_name[named]
+        if found is not None:
+            return found
+        if by_position and isinstance(label, bool):
+            return classes[label]
         raise ArtifactError(f"it answers {named!r}, which is none of its classes {list(classes)}")
 
     return name
+
+
+def go_by_position(classes: tuple[str, ...]) -> bool:
+    """Whether a whole number as a label is a class's position: none is a number, or can be read as one."""
+    declared = Classes.of(classes)
+    all_read = all(declared.of_name[str(place)] is not None for place in range(len(classes)))
+    return not declared.name_numbers and not all_read

@@ -67,6 +67,10 @@ class OnnxSession:
     def label_output(self) -> str | None:
         return next((port.name for port in self.outputs if port.kind in LABEL_TENSORS), None)
 
+    def has_text_labels(self) -> bool:
+        label = self.label_output()
+        return any(port.name == label and port.kind == "tensor(string)" for port in self.outputs)
+
     def number_output(self) -> str | None:
         return next((port.name for port in self.outputs if port.kind in FLOAT_TENSORS), None)
 

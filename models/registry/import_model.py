@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
 from ...schemas.serving import FeatureSpec, Reference, SelfTestRow, Task
 from ..evaluation.profile import build_reference
@@ -19,8 +20,9 @@ from ..evaluation.timing import time_single_rows
 from ..formats.features import FeatureError, Row
 from ..formats.fitted import Answer, AnswerError, Fitted, Predictor
 from ..formats.onnx_inputs import read_inputs
-from ..formats.onnx_model import OnnxPredictor, are_probabilities
+from ..formats.onnx_model import OnnxPredictor, are_probabilities, go_by_position
 from ..formats.onnx_session import OnnxSession
+from .class_order import better_order
 from .import_features import FIRST_ROW, features_of
 from .reference_csv import ReferenceTable
 from .self_test import build_self_test
@@ -45,7 +47,8 @@ def inspect_onnx(
     """The model's features, in its order, and its classes, in the order of its scores.
 
     ``classes`` as the spec names them; absent: those of the labels. A model that answers labels beside scores
-    shows their order itself; one of scores alone is taken to score in the order given (absent: sorted).
+    shows the scores' order itself; what it numbers is taken to be in the order given (absent: sorted), and
+    refused where the labels show another.
     Raises ArtifactError that names what does not fit and what to do.
     """
     session = OnnxSession(data)
@@ -64,17 +67,20 @@ def inspect_onnx(
         )
     predictor = OnnxPredictor(Fitted("onnx", data, features, known, task), data)
     answers = _answers(predictor, reference_rows)
-    if session.label_output() is not None:
-        return features, _in_score_order(known, answers)
-    _check_scores(known, answers, labels)
-    return features, known
+    has_label = session.label_output() is not None
+    if not has_label:
+        _check_scores(answers)
+    named = has_label and (session.has_text_labels() or not go_by_position(known))
+    _check_order(known, answers, labels, named=named)
+    return features, _in_score_order(known, answers) if has_label else known
 
 
 def build_manifest_parts(
     data: bytes, table: ReferenceTable, *, task: Task, classes: tuple[str, ...] | None = None
 ) -> ManifestParts:
     """Raise ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
-    features, known = inspect_onnx(data, table.rows, table.labels, classes, task)
+    labels = _as_classes(table.labels, classes)
+    features, known = inspect_onnx(data, table.rows, labels, classes, task)
     fitted = Fitted("onnx", data, features, known, task)
     predictor = OnnxPredictor(fitted, data)
     answers = _answers(predictor, table.rows)
@@ -84,7 +90,7 @@ def build_manifest_parts(
         features,
         task=task,
         holdout_predictions=[answer.prediction for answer in answers],
-        holdout_labels=table.labels,
+        holdout_labels=labels,
         holdout_segments=table.segments,
         latency_p95_ms=float(np.quantile(latency_ms, 0.95)),
     )
@@ -143,19 +149,44 @@ def _in_score_order(known: tuple[str, ...], answers: Sequence[Answer]) -> tuple[
     return ordered
 
 
-def _check_scores(classes: tuple[str, ...], answers: Sequence[Answer], labels: Sequence[str | float]) -> None:
-    """Without a label output the scores alone decide, so they must be probabilities in the right order."""
+def _check_scores(answers: Sequence[Answer]) -> None:
+    """Without a label output the scores alone decide, so they must be probabilities."""
     if not all(answer.scores is not None and are_probabilities(answer.scores) for answer in answers):
         raise ArtifactError(
             "the model's only output is not a probability per class: end it with a softmax (or, for two "
             "classes and one column, a sigmoid)"
         )
-    right = sum(answer.prediction == label for answer, label in zip(answers, labels, strict=True))
-    if len(classes) == 2 and right < len(answers) - right:
+
+
+def _check_order(
+    classes: tuple[str, ...], answers: Sequence[Answer], labels: Sequence[str | float], *, named: bool
+) -> None:
+    """Refuse answers that fit the labels in another order. ``named``: the model itself names its classes."""
+    better = better_order(
+        classes, [str(answer.prediction) for answer in answers], [str(label) for label in labels]
+    )
+    if better is None:
+        return
+    right = f"the model is right on {better.right_as_stated} of {len(answers)} rows"
+    if named:
         raise ArtifactError(
-            f"the model is right on {right} of {len(answers)} rows if it scores {list(classes)} in this "
-            f"order, and would be on more the other way round: state the classes as {list(reversed(classes))}"
+            f"{right}, and would be on {better.right} if its answers {list(better.classes)} were called "
+            f"{list(classes)}: it names its classes itself, so look at what it was trained on, and at the "
+            "labels of the CSV"
         )
+    more_rows = "" if better.has_all_classes else ", or give rows of every class"
+    raise ArtifactError(
+        f"{right} if its classes are {list(classes)} in this order, and would be on {better.right} in "
+        f"another: state the classes as {list(better.classes)}{more_rows}"
+    )
+
+
+def _as_classes(labels: tuple[str | float, ...], classes: tuple[str, ...] | None) -> tuple[str | float, ...]:
+    """The labels as the spec spells its classes; what is none of them stays, to be refused."""
+    if classes is None:
+        return labels
+    declared = Classes.of(classes)
+    return tuple(label if (known := declared.read(label)) is None else known for label in labels)
 
 
 def _input_rows(features: Sequence[FeatureSpec], rows: Sequence[Row]) -> list[Row]:
