@@ -35,8 +35,8 @@ def read_reference_csv(
 ) -> ReferenceTable:
     """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
 
-    A column has one kind: one text makes it a column of text. A label is the one of ``classes`` that it means,
-    if it means one. Raises ArtifactError that names the line and what is wrong there.
+    A column has one kind: one text makes it a column of text. A label is read as one of ``classes`` if it is
+    one in any spelling. Raises ArtifactError that names the line and what is wrong there.
     """
     header, lines = _read_lines(path)
     if label not in header:

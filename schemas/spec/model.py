@@ -277,6 +277,15 @@ class ModelSpec(Table):
             raise ValueError("classes needs two different ones at least, or is left out")
         if self.task == "regression" and self.gates.cost is not None:
             raise ValueError("gates.cost has no effect on a regression: leave it out")
+        if self.classes is not None and self.gates.cost is not None:
+            matrix = self.gates.cost.matrix
+            named = {*matrix, *(name for row in matrix.values() for name in row)}
+            strange = sorted(named - set(self.classes))
+            if strange:
+                raise ValueError(
+                    f"gates.cost.matrix names {', '.join(strange)}, and classes has "
+                    f"{', '.join(self.classes)}: name them as they are there"
+                )
         if self.task == "regression" and self.gates.significance.test == "mcnemar":
             raise ValueError(
                 'gates.significance.test = "mcnemar" compares right with wrong, and a regression has '

@@ -135,6 +135,10 @@ def test_every_event_has_a_json_schema() -> None:
         ),
         ('[models.m]\ntask = "regression"\nclasses = ["a"]', "classes has no effect on a regression"),
         (
+            '[models.m]\nclasses = ["a", "b"]\n[models.m.gates.cost.matrix.A]\nb = 5.0',
+            "gates.cost.matrix names A, and classes has a, b",
+        ),
+        (
             '[models.m]\ntask = "regression"\n[models.m.gates.significance]\ntest = "mcnemar"',
             'has neither: write "bootstrap"',
         ),
