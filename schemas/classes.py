@@ -41,6 +41,7 @@ class Classes:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = tuple(dict.fromkeys(names))
+        self.declared = frozenset(names)
         meanings = {_meaning(name, truths=True) for name in self.names}
         self.are_exact = len(meanings) < len(self.names)
         truths = {one for one in meanings if isinstance(one, Decimal)} == set(_TRUTHS.values())

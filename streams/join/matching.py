@@ -28,6 +28,7 @@ from .vitals.sketches import NAME_CHARS
 _MAX_SEGMENTS = 32
 _MAX_CACHED = 10_000
 _MAX_CACHED_LABELS = 50_000
+_NONE_DECLARED: frozenset[str] = frozenset()
 _NO_VARIANT = Variant("", -1, "champion")
 
 
@@ -160,7 +161,8 @@ class Matching:
         join = context.rules.join
         horizon, early_horizon = join.horizon, join.early_horizon
         stats = BatchStats(_NO_VARIANT, ModelRules())
-        variant, rules, takes_any_class, class_of_name = stats.variant, stats.rules, True, None
+        variant, rules, takes_any_class = stats.variant, stats.rules, True
+        classes, declared = None, _NONE_DECLARED
         unmatched = 0
         buffered = self._read
         if len(buffered) >= _MAX_CACHED_LABELS:
@@ -176,8 +178,11 @@ class Matching:
                     variant = entry.variant
                     stats = context.stats_of(variant)
                     rules, takes_any_class = stats.rules, stats.rules.takes_any_class
-                    class_of_name = None if rules.classes is None else rules.classes.of_name
-                label_class = payload.name if class_of_name is None else class_of_name[payload.name]
+                    classes = rules.classes
+                    declared = _NONE_DECLARED if classes is None else classes.declared
+                label_class = payload.name
+                if classes is not None and label_class not in declared:
+                    label_class = classes.of_name[label_class]
                 delay = append_ms - entry.append_ms
                 if (
                     delay <= horizon
@@ -193,17 +198,19 @@ class Matching:
                         context.next_seq = seq + 1
                         ts = entry.ts
                         label_delay_ms = label_ts - ts
-                        if rules.regression or entry.answer is None:
-                            error = error_value(entry.answer, payload, rules)
+                        answer = entry.answer
+                        if rules.regression or answer is None:
+                            error = error_value(answer, payload, rules)
                             value = outcome_bytes(
                                 entry.prefix, payload, label_ts, label_delay_ms, error, 0, seq
                             )
                         else:
-                            error = (
-                                0.0
-                                if label_class == entry.answer
-                                else error_value(entry.answer, payload, rules)  # is it spelled otherwise?
-                            )
+                            if label_class == answer:
+                                error = 0.0
+                            elif classes is None or answer in declared:
+                                error = 1.0
+                            else:
+                                error = error_value(answer, payload, rules)  # is it spelled otherwise?
                             value = b'%b%b%d,"label_delay_ms":%d%b%d}' % (
                                 entry.prefix, payload.wrong if error else payload.right, label_ts,
                                 label_delay_ms, payload.first, seq,
