@@ -130,7 +130,7 @@ class Joiner:
         """Take over an emitted outcome: which label and revision its prediction carries. Return its seq."""
         emitted = cast("dict[str, object]", orjson.loads(outcome))
         name = cast("str", emitted["prediction_id"])
-        variant = (cast("str", emitted["model"]), emitted["version"], emitted.get("role", "champion"))
+        variant = (emitted["model"], emitted["version"], emitted.get("role", "champion"))
         self._state.fetch((name,))
         entry = self._state.get(name)
         seq = cast("int", emitted["seq"])

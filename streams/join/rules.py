@@ -126,11 +126,13 @@ def classify(
         return LabelEffect.FIRST if is_usable(payload, rules) else LabelEffect.UNUSABLE
     if append_ms - match.matched_ms > join.correction_window:
         return LabelEffect.OUT_OF_TIME
+    # Before its strength, so that all predictions of the id refuse it: a replay skips what was refused.
+    if not is_usable(payload, rules):
+        return LabelEffect.UNUSABLE
     if rules.rank(payload.source) > rules.rank(match.source):
         return LabelEffect.WEAKER
-    if is_same(payload.value, payload.feedback, match, rules):
-        return LabelEffect.REPEAT
-    return LabelEffect.CORRECTION if is_usable(payload, rules) else LabelEffect.UNUSABLE
+    same = is_same(payload.value, payload.feedback, match, rules)
+    return LabelEffect.REPEAT if same else LabelEffect.CORRECTION
 
 
 def is_same(value: ClassValue, feedback: bool, match: Match, rules: ModelRules) -> bool:

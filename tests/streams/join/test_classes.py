@@ -115,7 +115,7 @@ def test_outcomes_and_refusals_stay_as_they_were_when_the_classes_change(disk_lo
     w.restore()
     w.join(label("a", "Late"), label("b", "Late"))
     assert [(o.prediction_id, o.error_value, o.revision) for o in w.outcomes] == [("a", 1.0, 0)]
-    assert [letter.offset for letter in w.letters] == [2]
+    assert [letter.offset for letter in w.letters] == [1, 2]
     w.rules = rules_of(Join(), m=ModelSpec(classes=("late", "on_time")))
     w.die(disk_lost=disk_lost)
     w.restore()
@@ -125,3 +125,32 @@ def test_outcomes_and_refusals_stay_as_they_were_when_the_classes_change(disk_lo
         ("b", 0.0, 0),
         ("a", 1.0, 1),
     ]
+
+
+@pytest.mark.parametrize("disk_lost", [False, True])
+def test_a_crash_forgets_no_stronger_source_of_a_label_that_came_back(disk_lost: bool) -> None:
+    w = world(("x", "y"))
+    w.join(
+        prediction("a", "x"),
+        label("a", "y"),
+        label("a", "x"),
+        label("a", "Y"),
+        label("a", "y", source="expert"),
+    )
+    w.die(disk_lost=disk_lost)
+    w.restore()
+    w.join(label("a", "x"))
+    assert [(o.label, o.revision) for o in w.outcomes] == [("y", 0), ("x", 1), ("Y", 2)]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_label_that_is_no_class_is_refused_once_and_counts_as_no_repeat(crashes: bool) -> None:
+    w = world(("x", "y"))
+    w.join(label("a", correct=True, source="expert"), label("a", "z"), prediction("a", "x", role="shadow"))
+    if crashes:
+        w.die()
+        w.restore()
+    w.join(prediction("a", "x"))
+    assert [(o.correct, o.error_value) for o in w.outcomes] == [(True, 0.0)]
+    assert [letter.offset for letter in w.letters] == [1]
+    assert (w.totals()["duplicate"], w.totals()["dead"]) == (0, 1)

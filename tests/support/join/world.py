@@ -296,6 +296,9 @@ def oracle(
                 matched_ms = max(said.append_ms, sent.append_ms)
             elif said.append_ms > matched_ms + join.correction_window:
                 continue
+            elif _truth(event, spellings) is None:
+                _refuse(expected, reached, offset)
+                continue
             elif rank > current[1]:
                 reached.add(offset)
                 expected.repeats_of_labels += 1
@@ -304,9 +307,6 @@ def oracle(
                 reached.add(offset)
                 expected.repeats_of_labels += 1
                 current = event, rank
-                continue
-            elif _truth(event, spellings) is None:
-                _refuse(expected, reached, offset)
                 continue
             else:
                 revision += 1
