@@ -195,7 +195,7 @@ def test_predictions_that_change_their_shares_are_prediction_drift() -> None:
 
 
 def test_classes_that_the_spec_spells_otherwise_by_now_are_the_same_classes() -> None:
-    log = Log()
+    log = MonitorLog()
     log.append(spec_record(ModelSpec(classes=("NO", "Yes"))))
     log.append(update_record(1, reference()))
     for _ in range(60):
