@@ -11,6 +11,7 @@ from ...schemas.topics import LABELS, PREDICTIONS
 from .reading.batch import Batch, MisroutedRecord, Records, RefusedRecord
 from .records import BufferedLabel, Variant
 from .rules import Rules
+from .state.books import Account, Books, Changes
 from .vitals.builder import BatchStats
 
 
@@ -37,7 +38,10 @@ class BatchOutput(msgspec.Struct):
 
 
 class BatchContext(msgspec.Struct):
-    """One batch of one partition. ``replaying``: it was processed before, so nothing is emitted."""
+    """One batch of one partition. ``replaying``: it was processed before, so nothing is emitted.
+
+    ``predictions`` and ``labels``: what it changes of the books.
+    """
 
     partition: int
     rules: Rules
@@ -46,6 +50,8 @@ class BatchContext(msgspec.Struct):
     output: BatchOutput = msgspec.field(default_factory=BatchOutput)
     stats: dict[Variant, BatchStats] = {}
     counts: Counter[str] = msgspec.field(default_factory=Counter[str])
+    predictions: Changes = msgspec.field(default_factory=Changes)
+    labels: Changes = msgspec.field(default_factory=Changes)
 
     def accept(self, batch: Batch) -> None:
         """Take over what was decided when the batch was read."""
@@ -53,6 +59,32 @@ class BatchContext(msgspec.Struct):
         self.output.misrouted = batch.misrouted
         self.counts["misrouted"] += len(batch.misrouted)
         self.counts["dead"] += len(batch.refused)
+        for record in batch.refused:
+            (self.predictions if record.topic is PREDICTIONS else self.labels).refused += 1
+
+    def accounts(self, batch: Batch, first_seq: int) -> Books:
+        """Return what the batch adds to the books. ``first_seq``: the next seq before it."""
+        misrouted = sum(record.topic is PREDICTIONS for record in batch.misrouted)
+        return Books(
+            Account(
+                read=len(batch.prediction_records),
+                outcomes=self.next_seq - first_seq,
+                pending=self.predictions.pending,
+                expired=sum(stats.counts["expired"] for stats in self.stats.values()),
+                refused=self.predictions.refused,
+                repeated=self.predictions.repeated,
+                misrouted=misrouted,
+            ),
+            Account(
+                read=len(batch.label_records),
+                outcomes=self.labels.outcomes,
+                pending=self.labels.pending,
+                expired=self.counts["expired"],
+                refused=self.labels.refused,
+                repeated=self.labels.repeated,
+                misrouted=len(batch.misrouted) - misrouted,
+            ),
+        )
 
     def stats_of(self, variant: Variant) -> BatchStats:
         found = self.stats.get(variant)
@@ -63,6 +95,7 @@ class BatchContext(msgspec.Struct):
     def refuse_prediction(self, records: Records, index: int, reason: str, stats: BatchStats | None) -> None:
         """``stats``: of its variant, where that is known."""
         (self.counts if stats is None else stats.counts)["dead"] += 1
+        self.predictions.refused += 1
         if not self.replaying:
             self.output.refused.append(records.refused(PREDICTIONS, self.partition, index, reason))
 

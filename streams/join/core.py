@@ -28,6 +28,7 @@ from .matching import Matching
 from .reading.batch import Batch
 from .records import KeyState, Match, PendingPrediction, Variant, key_state_of
 from .rules import Rules, is_same
+from .state.books import Books, Pending
 from .state.join_state import JoinState, StateStore
 from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks
 from .vitals.builder import BatchStats, Covered, vitals_messages
@@ -70,6 +71,11 @@ class Joiner:
         return self._staged
 
     @property
+    def books(self) -> Books:
+        """Of the committed state."""
+        return self.position.books or Books()
+
+    @property
     def unwritten(self) -> int:
         """How many ids changed since the last flush."""
         return self._state.unwritten
@@ -89,7 +95,8 @@ class Joiner:
         context.accept(batch)
         position = self._apply(context, batch)
         position = self._expiry.run(context, position, position.watermarks(idle), self._oldest_ms)
-        self._staged = position._replace(next_seq=context.next_seq)
+        books = self.books.plus(context.accounts(batch, position.next_seq))
+        self._staged = position._replace(next_seq=context.next_seq, books=books)
         self._add_vitals(context, batch)
         return context.output
 
@@ -123,7 +130,8 @@ class Joiner:
         """Apply records that were processed before. ``most``: expire no further than this."""
         context = BatchContext(self.partition, self.rules, self.position.next_seq, replaying=True)
         position = self._apply(context, batch)
-        self._staged = self._expiry.run(context, position, position.watermarks(), self._oldest_ms, most=most)
+        position = self._expiry.run(context, position, position.watermarks(), self._oldest_ms, most=most)
+        self._staged = _with_pending(position, context.predictions.pending, context.labels.pending)
         self.commit()
 
     def replay_outcome(self, outcome: bytes, append_ms: int) -> int:
@@ -136,17 +144,15 @@ class Joiner:
         seq = cast("int", emitted["seq"])
         if entry is None:
             return seq
-        kept = key_state_of(entry)
-        predictions = tuple(
-            [
-                pending.matched(self._replayed_match(name, pending, emitted, append_ms))
-                if pending.variant == variant
-                else pending
-                for pending in kept.predictions
-            ]
-        )
-        self._state.put(name, KeyState(predictions, kept.labels))
-        self._state.commit(self.position)
+        kept, matched = key_state_of(entry), 0
+        predictions: list[PendingPrediction] = []
+        for pending in kept.predictions:
+            if pending.variant == variant:
+                matched += pending.match is None
+                pending = pending.matched(self._replayed_match(name, pending, emitted, append_ms))
+            predictions.append(pending)
+        self._state.put(name, KeyState(tuple(predictions), kept.labels))
+        self._state.commit(_with_pending(self.position, -matched, 0) if matched else self.position)
         return seq
 
     def _replayed_match(
@@ -169,7 +175,11 @@ class Joiner:
         return Match(value, feedback, source, made.matched_ms, revision, seq)
 
     def finish_restore(self, position: Position) -> None:
-        """Finish restoring at the committed position and expire everything that had expired there."""
+        """Finish restoring at the committed position and expire everything that had expired there.
+
+        The books are the committed ones, but for what is pending, which is what the state has; if nothing is
+        known of them (offsets were set by hand), they are opened again.
+        """
         self._made.clear()
         self.flush()
         # Expiry that is not announced (of matched predictions) may have gone further than what was committed.
@@ -178,7 +188,11 @@ class Joiner:
             context = BatchContext(self.partition, self.rules, 0, replaying=True)
             reached = self._expiry.expire_listed(context, self.position, position.expired)
             self._expiry.applied(None)
+            reached = _with_pending(reached, context.predictions.pending, context.labels.pending)
             self._state.commit(reached)
+        pending, books = self.books.pending, position.books
+        books = Books.opened(pending) if books is None else books.with_pending(pending)
+        position = position._replace(books=books)
         self._state.commit(position)
         self._staged = position
         self.flush()
@@ -229,3 +243,10 @@ class Joiner:
             min(stamps, default=None),
             max(stamps, default=None),
         )
+
+
+def _with_pending(position: Position, predictions: int, labels: int) -> Position:
+    """Return the position after a replay that changed what is pending by so many; the log has the rest."""
+    books = position.books or Books()
+    pending = Pending(books.pending.predictions + predictions, books.pending.labels + labels)
+    return position._replace(books=books.with_pending(pending))

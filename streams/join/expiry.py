@@ -164,6 +164,7 @@ class Expiry:
                 predictions.append(pending)
             elif pending.match is None:
                 context.stats_of(pending.variant).counts["expired"] += 1
+                context.predictions.pending -= 1
         labels: list[BufferedLabel] = []
         for label in kept.labels:
             if bucket_of(label.append_ms + join.early_horizon) > expired.labels:
@@ -171,6 +172,7 @@ class Expiry:
             elif not label.used:
                 context.refuse_label(label, "expired: no prediction that it belongs to came in time")
                 context.counts["expired"] += 1
+                context.labels.pending -= 1
         if not predictions and not labels:
             self._state.put(name, None)
             if name in self._remainders:

@@ -18,8 +18,11 @@ from .rules import LabelEffect, classify, error_value, why_unusable
 from .state.position import bucket_of
 from .vitals.builder import BatchStats
 
-# Effects after which the label has been of use, so that its expiry is not announced.
+# Effects after which the label has been of use, so that its expiry is not announced. The first of them says
+# in which class of the books it is.
 _REACHED = frozenset(set(LabelEffect) - {LabelEffect.OUT_OF_TIME, LabelEffect.NOT_APPLICABLE})
+_GAVE_AN_OUTCOME = frozenset({LabelEffect.FIRST, LabelEffect.CORRECTION})
+_REPEATED = frozenset({LabelEffect.REPEAT, LabelEffect.WEAKER})
 
 
 class Met(NamedTuple):
@@ -53,6 +56,7 @@ def add_prediction(
             break
         if other.prefix == pending.prefix:
             stats.counts["duplicate"] += 1
+            context.predictions.repeated += 1
             return None
         model, version, role = pending.variant
         reason = f"came before, by {model} version {version} ({role}), with other content"
@@ -65,7 +69,10 @@ def add_prediction(
     key = name.encode()
     for label in kept.labels:
         pending, effect = meet(context, key, pending, read_label(label.value), label)
-        labels.append(label.reached() if effect in _REACHED and not label.used else label)
+        if effect in _REACHED and not label.used:
+            label = _reached(context, label, effect)
+            context.labels.pending -= 1
+        labels.append(label)
     return KeyState((*others, pending), tuple(labels))
 
 
@@ -83,6 +90,7 @@ def add_label(
     )
     if len(earlier) >= MAX_PER_ID:
         context.refuse_label(label, f"more than {MAX_PER_ID} labels of one id in its early horizon")
+        context.labels.refused += 1
         return None
     predictions: list[PendingPrediction] = []
     found = False
@@ -97,10 +105,23 @@ def add_label(
         if effect is LabelEffect.OUT_OF_TIME:
             stats.counts["late"] += 1
         elif not label.used:
-            label = label.reached()
+            label = _reached(context, label, effect)
     if not found:
         context.counts["labels"] += 1
+    if not label.used:
+        context.labels.pending += 1
     return KeyState(tuple(predictions), (*earlier, label))
+
+
+def _reached(context: BatchContext, label: BufferedLabel, effect: LabelEffect) -> BufferedLabel:
+    """Return the label as it is kept once it has reached a prediction, the first one with this effect."""
+    if effect in _GAVE_AN_OUTCOME:
+        context.labels.outcomes += 1
+    elif effect in _REPEATED:
+        context.labels.repeated += 1
+    else:
+        context.labels.refused += 1
+    return label.reached()
 
 
 def meet(
@@ -116,6 +137,8 @@ def meet(
             early = append_ms < pending.append_ms
             seq = emit_first(context, key, pending, payload, read.ts, stats, early=early)
         matched_ms = max(pending.append_ms, append_ms)
+        if match is None:
+            context.predictions.pending -= 1
         match = Match(payload.value, payload.feedback, payload.source, matched_ms, 0, seq)
     elif effect is LabelEffect.CORRECTION and match is not None:
         revision = match.revision + 1

@@ -57,6 +57,7 @@ class Matching:
         stats = BatchStats(_NO_VARIANT, ModelRules())
         model, version, given_role = "", -1, None
         variant, rules, add_event = stats.variant, stats.rules, stats.events.append
+        joined = 0
         for index, event in enumerate(batch.predictions):
             if event is None:
                 continue
@@ -84,15 +85,23 @@ class Matching:
             if entry is None:
                 staged[name] = pending
             else:
-                after = (
+                pair = (
                     self._met_buffered(context, name, pending, entry, stats)
                     if type(entry) is BufferedLabel
                     else None
-                ) or add_prediction(context, records, index, name, key_state_of(entry), pending, stats)
-                if after is None:
-                    continue
-                staged[name] = after
+                )
+                if pair is not None:
+                    joined += 1
+                    staged[name] = pair
+                else:
+                    after = add_prediction(context, records, index, name, key_state_of(entry), pending, stats)
+                    if after is None:
+                        continue
+                    staged[name] = after
             add_event(event)
+        context.predictions.pending += sum(len(one.events) for one in context.stats.values()) - joined
+        context.labels.pending -= joined
+        context.labels.outcomes += joined
 
     def _stats_of(
         self, context: BatchContext, records: Records, index: int, event: PredictionEvent
@@ -163,7 +172,9 @@ class Matching:
         stats = BatchStats(_NO_VARIANT, ModelRules())
         variant, rules, takes_any_class = stats.variant, stats.rules, True
         classes, declared = None, _NONE_DECLARED
-        unmatched = 0
+        unmatched = others = 0
+        outcomes = context.output.outcomes
+        emitted = len(outcomes)
         buffered = self._read
         if len(buffered) >= _MAX_CACHED_LABELS:
             buffered.clear()
@@ -238,7 +249,14 @@ class Matching:
                 continue
             label = BufferedLabel(values[index] or b"", keys[index], append_ms, offsets[index], False)
             expired = self._state.position.expired_labels
+            others += 1
+            before = len(outcomes)
             after = add_label(context, ids[index], key_state_of(entry), read, label, expired)
+            emitted += len(outcomes) - before
             if after is not None:
                 staged[name] = after
         context.counts["labels"] += unmatched
+        # The usual cases are counted by what is left: each label there met one prediction or none.
+        context.predictions.pending -= len(batch.labels) - batch.labels.count(None) - unmatched - others
+        context.labels.pending += unmatched
+        context.labels.outcomes += len(outcomes) - emitted

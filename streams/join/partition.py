@@ -66,7 +66,7 @@ class AssignedPartition:
 
 def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -> list[TopicPartition]:
     """Return what a transaction commits for one partition: both offsets, each with the whole position."""
-    whole = orjson.dumps(tuple(position)).decode()
+    whole = orjson.dumps(position.numbers()).decode()
     return [
         TopicPartition(names[PREDICTIONS], partition, position.predictions, metadata=whole),
         TopicPartition(names[LABELS], partition, position.labels, metadata=whole),
@@ -77,11 +77,11 @@ def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position
     """Return the committed position; None before the first. Offsets that were set by hand come alone."""
     if predictions.offset < 0 and labels.offset < 0:
         return None
-    bare = Position(max(0, predictions.offset), max(0, labels.offset))
+    bare = Position(max(0, predictions.offset), max(0, labels.offset), books=None)
     for committed in (predictions, labels):
         metadata = getattr(committed, "metadata", None)
         if metadata:
-            whole = Position._make(orjson.loads(metadata))
+            whole = Position.of_numbers(orjson.loads(metadata))
             if whole.offsets == bare.offsets:
                 return whole
     return bare

@@ -97,7 +97,7 @@ class Checkpoint(BaseModel):
     @classmethod
     def of(cls, origin: StateOrigin, position: Position, written_ms: int, files: list[StoredFile]) -> Self:
         return cls(
-            format=FORMAT, **asdict(origin), position=list(position), written_ms=written_ms, files=files
+            format=FORMAT, **asdict(origin), position=position.numbers(), written_ms=written_ms, files=files
         )
 
     @property
@@ -106,7 +106,7 @@ class Checkpoint(BaseModel):
 
     @property
     def stands_at(self) -> Position:
-        return Position._make(self.position)
+        return Position.of_numbers(self.position)
 
     @property
     def size(self) -> int:
@@ -160,8 +160,10 @@ class CheckpointStore:
             raise CheckpointError(f"its manifest is not an object: {error}") from error
         except ValidationError as error:
             raise CheckpointError(first_reason("its manifest", error)) from error
-        if len(checkpoint.position) != len(Position._fields):
-            raise CheckpointError("its position has another layout")
+        try:
+            _ = checkpoint.stands_at
+        except ValueError as error:
+            raise CheckpointError(f"its position has another layout: {error}") from error
         return checkpoint
 
     def publish(

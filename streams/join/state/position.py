@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from ....schemas.topics import LABELS, PREDICTIONS, Topic
+from .books import Account, Books
 
 BUCKET_MS = 1000
 INPUTS = (PREDICTIONS, LABELS)
@@ -63,7 +66,8 @@ class Position(NamedTuple):
     ``predictions`` and ``labels``: the next offsets. ``next_seq``: of the outcomes partition.
     ``predictions_ms`` and ``labels_ms``: the newest append time of each. ``expired_…``: the bucket up to
     which everything has expired and was announced. ``replay_outcomes_from_ms``: a restoration is under way,
-    and outcomes appended since then have not been replayed yet; 0: none is under way.
+    and outcomes appended since then have not been replayed yet; 0: none is under way. ``books``: of all that
+    was read before it; None: unknown.
     """
 
     predictions: int = 0
@@ -74,6 +78,23 @@ class Position(NamedTuple):
     expired_predictions: int = 0
     expired_labels: int = 0
     replay_outcomes_from_ms: int = 0
+    books: Books | None = Books()
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[int]) -> Position:
+        """Undo ``numbers``. Raises ValueError if there are more or fewer of them."""
+        own, account = len(cls._fields) - 1, len(Account._fields)
+        if len(numbers) == own:
+            return cls(*numbers, books=None)
+        if len(numbers) != own + 2 * account:
+            raise ValueError(f"a position has {own} or {own + 2 * account} numbers, not {len(numbers)}")
+        predictions, labels = numbers[own : own + account], numbers[own + account :]
+        return cls(*numbers[:own], books=Books(Account(*predictions), Account(*labels)))
+
+    def numbers(self) -> list[int]:
+        """Return all of it as a list, for the disk and for what is committed."""
+        *own, books = self
+        return [*own, *chain.from_iterable(books or ())]
 
     @property
     def offsets(self) -> Offsets:

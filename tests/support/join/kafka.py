@@ -177,7 +177,7 @@ def assert_exactly(made: Made) -> None:
     totals = made.totals()
     assert totals["outcomes"] == len(first)
     assert totals["corrected"] == len(made.outcomes) - len(first)
-    accepted = len(made.predictions) - expected.repeats_of_predictions - len(expected.conflicts)
+    accepted = len(made.predictions) - expected.repeats_of_predictions - len(expected.refused_predictions)
     assert totals["predictions"] == accepted
     assert totals["duplicate"] == expected.repeats_of_predictions + expected.repeats_of_labels
 

@@ -9,10 +9,12 @@ from driftloop.streams.join.state.join_state import StateStore
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.join.books import assert_books
 from tests.support.join.memory_store import MemoryStore
 from tests.support.join.world import (
     JOIN,
     NO_SPELLINGS,
+    UNKNOWN_MODEL,
     ExpectedOutcomes,
     JoinWorld,
     Spellings,
@@ -82,6 +84,10 @@ class JoinerMachine(RuleBasedStateMachine):
     def somebody_spells_it_otherwise(self, name: str, value: str) -> None:
         self.world.send(label(name, value))
 
+    @rule(name=st.sampled_from(IDS))
+    def something_unusable_comes(self, name: str) -> None:
+        self.world.send(prediction(name, model=UNKNOWN_MODEL), {"prediction_id": name, "ts": 1})
+
     @rule(ms=st.sampled_from([1, 500, 5_000, 15_000, 25_000, 40_000]))
     def time_passes(self, ms: int) -> None:
         self.world.now_ms += ms
@@ -142,6 +148,10 @@ class JoinerMachine(RuleBasedStateMachine):
         assert self.world.committed is None or self.world.at(self.world.committed)
 
     @invariant()
+    def the_books_balance_and_say_what_the_logs_say(self) -> None:
+        assert_books(self.world, JOIN, self.spellings)
+
+    @invariant()
     def seqs_have_no_hole_and_lead_from_each_error_to_its_outcome(self) -> None:
         first = [outcome for outcome in self.world.outcomes if outcome.revision == 0]
         assert [outcome.seq for outcome in first] == list(range(len(first)))
@@ -163,14 +173,16 @@ class JoinerMachine(RuleBasedStateMachine):
         first = sum(revision == 0 for _, revision in expected.outcomes)
         repeated = expected.repeats_of_predictions
         totals = self.world.totals()
-        assert totals["predictions"] == len(self.world.predictions) - repeated - len(expected.conflicts)
+        assert totals["predictions"] == len(self.world.predictions) - repeated - len(
+            expected.refused_predictions
+        )
         assert totals["outcomes"] == first
         assert totals["corrected"] == len(expected.outcomes) - first
         assert totals["expired"] == expected.unmatched + len(expected.unreached_labels)
         assert totals["duplicate"] == repeated + expected.repeats_of_labels
         assert totals["dead"] == len(self.world.dead_letters)
         assert sorted((letter.topic, letter.offset) for letter in self.world.dead_letters) == sorted(
-            [("predictions", offset) for offset in expected.conflicts]
+            [("predictions", offset) for offset in expected.refused_predictions]
             + [("labels", offset) for offset in expected.unreached_labels | expected.refused_labels]
         )
 

@@ -29,6 +29,7 @@ from tests.support.join.memory_store import MemoryStore
 SOURCES = ("expert", "system", "user")
 Spellings = Mapping[str, str | None]
 NO_SPELLINGS: Spellings = {}
+UNKNOWN_MODEL = "nobody's"
 JOIN = Join(horizon=60_000, early_horizon=20_000, correction_window=30_000, clock_skew=1_000)
 
 
@@ -132,6 +133,7 @@ class JoinWorld:
             return
         self.log(output)
         self.joiner.commit()
+        assert self.joiner.books.difference == (0, 0), self.joiner.books
 
     def log(self, output: BatchOutput) -> None:
         """The transaction commits: what it holds is in the log, and the offsets are the group's."""
@@ -176,6 +178,7 @@ class JoinWorld:
             if append_ms >= since_ms:
                 self.joiner.replay_outcome(outcome.encode(), append_ms)
         self.joiner.finish_restore(target)
+        assert self.joiner.books == target.books
         return None
 
     def at(self, target: Position) -> bool:
@@ -249,11 +252,12 @@ class ExpectedOutcomes:
 
     outcomes: dict[tuple[Identity, int], tuple[object, float | None]] = field(default_factory=dict)
     unreached_labels: set[int] = field(default_factory=set[int])
-    refused_labels: set[int] = field(default_factory=set[int])
     unmatched: int = 0
     repeats_of_predictions: int = 0
     repeats_of_labels: int = 0
-    conflicts: set[int] = field(default_factory=set[int])
+    refused_predictions: set[int] = field(default_factory=set[int])
+    refused_labels: set[int] = field(default_factory=set[int])
+    reached_as: dict[int, str] = field(default_factory=dict[int, str])  # what each label did first
 
 
 def oracle(
@@ -269,20 +273,25 @@ def oracle(
     expected = ExpectedOutcomes()
     accepted: dict[Identity, LoggedRecord] = {}
     for offset, sent in enumerate(predictions):
+        if sent.event["model"] == UNKNOWN_MODEL:
+            expected.refused_predictions.add(offset)
+            continue
         first = accepted.setdefault(identity(sent.event), sent)
         if first is sent:
             continue
         if first.event == sent.event:
             expected.repeats_of_predictions += 1
         else:
-            expected.conflicts.add(offset)
-    reached: set[int] = set()
+            expected.refused_predictions.add(offset)
+    unreadable = {offset for offset, said in enumerate(labels) if not _says_something(said)}
+    expected.refused_labels |= unreadable
+    reached = expected.reached_as
     for key, sent in accepted.items():
         current: tuple[dict[str, object], int] | None = None
         revision, matched_ms = 0, 0
         for offset, said in enumerate(labels):
             event = said.event
-            if event["prediction_id"] != sent.event["prediction_id"]:
+            if event["prediction_id"] != sent.event["prediction_id"] or offset in unreadable:
                 continue
             if "correct" in event and sent.event["role"] != "champion":
                 continue
@@ -291,40 +300,43 @@ def oracle(
                 if not -join.early_horizon <= said.append_ms - sent.append_ms <= join.horizon:
                     continue
                 if _truth(event, spellings) is None:
-                    _refuse(expected, reached, offset)
+                    _refuse(expected, offset)
                     continue
                 matched_ms = max(said.append_ms, sent.append_ms)
             elif said.append_ms > matched_ms + join.correction_window:
                 continue
             elif _truth(event, spellings) is None:
-                _refuse(expected, reached, offset)
+                _refuse(expected, offset)
                 continue
             elif rank > current[1]:
-                reached.add(offset)
+                reached.setdefault(offset, "repeat")
                 expected.repeats_of_labels += 1
                 continue
             elif _truth(event, spellings) == _truth(current[0], spellings):
-                reached.add(offset)
+                reached.setdefault(offset, "repeat")
                 expected.repeats_of_labels += 1
                 current = event, rank
                 continue
             else:
                 revision += 1
-            reached.add(offset)
+            reached.setdefault(offset, "outcome")
             current = event, rank
             expected.outcomes[key, revision] = (
                 _truth(event, spellings),
                 _error(sent.event, event, spellings),
             )
         expected.unmatched += current is None
-    expected.unreached_labels = set(range(len(labels))) - reached
+    expected.unreached_labels = set(range(len(labels))) - reached.keys() - expected.refused_labels
     return expected
 
 
-def _refuse(expected: ExpectedOutcomes, reached: set[int], offset: int) -> None:
-    if offset not in reached:
+def _refuse(expected: ExpectedOutcomes, offset: int) -> None:
+    if expected.reached_as.setdefault(offset, "refused") == "refused":
         expected.refused_labels.add(offset)
-    reached.add(offset)
+
+
+def _says_something(said: LoggedRecord) -> bool:
+    return "label" in said.event or "correct" in said.event
 
 
 def _truth(event: dict[str, object], spellings: Spellings) -> object:
