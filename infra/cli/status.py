@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...schemas.joining import JoinProgress
+from ...streams.join.state.books import Books
 from ...streams.kafka.connection import Connection
 from ..cluster.lag import Lag, read_lag
 from ..settings import Settings
+from ..status.join_books import read_books, total_of, unbalanced
 from ..status.join_status import read_join_progress, shown_progress
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output
@@ -39,14 +41,23 @@ def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh ever
 
 def _rendered(connection: Connection) -> Group:
     overview, lags, joins = read_overview(connection), read_lag(connection), read_join_progress(connection)
-    return render(overview, lags, joins, now_ms=time.time_ns() // 1_000_000)
+    now_ms = time.time_ns() // 1_000_000
+    return render(overview, lags, joins, read_books(connection), now_ms=now_ms)
 
 
-def render(overview: Overview, lags: list[Lag], joins: Mapping[int, JoinProgress], *, now_ms: int) -> Group:
+def render(
+    overview: Overview,
+    lags: list[Lag],
+    joins: Mapping[int, JoinProgress],
+    books: Mapping[int, Books],
+    *,
+    now_ms: int,
+) -> Group:
     """Everything on one screen."""
     parts = (
         _models(overview, now_ms),
         _joins(joins, now_ms),
+        _books(books),
         _lags(lags),
         _misrouted(overview),
         _dead_letters(overview),
@@ -104,6 +115,16 @@ def _joins(joins: Mapping[int, JoinProgress], now_ms: int) -> Table:
         style = {"data_loss": "bold red", "restoring": "yellow"}.get(progress.phase)
         table.add_row(str(number), progress.instance, shown_progress(progress, now_ms=now_ms), style=style)
     return table
+
+
+def _books(books: Mapping[int, Books]) -> Text:
+    total = total_of(books)
+    text = Text(f"predictions: {total.predictions}\nlabels: {total.labels}")
+    for number, wrong in unbalanced(books).items():
+        text.append(
+            f"\nthe books of partition {number} do not balance: {wrong} (`driftloop doctor`)", "bold red"
+        )
+    return text
 
 
 def _misrouted(overview: Overview) -> Text:

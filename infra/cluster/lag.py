@@ -57,14 +57,18 @@ def read_lag(connection: Connection) -> list[Lag]:
         }
         if not ends:
             continue
-        committed = _committed(admin, connection.group(group), [TopicPartition(*place) for place in ends])
-        lags += [Lag(group, *place, committed.get(place), end) for place, end in ends.items()]
+        committed = group_offsets(admin, connection.group(group), [TopicPartition(*place) for place in ends])
+        lags += [
+            Lag(group, *place, committed[place].offset if place in committed else None, end)
+            for place, end in ends.items()
+        ]
     return lags
 
 
-def _committed(
+def group_offsets(
     admin: AdminClient, group: str, partitions: list[TopicPartition]
-) -> dict[tuple[str, int], int]:
+) -> dict[tuple[str, int], TopicPartition]:
+    """Return what a group has committed, by topic and partition. Raises BrokerError."""
     request = ConsumerGroupTopicPartitions(group, partitions)
     futures = cast(
         "dict[str, Future[ConsumerGroupTopicPartitions]]", admin.list_consumer_group_offsets([request])
@@ -76,4 +80,4 @@ def _committed(
             return {}
         raise BrokerError(f"the offsets of group {group} cannot be read: {error.args[0]}") from error
     found = cast("list[TopicPartition]", answer.topic_partitions)
-    return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+    return {(p.topic, p.partition): p for p in found if p.offset >= 0}

@@ -34,6 +34,7 @@ from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
 from ..cluster.topics import inspect_topics, read_configs
 from ..settings import Settings
+from .books import check_books
 from .dead_letters import check_dead_letters
 from .findings import Finding
 
@@ -77,6 +78,7 @@ def check_cluster(settings: Settings, clock: Clock = local_ms) -> Iterator[Findi
         ("specs", lambda: check_specs(connection)),
         ("retention", lambda: check_retention(admin, connection, metadata)),
         ("groups", lambda: check_groups(admin, connection)),
+        ("books", lambda: check_books(connection)),
         ("signatures", lambda: check_signatures(connection, settings)),
         ("dead letters", lambda: check_dead_letters(connection)),
     )

@@ -140,6 +140,18 @@ JOIN_DATA_LOSS = Meter(
     "records that retention removed before they were read; the joiner ends, `status` keeps showing it",
     ("topic", "partition"),
 )
+JOIN_BOOKS = Meter(
+    "driftloop_join_books_records",
+    "gauge",
+    "records read since the books were opened (`read`), and how many of them are in which class",
+    ("partition", "topic", "class"),
+)
+JOIN_BOOKS_DIFFERENCE = Meter(
+    "driftloop_join_books_difference",
+    "gauge",
+    "records in no class; negative: in two. Anything but 0 is a fault: alert on it",
+    ("partition", "topic"),
+)
 
 CATALOGUE = tuple(value for value in globals().values() if isinstance(value, Meter))
 JOIN_METERS = tuple(meter for meter in CATALOGUE if meter.name.startswith("driftloop_join_"))

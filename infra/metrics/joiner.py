@@ -35,5 +35,10 @@ def join_readings(stats: JoinStats) -> Iterable[Reading]:
         yield Reading(metrics.JOIN_CHECKPOINT_BYTES, checkpoint.size, of)
         yield Reading(metrics.JOIN_CHECKPOINT_STALL, checkpoint.stalled_s, of)
     yield Reading(metrics.JOIN_CHECKPOINTS_FAILED, stats.checkpoints_failed)
+    for partition, books in sorted(stats.books.items()):
+        for topic, account in books._asdict().items():
+            for name, count in account._asdict().items():
+                yield Reading(metrics.JOIN_BOOKS, count, (str(partition), topic, name))
+            yield Reading(metrics.JOIN_BOOKS_DIFFERENCE, account.difference, (str(partition), topic))
     for lost in stats.data_loss:
         yield Reading(metrics.JOIN_DATA_LOSS, lost.missing, (lost.topic, str(lost.partition)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 
 import orjson
@@ -13,8 +14,11 @@ from .core import Joiner
 from .reading.batch import Batch, BatchReader
 from .reading.columns import columns_of
 from .rules import Rules
+from .state.books import Books
 from .state.position import Position, Watermarks
 from .state.store import RocksStore
+
+log = logging.getLogger(__name__)
 
 
 class AssignedPartition:
@@ -39,6 +43,18 @@ class AssignedPartition:
     def process(self, batch: Batch, rules: Rules, idle: Watermarks) -> BatchOutput:
         self.joiner.rules = rules
         return self.joiner.process(batch, idle)
+
+    def commit(self) -> Books:
+        """Keep what is staged, now that it is committed; return the books, and log if it unbalanced them."""
+        joiner = self.joiner
+        before, begin = joiner.books, joiner.position.offsets
+        joiner.commit()
+        if joiner.books.difference != before.difference:
+            log.error(
+                "partition %d: since the batch from %s to %s the books do not balance: %s (driftloop doctor)",
+                *(self.number, begin, joiner.position.offsets, joiner.books),
+            )
+        return joiner.books
 
     @property
     def has_moved(self) -> bool:
@@ -74,14 +90,20 @@ def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -
 
 
 def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position | None:
-    """Return the committed position; None before the first. Offsets that were set by hand come alone."""
+    """Return the committed position; None before the first.
+
+    Offsets that were set by hand come alone, or with another tool's metadata.
+    """
     if predictions.offset < 0 and labels.offset < 0:
         return None
     bare = Position(max(0, predictions.offset), max(0, labels.offset), books=None)
     for committed in (predictions, labels):
         metadata = getattr(committed, "metadata", None)
         if metadata:
-            whole = Position.of_numbers(orjson.loads(metadata))
+            try:
+                whole = Position.of_numbers(orjson.loads(metadata))
+            except (ValueError, TypeError):
+                continue
             if whole.offsets == bare.offsets:
                 return whole
     return bare

@@ -154,6 +154,7 @@ class _JoinShell:
             if batches:
                 self._join(batches, group_metadata)
             for number in self._loader.restore_some(self._owned.values()):
+                self._stats.books[number] = self._owned[number].joiner.books
                 self._consumer.resume(self._places(number))
             self._write_behind(time.monotonic())
             if self._checkpointer is not None:
@@ -214,7 +215,7 @@ class _JoinShell:
         self._observe("committed")
         self._aborts_in_a_row = 0
         for number in batches:
-            self._owned[number].joiner.commit()
+            self._stats.books[number] = self._owned[number].commit()
         self._observe("kept")
         stats = self._stats
         stats.batches += 1
@@ -266,6 +267,8 @@ class _JoinShell:
             fetched_from += self._places(number, position)
             if owned.restoring is not None:
                 paused += self._places(number)
+            else:
+                self._stats.books[number] = owned.joiner.books
         consumer.assign(fetched_from)
         consumer.pause(paused)
         self._stats.partitions = len(self._owned)
@@ -282,6 +285,7 @@ class _JoinShell:
         self._owned.clear()
         self._flow.revoke()
         self._stats.partitions = 0
+        self._stats.books.clear()
         if self._checkpointer is not None:
             self._checkpointer.forget()
 

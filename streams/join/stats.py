@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...schemas.joining import RestoreSource
+from .state.books import Books
 
 
 @dataclass(slots=True)
@@ -60,7 +61,8 @@ class JoinStats:
     """Counters since the start, and where things stand; written by the joiner, read for metrics.
 
     ``held``: fetched records that flow control holds; ``pauses``: how often a topic was paused because too
-    many of its records were held. By partition: ``restores`` (the last one each) and ``checkpoints``.
+    many of its records were held. By partition: ``restores`` (the last one each), ``checkpoints``, and the
+    ``books`` of those that are live.
     """
 
     records: int = 0
@@ -78,4 +80,5 @@ class JoinStats:
     checkpoints_failed: int = 0
     restores: dict[int, RestoreStats] = field(default_factory=dict[int, RestoreStats])
     checkpoints: dict[int, CheckpointStats] = field(default_factory=dict[int, CheckpointStats])
+    books: dict[int, Books] = field(default_factory=dict[int, Books])
     data_loss: list[DataLoss] = field(default_factory=list[DataLoss])

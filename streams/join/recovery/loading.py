@@ -168,6 +168,13 @@ class PartitionLoader:
             start = restoration.start()
         log.info("partition %d: restoring from %s", owned.number, stats.source)
         yield from restoration.steps(start)
+        right = restoration.books_are_right()
+        if usable and not right:
+            log.error("partition %d: the state is not what was committed; it is discarded", owned.number)
+            stats.source, stats.done = "log", 0
+            self._clear(owned)
+            yield from restoration.steps(restoration.start())
+            _ = restoration.books_are_right()
 
     def _load_checkpoint(
         self, owned: AssignedPartition, target: Position, stats: RestoreStats, at_least: int

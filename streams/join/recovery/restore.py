@@ -91,7 +91,7 @@ class Restoration:
         """Restore; yield how many records each step took. Raises BrokerError if the log cannot be read."""
         joiner, target = self._owned.joiner, self._target
         if joiner.position.offsets == target.offsets and not joiner.position.replay_outcomes_from_ms:
-            joiner.finish_restore(target)
+            self._finish(0)
             return
         outcomes_ms = joiner.begin_restore(start)
         outcomes_end = self._offsets.ends(OUTCOMES, [self._partition])[self._partition]
@@ -106,15 +106,37 @@ class Restoration:
             for reader in readers.values():
                 reader.close()
         self._stats.done = self._stats.total  # markers of transactions are offsets too
-        # Offsets that were set by hand come without the rest of a position: the log has it.
-        replayed = joiner.position
+        self._finish(next_seq)
+
+    def _finish(self, next_seq: int) -> None:
+        """Finish at the target. Offsets set by hand come without the rest: state and log have it."""
+        joiner, target = self._owned.joiner, self._target
+        restored = joiner.position
         joiner.finish_restore(
             target._replace(
-                next_seq=max(target.next_seq, next_seq),
-                predictions_ms=max(target.predictions_ms, replayed.predictions_ms),
-                labels_ms=max(target.labels_ms, replayed.labels_ms),
+                next_seq=max(target.next_seq, restored.next_seq, next_seq),
+                predictions_ms=max(target.predictions_ms, restored.predictions_ms),
+                labels_ms=max(target.labels_ms, restored.labels_ms),
             )
         )
+
+    def books_are_right(self) -> bool:
+        """Whether as much is pending in the restored state as was committed; else log by how much it differs.
+
+        A state that makes books balance which did not is right, too.
+        """
+        books, committed = self._owned.joiner.books, self._target.books
+        if committed is None:
+            log.warning("partition %d: the books are opened again: %s", self._partition, books)
+            return True
+        if books.pending == committed.pending:
+            return True
+        log.error(
+            "partition %d: %d predictions and %d labels are pending in the state restored from %s, "
+            "but %d and %d were committed",
+            *(self._partition, *books.pending, self._stats.source, *committed.pending),
+        )
+        return books.difference == (0, 0)
 
     def _first_ms(self, outcomes_ms: int) -> int:
         """Return a time before which no input that is still to be replayed was appended, so none refused."""

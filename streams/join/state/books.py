@@ -45,9 +45,12 @@ class Account(NamedTuple):
 
     def __str__(self) -> str:
         classes = " + ".join(
-            f"{count} {name}" for name, count in zip(self._fields[1:], self[1:], strict=True)
+            f"{count:,} {name}" for name, count in zip(self._fields[1:], self[1:], strict=True)
         )
-        return f"{self.read} read, {classes}"
+        if self.difference == 0:
+            return f"{self.read:,} read = {classes}"
+        where = "no class" if self.difference > 0 else "two classes"
+        return f"{self.read:,} read, but {classes}: {abs(self.difference):,} in {where}"
 
 
 class Books(NamedTuple):

@@ -20,6 +20,7 @@ from driftloop.infra.status.overview import Overview
 from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.join.recovery.progress import ProgressReporter
+from driftloop.streams.join.state.books import Account, Books
 from driftloop.streams.join.stats import CheckpointStats, DataLoss, JoinStats, RestoreStats
 from driftloop.streams.kafka.connection import Connection
 from prometheus_client import start_http_server
@@ -28,9 +29,14 @@ from rich.console import Console
 from tests.support.kafka.topics import write
 
 
-def shown(joins: dict[int, JoinProgress], overview: Overview | None = None, now_ms: int = 50_000) -> str:
+def shown(
+    joins: dict[int, JoinProgress],
+    overview: Overview | None = None,
+    books: dict[int, Books] | None = None,
+    now_ms: int = 50_000,
+) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(render(overview or Overview("p."), [], joins, now_ms=now_ms))
+    console.print(render(overview or Overview("p."), [], joins, books or {}, now_ms=now_ms))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -56,6 +62,18 @@ def test_status_shows_data_loss_and_misrouted_records() -> None:
     text = shown({0: lost}, Overview("p.", misrouted=5))
     assert "77 labels were removed by retention before they were read" in text
     assert "misrouted: 5 recently" in text
+
+
+def test_status_shows_the_books_and_the_partition_where_they_do_not_balance() -> None:
+    good = Books(Account(read=5, outcomes=3, pending=2), Account(read=3, outcomes=3))
+    text = shown({}, books={0: good, 1: good})
+    assert "predictions: 10 read = 6 outcomes + 4 pending + 0 expired + 0 refused" in text
+    assert "labels: 6 read = 6 outcomes" in text
+    assert "balance" not in text
+    bad = Books(Account(read=1_005, outcomes=3, pending=2), Account(read=3, outcomes=3))
+    text = " ".join(shown({}, books={0: good, 7: bad}).split())
+    assert "the books of partition 7 do not balance: predictions: 1,005 read, but 3 outcomes" in text
+    assert "1,000 in no class" in text
 
 
 @pytest.fixture
