@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class AssignedPartition:
-    """``restoring``: the steps that are left until the partition is live; None once it is."""
+    """``restoring``: the steps that are left until the partition is live; None once it is.
+
+    ``committed_books``: those that went with the offsets; None: they came without.
+    """
 
     def __init__(self, joiner: Joiner, reader: BatchReader, store: RocksStore) -> None:
         self.number = joiner.partition
@@ -30,6 +33,7 @@ class AssignedPartition:
         self.restoring: Generator[int, None, None] | None = None
         self.flushed_at = 0.0
         self.flushed_position = joiner.position
+        self.committed_books: Books | None = joiner.books
         self.reader = reader
         self.store = store
 
@@ -44,6 +48,11 @@ class AssignedPartition:
         self.joiner.rules = rules
         return self.joiner.process(batch, idle)
 
+    @property
+    def books_moved(self) -> bool:
+        """Whether the books are not the committed ones: a restoration opened or changed them."""
+        return self.joiner.books != self.committed_books
+
     def commit(self) -> Books:
         """Keep what is staged, now that it is committed; return the books, and log if it unbalanced them."""
         joiner = self.joiner
@@ -54,6 +63,7 @@ class AssignedPartition:
                 "partition %d: since the batch from %s to %s the books do not balance: %s (driftloop doctor)",
                 *(self.number, begin, joiner.position.offsets, joiner.books),
             )
+        self.committed_books = joiner.books
         return joiner.books
 
     @property

@@ -151,6 +151,8 @@ class _JoinShell:
                 self._watched_at = now
                 for number in self._watch():
                     batches.setdefault(number, Batch(Records(), Records()))
+            for number in self._with_new_books():
+                batches.setdefault(number, Batch(Records(), Records()))
             if batches:
                 self._join(batches, group_metadata)
             for number in self._loader.restore_some(self._owned.values()):
@@ -202,7 +204,8 @@ class _JoinShell:
             for number, batch in batches.items()
         }
         self._observe("processed")
-        if any(outputs.values()) or any(map(len, batches.values())):
+        moved = any(outputs.values()) or any(map(len, batches.values()))
+        if moved or any(self._owned[number].books_moved for number in batches):
             offsets = [
                 offset
                 for number in batches
@@ -297,6 +300,10 @@ class _JoinShell:
         self._stats.lag = self._flow.lag(live)
         self._stats.restoring = len(self._owned) - len(live)
         return self._flow.advance_idle(live)
+
+    def _with_new_books(self) -> list[int]:
+        """Return the live partitions whose restoration changed the books, until they are committed."""
+        return [n for n, owned in self._owned.items() if owned.restoring is None and owned.books_moved]
 
     def _write_behind(self, now: float) -> None:
         for owned in self._owned.values():

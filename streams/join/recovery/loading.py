@@ -103,6 +103,7 @@ class PartitionLoader:
             owned.joiner.finish_restore(committed)
             self._reports.joining(number, None, time.monotonic())
         else:
+            owned.committed_books = committed.books
             owned.restoring = self._restore(owned, committed)
         return owned
 

@@ -96,6 +96,7 @@ def test_scrapes_see_a_restore_while_it_runs(metrics: Metrics) -> None:
     stats.restores[1] = RestoreStats(0.0, "checkpoint", done=10, total=25, records=9, fetched=5_000)
     stats.checkpoints[1] = CheckpointStats(0, 25, 6_000, 100, 0.004, 0.2)
     stats.data_loss.append(DataLoss("labels", 1, 12))
+    stats.books[1] = Books(Account(read=9, outcomes=5, pending=3), Account(read=5, outcomes=5))
     metrics.read_with(lambda: join_readings(stats))
     port = metrics.serve("127.0.0.1", 0)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -105,6 +106,11 @@ def test_scrapes_see_a_restore_while_it_runs(metrics: Metrics) -> None:
     assert 'driftloop_join_to_restore_offsets{partition="1",source="checkpoint"} 15.0' in text
     assert 'driftloop_join_data_loss_records{partition="1",topic="labels"} 12.0' in text
     assert "driftloop_join_misrouted_total 4.0" in text
+    books = 'driftloop_join_books_records{class="%s",partition="1",topic="predictions"} %s'
+    for name, count in (("read", 9.0), ("outcomes", 5.0), ("pending", 3.0), ("misrouted", 0.0)):
+        assert books % (name, count) in text
+    assert 'driftloop_join_books_difference{partition="1",topic="predictions"} 1.0' in text
+    assert 'driftloop_join_books_difference{partition="1",topic="labels"} 0.0' in text
     assert {meter.name for meter in JOIN_METERS} == {
         line.split()[2] for line in text.splitlines() if line.startswith("# HELP driftloop_")
     }

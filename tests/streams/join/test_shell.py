@@ -25,6 +25,7 @@ from driftloop.streams.kafka.reader import LogReader
 from tests.support.join.kafka import (
     Feed,
     ThreadedJoiner,
+    assert_books,
     assert_exactly,
     joiner_process,
     read_made,
@@ -47,6 +48,7 @@ def test_killed_after_every_step_of_a_batch_nothing_is_lost_repeated_or_forked(
     with joiner_process(kafka, tmp_path):
         made = wait_for_outcomes(kafka)
     assert_exactly(made)
+    assert_books(kafka, made)
 
 
 def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stands(
@@ -65,6 +67,7 @@ def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stan
     with joiner_process(kafka, tmp_path):
         made = wait_for_outcomes(kafka)
     assert_exactly(made)
+    assert_books(kafka, made)
 
 
 def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
@@ -86,7 +89,9 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
     made = read_made(kafka)
     assert (made.outcomes, made.vitals, running.stats.outcomes) == ([], [], 0)
     with joiner_process(kafka, tmp_path):
-        assert_exactly(wait_for_outcomes(kafka))
+        made = wait_for_outcomes(kafka)
+    assert_exactly(made)
+    assert_books(kafka, made)
 
 
 class RevokingConsumer(Consumer):
@@ -149,6 +154,7 @@ def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays
     made = wait_for_outcomes(kafka)
     running.end()
     assert_exactly(made)
+    assert_books(kafka, made)
     restores = running.stats.restores
     assert restores[0].source == "checkpoint"
     assert restores[0].fetched > 0
@@ -181,6 +187,7 @@ def test_a_restored_joiner_continues_revisions_and_seqs(kafka: Connection, tmp_p
     with joiner_process(kafka, tmp_path):
         made = wait_for_outcomes(kafka)
     assert_exactly(made)
+    assert_books(kafka, made)
     assert sorted((o.prediction_id, o.revision) for _, o in made.outcomes) == [("a", 0), ("a", 1), ("b", 0)]
 
 
@@ -293,6 +300,7 @@ def test_two_joiners_share_the_partitions_and_take_over_from_each_other(
         feed.mixture(100)
         made = wait_for_outcomes(kafka)  # once the session of the one that left has ended
     assert_exactly(made)
+    assert_books(kafka, made)
 
 
 def test_it_does_not_begin_again_when_its_offsets_are_gone(kafka: Connection, tmp_path: Path) -> None:

@@ -16,16 +16,19 @@ from pathlib import Path
 
 import orjson
 from confluent_kafka import Producer
+from driftloop.infra.status.join_books import read_books, total_of, unbalanced
 from driftloop.schemas.errors import BrokerError, StateError
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
 from driftloop.schemas.vitals import Vitals
 from driftloop.streams.join.shell import run_joiner
+from driftloop.streams.join.state.books import Pending
 from driftloop.streams.join.stats import JoinStats
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.record import Record
 
+from tests.support.join.books import expected_books
 from tests.support.join.world import (
     ExpectedOutcomes,
     LoggedRecord,
@@ -180,6 +183,19 @@ def assert_exactly(made: Made) -> None:
     accepted = len(made.predictions) - expected.repeats_of_predictions - len(expected.refused_predictions)
     assert totals["predictions"] == accepted
     assert totals["duplicate"] == expected.repeats_of_predictions + expected.repeats_of_labels
+
+
+def assert_books(connection: Connection, made: Made) -> None:
+    """The books of each partition balance, and together they are the oracle's; nothing has expired."""
+    books = read_books(connection)
+    assert unbalanced(books) == {}
+    for number, one in books.items():
+        for records, account in ((made.predictions, one.predictions), (made.labels, one.labels)):
+            assert account.read == sum(record.partition == number for record in records)
+    expected, total = made.expected(), total_of(books)
+    waiting = Pending(expected.unmatched, len(expected.unreached_labels))
+    sent = (_sent(records) for records in (made.predictions, made.labels))
+    assert total == expected_books(*sent, Join(), waiting)
 
 
 def start_joiner(
