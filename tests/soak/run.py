@@ -17,6 +17,7 @@ from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import JOIN_PROGRESS
 from driftloop.streams.kafka.connection import Connection
 
+from tests.soak.checks.books import check_books, check_states
 from tests.soak.checks.decisions import check_monitor, check_runs
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.join import JoinCheck
@@ -202,6 +203,8 @@ def _figures(
 def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
     begin = time.monotonic()
     joined = JoinCheck(connection, run.folder, run.data_partitions, run.windows, findings).run()
+    check_books(connection, joined, findings)
+    states = check_states(sorted(run.state_dir.rglob("partition-?????")), findings)
     messages = check_vitals(connection, run.model_partitions, joined, findings)
     figures: Figures = {
         "predictions": joined.predictions,
@@ -211,6 +214,7 @@ def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
         "dead_letters": joined.dead_letters,
         "misrouted": joined.misrouted,
         "unclear_ids": joined.unclear_ids,
+        "states_counted": states,
         "vitals": messages,
     }
     figures |= check_monitor(connection, run.model_partitions, findings)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import (
     CATALOGUE,
@@ -25,10 +26,11 @@ from driftloop.schemas.topics import (
 )
 from driftloop.streams.kafka.connection import Connection
 
+from tests.soak.checks.books import check_books
 from tests.soak.checks.decisions import check_monitor, check_runs
 from tests.soak.checks.expect import Windows
 from tests.soak.checks.findings import Findings
-from tests.soak.checks.join import JoinCheck
+from tests.soak.checks.join import JoinCheck, Joined
 from tests.soak.checks.vitals import check_vitals
 from tests.soak.traffic.ledger import LedgerWriter
 
@@ -151,6 +153,37 @@ def test_decisions_that_no_replay_gives_and_forked_histories_are_found(topics: C
     found = {kind: count for kind, count in findings.as_dict().items() if count}
     assert found.pop("detector_mismatch") >= 2, findings.examples
     assert found == {"forked_runs": 2, "version_gaps": 3}, findings.examples
+
+
+def committed_books(connection: Connection, predictions: list[int], labels: list[int]) -> Findings:
+    """What the check of books finds if these numbers were committed for partition 0, after ``pairs``."""
+    metadata = json.dumps([*range(8), *predictions, *labels])
+    places = [
+        TopicPartition(connection.topic(topic), 0, 8, metadata=metadata) for topic in (PREDICTIONS, LABELS)
+    ]
+    admin = AdminClient(connection.client())
+    (altered,) = admin.alter_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(connection.group("join"), places)]
+    ).values()
+    altered.result(30)
+    joined, findings = Joined(), Findings()
+    said = {"read": 8, "outcomes": 6, "unmet": 1, "repeated": 1}
+    joined.books[0].counts.update({("predictions", name): count for name, count in said.items()})
+    joined.books[0].counts.update({("labels", name): count for name, count in said.items()})
+    check_books(connection, joined, findings)
+    return findings
+
+
+def test_books_that_do_not_balance_or_say_something_else_are_found(topics: Connection) -> None:
+    good = [8, 6, 1, 0, 0, 1, 0]
+    assert committed_books(topics, good, [8, 6, 0, 1, 0, 1, 0]).clean
+    for bad, wanted in (
+        ([8, 6, 0, 0, 0, 1, 0], {"books_unbalanced": 1, "books_mismatch": 1}),
+        ([8, 6, 1, 0, 1, 0, 0], {"books_mismatch": 2}),
+        ([], {"books_mismatch": 1}),
+    ):
+        found = committed_books(topics, good, bad)
+        assert {kind: count for kind, count in found.as_dict().items() if count} == wanted, found.examples
 
 
 def test_the_ledger_forgets_only_an_entry_cut_off(tmp_path: Path) -> None:

@@ -18,7 +18,12 @@ from tests.soak.stage import Run
 from tests.soak.traffic.story import LoadProfile, load_records
 
 SOAK = Path(expect.__file__).parents[1]
-JOINER = ("driftloop.streams.join", "driftloop.infra.metrics.joiner", "driftloop.infra.status.join_status")
+JOINER = (
+    "driftloop.streams.join",
+    "driftloop.infra.metrics.joiner",
+    "driftloop.infra.status.join_status",
+    "driftloop.infra.status.join_books",
+)
 WINDOWS = Windows(horizon_ms=1_000, early_ms=100, correction_ms=500)
 
 
@@ -36,6 +41,8 @@ def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_pa
     assert figures["outcomes_seen"] == figures["outcomes_expected"]
     assert isinstance(figures["outcomes_seen"], int)
     assert figures["outcomes_seen"] > 1_000
+    assert isinstance(figures["states_counted"], int)
+    assert figures["states_counted"] >= 2
 
 
 def test_a_seed_gives_the_same_faults_and_the_same_records_again() -> None:

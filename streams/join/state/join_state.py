@@ -26,7 +26,7 @@ from .position import BUCKET_MS, Position
 ENTRY_PREFIX = b"e"
 PREDICTION_EXPIRY = b"P"
 LABEL_EXPIRY = b"L"
-_POSITION_KEY = b"m"
+POSITION_KEY = b"m"
 _LIST_MAX = 5_000  # ids per expiry list: the least that one batch expires
 _U64 = struct.Struct(">Q")
 LAYOUT = 3  # of keys and values below; another number on disk means: discard and restore from the log
@@ -103,7 +103,7 @@ class JoinState:
         self._recent: dict[str, Entry] = {}
         self._old: dict[str, Entry] = {}
         self.complete = store.is_empty()  # memory has everything, so nothing needs to be fetched
-        data = store.get_many([_POSITION_KEY])[0]
+        data = store.get_many([POSITION_KEY])[0]
         # The number of expiry lists ever written makes their keys unique across restarts.
         self._lists, *position = [0] if data is None else orjson.loads(data)
         self.position = Position.of_numbers(position) if position else Position()
@@ -207,7 +207,7 @@ class JoinState:
                     puts[kind + _U64.pack(bucket) + _U64.pack(lists)] = listed
                     lists += 1
         self._lists = lists
-        puts[_POSITION_KEY] = orjson.dumps((lists, *self.position.numbers()))
+        puts[POSITION_KEY] = orjson.dumps((lists, *self.position.numbers()))
         passed = [
             (kind + _U64.pack(0), kind + _U64.pack(expired + 1))
             for kind, expired in (

@@ -65,6 +65,8 @@ class Expected:
     """What must be there.
 
     ``refused``: offsets of predictions that are dead letters. ``unreached``: of labels that reached nothing.
+    ``matched``: answers that have an outcome, of ``answers``. ``repeated``: predictions that came again.
+    ``reached_as``: by offset, whether a label first gave an outcome, or repeated what was known.
     ``unclear``: a repeat came when its first might already have been forgotten; both results are right.
     """
 
@@ -74,6 +76,10 @@ class Expected:
     counts: Counter[tuple[tuple[str, int, str], str]] = field(
         default_factory=Counter[tuple[tuple[str, int, str], str]]
     )
+    answers: int = 0
+    matched: int = 0
+    repeated: int = 0
+    reached_as: dict[int, str] = field(default_factory=dict[int, str])
     unclear: bool = False
 
 
@@ -97,11 +103,13 @@ def expected_of(
             expected.unclear = True
         if one.content == first.content:
             expected.counts[one.identity, "duplicate"] += 1
+            expected.repeated += 1
         else:
             expected.refused.append(one.offset)
-    reached: set[int] = set()
+    expected.answers = len(kept)
     for one in kept.values():
-        _fold(one, labels, windows, one.model in regressions, expected, reached)
+        _fold(one, labels, windows, one.model in regressions, expected)
+    reached = expected.reached_as
     expected.unreached = [(one.offset, one.append_ms) for one in labels if one.offset not in reached]
     return expected
 
@@ -112,7 +120,6 @@ def _fold(
     windows: Windows,
     regression: bool,
     expected: Expected,
-    reached: set[int],
 ) -> None:
     """The labels of one answer, in order."""
     current: LoggedLabel | None = None
@@ -125,23 +132,24 @@ def _fold(
             if not -windows.early_ms <= delay <= windows.horizon_ms:
                 continue
             matched_ms = max(label.append_ms, one.append_ms)
+            expected.matched += 1
             expected.counts[one.identity, "outcomes"] += 1
             expected.counts[one.identity, "early"] += delay < 0
         elif label.append_ms - matched_ms > windows.correction_ms:
             continue
         elif RANKS[label.source] > RANKS[current.source]:
-            reached.add(label.offset)
+            expected.reached_as.setdefault(label.offset, "repeated")
             expected.counts[one.identity, "duplicate"] += 1
             continue
         elif (label.feedback, label.value) == (current.feedback, current.value):
-            reached.add(label.offset)
+            expected.reached_as.setdefault(label.offset, "repeated")
             expected.counts[one.identity, "duplicate"] += 1
             current = label
             continue
         else:
             revision += 1
             expected.counts[one.identity, "corrected"] += 1
-        reached.add(label.offset)
+        expected.reached_as.setdefault(label.offset, "outcomes")
         current = label
         error = _error(one.answer, label, regression)
         expected.due.append(

@@ -10,6 +10,7 @@ MUST_BE_ZERO = (
     "lost", "duplicated", "wrong",  # outcomes
     "misrouted_lost", "misrouted_duplicated",  # records forwarded to where they belong
     "dead_letters_missing", "dead_letters_unexplained",
+    "books_unbalanced", "books_mismatch",  # of the joiner
     "vitals_mismatch", "detector_mismatch", "forked_events",
     "forked_runs", "version_gaps", "servers_diverged",
     "failed_requests", "http_answers_lost", "crashes", "slow_stops",

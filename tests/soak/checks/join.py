@@ -21,7 +21,7 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
-from tests.soak.checks.expect import DueOutcome, LoggedLabel, LoggedPrediction, Windows, expected_of
+from tests.soak.checks.expect import DueOutcome, Expected, LoggedLabel, LoggedPrediction, Windows, expected_of
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import Line, read
 from tests.soak.traffic.ledger import read_ledger
@@ -43,6 +43,18 @@ class EmittedCopy:
 
 
 @dataclass(slots=True)
+class ExpectedBooks:
+    """What the joiner's books of one partition must say, by topic and class.
+
+    ``unmet``: pending or expired. ``unclear``: one of its ids is, so that only ``read`` and ``misrouted``
+    are sure.
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    unclear: bool = False
+
+
+@dataclass(slots=True)
 class Joined:
     """What was seen, for the report and the checks that follow."""
 
@@ -55,6 +67,7 @@ class Joined:
     unclear_ids: int = 0
     last_outcome_ms: int = 0
     emitted: dict[int, EmittedCopy] = field(default_factory=dict[int, EmittedCopy])
+    books: defaultdict[int, ExpectedBooks] = field(default_factory=lambda: defaultdict(ExpectedBooks))
     counts: Counter[tuple[Variant, str]] = field(default_factory=Counter[tuple[Variant, str]])
     served: set[str] = field(default_factory=set[str])
 
@@ -130,6 +143,7 @@ class JoinCheck:
                 predictions.get(name, []), labels.get(name, []), self._windows, _REGRESSIONS
             )
             self.joined.counts.update(expected.counts)
+            self._enter(partition, expected)
             self._expect_dead_letters(
                 "predictions", partition, expected.refused, "repeated with other content"
             )
@@ -149,6 +163,21 @@ class JoinCheck:
         self.joined.outcomes_expected += len(due)
         self._check_outcomes(partition, part, slices, due, unclear)
 
+    def _enter(self, partition: int, expected: Expected) -> None:
+        books = self.joined.books[partition]
+        books.unclear |= expected.unclear
+        reached = Counter(expected.reached_as.values())
+        for topic, name, count in (
+            ("predictions", "outcomes", expected.matched),
+            ("predictions", "unmet", expected.answers - expected.matched),
+            ("predictions", "repeated", expected.repeated),
+            ("predictions", "refused", len(expected.refused)),
+            ("labels", "outcomes", reached["outcomes"]),
+            ("labels", "repeated", reached["repeated"]),
+            ("labels", "unmet", len(expected.unreached)),
+        ):
+            books.counts[topic, name] += count
+
     def _input(self, line: Line, label: bool, part: int, slices: int) -> dict[str, Any] | None:
         """The event, where it can be joined here; counts and notes the record once over all slices."""
         topic = "labels" if label else "predictions"
@@ -157,6 +186,7 @@ class JoinCheck:
         except orjson.JSONDecodeError:
             if part == 0:
                 self._note(line, label)
+                self.joined.books[line.partition].counts[topic, "refused"] += 1
                 self._expect_dead_letters(topic, line.partition, [line.offset], "not JSON")
             return None
         name = event["prediction_id"]
@@ -166,10 +196,12 @@ class JoinCheck:
         self._note(line, label)
         if partition_of(name, self._partitions) != line.partition:
             self._misrouted[f"{topic}/{line.partition}/{line.offset}"] += 1
+            self.joined.books[line.partition].counts[topic, "misrouted"] += 1
             return None
         if line.origin:
             self._sent_on[line.origin] += 1
         if not label and event["model"] not in MODELS:
+            self.joined.books[line.partition].counts[topic, "refused"] += 1
             self._expect_dead_letters(topic, line.partition, [line.offset], "unknown model")
             return None
         if not label and name.startswith("http-"):
@@ -181,6 +213,7 @@ class JoinCheck:
             self.joined.labels += 1
         else:
             self.joined.predictions += 1
+        self.joined.books[line.partition].counts["labels" if label else "predictions", "read"] += 1
         logged = self._logged[label, line.partition]
         logged.offsets.append(line.offset)
         logged.checksums.append(zlib.crc32(line.value))
