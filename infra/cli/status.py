@@ -15,9 +15,9 @@ from rich.text import Text
 from ...schemas.joining import JoinProgress
 from ...streams.join.state.books import Books
 from ...streams.kafka.connection import Connection
+from ..cluster.books import read_books, total_of, unbalanced
 from ..cluster.lag import Lag, read_lag
 from ..settings import Settings
-from ..status.join_books import read_books, total_of, unbalanced
 from ..status.join_status import read_join_progress, shown_progress
 from ..status.overview import ModelView, Overview, read_overview
 from .console import output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...streams.kafka.connection import Connection
-from ..status.join_books import read_books, total_of, unbalanced
+from ..cluster.books import read_books, total_of, unbalanced
 from .findings import Finding
 
 

@@ -22,7 +22,7 @@ JOINER = (
     "driftloop.streams.join",
     "driftloop.infra.metrics.joiner",
     "driftloop.infra.status.join_status",
-    "driftloop.infra.status.join_books",
+    "driftloop.infra.cluster.books",
 )
 WINDOWS = Windows(horizon_ms=1_000, early_ms=100, correction_ms=500)
 

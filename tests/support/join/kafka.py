@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 from confluent_kafka import Producer
-from driftloop.infra.status.join_books import read_books, total_of, unbalanced
+from driftloop.infra.cluster.books import read_books, total_of, unbalanced
 from driftloop.schemas.errors import BrokerError, StateError
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join

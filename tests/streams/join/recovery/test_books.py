@@ -11,8 +11,8 @@ import orjson
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from driftloop.infra.cluster.books import read_books
 from driftloop.infra.doctor.books import check_books
-from driftloop.infra.status.join_books import read_books
 from driftloop.schemas.topics import LABELS, PREDICTIONS
 from driftloop.streams.join.partition import offsets_of, position_of
 from driftloop.streams.join.shell import GROUP

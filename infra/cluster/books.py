@@ -13,7 +13,7 @@ from ...streams.join.partition import position_of
 from ...streams.join.shell import GROUP
 from ...streams.join.state.books import Books
 from ...streams.kafka.connection import Connection
-from ..cluster.lag import group_offsets
+from .lag import group_offsets
 
 _TIMEOUT_S = 15.0
 
