@@ -9,8 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import LABELS, PREDICTIONS
-from ...streams.join.partition import position_of
-from ...streams.join.shell import GROUP
+from ...streams.join.committed import position_of
 from ...streams.join.state.books import Books
 from ...streams.kafka.connection import Connection
 from .lag import group_offsets
@@ -28,7 +27,7 @@ def read_books(connection: Connection) -> dict[int, Books]:
         raise BrokerError(f"no Kafka at {connection.bootstrap_servers}: {error.args[0]}") from error
     known = {name: sorted(topics[name].partitions) for name in names if name in topics}
     places = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
-    committed = group_offsets(admin, connection.group(GROUP), places) if places else {}
+    committed = group_offsets(admin, connection.group("join"), places) if places else {}
     found: dict[int, Books] = {}
     for number in sorted({one.partition for one in places}):
         both = [committed.get((name, number), TopicPartition(name, number, -1)) for name in names]

@@ -1,12 +1,11 @@
-"""An assigned input partition: its joiner and its store, and what Kafka commits of it."""
+"""An assigned input partition: its joiner and its store."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
 
-import orjson
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Message
 
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from .batch_output import BatchOutput
@@ -15,7 +14,7 @@ from .reading.batch import Batch, BatchReader
 from .reading.columns import columns_of
 from .rules import Rules
 from .state.books import Books
-from .state.position import Position, Watermarks
+from .state.position import Watermarks
 from .state.store import RocksStore
 
 log = logging.getLogger(__name__)
@@ -88,32 +87,3 @@ class AssignedPartition:
         self.joiner.rollback()
         self.joiner.flush()
         self.store.close()
-
-
-def offsets_of(names: Mapping[Topic, str], partition: int, position: Position) -> list[TopicPartition]:
-    """Return what a transaction commits for one partition: both offsets, each with the whole position."""
-    whole = orjson.dumps(position.numbers()).decode()
-    return [
-        TopicPartition(names[PREDICTIONS], partition, position.predictions, metadata=whole),
-        TopicPartition(names[LABELS], partition, position.labels, metadata=whole),
-    ]
-
-
-def position_of(predictions: TopicPartition, labels: TopicPartition) -> Position | None:
-    """Return the committed position; None before the first.
-
-    Offsets that were set by hand come alone, or with another tool's metadata.
-    """
-    if predictions.offset < 0 and labels.offset < 0:
-        return None
-    bare = Position(max(0, predictions.offset), max(0, labels.offset), books=None)
-    for committed in (predictions, labels):
-        metadata = getattr(committed, "metadata", None)
-        if metadata:
-            try:
-                whole = Position.of_numbers(orjson.loads(metadata))
-            except (ValueError, TypeError):
-                continue
-            if whole.offsets == bare.offsets:
-                return whole
-    return bare

@@ -45,10 +45,11 @@ from ..kafka.reader import raise_if_final
 from ..kafka.stop_deadline import close_in_time, stopping_within
 from ..kafka.transactions import Aborted, Consumed, unobserved
 from .batch_writer import BatchWriter
+from .committed import offsets_of, position_of
 from .config import JoinTuning
 from .fetching import Fetched, sorted_messages
 from .flow_control import FlowControl
-from .partition import AssignedPartition, offsets_of, position_of
+from .partition import AssignedPartition
 from .reading.batch import Batch, Records
 from .recovery.checkpointer import Checkpointer
 from .recovery.data_loss import DataLossCheck

@@ -59,7 +59,7 @@ def test_a_sound_deployment_has_no_fault_and_the_command_says_so(
     assert done.exit_code == bool(at_fault)
     assert {finding["check"] for finding in reported} >= {
         "keys", "packages", "disk", "spec file", "cluster", "topics", "co-partitioning", "replication",
-        "clock", "specs", "retention", "groups", "signatures", "dead letters",
+        "clock", "specs", "retention", "groups", "books", "signatures", "dead letters",
     }  # fmt: skip
 
 

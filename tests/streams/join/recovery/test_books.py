@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from driftloop.infra.cluster.books import read_books
 from driftloop.infra.doctor.books import check_books
 from driftloop.schemas.topics import LABELS, PREDICTIONS
-from driftloop.streams.join.partition import offsets_of, position_of
+from driftloop.streams.join.committed import offsets_of, position_of
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.join.state.position import Position
 from driftloop.streams.join.stats import JoinStats
