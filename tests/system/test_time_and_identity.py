@@ -84,9 +84,9 @@ def test_a_time_in_another_unit_is_refused_and_named(w: JoinWorld, unit: str, se
     ts = second * UNITS[unit]
     w.join(prediction("a", "x"), label("a", "x"), prediction("b", "x") | {"ts": ts})
     w.join(label("c", "x") | {"ts": ts}, prediction("d", "x") | {"ts": ts, "own": "field"})
-    assert len(w.letters) == w.totals()["dead"] == 3
+    assert len(w.dead_letters) == w.totals()["dead"] == 3
     assert [outcome.prediction_id for outcome in w.outcomes] == ["a"]
-    for letter in w.letters:
+    for letter in w.dead_letters:
         assert re.match(
             rf"(Prediction|Label): ts: is in {unit} \(.* UTC\), not in milliseconds", letter.reason
         )
@@ -98,15 +98,17 @@ def test_however_a_class_is_spelled_it_is_the_same_label(w: JoinWorld) -> None:
     w.join(prediction("a", "1"), label("a", 1), label("a", "1.0"), label("a", True), label("a", " 1"))
     assert [(o.label, o.error_value, o.revision) for o in w.outcomes] == [(1, 0.0, 0)]
     assert w.totals()["duplicate"] == 3
-    assert w.letters == []
+    assert w.dead_letters == []
 
 
 def test_a_label_of_no_class_is_kept_as_a_dead_letter(w: JoinWorld) -> None:
     w.joiner.rules = rules_of(JOIN, m=ModelSpec(classes=("late", "on_time")))
     w.join(prediction("a", "late"), label("a", "delayed"), label("a", "Late"), label("a", "delayed"))
     assert [(o.error_value, o.revision) for o in w.outcomes] == [(0.0, 0)]
-    assert [letter.offset for letter in w.letters] == [0, 2]
-    assert all("'delayed' is none of the classes of m ('late', 'on_time')" in one.reason for one in w.letters)
+    assert [letter.offset for letter in w.dead_letters] == [0, 2]
+    assert all(
+        "'delayed' is none of the classes of m ('late', 'on_time')" in one.reason for one in w.dead_letters
+    )
     assert w.totals()["dead"] == 2
 
 

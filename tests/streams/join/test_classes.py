@@ -39,7 +39,7 @@ def test_a_class_in_any_spelling_is_the_declared_one(
     w.join(prediction("a", names[0]), label("a", truth), prediction("b", True), label("b", truth))
     expected = classes.read(1 if truth in ONE else 0)
     assert [o.error_value for o in w.outcomes] == [float(names[0] != expected), float(truth not in ONE)]
-    assert w.letters == []
+    assert w.dead_letters == []
     actual = sum((Counter(entry.actual or {}) for entry in entries(w)), Counter())
     assert actual == {expected: 2}
     predicted = sum((Counter(entry.predicted or {}) for entry in entries(w)), Counter())
@@ -64,27 +64,27 @@ def test_a_label_that_is_no_class_is_refused_with_the_classes(truth: ClassValue,
     if not early:
         w.join(label("a", truth))
     assert w.outcomes == []
-    (letter,) = w.letters
+    (letter,) = w.dead_letters
     assert letter.reason == f"Label: label: {truth!r} is none of the classes of m ('late', 'on_time')"
     assert (letter.topic, base64.b64decode(letter.value_b64 or "")) == ("labels", w.labels[0].value)
     w.join(label("a", "late"))
     w.join(label("a", truth))  # as a correction neither
     assert [o.error_value for o in w.outcomes] == [0.0]
-    assert len(w.letters) == 2
+    assert len(w.dead_letters) == 2
 
 
 def test_an_answer_that_is_no_class_is_wrong_and_kept() -> None:
     w = world(("late", "on_time"))
     w.join(prediction("a", "unknown"), label("a", "late"), prediction("b", 3), label("b", "on_time"))
     assert [o.error_value for o in w.outcomes] == [1.0, 1.0]
-    assert w.letters == []
+    assert w.dead_letters == []
 
 
 def test_classes_that_differ_in_spelling_alone_stay_apart() -> None:
     w = world(("True", "true"))
     w.join(prediction("a", "True"), label("a", "true"), prediction("b", "True"), label("b", "TRUE"))
     assert [o.error_value for o in w.outcomes] == [1.0]
-    assert "spelled exactly" in w.letters[0].reason
+    assert "spelled exactly" in w.dead_letters[0].reason
 
 
 def test_a_model_without_declared_classes_takes_labels_as_they_are() -> None:
@@ -115,7 +115,7 @@ def test_outcomes_and_refusals_stay_as_they_were_when_the_classes_change(disk_lo
     w.restore()
     w.join(label("a", "Late"), label("b", "Late"))
     assert [(o.prediction_id, o.error_value, o.revision) for o in w.outcomes] == [("a", 1.0, 0)]
-    assert [letter.offset for letter in w.letters] == [1, 2]
+    assert [letter.offset for letter in w.dead_letters] == [1, 2]
     w.rules = rules_of(Join(), m=ModelSpec(classes=("late", "on_time")))
     w.die(disk_lost=disk_lost)
     w.restore()
@@ -152,5 +152,5 @@ def test_a_label_that_is_no_class_is_refused_once_and_counts_as_no_repeat(crashe
         w.restore()
     w.join(prediction("a", "x"))
     assert [(o.correct, o.error_value) for o in w.outcomes] == [(True, 0.0)]
-    assert [letter.offset for letter in w.letters] == [1]
+    assert [letter.offset for letter in w.dead_letters] == [1]
     assert (w.totals()["duplicate"], w.totals()["dead"]) == (0, 1)
