@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..schemas.base import ClassValue, FeatureValue, class_name
 from ..schemas.classes import Classes
 from ..schemas.events import Outcome
+from ..schemas.feature_values import value_name
 from ..schemas.spec.model import ModelSpec
 
 LabelValue = str | float
@@ -63,6 +64,7 @@ def _row(
     if label is None:
         return None
     known = outcome.features | (outcome.segments or {})  # a segment may be a feature that was not repeated
+    types = spec.declared_types() if spec.segments else {}
     return LabelledRow(
         prediction_id=outcome.prediction_id,
         ts=outcome.ts,
@@ -71,7 +73,9 @@ def _row(
         features=outcome.features,
         label=label,
         segments={
-            name: class_name(value) for name in spec.segments if (value := known.get(name)) is not None
+            name: value_name(value, types.get(name))
+            for name in spec.segments
+            if (value := known.get(name)) is not None
         },
         prediction=_value(outcome.prediction, spec),
         version=outcome.version,

@@ -32,7 +32,12 @@ def store_registration(
     except OSError as error:
         raise ArtifactError(f"cannot read {file}: {error.strerror}") from error
     table = read_reference_csv(
-        reference, task=spec.task, label=label_column, segments=spec.segments, classes=spec.classes
+        reference,
+        task=spec.task,
+        label=label_column,
+        segments=spec.segments,
+        classes=spec.classes,
+        types=spec.declared_types(),
     )
     parts = build_manifest_parts(data, table, task=spec.task, classes=spec.classes)
     store = ArtifactStore(store_url)

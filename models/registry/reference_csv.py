@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
+from ...schemas.feature_values import value_name
 from ...schemas.not_json import known_format
-from ...schemas.serving import Task
+from ...schemas.serving import FeatureType, Task
 from ..formats.features import Row
 from .csv_values import TRUE_FALSE, header_cure, number_of
 
@@ -32,11 +33,13 @@ def read_reference_csv(
     label: str = "label",
     segments: tuple[str, ...] = (),
     classes: tuple[str, ...] | None = None,
+    types: Mapping[str, FeatureType] | None = None,
 ) -> ReferenceTable:
     """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
 
     A column has one kind: one text makes it a column of text. A label is read as one of ``classes`` if it is
-    one in any spelling. Raises ArtifactError that names the line and what is wrong there.
+    one in any spelling. ``types``: as the spec declares them, for the names of segments. Raises ArtifactError
+    that names the line and what is wrong there.
     """
     header, lines = _read_lines(path)
     if label not in header:
@@ -52,8 +55,14 @@ def read_reference_csv(
     )
     values = {name: _column(texts) for name, texts in columns.items()}
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
+    declared_types = types or {}
     named = tuple(
-        {name: class_name(value) for name in segments if (value := row.get(name)) is not None} for row in rows
+        {
+            name: value_name(value, declared_types.get(name))
+            for name in segments
+            if (value := row.get(name)) is not None
+        }
+        for row in rows
     )
     return ReferenceTable(rows, labels, named)
 

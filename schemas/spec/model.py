@@ -297,6 +297,10 @@ class ModelSpec(Table):
         """The features that leave the server, in the spec's order."""
         return {name: feature for name, feature in self.features.items() if feature.privacy != "drop"}
 
+    def declared_types(self) -> dict[str, FeatureType]:
+        """The type of each feature before it is hashed or dropped."""
+        return {name: feature.type for name, feature in self.features.items()}
+
     def digest(self) -> str:
         """sha256 of the spec's canonical JSON."""
         return hashlib.sha256(

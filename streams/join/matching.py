@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from ...schemas.base import class_name
+from ...schemas.feature_values import value_name
 from .batch_output import BatchContext
 from .key_matching import add_label, add_prediction, emit_first
 from .outcomes import outcome_bytes
@@ -120,10 +120,10 @@ class Matching:
 
     def _segments_of(self, event: PredictionEvent, rules: ModelRules) -> Segments:
         """Return the segments that its error counts in: features that the spec names, and the event's own."""
-        features = event.features
+        features, types = event.features, rules.feature_types
         values = {name: features.get(name) for name in rules.segments} | (event.segments or {})
         named = (
-            (name, class_name(value))
+            (name, value_name(value, types.get(name)))
             for name, value in values.items()
             if value is not None and len(name) <= NAME_CHARS
         )

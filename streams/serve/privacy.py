@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...schemas.base import class_name
 from ...schemas.errors import SettingsError
+from ...schemas.feature_values import value_name
+from ...schemas.serving import FeatureType
 from ...schemas.spec.model import ModelSpec, Privacy
 from .plain_values import Plain
 
@@ -35,13 +36,13 @@ class Hasher:
     def __repr__(self) -> str:
         return "Hasher(…)"
 
-    def hash(self, feature: str, value: Plain) -> Plain:
-        """16 hex digits; null stays null. 1, 1.0 and "1" are one class and give one hash."""
+    def hash(self, feature: str, value: Plain, declared: FeatureType | None = None) -> Plain:
+        """16 hex digits; null stays null. All spellings of a value (``schemas.feature_values``) give one."""
         if value is None:
             return None
         name = feature.encode()
         return hashlib.blake2b(
-            len(name).to_bytes(4, "big") + name + class_name(value).encode(),
+            len(name).to_bytes(4, "big") + name + value_name(value, declared).encode(),
             digest_size=_DIGEST_BYTES,
             key=self._key,
         ).hexdigest()
@@ -54,6 +55,7 @@ class PrivacyRules:
     dropped: frozenset[str] = frozenset()
     hashed: frozenset[str] = frozenset()
     hasher: Hasher | None = field(default=None, repr=False)
+    types: Mapping[str, FeatureType] = field(default_factory=dict[str, FeatureType])
     nothing: bool = field(default=False, init=False, repr=False)  # to drop or hash: read once per event
 
     def __post_init__(self) -> None:
@@ -65,8 +67,15 @@ class PrivacyRules:
             )
 
     @classmethod
-    def of(cls, privacy: Mapping[str, Privacy], hasher: Hasher | None) -> PrivacyRules:
+    def of(
+        cls,
+        privacy: Mapping[str, Privacy],
+        hasher: Hasher | None,
+        types: Mapping[str, FeatureType] | None = None,
+    ) -> PrivacyRules:
+        """``types``: as declared, where they are."""
         return cls(
+            types=types or {},
             dropped=frozenset(name for name, rule in privacy.items() if rule == "drop"),
             hashed=frozenset(name for name, rule in privacy.items() if rule == "hash"),
             hasher=hasher,
@@ -74,14 +83,17 @@ class PrivacyRules:
 
     @classmethod
     def of_spec(cls, spec: ModelSpec, hasher: Hasher | None) -> PrivacyRules:
-        return cls.of({name: feature.privacy for name, feature in spec.features.items()}, hasher)
+        privacy: dict[str, Privacy] = {name: feature.privacy for name, feature in spec.features.items()}
+        return cls.of(privacy, hasher, spec.declared_types())
 
     def apply(self, values: dict[str, Plain]) -> dict[str, Plain]:
         """What may leave of features or segments (a segment named like a private feature is as private)."""
         if self.nothing:
             return values
         return {
-            name: self.hasher.hash(name, value) if self.hasher and name in self.hashed else value
+            name: self.hasher.hash(name, value, self.types.get(name))
+            if self.hasher and name in self.hashed
+            else value
             for name, value in values.items()
             if name not in self.dropped
         }

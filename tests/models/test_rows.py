@@ -8,7 +8,7 @@ import pytest
 from driftloop.models.rows import rows_from_outcomes
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Outcome
-from driftloop.schemas.spec.model import ModelSpec
+from driftloop.schemas.spec.model import Feature, ModelSpec
 
 BINARY = ModelSpec(classes=("late", "on_time"), segments=("origin",))
 
@@ -33,6 +33,14 @@ def test_a_row_has_the_declared_class_whatever_the_label_was_spelled_like(label:
     assert (row.label, row.prediction) == ("1", "0")
     (down,) = rows_from_outcomes([outcome(correct=False, prediction=label)], ModelSpec(classes=("0", "1")))
     assert down.label == "0"
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0])
+def test_a_flag_is_one_segment_in_whatever_spelling(value: Any) -> None:
+    spec = ModelSpec(segments=("flag",), features={"flag": Feature(type="bool")})
+    (row,) = rows_from_outcomes([outcome(label="late", features={"flag": value})], spec)
+    (own,) = rows_from_outcomes([outcome(label="late", segments={"flag": value})], spec)
+    assert row.segments == own.segments == {"flag": "true"}
 
 
 def test_the_newest_correction_counts() -> None:

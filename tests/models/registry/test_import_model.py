@@ -57,6 +57,13 @@ def test_a_csv_is_read_by_what_its_columns_hold(tmp_path: Path) -> None:
     assert read.segments == ({"word": "a, b", "flag": "true"}, {"flag": "false"}, {"word": "c"})
 
 
+@pytest.mark.parametrize("cells", [("true", "false"), ("True", "FALSE"), ("1", "0"), ("1.0", "0.0")])
+def test_a_flag_is_one_segment_in_whatever_spelling(cells: tuple[str, str], tmp_path: Path) -> None:
+    path = csv(tmp_path, f"flag,label\n{cells[0]},late\n{cells[1]},late\n")
+    read = read_reference_csv(path, task="classification", segments=("flag",), types={"flag": "bool"})
+    assert read.segments == ({"flag": "true"}, {"flag": "false"})
+
+
 def test_labels_are_class_names_or_numbers_by_the_task(tmp_path: Path) -> None:
     path = csv(tmp_path, "x,label\n1,0\n2,1.0\n3,true\n")
     assert read_reference_csv(path, task="classification").labels == ("0", "1", "true")

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
 from driftloop.schemas.events import DeadLetter
-from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
+from driftloop.schemas.spec.model import Feature, Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
 from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.reading.placement import ORIGIN_HEADER
@@ -198,6 +198,15 @@ def test_misrouted_records_are_sent_on_once_with_their_origin(w: JoinWorld) -> N
         assert record.key.decode() == orjson.loads(record.value)["prediction_id"]
         assert record.headers == [("trace", b"1"), (ORIGIN_HEADER, b"predictions/0/%d" % offset)]
     assert all(refused.offset >= 25 for refused in output.refused)
+
+
+def test_a_flag_is_one_segment_in_whatever_spelling() -> None:
+    w = world(m=ModelSpec(segments=("flag",), features={"flag": Feature(type="bool")}))
+    sent = {"a": True, "b": 1, "c": 1.0}
+    w.join(*(prediction(name, "x") | {"features": {"flag": value}} for name, value in sent.items()))
+    w.join(prediction("d", "x") | {"segments": {"flag": 1}}, *(label(name, "x") for name in "abcd"))
+    counted = [one for entry in entries(w) for one in (entry.segments or {}).get("flag", {}).items()]
+    assert [(name, errors.count) for name, errors in counted] == [("true", 4)]
 
 
 def test_segments_come_from_the_event_and_from_features_that_the_spec_names() -> None:

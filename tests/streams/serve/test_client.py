@@ -174,6 +174,7 @@ def test_hashes_are_keyed_stable_and_cannot_be_linked_between_features() -> None
     assert HASHER.hash("tail", "N1") != HASHER.hash("head", "N1")
     assert HASHER.hash("n", 1) == HASHER.hash("n", 1.0) == HASHER.hash("n", "1")
     assert HASHER.hash("tail", None) is None
+    assert HASHER.hash("tail", None, "bool") is None
     assert "deployment" not in repr(HASHER) + repr(PrivacyRules(hasher=HASHER))
     with pytest.raises(SettingsError, match="at least 16"):
         Hasher(b"short")
