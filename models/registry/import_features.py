@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ...schemas.base import FeatureValue
 from ...schemas.errors import ArtifactError
 from ...schemas.serving import FeatureSpec, FeatureType
-from ...schemas.spec.model import ModelSpec
+from ...schemas.spec.model import Feature, ModelSpec
 from ..formats.features import Row, infer_features
 from ..formats.onnx_inputs import ModelInputs
 from ..formats.onnx_session import BOOL_TENSOR, TEXT_TENSOR, Port
@@ -64,17 +64,11 @@ def _columns_features(ports: Sequence[Port], rows: Sequence[Row]) -> tuple[Featu
 
 def _inferred(rows: Sequence[Row], names: Sequence[str], *, text: bool) -> tuple[FeatureSpec, ...]:
     """What the columns hold; ``text``: all of them are taken as text, numbers too."""
+    spec = ModelSpec(features={name: Feature(type="category") for name in names}) if text else ModelSpec()
     inferred = {
-        feature.name: feature for feature in infer_features(ModelSpec(), [_part(row, names) for row in rows])
+        feature.name: feature for feature in infer_features(spec, [_part(row, names) for row in rows])
     }
-    empty: FeatureType = "category" if text else "number"
-    features = (inferred.get(name, FeatureSpec(name=name, type=empty)) for name in names)
-    if not text:
-        return tuple(features)
-    return tuple(
-        feature if feature.type == "category" else FeatureSpec(name=feature.name, type="category")
-        for feature in features
-    )
+    return tuple(inferred.get(name, FeatureSpec(name=name, type="number")) for name in names)
 
 
 def _part(row: Row, names: Sequence[str]) -> dict[str, FeatureValue]:
