@@ -18,6 +18,7 @@ from .events import Role
 
 FloatArray = npt.NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+NAME_CHARS = 100  # longer names of features are left out, longer names of categories are counted together
 
 
 class Counts(Event):
@@ -108,6 +109,11 @@ class ModelVitals(Event):
     actual: dict[str, int] | None = None
     predicted_values: NumberSketch | None = Field(default=None, description="regression: what was predicted")
     segments: dict[str, dict[str, SegmentErrors]] | None = None
+    rows: int = Field(
+        default=0,
+        description="sampled predictions behind numbers and categories: a feature that has fewer values and "
+        "nulls there was missing in the rest. In the last entry, where a batch's features fill several",
+    )
     numbers: dict[str, NumberSketch] | None = None
     categories: dict[str, CategoryCounts] | None = None
 

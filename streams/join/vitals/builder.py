@@ -1,7 +1,7 @@
 """Vitals messages of one batch: columns by numpy, features from a bounded sample.
 
-Everything in a message is a function of the batch's records in their order: samples are evenly strided, and
-sketches hold what they were given (see ``vitals.sketches``).
+Everything in a message is a function of the batch's records, their order and their place: samples
+(``_sampled``) too, and sketches hold what they were given (see ``vitals.sketches``).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ MAX_MESSAGE_BYTES = 512 * 1024
 _ENVELOPE_BYTES = 2_048  # a message around its entries is well below
 _ERRORS_PER_ENTRY = 16_384  # 175 KB of float64 in base64, and 87 KB of gaps
 _CLASSES = 1_000
+_WITHIN_RUN = np.random.default_rng(0).random(4_093)  # a prime: no size of a batch soon repeats its places
 
 
 class BatchStats(msgspec.Struct):
@@ -78,7 +79,8 @@ def vitals_messages(
     covered: Covered, all_stats: Iterable[BatchStats], counts: Mapping[str, int]
 ) -> list[bytes]:
     """Return the messages of a vitals partition, each under 512 KiB. ``counts``: what belongs to no model."""
-    entries = [entry for stats in all_stats for entry in _entries(stats)]
+    turn = covered.partition + covered.start.predictions
+    entries = [entry for stats in all_stats for entry in _entries(stats, turn)]
     parts: list[list[bytes]] = [[]]
     size = _ENVELOPE_BYTES
     for entry in entries:
@@ -108,23 +110,23 @@ def _message(covered: Covered, part: int, entries: list[bytes], counts: Mapping[
     return b"".join((orjson.dumps(envelope)[:-1], b',"models":[', b",".join(entries), b"]}"))
 
 
-def _entries(stats: BatchStats) -> list[bytes]:
+def _entries(stats: BatchStats, turn: int) -> list[bytes]:
     """Return usually one entry; several where one would be too large."""
-    rows = _sampled(stats.events)
+    rows = _sampled(stats.events, turn)
     model, version, role = stats.variant
     variant: Json = {"model": model, "version": version, "role": role}
     entry: Json = variant | {"counts": _counts(stats)}
     entry |= _outcomes(stats, slice(0, _ERRORS_PER_ENTRY))
-    entry |= _answers(stats)
+    entry |= _answers(stats, turn)
     latencies = [latency for row in rows if (latency := row.latency_ms) is not None]
     if latencies:
         entry["latency_ms"] = number_sketch(latencies)
     if stats.delays:
-        entry["label_delay_ms"] = number_sketch(_sampled(stats.delays))
+        entry["label_delay_ms"] = number_sketch(_sampled(stats.delays, turn))
     numbers, categories = summarise_features([row.features for row in rows], stats.rules.feature_types)
-    whole = (
-        entry | ({"numbers": numbers} if numbers else {}) | ({"categories": categories} if categories else {})
-    )
+    sampled: Json = {"rows": len(rows)} if rows else {}
+    whole = entry | sampled
+    whole |= ({"numbers": numbers} if numbers else {}) | ({"categories": categories} if categories else {})
     encoded = orjson.dumps(whole)
     more = [
         orjson.dumps(variant | {"counts": {}} | _outcomes(stats, slice(i, i + _ERRORS_PER_ENTRY)))
@@ -132,13 +134,16 @@ def _entries(stats: BatchStats) -> list[bytes]:
     ]
     if len(encoded) <= MAX_MESSAGE_BYTES // 2:
         return [encoded, *more]
-    return [orjson.dumps(entry), *_feature_entries(variant, numbers, categories), *more]
+    return [orjson.dumps(entry), *_feature_entries(variant, sampled, numbers, categories), *more]
 
 
 def _feature_entries(
-    variant: Json, numbers: Mapping[str, Json], categories: Mapping[str, Json]
+    variant: Json, sampled: Json, numbers: Mapping[str, Json], categories: Mapping[str, Json]
 ) -> list[bytes]:
-    """Return features that are too many for one entry, in entries of their own that count nothing."""
+    """Return features that are too many for one entry, in entries of their own that count nothing.
+
+    The last one says of how many rows all of them are: only then is known which feature is missing.
+    """
     columns = [("numbers", n, c) for n, c in numbers.items()] + [
         ("categories", n, c) for n, c in categories.items()
     ]
@@ -151,7 +156,7 @@ def _feature_entries(
             entries.append(orjson.dumps(variant | {"counts": {}} | chosen))
             chosen, size = {}, 0
         chosen.setdefault(kind, {})[name] = column
-    return [*entries, orjson.dumps(variant | {"counts": {}} | chosen)]
+    return [*entries, orjson.dumps(variant | {"counts": {}} | sampled | chosen)]
 
 
 def _counts(stats: BatchStats) -> dict[str, int]:
@@ -244,11 +249,11 @@ def _segment_errors(with_error: Sequence[tuple[Segments, float | None]]) -> dict
     return result
 
 
-def _answers(stats: BatchStats) -> Json:
+def _answers(stats: BatchStats, turn: int) -> Json:
     if stats.rules.regression:
         values = [
             float(event.prediction)
-            for event in _sampled(stats.events)
+            for event in _sampled(stats.events, turn)
             if event.prediction is not None and not isinstance(event.prediction, (str, bool))
         ]
         return {"predicted_values": number_sketch(values)} if values else {}
@@ -270,9 +275,18 @@ def _by_class(named: Mapping[str, int], rules: ModelRules) -> Counter[str]:
     return counts
 
 
-def _sampled(items: Sequence[T]) -> Sequence[T]:
-    """Return at most ``SAMPLE`` of them, evenly strided."""
-    return items[:: -(-len(items) // SAMPLE)] if len(items) > SAMPLE else items
+def _sampled(items: Sequence[T], turn: int) -> Sequence[T]:
+    """Return at most ``SAMPLE`` of them: one of each of as many runs of equal length, at a random place.
+
+    A place that was the same in every run would see only some of what comes in turns, such as the two rows of
+    each request. ``turn`` changes the places from batch to batch, and the same batch gives the same sample.
+    """
+    count = len(items)
+    if count <= SAMPLE:
+        return items
+    within = np.take(_WITHIN_RUN, np.arange(turn, turn + SAMPLE), mode="wrap")
+    places: list[int] = ((np.arange(SAMPLE) + within) * (count / SAMPLE)).astype(np.int64).tolist()
+    return [items[place] for place in places]
 
 
 def _present(counts: Mapping[str, int]) -> dict[str, int]:

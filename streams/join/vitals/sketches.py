@@ -17,13 +17,13 @@ from datasketches import (  # a compiled module, without types
     kll_floats_sketch,  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
 )
 
-from ....schemas.base import FeatureValue, class_name
+from ....schemas.base import FeatureValue
+from ....schemas.feature_values import value_name
 from ....schemas.serving import FeatureType
-from ....schemas.vitals import FLOAT32_MAX
+from ....schemas.vitals import FLOAT32_MAX, NAME_CHARS
 
 SAMPLE = 200
-NAMES = 100
-NAME_CHARS = 100
+NAMES = SAMPLE  # a feature's are then all told: of equally frequent ones none is left out for its name
 OTHER = "other"
 FEW = 16  # up to so many values are sent as they are, and plain Python beats numpy and Counter on them
 
@@ -62,8 +62,8 @@ def summarise_features(
 ) -> FeatureSummaries:
     """Return sketches of numbers and counts of categories, by what the spec says, else by the values.
 
-    A missing feature counts as null, one that no row has any more too; a text where a number should be shows
-    up among the categories.
+    A missing feature counts as null. A text where a number should be shows up among the categories; where a
+    bool should be, it shows up there in quotes, since ``"true"`` is not one.
     """
     numbers: dict[str, Json] = {}
     categories: dict[str, Json] = {}
@@ -86,7 +86,7 @@ def _split(column: Sequence[FeatureValue], declared: FeatureType | None) -> Spli
     kinds = set(map(type, column))
     if kinds <= _AMOUNTS and declared in _NUMERIC:
         return SplitColumn(cast("Sequence[float]", column), _NO_CLASSES, 0)
-    if kinds <= _TEXTS:
+    if kinds <= _TEXTS and declared != "bool":
         return SplitColumn((), counted(cast("Sequence[str]", column)), 0)
     amounts: list[float] = []
     classes: Counter[str] = Counter()
@@ -95,8 +95,10 @@ def _split(column: Sequence[FeatureValue], declared: FeatureType | None) -> Spli
             continue
         if _is_amount(value, declared):
             amounts.append(float(value))  # pyright: ignore[reportArgumentType]
+        elif declared == "bool" and isinstance(value, str):
+            classes[f'"{value}"'] += 1
         else:
-            classes[class_name(value)] += 1
+            classes[value_name(value, declared)] += 1
     return SplitColumn(amounts, classes, column.count(None))
 
 

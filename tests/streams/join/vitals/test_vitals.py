@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import random
 from collections import Counter
 from typing import NamedTuple
@@ -164,9 +163,47 @@ def test_a_sample_is_bounded_and_a_sketch_gives_its_values_back() -> None:
     (entry,) = message.models
     assert entry.numbers is not None
     values = sketched(entry.numbers["x"])
-    assert len(values) == SAMPLE
-    assert {b - a for a, b in itertools.pairwise(values)} == {50.0}
-    assert entry.counts.predictions == 10_000
+    assert [value // 50 for value in values] == list(range(SAMPLE))  # one of each run of 50
+    assert len({value % 50 for value in values}) > 30  # at places of its own: rows may come in turns
+    assert (entry.counts.predictions, entry.rows) == (10_000, SAMPLE)
+
+
+def test_a_sample_takes_other_places_in_every_batch() -> None:
+    stats = batch_stats_of([event(x=float(i)) for i in range(1_000)])
+    seen: Counter[float] = Counter()
+    for start in range(0, 200_000, 1_000):
+        covered = COVERED._replace(start=Offsets(start, 0))
+        (value,) = vitals_messages(covered, [stats], {})
+        numbers = Vitals.decode(value).models[0].numbers
+        assert numbers is not None
+        seen.update(sketched(numbers["x"]))
+    assert len(seen) == 1_000  # each was in a sample
+    assert max(seen.values()) < 80  # of 200; 40 are expected
+
+
+def test_only_the_last_entry_of_a_batchs_features_says_of_how_many_rows_they_are() -> None:
+    wide = [event(**{f"feature-{f}": float(f + i) for f in range(1_500)}) for i in range(SAMPLE)]
+    values = vitals_messages(COVERED, [batch_stats_of(wide)], {})
+    entries = [entry for value in values for entry in Vitals.decode(value).models]
+    with_features = [entry.rows for entry in entries if entry.numbers]
+    assert len(with_features) > 1
+    assert with_features == [0] * (len(with_features) - 1) + [SAMPLE]
+    assert [entry.rows for entry in entries if not entry.numbers] == [0]
+
+
+def test_rows_without_any_feature_are_told() -> None:
+    (message,) = messages(batch_stats_of([event()] * 7))
+    (entry,) = message.models
+    assert (entry.rows, entry.numbers, entry.categories) == (7, None, None)
+
+
+def test_a_declared_flag_is_named_as_one_whatever_it_was_sent_as() -> None:
+    spec = ModelSpec(features={"flag": Feature(type="bool")})
+    rows = [event(flag=value) for value in (True, 1, 1.0, False, 0, None, "true")]
+    (message,) = messages(batch_stats_of(rows, rules=ModelRules.of(spec)))
+    assert message.models[0].categories is not None
+    flag = message.models[0].categories["flag"]
+    assert (flag.counts, flag.nulls) == ({"true": 3, "false": 2, '"true"': 1}, 1)
 
 
 def test_the_same_batch_gives_the_same_bytes() -> None:
