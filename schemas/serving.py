@@ -78,12 +78,18 @@ class NumberProfile(Event):
 
 
 class CategoryProfile(Event):
-    """Reference counts per category."""
+    """Reference counts per category. ``count`` and ``nulls`` are of all rows, or of a random half of them."""
 
     count: int
     nulls: int
     counts: dict[str, int]
+    rest: int = Field(
+        default=0, description="of names that were seen too, and are too many to be counted each"
+    )
     other: int = 0
+    seen: str | None = Field(
+        default=None, description="base64 of a bit per hash: which names were seen (schemas.seen_names)"
+    )
 
 
 class Reference(Event):

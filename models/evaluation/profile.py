@@ -7,18 +7,25 @@ they are the world the version goes into; accuracy only over the hold-out, since
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...schemas.base import FeatureValue, class_name
-from ...schemas.serving import CategoryProfile, FeatureSpec, NumberProfile, Reference, Task
+from ...schemas.base import FeatureValue
+from ...schemas.feature_values import FLAGS, value_name
+from ...schemas.seen_names import SeenNames
+from ...schemas.serving import CategoryProfile, FeatureSpec, FeatureType, NumberProfile, Reference, Task
+from ...schemas.vitals import NAME_CHARS
 from ..formats.features import Row
 from .paired_errors import Floats, errors_of
 
 QUANTILE_STEPS = 100  # resolves distribution functions to 0.01, well below any useful effect size
-MAX_PROFILED = 100  # categories; the rest is counted as other
+MAX_PROFILED = 100  # categories; the rest is counted together
+WELL_SEEN = 5  # rows: where each value has so many, hardly one is missing (e⁻⁵)
+OFTEN = 8  # rows of one half: so many are hardly chance
+MAX_UNSEEN = 0.5  # of the rows
 MIN_SEGMENT_ROWS = 10  # a mean error of fewer rows says nothing
 
 
@@ -56,7 +63,7 @@ def build_reference(
             if feature.type == "number" and (profile := _number([row.get(feature.name) for row in rows]))
         },
         categories={
-            feature.name: _category([row.get(feature.name) for row in rows])
+            feature.name: _category([row.get(feature.name) for row in rows], feature.type)
             for feature in features
             if feature.type != "number"
         },
@@ -74,16 +81,64 @@ def _number(values: Sequence[FeatureValue]) -> NumberProfile | None:
     return NumberProfile(count=len(known), nulls=len(values) - len(known), quantiles=quantiles)
 
 
-def _category(values: Sequence[FeatureValue]) -> CategoryProfile:
-    counts = Counter(class_name(value) for value in values if value is not None)
-    frequent = sorted(counts, key=lambda category: (-counts[category], category))[:MAX_PROFILED]
-    kept = {category: counts[category] for category in sorted(frequent)}
+def _category(values: Sequence[FeatureValue], kind: FeatureType) -> CategoryProfile:
+    """Count the values by name, at most ``MAX_PROFILED`` of them, and the rest together.
+
+    Where every value was seen often, all are named and all rows count. Else a random half of the rows says
+    which values are often there, and the other half counts: what a sample has most of, it has by chance too.
+    """
+    names = [None if value is None else value_name(value, kind) for value in values]
+    if kind == "bool":
+        return _profile(names, FLAGS)
+    counts = _counts(names)
+    if len(counts) <= MAX_PROFILED and min(counts.values(), default=WELL_SEEN) >= WELL_SEEN:
+        return _profile(names, tuple(counts))
+    places: list[int] = np.random.default_rng(0).permutation(len(names)).tolist()  # rows may come in turns
+    half = len(names) // 2
+    often = _counts([names[place] for place in places[:half]])
+    ranked = [name for name, count in often.most_common() if count >= OFTEN]
+    counted = [names[place] for place in places[half:]]
+    unseen = sum(count == 1 for count in counts.values()) / counts.total()  # as Good (1953) estimates it
+    if unseen > MAX_UNSEEN:  # hardly a value comes twice: which of them were seen says nothing
+        return _profile(counted, ranked)
+    rare = {name for name, count in counts.items() if count < WELL_SEEN}
+    # No order by count among the others: counts so small differ by chance alone.
+    ranked += sorted(counts.keys() - set(ranked), key=lambda name: zlib.crc32(name.encode()))
+    return _profile(counted, ranked, rare, unseen)
+
+
+def _profile(
+    names: Sequence[str | None],
+    ranked: Sequence[str],
+    rare: Collection[str] = (),
+    unseen: float = 0.0,
+) -> CategoryProfile:
+    """Count ``names``, given in random order: the first of ``ranked`` each, further ones of it together.
+
+    ``unseen``: the estimated share of rows with a value that no row here has. So many rows of values that are
+    ``rare`` here count as such ones, since it is those that other rows would have instead.
+    """
+    short = [name for name in ranked if len(name) <= NAME_CHARS]
+    named, further = sorted(short[:MAX_PROFILED]), frozenset(short[MAX_PROFILED:])
+    seen = SeenNames.of(short if further else ())
+    known = [name for name in names if name is not None]
+    unknown = [name for name in known if name in rare][: round(unseen * len(known))]
+    counts = _counts(known)
+    counts.subtract(unknown)
+    kept = {name: counts[name] for name in named}
+    rest = sum(counts[name] for name in further) + round(seen.fill * len(unknown))
     return CategoryProfile(
-        count=counts.total(),
-        nulls=len(values) - counts.total(),
+        count=len(known),
+        nulls=len(names) - len(known),
         counts=kept,
-        other=counts.total() - sum(kept.values()),
+        rest=rest,
+        other=len(known) - sum(kept.values()) - rest,
+        seen=seen.text() if seen.bits else None,
     )
+
+
+def _counts(names: Iterable[str | None]) -> Counter[str]:
+    return Counter(name for name in names if name is not None)
 
 
 def _segments(errors: Floats, segments: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:

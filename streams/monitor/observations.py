@@ -25,6 +25,7 @@ from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
 from ...schemas.reasons import first_reason
+from ...schemas.seen_names import SeenNames
 from ...schemas.serving import Reference
 from ...schemas.vitals import (
     FLOAT32_MAX,
@@ -72,6 +73,8 @@ class Observation:
     segments: Mapping[str, Mapping[str, SegmentErrors]] = field(
         default_factory=dict[str, dict[str, SegmentErrors]]
     )
+    rows: int = 0
+    """Sampled predictions whose features are all told by now; 0: of some, more may follow."""
     numbers: Mapping[str, Numbers] = field(default_factory=dict[str, Numbers])
     categories: Mapping[str, CategoryCounts] = field(default_factory=dict[str, CategoryCounts])
 
@@ -128,6 +131,7 @@ def _observation(entry: ModelVitals, vitals: Vitals) -> Observation:
         latency=_numbers(entry.latency_ms, f"{where}: latency_ms") if entry.latency_ms else None,
         predicted=entry.predicted or {},
         segments=entry.segments or {},
+        rows=entry.rows,
         numbers={
             name: _numbers(sketch, f"{where}: numbers.{name}")
             for name, sketch in (entry.numbers or {}).items()
@@ -198,6 +202,7 @@ def _check_counts(entry: ModelVitals, vitals: Vitals, where: str) -> None:
         "counts.predictions": [entry.counts.predictions],
         "counts.outcomes": [entry.counts.outcomes],
         "counts.failed": [entry.counts.failed],
+        "rows": [entry.rows],
         "nulls": [sketch.nulls for sketch in (*sketches, *categories)],
         "other": [sketch.other for sketch in categories],
         "category": [count for sketch in categories for count in sketch.counts.values()],
@@ -222,6 +227,11 @@ def _check_reference(reference: Reference) -> None:
     for name, profile in reference.numbers.items():
         if any(b < a for a, b in itertools.pairwise(profile.quantiles)):
             raise DecodeError(f"UpdateControl: reference.numbers.{name}.quantiles: they do not ascend")
+    for name, profile in reference.categories.items():
+        try:
+            SeenNames.read(profile.seen or "")
+        except ValueError as error:
+            raise DecodeError(f"UpdateControl: reference.categories.{name}.seen: {error}") from error
 
 
 def _numbers_of(part: object, name: str = "") -> Iterator[tuple[str, float]]:

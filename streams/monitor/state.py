@@ -19,7 +19,7 @@ from river._river_rust.drift import (  # pyright: ignore[reportMissingModuleSour
 from ...schemas.base import Event
 from ...schemas.errors import StateError
 
-FORMAT = 2
+FORMAT = 3
 """Another number means another shape: such a snapshot is not read, vitals is replayed from its beginning."""
 
 T = TypeVar("T")

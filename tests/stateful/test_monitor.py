@@ -145,6 +145,11 @@ class MonitorMachine(RuleBasedStateMachine):
             seen.amounts = source.normal(shift, 1.0, n).round(1).tolist()
             seen.nulls = int(source.choice([0, 0, n // 3]))
             seen.countries = {"de": n // 2, "fr": n - n // 2} if source.random() < 0.8 else {"xx": n, "de": 1}
+            seen.rows = n + max(seen.nulls, 1)
+            if source.random() < 0.15:  # a feature does not come at all
+                seen.amounts, seen.nulls = [], 0
+            if source.random() < 0.15:
+                seen.countries = {}
         if count and source.random() < 0.5:
             north = int(source.integers(0, count + 1))
             seen.segments = {
@@ -357,7 +362,6 @@ def _compare_windows(state: Comparisons, oracle: Any) -> None:
 
 def _entry(model: str, seen: Seen) -> ModelVitals:
     errors = np.array(seen.errors)
-    rich = bool(seen.predictions)
     return entry(
         errors.astype(bool) if seen.bits else errors,
         model=model,
@@ -369,9 +373,10 @@ def _entry(model: str, seen: Seen) -> ModelVitals:
         failed=seen.failed,
         latency=seen.latency or None,
         predicted=seen.predicted or None,
-        numbers={"amount": sketch(seen.amounts, seen.nulls)} if rich else None,
+        rows=seen.rows,
+        numbers={"amount": sketch(seen.amounts, seen.nulls)} if seen.amounts or seen.nulls else None,
         categories={"country": CategoryCounts(count=sum(seen.countries.values()), counts=seen.countries)}
-        if rich
+        if seen.countries
         else None,
         segments={
             "region": {name: SegmentErrors(count=n, error_sum=total) for name, (n, total) in

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from msgspec import field
 
@@ -22,7 +23,8 @@ from .alarm_lifecycle import LASTING, Alert
 from .detection import Detection, condition
 from .drift_tests import more_often, rounded
 from .error_stream import holdout_rows
-from .live_windows import ClassWindow, FeatureReference, FeatureWindows
+from .feature_windows import FeatureReference, FeatureTest, FeatureWindows
+from .live_windows import ClassCounts
 from .positions import Positions
 from .service_windows import LatencyWindow, SegmentWindow, ServedWindow
 
@@ -47,7 +49,7 @@ class Comparisons(State, dict=True):
     """Index of the outcome at which the window of features began."""
     prediction_since: int = 0
     features: FeatureWindows | None = None
-    predicted: ClassWindow = field(default_factory=ClassWindow)
+    predicted: ClassCounts = field(default_factory=ClassCounts)
     latency: LatencyWindow = field(default_factory=LatencyWindow)
     served: ServedWindow = field(default_factory=ServedWindow)
     segments: SegmentWindow = field(default_factory=SegmentWindow)
@@ -77,8 +79,8 @@ class Comparisons(State, dict=True):
     def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Detection]:
         """``count``: outcomes of the stream up to and including these."""
         features = self.features = self.features or FeatureWindows.empty(self._known)
-        features.add(seen, self._known)
-        self.predicted.add(seen.predicted, self._predicted_shares(spec))
+        features.add(seen, self._known, [n for n, one in spec.features.items() if one.type == "category"])
+        self.predicted.add_all(seen.predicted)
         self.latency.add(seen.latency)
         self.served.add(seen.counts)
         self.segments.add(seen)
@@ -87,11 +89,11 @@ class Comparisons(State, dict=True):
         if features.rows >= rules.data.window:
             change = positions.change_at(self.data_since)
             detections += self._conclude(self._data(features, spec), count, change)
-            self.features, self.data_since = None, count
+            self.features, self.data_since = features.next(self._known), count
         if self.predicted.rows >= rules.data.window:
             change = positions.change_at(self.prediction_since)
             detections += self._conclude(self._prediction(spec), count, change)
-            self.predicted, self.prediction_since = ClassWindow(), count
+            self.predicted, self.prediction_since = ClassCounts(), count
         if self.latency.rows >= rules.latency.window:
             detections += self._conclude(self._latency(spec), count)
             self.latency = LatencyWindow()
@@ -104,36 +106,47 @@ class Comparisons(State, dict=True):
         return detections
 
     def _data(self, features: FeatureWindows, spec: ModelSpec) -> list[WindowComparison]:
-        rule, known = spec.detectors.data, self._known
+        rule, kept = spec.detectors.data, spec.kept_features()
         if not rule.enabled:
             return []
-        numbers, categories = features.numbers.items(), features.categories.items()
         tests = [
-            *(("ks", name, w.distribution(known.curves[name]), w.rows) for name, w in numbers),
-            *(("nulls", name, w.null_share(known.nulls[name]), w.rows) for name, w in numbers),
-            *(("chi2", name, w.distribution(known.categories[name]), w.rows) for name, w in categories),
+            test
+            for test in features.tests(self._known)
+            if test.name in kept
+            or test.name not in spec.features  # what must not leave a server is not missed
         ]
-        corrected = holm([result.p for _, _, result, _ in tests])
+        corrected = holm([test.result.p for test in tests])
         return [
             WindowComparison(
                 kind="data",
-                detector=detector,
-                subject=name,
-                value=result.effect,
+                detector=test.detector,
+                subject=test.name,
+                value=test.result.real,
                 threshold=rule.min_effect,
-                exceeded=p < rule.alpha and result.effect > rule.min_effect,
+                exceeded=p < rule.alpha and test.result.real > rule.min_effect,
                 evidence={
-                    "n": rows,
+                    "n": test.rows,
                     "reference_n": self.reference.rows,
-                    "p": rounded(result.p),
+                    "p": rounded(test.result.p),
                     "p_holm": rounded(p),
                     "alpha": rule.alpha,
                     "tests": len(tests),
-                    "largest_at": result.where,
-                },
+                    "largest_at": test.result.where,
+                }
+                | self._missing(test, features),
             )
-            for (detector, name, result, rows), p in zip(tests, corrected, strict=True)
+            for test, p in zip(tests, corrected, strict=True)
         ]
+
+    def _missing(self, test: FeatureTest, features: FeatureWindows) -> dict[str, Any]:
+        if test.detector != "nulls":
+            return {}
+        normal = self._known.present[test.name]
+        return {
+            "live": {name: rounded(rows / test.rows) for name, rows in test.live.items()},
+            "reference": {name: rounded(rows / (sum(normal.values()) or 1)) for name, rows in normal.items()},
+            "not_in_reference": sorted(features.unfamiliar),
+        }
 
     def _prediction(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, shares = spec.detectors.data, self._predicted_shares(spec)
@@ -147,9 +160,9 @@ class Comparisons(State, dict=True):
                 kind="prediction",
                 detector="chi2",
                 subject="predicted class",
-                value=result.effect,
+                value=result.real,
                 threshold=rule.min_effect,
-                exceeded=result.p < rule.alpha and result.effect > rule.min_effect,
+                exceeded=result.p < rule.alpha and result.real > rule.min_effect,
                 evidence={
                     "n": live.rows,
                     "reference_n": rows,

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc, kolmogorov, ndtr
 
+from ....schemas.vitals import FLOAT32_MAX
+
 FloatArray = npt.NDArray[np.float64]
 
-MIN_EXPECTED = 5.0  # Cochran's rule: chi² is trusted where every expected count is at least 5
+MIN_EXPECTED = 2.0  # of many cells; below it, two samples of one distribution differ too often
 RARE = "(rare)"
 
 
@@ -30,6 +32,13 @@ class TestResult:
     p: float
     where: str = ""
     """Where the difference is largest: a value or a category."""
+    by_chance: float = 0.0
+    """The effect to expect without a change (root mean square)."""
+
+    @property
+    def real(self) -> float:
+        """The effect without what chance alone has, as Bergsma (2013) corrects Cramér's V."""
+        return math.sqrt(max(0.0, self.effect**2 - self.by_chance**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class ReferenceCurve:
     @classmethod
     def of(cls, quantiles: Sequence[float], count: int) -> ReferenceCurve:
         """``quantiles`` at ranks 0, 1/m, …, 1, ascending, at least two."""
-        values = np.asarray(quantiles, dtype=np.float32)
+        values = np.clip(quantiles, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)  # as sketches are
         points, first = np.unique(values, return_index=True)
         steps = len(values) - 1
         last = np.append(first[1:], len(values)) - 1
@@ -92,7 +101,8 @@ def chi_squared(reference: Mapping[str, float], live: Mapping[str, float]) -> Te
     """Two counts per category. The effect is Cramér's V of the table with both samples weighted equally.
 
     With the sizes as they are, V would shrink as the reference grows, for the same change. Categories that
-    both samples hardly have are pooled, as the test's approximation asks.
+    both samples hardly have are pooled, as the test's approximation asks. Two samples of one distribution
+    have a mean V² of (categories - 1) (1 / n + 1 / m) / 4: 0.15² with 100 categories and 2,200 rows each.
     """
     reference_n, live_n = sum(reference.values()), sum(live.values())
     if reference_n <= 0 or live_n <= 0:
@@ -102,14 +112,14 @@ def chi_squared(reference: Mapping[str, float], live: Mapping[str, float]) -> Te
     table: dict[str, tuple[float, float]] = {}
     for name in sorted(reference.keys() | live.keys()):
         pair = (reference.get(name, 0.0), live.get(name, 0.0))
+        if not sum(pair):
+            continue
         key = name if sum(pair) * smaller / total >= MIN_EXPECTED else RARE
         known = table.get(key, (0.0, 0.0))
         table[key] = (known[0] + pair[0], known[1] + pair[1])
     statistic, v_squared, worst, where = 0.0, 0.0, -1.0, ""
     for name, (a, b) in table.items():
         expected = (a + b) / total
-        if expected <= 0:
-            continue
         statistic += (a - reference_n * expected) ** 2 / (reference_n * expected)
         statistic += (b - live_n * expected) ** 2 / (live_n * expected)
         p, q = a / reference_n, b / live_n
@@ -118,7 +128,9 @@ def chi_squared(reference: Mapping[str, float], live: Mapping[str, float]) -> Te
             worst, where = abs(p - q), name
     if len(table) < 2:
         return TestResult(0.0, 1.0)
-    return TestResult(math.sqrt(v_squared), float(chdtrc(len(table) - 1, statistic)), where)
+    freedom = len(table) - 1
+    by_chance = math.sqrt(freedom * (1 / reference_n + 1 / live_n)) / 2
+    return TestResult(math.sqrt(v_squared), float(chdtrc(freedom, statistic)), where, by_chance)
 
 
 def more_often(successes: float, n: int, reference_rate: float, reference_n: int) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
-from driftloop.models.evaluation.profile import MAX_PROFILED, QUANTILE_STEPS, build_reference
+from driftloop.models.evaluation.profile import MAX_PROFILED, QUANTILE_STEPS, WELL_SEEN, build_reference
 from driftloop.models.formats.features import infer_features
-from driftloop.schemas.serving import FeatureSpec, Reference
-from driftloop.schemas.spec.model import ModelSpec
+from driftloop.schemas.base import FeatureValue
+from driftloop.schemas.seen_names import SeenNames
+from driftloop.schemas.serving import CategoryProfile, FeatureSpec, Reference
+from driftloop.schemas.spec.model import Feature, ModelSpec
 
 
 def test_features_are_profiled_by_what_occurred() -> None:
@@ -28,12 +32,56 @@ def test_features_are_profiled_by_what_occurred() -> None:
     assert Reference.decode(reference.encode()) == reference
 
 
+def category_of(values: Sequence[FeatureValue], spec: ModelSpec | None = None) -> CategoryProfile:
+    rows = [{"c": value} for value in values]
+    features = infer_features(spec or ModelSpec(), rows)
+    return build_reference(rows, features, task="classification").categories["c"]
+
+
 def test_rare_categories_are_counted_together() -> None:
-    rows = [{"c": f"c{i:04d}"} for i in range(MAX_PROFILED + 30) for _ in range(1 + (i < MAX_PROFILED))]
-    profile = build_reference(rows, infer_features(ModelSpec(), rows), task="classification").categories["c"]
-    assert len(profile.counts) == MAX_PROFILED
-    assert profile.other == 30
-    assert profile.count == len(rows)
+    often, once = [f"c{i:04d}" for i in range(MAX_PROFILED)], [f"r{i:04d}" for i in range(30)]
+    profile = category_of([*often * 40, *once])
+    assert set(profile.counts) == set(often)
+    assert profile.count == len(often) * 20 + 15  # the half of the rows that did not choose the names
+    assert 0 < profile.rest + profile.other <= 30
+    assert sum(profile.counts.values()) + profile.rest + profile.other == profile.count
+
+
+@pytest.mark.parametrize("count", [MAX_PROFILED + 1, 150, 300, 500])
+def test_what_is_frequent_by_chance_is_not_taken_for_frequent(count: int) -> None:
+    """Of equal values, those that a sample has most of are as frequent as all others."""
+    names = np.array([f"c{i:04d}" for i in range(count)])
+    shares: list[float] = []
+    for seed in range(20):
+        profile = category_of(np.random.default_rng(seed).choice(names, 4_000).tolist())
+        assert len(profile.counts) == MAX_PROFILED
+        shares.append(sum(profile.counts.values()) / profile.count)
+    assert np.mean(shares) == pytest.approx(MAX_PROFILED / count, rel=0.03)
+
+
+def test_equal_counts_are_not_kept_by_name() -> None:
+    names = [f"c{i:04d}" for i in range(200)]
+    profile = category_of(names * 50)
+    assert max(profile.counts) > names[MAX_PROFILED]
+    assert profile.rest > 0.4 * profile.count
+    assert profile.other == 0
+    assert all(name in SeenNames.read(profile.seen or "") for name in names)
+
+
+def test_a_value_that_is_seen_often_is_named_and_counted_in_all_rows() -> None:
+    values = [f"c{i}" for i in range(MAX_PROFILED)] * WELL_SEEN
+    profile = category_of([*values, None])
+    assert set(profile.counts.values()) == {WELL_SEEN}
+    assert (profile.count, profile.nulls) == (len(values), 1)
+    assert (profile.rest, profile.other, profile.seen) == (0, 0, None)
+
+
+def test_a_flag_is_named_true_and_false_whatever_the_rows_have() -> None:
+    spec = ModelSpec(features={"c": Feature(type="bool")})
+    for true, false in ((True, False), (1, 0), (1.0, 0.0)):
+        profile = category_of([true] * 3 + [false] * 7, spec)
+        assert profile.counts == {"false": 7, "true": 3}
+    assert category_of([True] * 3, spec).counts == {"false": 0, "true": 3}
 
 
 def test_accuracy_shares_and_segments_are_the_hold_outs() -> None:

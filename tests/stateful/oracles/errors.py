@@ -49,6 +49,7 @@ class Seen:
     amounts: list[float] = field(default_factory=list[float])
     nulls: int = 0
     countries: dict[str, int] = field(default_factory=dict[str, int])
+    rows: int = 0
     segments: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])
 
 

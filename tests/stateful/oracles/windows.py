@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from driftloop.schemas.serving import Reference
+from driftloop.schemas.serving import CategoryProfile, NumberProfile, Reference
 from driftloop.schemas.spec.model import ModelSpec
 from scipy.stats import chi2, kstwobign, norm
 
@@ -49,8 +49,7 @@ class WindowOracle:
         held = self.held[window]
         match window:
             case "data":
-                amounts = sum(len(seen.amounts) + seen.nulls for seen in held)
-                return max(amounts, sum(sum(seen.countries.values()) for seen in held))
+                return sum(seen.rows for seen in held)
             case "prediction":
                 return sum(sum(seen.predicted.values()) for seen in held)
             case "latency":
@@ -113,23 +112,20 @@ class WindowOracle:
             return []
         profile, countries = self.reference.numbers["amount"], self.reference.categories["country"]
         amounts = [float(np.float32(amount)) for seen in held for amount in seen.amounts]
-        nulls = sum(seen.nulls for seen in held)
+        rows = sum(seen.rows for seen in held)
         named: Counter[str] = Counter()
         for seen in held:
             for name, n in seen.countries.items():
                 named[name if name in countries.counts else "(other)"] += n
-        known = {**countries.counts, "(other)": countries.other, "(null)": countries.nulls}
-        empty = {"known": profile.count, "(null)": profile.nulls}
-        tests = [
-            ("ks", "amount", *_ks(list(profile.quantiles), profile.count, amounts), len(amounts) + nulls),
-            (
-                "nulls",
-                "amount",
-                *_chi2(empty, {"known": len(amounts), "(null)": nulls}),
-                len(amounts) + nulls,
-            ),
-            ("chi2", "country", *_chi2(known, named), sum(named.values())),
-        ]
+        known = {**countries.counts, "(rest)": countries.rest, "(other)": countries.other}
+        tests: list[tuple[str, str, float, float, str, int, Found]] = []
+        if amounts:
+            distance = _ks(list(profile.quantiles), profile.count, amounts)
+            tests.append(("ks", "amount", *distance, len(amounts), {}))
+        tests.append(("nulls", "amount", *_missing(profile, len(amounts), rows)))
+        if named:
+            tests.append(("chi2", "country", *_chi2(known, named), sum(named.values()), {}))
+        tests.append(("nulls", "country", *_missing(countries, sum(named.values()), rows)))
         corrected = _holm([test[3] for test in tests])
         return [
             ExpectedComparison(
@@ -137,10 +133,10 @@ class WindowOracle:
                 q < rule.alpha and effect > rule.min_effect,
                 {
                     "n": n, "reference_n": self.reference.rows, "p": p, "p_holm": q, "alpha": rule.alpha,
-                    "tests": 3, "largest_at": where,
+                    "tests": len(tests), "largest_at": where, **more,
                 },
             )
-            for (detector, name, effect, p, where, n), q in zip(tests, corrected, strict=True)
+            for (detector, name, effect, p, where, n, more), q in zip(tests, corrected, strict=True)
         ]  # fmt: skip
 
     def _prediction(self, spec: ModelSpec, held: list[Seen]) -> list[ExpectedComparison]:
@@ -150,7 +146,7 @@ class WindowOracle:
         live: Counter[str] = Counter()
         for seen in held:
             for name, n in seen.predicted.items():
-                live[name if name in shares else "(other)"] += n
+                live[name] += n
         rows = max(1, round(self.reference.rows * spec.window.holdout))
         effect, p, _ = _chi2({name: share * rows for name, share in shares.items()}, live)
         n = sum(live.values())
@@ -284,15 +280,31 @@ def _ks(quantiles: list[float], count: int, live: list[float]) -> tuple[float, f
     return worst, p, repr(where)
 
 
+def _missing(
+    profile: NumberProfile | CategoryProfile, known: int, rows: int
+) -> tuple[float, float, str, int, Found]:
+    """How many of the sampled rows have the feature at all: (effect, p, where, rows, evidence)."""
+    normal = {"known": profile.count, "(missing)": profile.nulls}
+    live = {"known": known, "(missing)": rows - known, "(text)": 0}
+    evidence = {
+        "live": {name: n / rows for name, n in live.items()},
+        "reference": {name: n / sum(normal.values()) for name, n in normal.items()},
+        "not_in_reference": [],
+    }
+    return *_chi2(normal, live), rows, evidence
+
+
 def _chi2(reference: Mapping[str, float], live: Mapping[str, float]) -> tuple[float, float, str]:
-    """(effect, p, where). Categories that are expected fewer than five times are one."""
+    """(effect less what chance alone has, p, where). Categories expected less than twice are one."""
     sizes = sum(reference.values()), sum(live.values())
     if min(sizes) <= 0:
         return 0.0, 1.0, ""
     columns: dict[str, list[float]] = {}
     for name in sorted({*reference, *live}):
         pair = [reference.get(name, 0), live.get(name, 0)]
-        rare = sum(pair) * min(sizes) / sum(sizes) < 5
+        if pair == [0, 0]:
+            continue
+        rare = sum(pair) * min(sizes) / sum(sizes) < 2
         columns["(rare)" if rare else name] = [
             a + b for a, b in zip(columns.get("(rare)" if rare else name, [0, 0]), pair, strict=True)
         ]
@@ -302,9 +314,10 @@ def _chi2(reference: Mapping[str, float], live: Mapping[str, float]) -> tuple[fl
         (n - size * sum(pair) / sum(sizes)) ** 2 / (size * sum(pair) / sum(sizes))
         for pair in columns.values()
         for n, size in zip(pair, sizes, strict=True)
-        if sum(pair)
     )
-    shares = {name: (a / sizes[0], b / sizes[1]) for name, (a, b) in columns.items() if a + b}
-    effect = math.sqrt(sum((p - q) ** 2 / (p + q) / 2 for p, q in shares.values()))
+    shares = {name: (a / sizes[0], b / sizes[1]) for name, (a, b) in columns.items()}
+    squared = sum((p - q) ** 2 / (p + q) / 2 for p, q in shares.values())
+    by_chance = (len(columns) - 1) * (1 / sizes[0] + 1 / sizes[1]) / 4
+    effect = math.sqrt(max(0.0, squared - by_chance))
     where = max(shares, key=lambda name: abs(shares[name][0] - shares[name][1]))
     return effect, float(chi2.sf(statistic, len(columns) - 1)), where

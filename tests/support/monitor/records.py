@@ -75,6 +75,7 @@ def entry(
     categories: Mapping[str, CategoryCounts] | None = None,
     segments: Mapping[str, Mapping[str, SegmentErrors]] | None = None,
     seqs: Sequence[int] | None = None,
+    rows: int = 0,
 ) -> ModelVitals:
     packed = None
     if errors is not None and len(errors):
@@ -96,6 +97,7 @@ def entry(
         ts_max=None if ts is None else ts[1],
         latency_ms=None if latency is None else sketch(latency),
         predicted=None if predicted is None else dict(predicted),
+        rows=rows,
         numbers=None if numbers is None else dict(numbers),
         categories=None if categories is None else dict(categories),
         segments=None if segments is None else {name: dict(values) for name, values in segments.items()},
