@@ -14,6 +14,9 @@ handed over by the ``poll`` after the call. Drop this module once librdkafka spe
 from __future__ import annotations
 
 import logging
+import math
+import re
+import time
 from collections.abc import Mapping
 
 from .connection import ConfigValue
@@ -22,9 +25,13 @@ log = logging.getLogger(__name__)
 
 _PYTHON_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)  # of syslog's 0 to 7, as confluent-kafka maps them
 _DEFAULT_LEVEL = 4  # warning
-# A connection that has nothing under way is closed for being idle. The one to a bootstrap address, which only
-# asks about the cluster, is closed once the cluster is known.
-_HARMLESS = ("idle time exceeded", "/bootstrap")
+# Nothing of ours is sent before a connection is up. Whatever is not known to come before counts as up.
+_BEFORE_UP = re.compile(r"in state (INIT|DOWN|TRY_CONNECT|CONNECT|SSL_HANDSHAKE|APIVERSION_QUERY|AUTH_\w+)\)")
+# A connection of this name (which follows the thread's) only asks about the cluster, and is closed once that
+# is known.
+_BOOTSTRAP = re.compile(r"\]: \S+/bootstrap: ")
+_IDLE = re.compile(r"idle time exceeded \((\d+)ms since last activity")
+_CLOCKS_S = 0.1  # by which librdkafka's clock, which is coarser, may differ from ours
 
 
 class Doubt:
@@ -32,22 +39,40 @@ class Doubt:
 
     Pass it as the producer's ``logger``, with the settings of ``watched``. It is called within ``poll`` and
     ``flush``, in the thread that calls these. Lines that the user asked for are logged as before.
+
+    Call ``begin`` and ``end`` around a transaction. librdkafka closes a connection on which nothing has
+    happened for a while, even if a request on it still waits for its answer. That is harmless if the
+    transaction has taken less time than that: then no request of it is as old.
     """
 
     def __init__(self, config: Mapping[str, ConfigValue]) -> None:
         """``config``: the producer's settings, as the user wants them."""
         self.raised = False
+        self._begun_s, self._ended_s = 0.0, 0.0
         self._shown = _PYTHON_LEVELS[int(config.get("log_level", _DEFAULT_LEVEL))]
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._begun_s, self._ended_s = time.monotonic(), math.inf
+
+    def end(self) -> None:
+        """The transaction has ended, and none of its requests waits for an answer."""
+        self._ended_s = time.monotonic()
 
     def log(self, level: int, form: str, *values: object) -> None:
         """Take one line of librdkafka: what kind it is, the producer's name and the text."""
         line = form % values if values else form
-        if line.startswith("REQTMOUT") or (
-            line.startswith("FAIL") and "in state UP" in line and not any(ok in line for ok in _HARMLESS)
-        ):
+        if line.startswith("REQTMOUT") or (line.startswith("FAIL") and self._may_leave_requests(line)):
             self.raised = True
         if level >= self._shown:
             log.log(level, "%s", line)
+
+    def _may_leave_requests(self, failure: str) -> bool:
+        if _BEFORE_UP.search(failure) or _BOOTSTRAP.search(failure):
+            return False
+        if (idle := _IDLE.search(failure)) is None:
+            return True
+        return min(time.monotonic(), self._ended_s) - self._begun_s > int(idle[1]) / 1000 - _CLOCKS_S
 
 
 def watched(config: Mapping[str, ConfigValue]) -> dict[str, ConfigValue]:

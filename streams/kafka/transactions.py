@@ -25,8 +25,8 @@ which fences whatever is late. That costs about 60 ms.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,24 @@ class Consumed:
 
 def unobserved(_step: str) -> None:
     pass
+
+
+@contextmanager
+def _own_errors() -> Generator[None]:
+    """Raise the KafkaException that a SystemError hides.
+
+    confluent-kafka notes a fatal error and may call back once more, with a line of the log, before it raises
+    it. Python then refuses the callback's result, because an exception is on its way already.
+    """
+    try:
+        yield
+    except SystemError as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, KafkaException):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 class Transactions:
@@ -121,32 +139,36 @@ class Transactions:
         """
         self._replace_in_doubt()
         producer = self._producer
+        self._doubt.begin()
         try:
-            producer.begin_transaction()
-            write()
-            observe("produced")
-            if consumed is not None:
-                offsets, group = consumed.offsets, consumed.group
-                self._retry(
-                    "send_offsets_to_transaction",
-                    lambda: producer.send_offsets_to_transaction(offsets, group, self._call_s),
-                )
-                observe("offsets sent")
-            self._retry("commit_transaction", self._commit)
+            with _own_errors():
+                producer.begin_transaction()
+                write()
+                observe("produced")
+                if consumed is not None:
+                    offsets, group = consumed.offsets, consumed.group
+                    self._retry(
+                        "send_offsets_to_transaction",
+                        lambda: producer.send_offsets_to_transaction(offsets, group, self._call_s),
+                    )
+                    observe("offsets sent")
+                self._retry("commit_transaction", self._commit)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.fatal() or not reason.txn_requires_abort():
                 raise self._finished("the transaction failed", reason) from error
             self._abort()
             raise Aborted(str(reason)) from error
+        self._doubt.end()
 
     def rehearse(self, write: Callable[[], None]) -> None:
         """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
         self._replace_in_doubt()
         try:
-            self._producer.begin_transaction()
-            write()
-            self.flush()
+            with _own_errors():
+                self._producer.begin_transaction()
+                write()
+                self.flush()
         except KafkaException as error:
             raise self._finished("the transaction failed", error.args[0]) from error
         self._abort()
@@ -184,7 +206,8 @@ class Transactions:
     def close(self) -> None:
         """End what is open; nothing of it is visible. Waits for one second at most."""
         self._producer.purge()
-        with suppress(KafkaException):  # most often nothing is open; else a successor or the broker ends it
+        # Most often nothing is open; else a successor or the broker ends it.
+        with suppress(KafkaException), _own_errors():
             self._producer.poll(0)
             self._producer.abort_transaction(_CLOSE_S)
         del self._producer  # its own ``close`` would wait for a broker for as long as none answers
@@ -196,7 +219,8 @@ class Transactions:
     def _poll(self) -> None:
         """Take in what librdkafka has logged. Raises BrokerError after a fatal error."""
         try:
-            self._producer.poll(0)
+            with _own_errors():
+                self._producer.poll(0)
         except KafkaException as error:
             raise self._finished("the producer was ended", error.args[0]) from error
 
@@ -214,10 +238,11 @@ class Transactions:
         """End the transaction. If nobody answers, the next producer's start ends it."""
         self._doubt.raised = True
         try:
-            self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
+            with _own_errors():
+                self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            if reason.code() in _FENCED or reason.code() == _FATAL:
+            if reason.fatal() or reason.code() in (*_FENCED, _FATAL):
                 raise self._finished("the transaction could not be aborted", reason) from error
             log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +21,17 @@ from driftloop.streams.kafka.doubt import Doubt, watched
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 
-from tests.support.kafka.late_network import TXN_OFFSET_COMMIT, HeldRequest, KafkaRequest, LateNetwork
+from tests.support.kafka.late_network import (
+    ADD_PARTITIONS,
+    END_TXN,
+    INIT_PRODUCER_ID,
+    PRODUCE,
+    TXN_OFFSET_COMMIT,
+    HeldRequest,
+    KafkaRequest,
+    LateNetwork,
+)
+from tests.support.waiting import wait_until
 
 INPUTS, STEP = 9, 3
 MUST_ABORT = KafkaException(
@@ -31,6 +43,19 @@ MUST_ABORT = KafkaException(
 def network(broker: str) -> Iterator[LateNetwork]:
     with LateNetwork(broker) as late:
         yield late
+
+
+@pytest.fixture
+def producers(monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
+    """All that are made from now on."""
+    made: list[Producer] = []
+
+    def counted(*args: Any, **named: Any) -> Producer:
+        made.append(Producer(*args, **named))
+        return made[-1]
+
+    monkeypatch.setattr(kit, "Producer", counted)
+    return made
 
 
 @dataclass
@@ -162,15 +187,8 @@ def test_librdkafka_alone_still_needs_the_new_producer(
 
 
 def test_every_lost_request_is_known_before_the_next_begin_and_no_other_is(
-    topics: Connection, network: LateNetwork, monkeypatch: pytest.MonkeyPatch
+    topics: Connection, network: LateNetwork, producers: list[Producer]
 ) -> None:
-    made: list[Producer] = []
-
-    def counted(*args: Any, **named: Any) -> Producer:
-        made.append(Producer(*args, **named))
-        return made[-1]
-
-    monkeypatch.setattr(kit, "Producer", counted)
     late = through(network, topics)
     transactions = Transactions(late, "contract", linger_ms=0)
     transactions.start()
@@ -180,14 +198,124 @@ def test_every_lost_request_is_known_before_the_next_begin_and_no_other_is(
 
     for _ in range(100):
         transaction()
-    assert len(made) == 1, "a new producer without a doubt"
-    for cuts in range(20):
-        held = network.hold(lambda request: request.commits)
+    assert len(producers) == 1, "a new producer without a doubt"
+    for cuts, key in enumerate([END_TXN, ADD_PARTITIONS, END_TXN, PRODUCE] * 5):
+        held = network.hold(lambda request, key=key: request.key == key)
         transaction()  # librdkafka repeats the request that was held, and says nothing
         assert held.taken.is_set()
         transaction()
-        assert len(made) == 2 + cuts, "a request was left behind, and the same producer went on"
+        assert len(producers) == 2 + cuts, "a request was left behind, and the same producer went on"
     transactions.close()
+
+
+def test_a_request_whose_connection_is_closed_for_being_idle_is_known(
+    topics: Connection, network: LateNetwork, producers: list[Producer]
+) -> None:
+    transactions = Transactions(through(network, topics), "idle", linger_ms=0, connections_max_idle_ms=2_000)
+    transactions.start()
+
+    def transaction() -> None:
+        transactions.run(lambda: transactions.send(topics.topic(OUTCOMES), b"1", partition=0))
+
+    transaction()
+    before = len(producers)
+    network.hold(lambda request: request.commits, cut=False)
+    transaction()  # the request waits until its connection is closed, and is repeated
+    transaction()
+    assert len(producers) > before, "a request was left behind, and the same producer went on"
+    transactions.close()
+
+
+def test_a_connection_closed_for_being_idle_at_rest_is_no_doubt(
+    topics: Connection, producers: list[Producer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    talkative = Connection(topics.bootstrap_servers, topics.prefix, {"log_level": 7})
+    transactions = Transactions(talkative, "rest", linger_ms=0, connections_max_idle_ms=1_000)
+    transactions.start()
+
+    def transaction() -> float:
+        begun_s = time.monotonic()
+        transactions.run(lambda: transactions.send(topics.topic(OUTCOMES), b"1", partition=0))
+        return time.monotonic() - begun_s
+
+    def is_closed() -> bool:
+        transactions._poll()
+        return "idle time exceeded" in caplog.text
+
+    wait_until(lambda: transaction() < 0.5, "a transaction that is shorter than the idle time")
+    before = len(producers)
+    caplog.clear()
+    wait_until(is_closed, "an idle connection to be closed")
+    transaction()
+    assert len(producers) == before, "a new producer without a doubt"
+    transactions.close()
+
+
+@pytest.mark.parametrize(
+    ("took_s", "told_after_s", "raised"),
+    [(1.0, 0.5, False), (1.0, 20.0, False), (9.5, 9.4, True), (9.5, 20.0, True), (60.0, 8.0, False)],
+    ids=["in it", "at rest", "in a long one", "after a long one", "early in a long one"],
+)
+def test_an_idle_connection_is_harmless_unless_the_transaction_is_as_old(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, told_after_s: float, raised: bool
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    doubt = Doubt({})
+    doubt.begin()
+    if took_s < told_after_s:
+        now += took_s
+        doubt.end()
+        now -= took_s
+    now += told_after_s
+    doubt.log(10, "FAIL idle time exceeded (9007ms since last activity) (after 9595ms in state UP)")
+    assert doubt.raised == raised
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        ("[thrd:TxnCoordinator]: TxnCoordinator/1: kafka:9092: Disconnected (after 9ms in state UP)", True),
+        ("[thrd:TxnCoordinator]: TxnCoordinator: Closing (after 7ms in state UP) (_TRANSPORT)", True),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: Disconnected (after 9ms in state REAUTH)", True),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: Disconnected (after 9ms in state UPDATE)", True),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: a text so long that no state fits behind it", True),
+        ("[thrd:kafka:9092/bootstrap]: kafka:9092/1: Disconnected (after 9ms in state UP)", True),
+        ("[thrd:kafka:9092/bootstrap]: kafka:9092/bootstrap: Decommissioning (after 9ms in state UP)", False),
+        ("[thrd:a:1/bootstrap]: sasl_ssl://[::1]:1/bootstrap: Disconnected (after 9ms in state UP)", False),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: Connect failed (after 9ms in state CONNECT)", False),
+        ("[thrd:TxnCoordinator]: TxnCoordinator/1: Closing (after 9ms in state TRY_CONNECT)", False),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: SSL handshake failed (after 9ms in state SSL_HANDSHAKE)", False),
+        ("[thrd:kafka:9092/1]: kafka:9092/1: SASL failed (after 9ms in state AUTH_REQ) (_AUTH)", False),
+    ],
+)  # fmt: skip
+def test_a_connection_that_fails_is_a_doubt_unless_nothing_was_sent_on_it(failure: str, raised: bool) -> None:
+    doubt = Doubt({})
+    doubt.log(10, f"FAIL [rdkafka#producer-1] {failure}")
+    assert doubt.raised == raised
+
+
+def test_a_start_that_is_late_ends_its_own_producer_with_a_reason(
+    topics: Connection, network: LateNetwork
+) -> None:
+    held = network.hold(lambda request: request.key == INIT_PRODUCER_ID)
+    transactions = Transactions(through(network, topics), "start", linger_ms=0)
+    transactions.start()
+
+    def transaction() -> None:
+        transactions.run(lambda: transactions.send(topics.topic(OUTCOMES), b"1", partition=0))
+
+    transaction()
+    wait_until(lambda: error_of(held.deliver()) == 0, "the broker to be done with the transaction")
+    with pytest.raises(BrokerError, match="another process"):
+        transaction()
+    transactions.close()
+
+
+def error_of(response: bytes) -> int:
+    """The error of an InitProducerId (v4): after its header's tags and the time to throttle."""
+    return int.from_bytes(response[5:7], "big")
 
 
 def impatient(transactions: Transactions) -> Transactions:

@@ -15,6 +15,7 @@ from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 RETRIABLE = KafkaException(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE, "moving", False, True, False))
 ABORTABLE = KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "left the group", False, False, True))
 FENCED = KafkaException(KafkaError(KafkaError.PRODUCER_FENCED, "fenced", True, False, False))
+FATAL = KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE, "ended", True, False, False))
 OTHER = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed", False, False, False))
 READ = Consumed([], None)
 
@@ -96,8 +97,11 @@ def test_any_other_error_is_raised_with_its_reason(monkeypatch: pytest.MonkeyPat
         _start_and_run(transactions)
 
 
-def test_an_abort_that_fails_ends_the_producer(monkeypatch: pytest.MonkeyPatch) -> None:
-    transactions, _ = scripted(monkeypatch, commit_transaction=[ABORTABLE], abort_transaction=[FENCED])
+@pytest.mark.parametrize("error", [FENCED, FATAL])
+def test_an_abort_that_fails_ends_the_producer(
+    monkeypatch: pytest.MonkeyPatch, error: KafkaException
+) -> None:
+    transactions, _ = scripted(monkeypatch, commit_transaction=[ABORTABLE], abort_transaction=[error])
     with pytest.raises(BrokerError, match="could not be aborted"):
         _start_and_run(transactions)
 

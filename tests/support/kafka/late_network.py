@@ -6,11 +6,14 @@ import asyncio
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 PRODUCE, METADATA, FIND_COORDINATOR = 0, 3, 10
-ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 24, 25, 26, 28
-_NAMES_BROKERS = frozenset({METADATA, FIND_COORDINATOR})
+INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
+# A Produce names the new leader in its answer when the old one is asked (KIP-951).
+_NAMES_BROKERS = frozenset({PRODUCE, METADATA, FIND_COORDINATOR})
 _LIMIT = 1 << 26
 
 
@@ -37,6 +40,40 @@ class KafkaRequest:
         return transactional_id.encode() in self.frame
 
 
+_Unanswered = dict[int, KafkaRequest]  # by correlation
+
+
+class Gate(Protocol):
+    """What every request passes on its way, and every response on its way back. Both may take their time."""
+
+    async def request(self, request: KafkaRequest) -> bytes:
+        """Return the frame to pass on."""
+        ...
+
+    async def response(self, request: KafkaRequest, body: bytes) -> None:
+        """``body``: of the response, after the correlation id."""
+        ...
+
+
+class _OpenGate:
+    async def request(self, request: KafkaRequest) -> bytes:
+        return request.frame
+
+    async def response(self, request: KafkaRequest, body: bytes) -> None:
+        pass
+
+
+def of_an_old_generation(frame: bytes) -> bytes:
+    """A TxnOffsetCommit (v3) as a member of a generation that is over sends it: brokers refuse it."""
+    (client_id,) = struct.unpack_from(">h", frame, 12)
+    at = 14 + max(client_id, 0) + 1  # the header ends with its tags, of which there are none
+    for _ in ("transactional id", "group"):
+        at += frame[at]  # a compact string of fewer than 127 bytes: its length plus one, then the bytes
+    at += 8 + 2  # producer id and epoch
+    (generation,) = struct.unpack_from(">i", frame, at)
+    return frame[:at] + struct.pack(">i", generation - 1) + frame[at + 4 :]
+
+
 @dataclass(slots=True)
 class HeldRequest:
     """A request that will match ``match``, and once it has come, is kept back."""
@@ -49,15 +86,16 @@ class HeldRequest:
 
     def deliver(self) -> bytes:
         """Send it to the broker, over a connection of its own; return the body of the answer."""
-        return asyncio.run_coroutine_threadsafe(self._deliver(), self.network.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(self.deliver_now(), self.network.loop).result(30)
 
-    async def _deliver(self) -> bytes:
+    async def deliver_now(self) -> bytes:
+        """The same, within the network's own thread."""
         assert self.request is not None, "no such request came"
         reader, writer = await asyncio.open_connection(*self.network.broker)
         writer.write(self.request.frame)
         answer = await _read_frame(reader)
         writer.close()
-        return answer[4:]
+        return answer[8:]
 
 
 class LateNetwork:
@@ -67,12 +105,12 @@ class LateNetwork:
     """
 
     def __init__(self, broker: str) -> None:
+        self.gate: Gate = _OpenGate()
         host, _, port = broker.rpartition(":")
         self.broker = host, int(port)
         self.loop = asyncio.new_event_loop()
         self.address = ""
         self._held: list[HeldRequest] = []
-        self._writers: set[asyncio.StreamWriter] = set()
         self._lock = threading.Lock()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -95,6 +133,12 @@ class LateNetwork:
             self._held.append(held)
         return held
 
+    def forget(self, held: HeldRequest) -> None:
+        """Let pass what has not come yet."""
+        with self._lock:
+            if held in self._held:
+                self._held.remove(held)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_until_complete(self._serve())
@@ -107,9 +151,11 @@ class LateNetwork:
         self._up.set()
         await self._stop.wait()
         server.close()
-        for writer in [*self._writers]:  # both tasks of each connection end with it
-            writer.close()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
     def _take(self, request: KafkaRequest) -> HeldRequest | None:
         with self._lock:
@@ -121,26 +167,24 @@ class LateNetwork:
         return None
 
     async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        try:
+        with suppress(OSError, asyncio.CancelledError):  # Python 3.11: this task must not end as cancelled
             broker, to_broker = await asyncio.open_connection(*self.broker, limit=_LIMIT)
-        except OSError:
-            to_client.close()
-            return
-        names_brokers: set[int] = set()
-        self._writers |= {to_client, to_broker}
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._requests(client, to_broker, names_brokers))
-                both.create_task(self._responses(broker, to_client, names_brokers))
-        except* (asyncio.IncompleteReadError, OSError):
-            pass  # one of the two ends has gone, or was cut
-        finally:
-            for writer in (to_client, to_broker):
-                writer.close()
-                self._writers.discard(writer)
+            unanswered: _Unanswered = {}
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._requests(client, to_broker, unanswered))
+                    both.create_task(self._responses(broker, to_client, unanswered))
+            except* (asyncio.IncompleteReadError, OSError):
+                pass  # one of the two ends has gone, or was cut
+            finally:
+                to_broker.close()
+        to_client.close()
 
     async def _requests(
-        self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, names_brokers: set[int]
+        self,
+        client: asyncio.StreamReader,
+        to_broker: asyncio.StreamWriter,
+        unanswered: dict[int, KafkaRequest],
     ) -> None:
         while True:
             frame = await _read_frame(client)
@@ -151,22 +195,26 @@ class LateNetwork:
                 if held.cut:
                     raise ConnectionResetError
                 continue
-            if key in _NAMES_BROKERS:
-                names_brokers.add(correlation)
-            to_broker.write(frame)
+            passed_on = await self.gate.request(request)
+            unanswered[correlation] = request
+            to_broker.write(passed_on)
             await to_broker.drain()
 
     async def _responses(
-        self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, names_brokers: set[int]
+        self,
+        broker: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        unanswered: dict[int, KafkaRequest],
     ) -> None:
         host, port = self.broker
         real, ours = (host.encode() + struct.pack(">i", one) for one in (port, self._port))
         while True:
             frame = await _read_frame(broker)
             (correlation,) = struct.unpack_from(">i", frame, 4)
-            if correlation in names_brokers:
-                names_brokers.discard(correlation)
-                frame = frame.replace(real, ours)
+            if (request := unanswered.pop(correlation, None)) is not None:
+                if request.key in _NAMES_BROKERS:
+                    frame = frame.replace(real, ours)
+                await self.gate.response(request, frame[8:])
             to_client.write(frame)
             await to_client.drain()
 
