@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-fast fuzz soak outage lint types wheel clean help bench poison
+.PHONY: setup demo test test-fast fuzz soak outage late lint types wheel clean help bench poison
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -62,6 +62,11 @@ soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=100
 
 outage: $(READY)  ## The broker away for SECONDS (300) under load: make outage SECONDS=300
 	$(BIN)/python -m tests.outage --seconds $(if $(filter command environment,$(origin SECONDS)),$(SECONDS),300)
+
+TRIALS ?= 1000
+
+late: $(READY)  ## Requests that the network delivers late: make late TRIALS=1000 SEED=1
+	$(BIN)/python -m tests.late --trials $(TRIALS) --seed $(SEED) $(if $(TRIED),--python $(TRIED))
 
 poison: $(READY)  ## A million malformed records through the joiner, and what one percent of them costs
 	$(BIN)/python -m benchmarks.poison

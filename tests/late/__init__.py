@@ -1,0 +1,1 @@
+"""Requests that the network delivers late, in every role that writes transactions: ``make late``."""
