@@ -1,0 +1,136 @@
+"""What is wrong with a run: records against the oracle, transactions by the classes that Jepsen names."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import orjson
+from driftloop.schemas.events import DeadLetter, Outcome
+from driftloop.schemas.spec.model import Join
+from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
+from driftloop.schemas.vitals import Vitals
+from driftloop.streams.kafka.connection import Connection
+
+from tests.simulation.broker.log import Entry
+from tests.simulation.client.installed import Simulation
+from tests.support.join.world import LoggedRecord, errors_of, identity_of, oracle, totals_of
+
+KINDS = (
+    "lost", "duplicate", "wrong",  # outcomes, dead letters
+    "lost write", "aborted read", "torn",  # transactions
+    "offset went back", "inconsistent",  # offsets; vitals and seqs
+    "stuck", "crash",
+)  # fmt: skip
+
+
+@dataclass
+class Findings:
+    """Examples by kind; none: the run is clean."""
+
+    examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, kind: str, example: object) -> None:
+        assert kind in KINDS
+        self.examples.setdefault(kind, []).append(str(example))
+
+    def __bool__(self) -> bool:
+        return bool(self.examples)
+
+
+def check_join(simulation: Simulation, connection: Connection, join: Join, findings: Findings) -> None:
+    """Compare what the joiner wrote with what the oracle expects of the whole logs."""
+    check_transactions(simulation, findings)
+
+    def entries(topic: Topic) -> list[tuple[int, Entry]]:
+        name = connection.topic(topic)
+        count = simulation.cluster.partitions[name]
+        return [(p, e) for p in range(count) for e in simulation.cluster.logs[name, p].read(0, 1 << 30)]
+
+    logged = {topic: [_logged(e) for _, e in entries(topic)] for topic in (PREDICTIONS, LABELS)}
+    expected = oracle(logged[PREDICTIONS], logged[LABELS], join)
+    outcomes = [(p, Outcome.decode(_value(e))) for p, e in entries(OUTCOMES)]
+    found = Counter((identity_of(o), o.revision) for _, o in outcomes)
+    for key, count in found.items():
+        if count > 1:
+            findings.add("duplicate", f"outcome {key} {count} times")
+    for key in expected.outcomes.keys() - found.keys():
+        findings.add("lost", f"outcome {key}")
+    for _, o in outcomes:
+        said = o.correct if o.label is None else o.label, o.error_value
+        if expected.outcomes.get((identity_of(o), o.revision)) != said:
+            findings.add("wrong", f"outcome {identity_of(o)} revision {o.revision}: {said}")
+    letters = [DeadLetter.decode(_value(e)) for _, e in entries(DEAD_LETTERS)]
+    _check_letters(letters, entries(LABELS), expected.unreached_labels, connection, findings)
+    first = [(p, o) for p, o in outcomes if o.revision == 0]
+    for number in sorted({p for p, _ in first}):
+        seqs = [o.seq for p, o in first if p == number]
+        if seqs != list(range(len(seqs))):
+            findings.add("inconsistent", f"seqs of partition {number}: {seqs}")
+    vitals = [Vitals.decode(_value(e)) for _, e in entries(VITALS)]
+    totals = totals_of(vitals)
+    if totals["outcomes"] != len(first) or totals["corrected"] != len(outcomes) - len(first):
+        findings.add(
+            "inconsistent", f"vitals count {dict(totals)}, {len(first)} of {len(outcomes)} are first"
+        )
+    repeats = expected.repeats_of_predictions + expected.repeats_of_labels
+    accepted = len(logged[PREDICTIONS]) - expected.repeats_of_predictions - len(expected.conflicts)
+    if totals["predictions"] != accepted or totals["duplicate"] != repeats:
+        findings.add("inconsistent", f"vitals count {dict(totals)}: not {accepted} and {repeats} repeated")
+    errors = {(p, o.seq): o.error_value for p, o in first if o.error_value is not None}
+    try:
+        if errors_of(vitals) != errors:
+            findings.add("inconsistent", "vitals tell other errors than outcomes")
+    except AssertionError:
+        findings.add("duplicate", "an error is in vitals twice")
+
+
+def check_transactions(simulation: Simulation, findings: Findings) -> None:
+    """What clients were told of their transactions, against what the broker made of them."""
+    fates: defaultdict[int, set[bool | None]] = defaultdict(set)
+    for log in simulation.cluster.logs.values():
+        for entry in log.entries:
+            if entry.fate is not None:
+                fates[entry.fate.client].add(entry.fate.committed)
+    for group in simulation.cluster.groups.values():
+        for client, committed in group.fates:
+            fates[client].add(committed)
+        for step in group.went_back:
+            findings.add("offset went back", step)
+    for client, found in sorted(fates.items()):
+        if len(found) > 1:
+            findings.add("torn", f"transaction {client}: {found}")
+        if True in found and client in simulation.given_up:
+            findings.add("aborted read", f"transaction {client}")
+        if False in found and client in simulation.acknowledged:
+            findings.add("lost write", f"transaction {client}")
+
+
+def _check_letters(
+    letters: list[DeadLetter],
+    labels: list[tuple[int, Entry]],
+    unreached: set[int],
+    connection: Connection,
+    findings: Findings,
+) -> None:
+    places = Counter((one.topic, one.partition, one.offset) for one in letters)
+    for place, count in places.items():
+        if count > 1:
+            findings.add("duplicate", f"dead letter of {place} {count} times")
+    name = connection.topic(LABELS)
+    for index in sorted(unreached):
+        number, entry = labels[index]
+        if b'"end-' not in _value(entry) and not places.pop((name, number, entry.offset), 0):
+            findings.add("lost", f"dead letter of {name}[{number}]@{entry.offset}")
+    for place in places:
+        if place[0] == name:
+            findings.add("wrong", f"dead letter of {place}, which met its prediction")
+
+
+def _logged(entry: Entry) -> LoggedRecord:
+    return LoggedRecord(orjson.loads(_value(entry)), entry.append_ms)
+
+
+def _value(entry: Entry) -> bytes:
+    assert entry.sent is not None
+    return entry.sent.value or b""

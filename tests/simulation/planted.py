@@ -1,0 +1,163 @@
+"""Bugs planted in the product: small changes such as somebody might make, which the simulation must find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from confluent_kafka import KafkaError, KafkaException
+from driftloop.streams.join import batch_writer, shell
+from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.flow_control import FlowControl
+from driftloop.streams.join.recovery.loading import PartitionLoader
+from driftloop.streams.join.recovery.restore import Restoration
+from driftloop.streams.join.state.position import NO_WATERMARKS, Position, Watermarks
+from driftloop.streams.kafka import transactions
+from driftloop.streams.kafka.doubt import Doubt
+from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
+
+from tests.simulation.broker.group import GroupMetadata
+
+_run = Transactions.run
+_write = batch_writer.BatchWriter.write
+_load = PartitionLoader.load
+_offsets_of = shell.offsets_of
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+def _never_in_doubt(self: Any) -> None:
+    self._poll()
+
+
+def _commit_before_produce(self: Any, outputs: Any, consumed: Consumed, observe: Any) -> None:
+    self._transactions.run(lambda: None, consumed, observe=observe)
+    _run(self._transactions, lambda: [self._send(p, output) for p, output in outputs.items()])
+
+
+def _produce_before_offsets(self: Any, outputs: Any, consumed: Consumed, observe: Any) -> None:
+    _run(self._transactions, lambda: [self._send(p, output) for p, output in outputs.items()])
+    self._transactions.run(lambda: None, consumed, observe=observe)
+
+
+def _without_offsets(self: Any, write: Any, _consumed: Any = None, **options: Any) -> None:
+    _run(self, write, None, **options)
+
+
+def _without_membership(self: Any, write: Any, consumed: Consumed | None = None, **options: Any) -> None:
+    if consumed is not None:
+        consumed = Consumed(consumed.offsets, GroupMetadata(consumed.group.group, -1, 0, ""))
+    _run(self, write, consumed, **options)
+
+
+def _aborts_are_ignored(self: Any, outputs: Any, consumed: Consumed, observe: Any) -> None:
+    try:
+        _write(self, outputs, consumed, observe)
+    except Aborted:
+        observe("aborted")
+
+
+def _unanswered_is_done(self: Any, _name: str, call: Callable[[], None]) -> None:
+    try:
+        call()
+    except KafkaException as error:
+        reason: KafkaError = error.args[0]
+        if not reason.retriable():
+            raise
+        self._doubt.raised = True
+
+
+def _no_seek(self: Any, number: int, position: Position) -> None:
+    self._partitions[number].alignment.restart(position)
+
+
+def _idle_without_asking(self: Any, number: int, topic: Any, position: Position, newest_ms: int) -> bool:
+    partition = self._partitions[number]
+    partition.idle = partition.idle.advanced(topic, newest_ms)
+    return True
+
+
+def _one_watermark(self: Position, idle: Watermarks = NO_WATERMARKS) -> Watermarks:
+    newest_ms = max(self.predictions_ms, self.labels_ms, *idle)
+    return Watermarks(newest_ms, newest_ms)
+
+
+def _only_predictions(names: Any, partition: int, position: Position) -> Any:
+    return _offsets_of(names, partition, position)[:1]
+
+
+def _nothing_to_restore(_self: Restoration, _start: Position) -> Generator[int, None, None]:
+    _self._owned.joiner.finish_restore(_self._target)
+    yield 0
+
+
+def _no_outcomes_replayed(_self: Any, _reader: Any, _start: int, _end: int) -> Generator[int, None, int]:
+    yield 0
+    return 0
+
+
+def _same_epoch(self: Any) -> None:
+    self._poll()
+    if self._doubt.raised:
+        before, self._doubt = self._producer, Doubt(self._config)
+        self._producer = transactions.Producer(transactions.watched(self._config), logger=self._doubt)
+        self._producer._id, self._producer._sequences = before._id, before._sequences
+
+
+@contextmanager
+def _replay_emits() -> Generator[None]:
+    """What was read since the last flush is read once more, as if it were new."""
+
+    def load(self: Any, number: int, committed: Position | None) -> Any:
+        owned = _load(self, number, committed)
+        if owned.restoring is not None and owned.joiner.position.newest_ms:
+            owned.restoring = None
+        return owned
+
+    def places(self: Any, number: int, position: Position = shell._BEGIN) -> Any:
+        owned = self._owned.get(number)
+        return _places(self, number, position if owned is None else owned.joiner.position)
+
+    _places = shell._JoinShell._places
+    with (
+        mock.patch.object(PartitionLoader, "load", load),
+        mock.patch.object(shell._JoinShell, "_places", places),
+    ):
+        yield
+
+
+def _patched(target: Any, name: str, stand_in: Any) -> Plant:
+    return lambda: mock.patch.object(target, name, stand_in)
+
+
+JOINER: dict[str, Plant] = {
+    "a late EndTxn acts on the next transaction (doubt is never raised)": _patched(
+        Transactions, "_replace_in_doubt", _never_in_doubt
+    ),
+    "offsets are committed before outcomes are produced": _patched(
+        batch_writer.BatchWriter, "write", _commit_before_produce
+    ),
+    "outcomes are committed before offsets": _patched(
+        batch_writer.BatchWriter, "write", _produce_before_offsets
+    ),
+    "offsets are not sent": _patched(Transactions, "run", _without_offsets),
+    "the offset of labels is not sent": _patched(shell, "offsets_of", _only_predictions),
+    "the group's metadata is not sent": _patched(Transactions, "run", _without_membership),
+    "an abort is ignored": _patched(batch_writer.BatchWriter, "write", _aborts_are_ignored),
+    "an unanswered commit is taken for done": _patched(Transactions, "_retry", _unanswered_is_done),
+    "no seek after an abort": _patched(FlowControl, "rewind", _no_seek),
+    "state is kept although its transaction was aborted": _patched(Joiner, "rollback", Joiner.commit),
+    "staged state is not dropped after an abort": _patched(Joiner, "rollback", lambda _self: None),
+    "a new producer goes on with the old epoch (no init_transactions)": _patched(
+        Transactions, "_replace_in_doubt", _same_epoch
+    ),
+    "an idle topic's watermark advances without asking the broker": _patched(
+        FlowControl, "_advance_if_idle", _idle_without_asking
+    ),
+    "one topic's watermark expires the other": _patched(Position, "watermarks", _one_watermark),
+    "replay emits again": _replay_emits,
+    "the log is not replayed": _patched(Restoration, "steps", _nothing_to_restore),
+    "emitted outcomes are not replayed": _patched(Restoration, "_replay_outcomes", _no_outcomes_replayed),
+}

@@ -1,0 +1,27 @@
+"""The roles that can be simulated."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from tests.simulation.joiner import simulate_join
+from tests.simulation.run import Run
+
+__all__ = ["ROLES", "Run", "run_seed"]
+
+
+class Simulate(Protocol):
+    def __call__(self, seed: int, *, lines: bool = False) -> Run: ...
+
+
+ROLES: dict[str, Simulate] = {"join": simulate_join}
+
+
+def run_seed(role: str, seed: int) -> Run:
+    """Run one seed of a role, quietly."""
+    logging.disable(logging.CRITICAL)
+    try:
+        return ROLES[role](seed)
+    finally:
+        logging.disable(logging.NOTSET)
