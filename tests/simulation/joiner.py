@@ -46,6 +46,8 @@ PARTITIONS = 2
 JOIN = Join(horizon=6_000, early_horizon=2_500, correction_window=4_000, clock_skew=500)
 CONNECTION = Connection("simulated:1", "s.")
 FAULTS_S = 9.0
+_CLOSING_S = 10.0  # longer than anything waits for its other half
+_FLUSHED_S = 3.0
 _LONGEST_S = 90.0
 _STEPS = ("read", "processed", "produced", "offsets sent", "committed", "kept", "flushed")
 
@@ -97,9 +99,12 @@ class _JoinRun:
             self._begin()
             self.world.sleep(FAULTS_S)
             self._calm()
-            while self.world.now < _LONGEST_S and not self._done():
-                self.world.sleep(0.5)
-            self.world.sleep(0.7)
+            self.world.sleep(_CLOSING_S)
+            for _ in range(2):  # expiry may wait for a flush, and is announced with the next batch
+                self._close_history()
+                while self.world.now < _LONGEST_S and self._committed() != self._ends():
+                    self.world.sleep(0.5)
+                self.world.sleep(_FLUSHED_S)
             self.world.close()
         if self.world.now >= _LONGEST_S:
             self.findings.add("stuck", f"offsets {self._committed()} of {self._ends()}")
@@ -246,13 +251,8 @@ class _JoinRun:
 
     def _calm(self) -> None:
         self.fault_at.clear()
-        for wait_s in (10.0, 13.0):  # expiry may wait for a flush, and is announced with the next batch
-            self.world.after(wait_s, self._close_history)
         for name in sorted(self.wanted):
             self._start(name)
-
-    def _done(self) -> bool:
-        return self.world.now > FAULTS_S + 13.5 and self._committed() == self._ends()
 
     def _committed(self) -> list[int]:
         offsets = self.cluster.group(CONNECTION.group(shell.GROUP)).offsets

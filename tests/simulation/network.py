@@ -41,7 +41,7 @@ class Network:
 
 
 class Link:
-    """One connection of a client, made again after it has failed. ``report``: takes lines of the client's log."""
+    """One connection of a client, made again after it has failed. ``report``: takes a line of the log."""
 
     def __init__(
         self,

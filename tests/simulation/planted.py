@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from confluent_kafka import KafkaError, KafkaException
@@ -26,6 +26,15 @@ _load = PartitionLoader.load
 _offsets_of = shell.offsets_of
 
 Plant = Callable[[], AbstractContextManager[Any]]
+
+
+class Planted(NamedTuple):
+    """A bug of a role; one of ``seeds`` seeds must find it."""
+
+    role: str
+    bug: str
+    plant: Plant
+    seeds: int = 400
 
 
 def _never_in_doubt(self: Any) -> None:
@@ -161,3 +170,5 @@ JOINER: dict[str, Plant] = {
     "the log is not replayed": _patched(Restoration, "steps", _nothing_to_restore),
     "emitted outcomes are not replayed": _patched(Restoration, "_replay_outcomes", _no_outcomes_replayed),
 }
+
+PLANTED = [Planted("join", bug, plant) for bug, plant in JOINER.items()]

@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
 # Code that is no test stands only here; all but the first are programs or packages of their own.
-HELPERS = ("support", "golden", "soak", "outage", "late", "stateful/oracles")
+HELPERS = ("support", "golden", "soak", "outage", "late", "simulation", "stateful/oracles")
 MODULES = sorted(TESTS.rglob("*.py"))
 
 
