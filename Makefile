@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-fast fuzz soak outage late lint types wheel clean help bench poison
+.PHONY: setup demo test test-fast fuzz simulate soak outage late lint types wheel clean help bench poison
 
 help:  ## What there is
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 24
@@ -56,6 +56,11 @@ SECONDS ?= $(shell expr 5 \* $(KILLS))
 
 fuzz: setup  ## The model-based tests, thirty times as long as in the suite (some minutes)
 	FUZZ=30 $(BIN)/python -m pytest --timeout=1800 tests/stateful
+
+SEEDS ?= 10000
+
+simulate: $(READY)  ## The roles' shells on a simulated broker, in virtual time: make simulate SEEDS=10000
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
 	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)

@@ -52,6 +52,7 @@ class PartitionLog:
     def __init__(self, now_ms: Callable[[], int], moved: Callable[[], None]) -> None:
         """``moved``: called when readers of committed records may see more."""
         self.entries: list[Entry] = []
+        self.last_stable_offset = 0
         self._now_ms, self._moved = now_ms, moved
         self._open: dict[int, tuple[int, Fate]] = {}  # producer → its first open offset
         self._producers: dict[int, _Producer] = {}
@@ -60,10 +61,6 @@ class PartitionLog:
     def end(self) -> int:
         return len(self.entries)
 
-    @property
-    def last_stable_offset(self) -> int:
-        return min((first for first, _ in self._open.values()), default=self.end)
-
     def is_open(self, producer: int) -> bool:
         return producer in self._open
 
@@ -71,7 +68,7 @@ class PartitionLog:
         """Append what belongs to no transaction."""
         for record in records:
             self.entries.append(Entry(self.end, self._now_ms(), record))
-        self._moved()
+        self._advance()
 
     def append_open(
         self, records: Sequence[Sent], producer: int, epoch: int, sequence: int, client: int
@@ -107,6 +104,10 @@ class PartitionLog:
         if fate is not None:
             fate.committed = commit
         self.entries.append(Entry(self.end, self._now_ms(), None))
+        self._advance()
+
+    def _advance(self) -> None:
+        self.last_stable_offset = min((first for first, _ in self._open.values()), default=self.end)
         self._moved()
 
     def read(self, start: int, end: int) -> Iterator[Entry]:
