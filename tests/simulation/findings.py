@@ -8,9 +8,21 @@ from dataclasses import dataclass, field
 import orjson
 from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.spec.model import Join
-from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS, VITALS, Topic
+from driftloop.schemas.topics import (
+    DEAD_LETTERS,
+    DRIFT,
+    LABELS,
+    MONITOR_STATE,
+    OUTCOMES,
+    PREDICTIONS,
+    TRIGGERS,
+    VITALS,
+    Topic,
+)
 from driftloop.schemas.vitals import Vitals
 from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.monitor.core import VitalsCore
+from driftloop.streams.monitor.snapshots import newest_snapshot
 
 from tests.simulation.broker.log import Entry
 from tests.simulation.client.installed import Simulation
@@ -23,6 +35,7 @@ KINDS = (
     "stuck", "crash",
 )  # fmt: skip
 
+_EMITTED = (DRIFT, TRIGGERS, DEAD_LETTERS)
 CLOSING = b'{"prediction_id":"end-'  # of the records that only let time pass
 
 
@@ -137,3 +150,39 @@ def _logged(entry: Entry) -> LoggedRecord:
 def _value(entry: Entry) -> bytes:
     assert entry.sent is not None
     return entry.sent.value or b""
+
+
+def check_monitor(simulation: Simulation, connection: Connection, findings: Findings) -> int:
+    """Compare events and snapshots with those of one replay of vitals. Returns how many events there are."""
+    logs = {
+        topic: simulation.cluster.logs[connection.topic(topic), 0] for topic in (*_EMITTED, MONITOR_STATE)
+    }
+    core, states, expected = VitalsCore(0), dict[int, bytes](), list[tuple[int, Topic, bytes]]()
+    vitals = simulation.cluster.logs[connection.topic(VITALS), 0]
+    for entry in vitals.read(0, vitals.end):
+        for event in core.apply(_value(entry), offset=entry.offset, append_time_ms=entry.append_ms):
+            expected.append((entry.offset, event.topic, event.value))
+        states[entry.offset] = core.snapshot()
+    written = {topic: [_value(entry) for entry in logs[topic].entries] for topic in _EMITTED}
+    wanted = {topic: [value for _, to, value in expected if to is topic] for topic in _EMITTED}
+    for topic in _EMITTED:
+        for value in wanted[topic]:
+            if value not in written[topic]:
+                findings.add("lost", f"{topic.name}: {value[:200]!r}")
+        for value in written[topic]:
+            if value not in wanted[topic]:
+                findings.add("wrong", f"{topic.name}: {value[:200]!r}")
+        if list(dict.fromkeys(written[topic])) != wanted[topic] and not findings:
+            findings.add("inconsistent", f"{topic.name}: events in another order")
+    for entry in logs[MONITOR_STATE].entries:
+        snapshot = newest_snapshot([_value(entry)])
+        if snapshot is None or states.get(snapshot.applied_offset) != snapshot.data:
+            findings.add("wrong", f"snapshot {entry.offset} is no state of the log")
+            continue
+        for offset, topic, value in expected:
+            written_ms = [e.append_ms for e in logs[topic].entries if _value(e) == value]
+            if offset <= snapshot.applied_offset and not (written_ms and min(written_ms) <= entry.append_ms):
+                findings.add(
+                    "torn", f"the snapshot at {snapshot.applied_offset} came before an event of {offset}"
+                )
+    return len(expected)

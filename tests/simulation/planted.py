@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from confluent_kafka import KafkaError, KafkaException
+from driftloop.schemas.topics import MONITOR_STATE
 from driftloop.streams.join import batch_writer, shell
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.flow_control import FlowControl
@@ -17,8 +18,11 @@ from driftloop.streams.join.state.position import NO_WATERMARKS, Position, Water
 from driftloop.streams.kafka import transactions
 from driftloop.streams.kafka.doubt import Doubt
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
+from driftloop.streams.monitor import shell as monitor_shell
+from driftloop.streams.monitor.snapshots import SLOTS, Snapshot, encode_snapshot
 
 from tests.simulation.broker.group import GroupMetadata
+from tests.simulation.clock import EPOCH_S
 
 _run = Transactions.run
 _write = batch_writer.BatchWriter.write
@@ -171,4 +175,64 @@ JOINER: dict[str, Plant] = {
     "emitted outcomes are not replayed": _patched(Restoration, "_replay_outcomes", _no_outcomes_replayed),
 }
 
-PLANTED = [Planted("join", bug, plant) for bug, plant in JOINER.items()]
+
+async def _snapshot_beyond(self: Any, tp: Any, owned: Any, snapshot: Snapshot) -> None:
+    client, topic = self.client, self._connection.topic(MONITOR_STATE)
+    beside = type(client)(client._simulation, client._loop)  # another connection overtakes the events
+    for key, value in encode_snapshot(snapshot, partition=tp.partition):
+        await (await beside.send(topic, key, value, tp.partition))
+    owned.slot = (owned.slot + 1) % SLOTS
+
+
+def _beyond(self: Any, tp: Any, owned: Any) -> Any:
+    """The state of the next record's offset, without that record."""
+    owned.cursor += 1
+    try:
+        return _save(self, tp, owned)
+    finally:
+        owned.cursor -= 1
+
+
+_send = monitor_shell.MonitorShell._send
+_save = monitor_shell.MonitorShell._save
+
+
+async def _snapshot_before_events(self: Any, events: Any) -> Any:
+    for tp, owned in self._owned.items():
+        if events and owned.core.applied_offset > owned.cursor:
+            snapshot = Snapshot(owned.core.applied_offset, owned.core.snapshot(), owned.slot)
+            for key, value in encode_snapshot(snapshot, partition=tp.partition):
+                await self.client.send(self._connection.topic(MONITOR_STATE), key, value, tp.partition)
+    return await _send(self, events)
+
+
+async def _gaps_are_passed_over(self: Any, _tp: Any, owned: Any, message: Any) -> None:
+    await self._apply(owned, message)
+
+
+async def _clock_of_its_own(self: Any, owned: Any, message: Any) -> None:
+    message.timestamp = EPOCH_S + monitor_shell.time.monotonic()
+    await _apply(self, owned, message)
+
+
+_apply = monitor_shell.MonitorShell._apply
+
+MONITOR: dict[str, Plant] = {
+    "a snapshot is beyond what was acknowledged": _patched(
+        monitor_shell.MonitorShell, "_write", _snapshot_beyond
+    ),
+    "a snapshot is written before the events of its last record": _patched(
+        monitor_shell.MonitorShell, "_send", _snapshot_before_events
+    ),
+    "a snapshot says an offset too high": _patched(monitor_shell.MonitorShell, "_save", _beyond),
+    "a gap in what is delivered is passed over": _patched(
+        monitor_shell.MonitorShell, "_reread", _gaps_are_passed_over
+    ),
+    "the monitor's own clock is used for append times": _patched(
+        monitor_shell.MonitorShell, "_apply", _clock_of_its_own
+    ),
+}
+
+PLANTED = [Planted("join", bug, plant) for bug, plant in JOINER.items()] + [
+    Planted("monitor", bug, plant) for bug, plant in MONITOR.items()
+]

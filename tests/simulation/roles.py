@@ -6,6 +6,7 @@ import logging
 from typing import Protocol
 
 from tests.simulation.joiner import simulate_join
+from tests.simulation.monitor import simulate_monitor
 from tests.simulation.run import Run
 
 __all__ = ["ROLES", "Run", "run_seed"]
@@ -15,7 +16,7 @@ class Simulate(Protocol):
     def __call__(self, seed: int, *, lines: bool = False) -> Run: ...
 
 
-ROLES: dict[str, Simulate] = {"join": simulate_join}
+ROLES: dict[str, Simulate] = {"join": simulate_join, "monitor": simulate_monitor}
 
 
 def run_seed(role: str, seed: int) -> Run:
