@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
@@ -69,8 +68,8 @@ class OwnedPartition:
     core: Core
     cursor: int  # everything up to this offset is applied, or never existed
     slot: int
-    snapshot_at: float = field(default_factory=time.monotonic)
-    received_at: float = field(default_factory=time.monotonic)
+    snapshot_at: float  # when the last one was taken, and a record came: on the monotonic clock
+    received_at: float
     unsaved: int = 0
     rereading: bool = False
     broken: bool = False  # the core failed or was interrupted: it must not be used or saved again

@@ -131,7 +131,8 @@ class MonitorShell:
         elif point.lost is not None:
             await self._report_loss(tp, point.lost)
         log.info("%s[%d] resumes at offset %d (state at %d)", *tp, start, core.applied_offset)
-        return OwnedPartition(core, start - 1, slot)
+        now = time.monotonic()
+        return OwnedPartition(core, start - 1, slot, snapshot_at=now, received_at=now)
 
     async def _report_loss(self, tp: TP, lost: range) -> None:
         reason = f"retention removed offsets {lost.start} to {lost[-1]} before the monitor had read them"

@@ -52,7 +52,7 @@ class _Client:
         self._simulation, self._loop = simulation, loop
         self._process = simulation.world.current
         self._link = Link(simulation.network, self._process, "data", lambda _line: None, timeout_s=5.0)
-        self._queue: list[tuple[PartitionLog, Sent, asyncio.Future[object]]] = []
+        self._queue: list[tuple[str, PartitionLog, Sent, asyncio.Future[object]]] = []
         self._sending = False
         self.sought: int | None = None
 
@@ -61,7 +61,7 @@ class _Client:
     ) -> Awaitable[object]:
         acknowledged: asyncio.Future[object] = self._loop.create_future()
         log = self._simulation.cluster.logs[topic, partition or 0]
-        self._queue.append((log, Sent(key, value), acknowledged))
+        self._queue.append((topic, log, Sent(key, value), acknowledged))
         self._next()
         return acknowledged
 
@@ -72,7 +72,7 @@ class _Client:
         if self._sending or not self._queue:
             return
         self._sending = True
-        log, sent, acknowledged = self._queue.pop(0)
+        topic, log, sent, acknowledged = self._queue.pop(0)
         appended = [False]
 
         def handle() -> int:
@@ -91,7 +91,7 @@ class _Client:
 
         def ask() -> None:
             if self._process.alive:
-                self._link.request("Produce", handle, answered)
+                self._link.request(f"Produce {topic}", handle, answered)
 
         ask()
 
