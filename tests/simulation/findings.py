@@ -6,15 +6,20 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import orjson
+from driftloop.schemas.decisions import Command, CommandResult, Trigger
 from driftloop.schemas.events import DeadLetter, Outcome
+from driftloop.schemas.runs import TERMINAL, TrainingRun
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import (
+    COMMAND_RESULTS,
+    COMMANDS,
     DEAD_LETTERS,
     DRIFT,
     LABELS,
     MONITOR_STATE,
     OUTCOMES,
     PREDICTIONS,
+    TRAINING_RUNS,
     TRIGGERS,
     VITALS,
     Topic,
@@ -186,3 +191,35 @@ def check_monitor(simulation: Simulation, connection: Connection, findings: Find
                     "torn", f"the snapshot at {snapshot.applied_offset} came before an event of {offset}"
                 )
     return len(expected)
+
+
+def check_trainer(simulation: Simulation, connection: Connection, findings: Findings) -> int:
+    """Each command has one result, and each trigger one run, which ends once. Returns how many there are."""
+    check_transactions(simulation, findings)
+
+    def values(topic: Topic) -> list[bytes]:
+        name = connection.topic(topic)
+        count = simulation.cluster.partitions[name]
+        return [_value(e) for p in range(count) for e in simulation.cluster.logs[name, p].read(0, 1 << 30)]
+
+    commands = [Command.decode(value).command_id for value in values(COMMANDS)]
+    results = Counter(CommandResult.decode(value).command_id for value in values(COMMAND_RESULTS))
+    _each_once("result of", commands, results, findings)
+    triggers = [Trigger.decode(value).trigger_id for value in values(TRIGGERS)]
+    runs = [TrainingRun.decode(value) for value in values(TRAINING_RUNS)]
+    first = [run for run in runs if run.stage == 0]
+    ended = Counter(run.trigger_id for run in first if run.status in TERMINAL)
+    _each_once("end of the run of", triggers, ended, findings)
+    starts = Counter((run.run_id, run.attempt, run.status) for run in runs)
+    for key, count in starts.items():
+        if count > 1:
+            findings.add("duplicate", f"run {key} {count} times")
+    return len(commands) + len(triggers)
+
+
+def _each_once(what: str, wanted: list[str], found: Counter[str], findings: Findings) -> None:
+    for one in wanted:
+        if found[one] == 0:
+            findings.add("lost", f"{what} {one}")
+        elif found[one] > 1:
+            findings.add("duplicate", f"{what} {one}: {found[one]} times")

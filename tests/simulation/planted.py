@@ -20,6 +20,8 @@ from driftloop.streams.kafka.doubt import Doubt
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 from driftloop.streams.monitor import shell as monitor_shell
 from driftloop.streams.monitor.snapshots import SLOTS, Snapshot, encode_snapshot
+from driftloop.streams.train import shell as train_shell
+from driftloop.streams.train import step_writer
 
 from tests.simulation.broker.group import GroupMetadata
 from tests.simulation.clock import EPOCH_S
@@ -233,6 +235,38 @@ MONITOR: dict[str, Plant] = {
     ),
 }
 
-PLANTED = [Planted("join", bug, plant) for bug, plant in JOINER.items()] + [
-    Planted("monitor", bug, plant) for bug, plant in MONITOR.items()
-]
+
+def _offsets_forgotten(self: Any, outputs: Any, consumed: Consumed) -> None:
+    self._transactions.run(lambda: self._send(outputs))
+
+
+def _offsets_first(self: Any, outputs: Any, consumed: Consumed) -> None:
+    self._transactions.run(lambda: None, consumed)
+    self._transactions.run(lambda: self._send(outputs))
+
+
+def _state_kept(self: Any) -> None:
+    """After an abort the trainer reads on with what its cores believe."""
+
+
+def _not_rebuilt(*_arguments: Any) -> None:
+    """The state topics are not read."""
+
+
+TRAINER: dict[str, Plant] = {
+    "a late EndTxn acts on the trainer's next transaction": _patched(
+        Transactions, "_replace_in_doubt", _never_in_doubt
+    ),
+    "the trainer forgets its offsets": _patched(step_writer.StepWriter, "write", _offsets_forgotten),
+    "the trainer commits offsets before its decision": _patched(
+        step_writer.StepWriter, "write", _offsets_first
+    ),
+    "the trainer keeps its state after an abort": _patched(train_shell.TrainerShell, "_rewind", _state_kept),
+    "the trainer does not rebuild its state": _patched(train_shell, "rebuild", _not_rebuilt),
+}
+
+PLANTED = (
+    [Planted("join", bug, plant) for bug, plant in JOINER.items()]
+    + [Planted("monitor", bug, plant) for bug, plant in MONITOR.items()]
+    + [Planted("train", bug, plant) for bug, plant in TRAINER.items()]
+)

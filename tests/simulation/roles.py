@@ -8,6 +8,7 @@ from typing import Protocol
 from tests.simulation.joiner import simulate_join
 from tests.simulation.monitor import simulate_monitor
 from tests.simulation.run import Run
+from tests.simulation.trainer import simulate_trainer
 
 __all__ = ["ROLES", "Run", "run_seed"]
 
@@ -16,7 +17,7 @@ class Simulate(Protocol):
     def __call__(self, seed: int, *, lines: bool = False) -> Run: ...
 
 
-ROLES: dict[str, Simulate] = {"join": simulate_join, "monitor": simulate_monitor}
+ROLES: dict[str, Simulate] = {"join": simulate_join, "monitor": simulate_monitor, "train": simulate_trainer}
 
 
 def run_seed(role: str, seed: int) -> Run:

@@ -1,0 +1,244 @@
+"""One run of the trainer: triggers and commands, one or two trainers, and the faults of the joiner's runs.
+
+Shell, cores, input, transactions and rebuilding from the log run as they are. What trains does not: a window
+is full, and an execution has failed, a moment after it was asked for. The artifact store and children are
+left out.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import traceback
+from collections import Counter
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from driftloop.models.registry.signing import load_or_create_keypair, load_verifier
+from driftloop.schemas.decisions import Command, Trigger
+from driftloop.schemas.errors import Error
+from driftloop.schemas.partition import partition_of
+from driftloop.schemas.spec.model import ModelSpec, SpecRecord
+from driftloop.schemas.topics import (
+    COMMAND_RESULTS,
+    COMMANDS,
+    DEAD_LETTERS,
+    MODEL_UPDATES,
+    OUTCOMES,
+    SPECS,
+    TRAINING_RUNS,
+    TRIGGERS,
+    VITALS,
+    Topic,
+)
+from driftloop.streams.kafka import stop_deadline
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.train import shell
+from driftloop.streams.train.core import TrainerCore
+from driftloop.streams.train.model_runs import ModelRuns
+from driftloop.streams.train.step import NOTHING, Step
+from driftloop.streams.train.window.window import FrozenWindow
+
+from tests.simulation.broker.cluster import Cluster
+from tests.simulation.broker.log import Sent
+from tests.simulation.client.installed import Simulation, installed
+from tests.simulation.clock import Process, World
+from tests.simulation.findings import Findings, check_trainer
+from tests.simulation.network import Network, Weather
+from tests.simulation.run import Run
+
+CONNECTION = Connection("simulated:1", "s.")
+PARTITIONS = 2
+FAULTS_S = 9.0
+_LONGEST_S = 80.0
+_TAKES_S = 0.3
+_MODELS = ("a", "b", "c", "d")
+_TOPICS = (
+    TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS, MODEL_UPDATES, VITALS, DEAD_LETTERS, SPECS, OUTCOMES
+)  # fmt: skip
+
+
+def simulate_trainer(seed: int, *, lines: bool = False) -> Run:
+    """Run the trainer with the faults of a seed, and check what it wrote."""
+    return _TrainerRun(seed, lines=lines).run()
+
+
+@cache
+def _keys() -> tuple[Any, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return load_or_create_keypair(Path(folder)), load_verifier(Path(folder))
+
+
+class _Training:
+    """Stands in for the supervision of what trains: everything takes a moment, and fails."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asked: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        self.busy = True
+
+    def collect(self, core: TrainerCore) -> Step:
+        step, now = NOTHING, self._world.now
+        for model in core.models():
+            for wait in model.waits():
+                if now - self._asked.setdefault(wait.run_id, now) > _TAKES_S:
+                    frozen = FrozenWindow(ends={0: 0}, labels=wait.needed, now_ms=wait.accepted_ms)
+                    step += model.ready(wait.run_id, frozen)
+            for run in model.open_runs():
+                if now - self._begun.get(run.run_id, now) > _TAKES_S:
+                    step += model.failed(run.run_id, "no better", {})
+            startable = model.startable(self._begun)
+            if startable is not None:
+                self._begun[startable.run_id] = now
+                step += model.start(startable.run_id)
+        return step
+
+    def reconcile(self, models: list[ModelRuns]) -> None:
+        self.adopt(models)
+
+    def adopt(self, models: list[ModelRuns]) -> None:
+        active = {run.run_id for model in models for run in model.open_runs() if run.status != "waiting"}
+        self._begun = {run_id: at for run_id, at in self._begun.items() if run_id in active}
+
+    def close(self) -> None:
+        pass
+
+
+class _TrainerRun:
+    def __init__(self, seed: int, *, lines: bool) -> None:
+        self.seed = seed
+        self.world = World(seed)
+        self.world.lines = [] if lines else None
+        self.rng = random.Random(f"train {seed}")
+        rough = self.rng.choice((0.0, 0.05, 0.15))
+        weather = Weather(cut=rough, stall=self.rng.choice((0.0, 0.02)), slow=0.1, calm_at=FAULTS_S)
+        self.network = Network(self.world, weather)
+        self.cluster = Cluster(
+            self.world, {CONNECTION.topic(t): 1 if t is SPECS else PARTITIONS for t in _TOPICS}
+        )
+        self.simulation = Simulation(self.world, self.network, self.cluster)
+        self.faults: Counter[str] = Counter()
+        self.findings = Findings()
+        self.running: dict[str, Process] = {}
+        self.wanted: set[str] = set()
+
+    def run(self) -> Run:
+        with ExitStack() as stack:
+            close_within = {stop_deadline.close_within: lambda _seconds, close: close()}
+            stack.enter_context(installed(self.simulation, close_within))
+            for name, stand_in in (
+                ("load_or_create_keypair", lambda _folder: _keys()[0]),
+                ("load_verifier", lambda _folder: _keys()[1]),
+                ("RunSupervision", lambda *_a, **_k: _Training(self.world)),
+                ("ArtifactStore", mock.MagicMock()),
+                ("ChildPool", mock.MagicMock()),
+                ("OutcomeWatch", mock.MagicMock()),
+                ("TrainingWorker", mock.MagicMock()),
+            ):
+                stack.enter_context(mock.patch.object(shell, name, stand_in))
+            self._begin()
+            self.world.sleep(FAULTS_S)
+            for name in sorted(self.wanted):
+                self._start(name)
+            while self.world.now < _LONGEST_S and not self._done():
+                self.world.sleep(1.0)
+            self.world.sleep(2.0)
+            self.world.close()
+        if self.world.now >= _LONGEST_S:
+            self.findings.add("stuck", "triggers or commands were not dealt with")
+        self.faults["requests"] = self.network.faults
+        results = check_trainer(self.simulation, CONNECTION, self.findings)
+        return Run(
+            self.seed,
+            self.findings,
+            self.world.fingerprint,
+            self.world.now,
+            results,
+            self.faults,
+            self.world.lines or [],
+        )
+
+    def _begin(self) -> None:
+        rng = self.rng
+        spec = ModelSpec().model_dump(mode="json")
+        for model in _MODELS:
+            record = SpecRecord(model=model, digest="0" * 64, ts=1, spec=spec)
+            self.cluster.logs[CONNECTION.topic(SPECS), 0].append([Sent(model.encode(), record.encode())])
+        for number in range(rng.choice((4, 10))):
+            model, at, ts = rng.choice(_MODELS), rng.uniform(0.1, 8.0), self.cluster.now_ms()
+            if rng.random() < 0.6:
+                trigger = Trigger(
+                    trigger_id=f"trigger-{number}",
+                    model=model,
+                    version=0,
+                    reason="manual",
+                    ts=ts,
+                    spec_digest="0" * 64,
+                )
+                self._later(at, TRIGGERS, model, trigger.encode())
+            else:
+                command = Command(
+                    command_id=f"c-{number}", model=model, action="pin", ts=ts, by="me", version=1
+                )
+                self._later(at, COMMANDS, model, command.encode())
+        self._start("t0")
+        if rng.random() < 0.4:
+            self.world.after(rng.uniform(0.0, 4.0), lambda: self._start("t1"))
+        for _ in range(rng.choice((0, 1, 3))):
+            self.world.after(rng.uniform(0.3, FAULTS_S), self._fault)
+
+    def _later(self, at: float, topic: Topic, model: str, value: bytes) -> None:
+        log = self.cluster.logs[CONNECTION.topic(topic), partition_of(model, PARTITIONS)]
+        self.world.after(at, lambda: log.append([Sent(model.encode(), value)]))
+
+    def _start(self, name: str) -> None:
+        self.wanted.add(name)
+        if name in self.running:
+            return
+        config = shell.TrainerConfig(
+            store_url="memory://", keys_dir=Path("/keys"), state_dir=Path("/nowhere", name), instance_id=name,
+            clock="append", busy_poll_s=0.1, idle_poll_s=0.2,
+        )  # fmt: skip
+        stop = threading.Event()
+        self.running[name] = self.world.spawn(
+            name,
+            lambda: shell.run_trainer(CONNECTION, config, stop),
+            lambda process: self._ended(name, process),
+        )
+
+    def _ended(self, name: str, process: Process) -> None:
+        if self.running.get(name) is process:
+            del self.running[name]
+        if process.error is not None:
+            self.faults[type(process.error).__name__] += 1
+            if not isinstance(process.error, Error):
+                self.findings.add("crash", "".join(traceback.format_exception(process.error)))
+        if name in self.wanted and self.world.now < _LONGEST_S:
+            self.world.after(self.rng.choice((0.1, 1.0)), lambda: self._start(name))
+
+    def _fault(self) -> None:
+        if not self.running:
+            return
+        process = self.running[self.rng.choice(sorted(self.running))]
+        kind = self.rng.choice(("kill", "freeze", "outage"))
+        self.faults[kind] += 1
+        if kind == "kill":
+            self.world.kill(process)
+        elif kind == "freeze":
+            self.world.freeze(process, self.rng.choice((0.5, 3.0, 8.0)))
+        else:
+            self.network.down_until = self.world.now + self.rng.choice((1.0, 6.0, 13.0))
+
+    def _done(self) -> bool:
+        offsets = self.cluster.group(CONNECTION.group("trainer")).offsets
+        places = [(CONNECTION.topic(topic), p) for topic in (TRIGGERS, COMMANDS) for p in range(PARTITIONS)]
+        ends = [self.cluster.logs[place].end for place in places]
+        committed = [offsets[place].offset if place in offsets else 0 for place in places]
+        so_far = Findings()
+        check_trainer(self.simulation, CONNECTION, so_far)
+        return committed == ends and "lost" not in so_far.examples
