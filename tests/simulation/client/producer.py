@@ -17,41 +17,14 @@ from tests.simulation.broker.log import OK, Sent
 from tests.simulation.broker.transactions import Place, ProducerId
 from tests.simulation.client.installed import Simulated
 from tests.simulation.client.metadata import ClusterMetadata
+from tests.simulation.client.operation import RETRIED, Operation
 from tests.simulation.network import Link, Lost
 
-_RETRIED = (KafkaError.CONCURRENT_TRANSACTIONS,)
 _FATAL = (KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_TXN_STATE)
 _FENCED = KafkaError._FENCED  # pyright: ignore[reportPrivateUsage]
 _TIMED_OUT = KafkaError._TIMED_OUT  # pyright: ignore[reportPrivateUsage]
 _OFFSETS_BACKOFF_S = 0.5
 _LINGER_S = 0.005
-
-
-class _Operation:
-    """A request that is sent until it is answered, whoever waits for it. ``answer``: an error, or a value."""
-
-    def __init__(
-        self, producer: Producer, link: Link, api: str, handle: Callable[[], Any], backoff_s: float = 0.006
-    ) -> None:
-        self._producer, self._link, self._api, self._handle = producer, link, api, handle
-        self._backoff_s = backoff_s
-        self.answer: Any = None
-        self.dropped = False
-        self._send()
-
-    def _send(self) -> None:
-        if not self.dropped and not self._producer.replaced:
-            self._link.request(self._api, self._handle, self._answered)
-
-    def _answered(self, answer: Any) -> None:
-        if self.dropped:
-            return
-        if isinstance(answer, Lost) or answer in _RETRIED:
-            backoff_s = 0.02 if answer in _RETRIED else self._backoff_s
-            self._producer.world.after(backoff_s, self._send)
-            return
-        self.answer = answer
-        self._producer.wake()
 
 
 class Producer(Simulated):
@@ -69,10 +42,11 @@ class Producer(Simulated):
         self._fatal: KafkaError | None = None
         self._open = False
         self._client = 0  # this client's number of the transaction
-        self._operation: _Operation | None = None
+        self._operation: Operation | None = None
         self._queued: dict[Place, list[Sent]] = {}
         self._added: set[Place] = set()
         self._registered = False
+        self._registering = False
         self._sending: dict[Place, list[Sent]] = {}
         self._sequences: dict[Place, int] = {}
         self._lingering = False
@@ -151,9 +125,9 @@ class Producer(Simulated):
         self._id = operation.answer
         self._sequences.clear()
 
-    def _init(self) -> _Operation:
+    def _init(self) -> Operation:
         handle = lambda: self.sim.cluster.transactions.init(self._name)  # noqa: E731
-        return _Operation(self, self._coordinator, "InitProducerId", handle)
+        return Operation(self, self._coordinator, "InitProducerId", handle)
 
     def begin_transaction(self) -> None:
         self._check_fatal()
@@ -187,7 +161,7 @@ class Producer(Simulated):
                 lambda: cluster.commit_offsets(name, producer, group_metadata, offsets, client),
             ),
         ):
-            operation = _Operation(self, link, api, handle, _OFFSETS_BACKOFF_S)
+            operation = Operation(self, link, api, handle, _OFFSETS_BACKOFF_S)
             done = self.world.wait(lambda: operation.answer is not None, until - self.world.now)  # noqa: B023
             operation.dropped = True
             self._registered = True
@@ -234,13 +208,13 @@ class Producer(Simulated):
             self._bump, self._id = False, None
             self.init_transactions(timeout)
 
-    def _end(self, *, commit: bool) -> _Operation:
+    def _end(self, *, commit: bool) -> Operation:
         producer = self._id
         assert producer is not None
         handle = lambda: self.sim.cluster.transactions.end(self._name, producer, commit=commit)  # noqa: E731
-        return _Operation(self, self._coordinator, f"EndTxn {commit}", handle)
+        return Operation(self, self._coordinator, f"EndTxn {commit}", handle)
 
-    def _await(self, operation: _Operation, timeout: float, call: str) -> None:
+    def _await(self, operation: Operation, timeout: float, call: str) -> None:
         """Wait for an operation that goes on by itself if the call runs out of time."""
         if not self.world.wait(lambda: operation.answer is not None, timeout if timeout >= 0 else 60.0):
             raise KafkaException(KafkaError(_TIMED_OUT, f"{call} timed out", False, True, False))
@@ -288,22 +262,22 @@ class Producer(Simulated):
             self._request(place, self._queued.pop(place))
 
     def _register(self, new: set[Place]) -> None:
-        if getattr(self, "_registering", None) is not None:
+        if self._registering:
             return
         producer, client = self._id, self._client
         assert producer is not None
-        self._registering: set[Place] | None = set(new)
+        self._registering = True
         add = self.sim.cluster.transactions.add
         handle = lambda: add(self._name, producer, places=set(new), groups=set())  # noqa: E731
 
         def answered(answer: Any) -> None:
-            if isinstance(answer, Lost) or answer in _RETRIED:
+            if isinstance(answer, Lost) or answer in RETRIED:
                 if self._open and client == self._client and not self.replaced:
-                    self.world.after(0.02 if answer in _RETRIED else 0.006, lambda: ask())
+                    self.world.after(0.02 if answer in RETRIED else 0.006, lambda: ask())
                 else:
-                    self._registering = None
+                    self._registering = False
                 return
-            self._registering = None
+            self._registering = False
             if client != self._client or not self._open:
                 return
             self._registered = True
