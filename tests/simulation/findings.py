@@ -81,7 +81,9 @@ def check_join(simulation: Simulation, connection: Connection, join: Join, findi
         if expected.outcomes.get((identity_of(o), o.revision)) != said:
             findings.add("wrong", f"outcome {identity_of(o)} revision {o.revision}: {said}")
     letters = [DeadLetter.decode(_value(e)) for _, e in entries(DEAD_LETTERS)]
-    _check_letters(letters, entries(LABELS), expected.unreached_labels, connection, findings)
+    _check_letters(
+        letters, entries(LABELS), expected.unreached_labels | expected.refused_labels, connection, findings
+    )
     first = [(p, o) for p, o in outcomes if o.revision == 0]
     for number in sorted({p for p, _ in first}):
         seqs = [o.seq for p, o in first if p == number]
@@ -94,7 +96,7 @@ def check_join(simulation: Simulation, connection: Connection, join: Join, findi
             "inconsistent", f"vitals count {dict(totals)}, {len(first)} of {len(outcomes)} are first"
         )
     repeats = expected.repeats_of_predictions + expected.repeats_of_labels
-    accepted = len(logged[PREDICTIONS]) - expected.repeats_of_predictions - len(expected.conflicts)
+    accepted = len(logged[PREDICTIONS]) - expected.repeats_of_predictions - len(expected.refused_predictions)
     if totals["predictions"] != accepted or totals["duplicate"] != repeats:
         findings.add("inconsistent", f"vitals count {dict(totals)}: not {accepted} and {repeats} repeated")
     errors = {(p, o.seq): o.error_value for p, o in first if o.error_value is not None}

@@ -13,6 +13,7 @@ from unittest import mock
 
 import orjson
 import rocksdict
+from confluent_kafka import TopicPartition
 from driftloop.schemas.errors import Error
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import JOIN_KEY, Join, ModelSpec, SpecRecord
@@ -27,12 +28,14 @@ from driftloop.schemas.topics import (
     Topic,
 )
 from driftloop.streams.join import shell
+from driftloop.streams.join.committed import position_of
 from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.state.store import RocksStore
 from driftloop.streams.kafka import stop_deadline
 from driftloop.streams.kafka.connection import Connection
 
 from tests.simulation.broker.cluster import Cluster
+from tests.simulation.broker.group import NEVER
 from tests.simulation.broker.log import Sent
 from tests.simulation.client.installed import Simulation, installed
 from tests.simulation.clock import Killed, Process, World
@@ -93,7 +96,7 @@ class _JoinRun:
         others = {
             RocksStore: self.disk.open,
             rocksdict.Cache: lambda _size: None,
-            stop_deadline.close_within: lambda _seconds, close: close(),
+            stop_deadline.close_in_time: lambda close, _seconds=1.0: close(),
         }
         with installed(self.simulation, others), mock.patch.object(shell.log, "warning"):
             self._begin()
@@ -109,6 +112,7 @@ class _JoinRun:
         if self.world.now >= _LONGEST_S:
             self.findings.add("stuck", f"offsets {self._committed()} of {self._ends()}")
         check_join(self.simulation, CONNECTION, JOIN, self.findings)
+        self._check_books()
         outcomes = sum(1 for p in range(PARTITIONS) for _ in self._log(OUTCOMES, p).read(0, 1 << 30))
         self.faults["requests"] = self.network.faults
         return Run(
@@ -257,6 +261,19 @@ class _JoinRun:
     def _committed(self) -> list[int]:
         offsets = self.cluster.group(CONNECTION.group(shell.GROUP)).offsets
         return [offsets[place].offset if place in offsets else 0 for place in self._inputs()]
+
+    def _check_books(self) -> None:
+        """The committed books balance, and count every record of their partition."""
+        offsets = self.cluster.group(CONNECTION.group(shell.GROUP)).offsets
+        for number in range(PARTITIONS):
+            places = [(CONNECTION.topic(topic), number) for topic in (PREDICTIONS, LABELS)]
+            position = position_of(*(TopicPartition(*place, *offsets.get(place, NEVER)) for place in places))
+            books = position and position.books
+            logged = tuple(
+                sum(1 for _ in self._log(topic, number).read(0, 1 << 30)) for topic in (PREDICTIONS, LABELS)
+            )
+            if not books or any(books.difference) or (books.predictions.read, books.labels.read) != logged:
+                self.findings.add("inconsistent", f"books of partition {number}, {logged} records: {books}")
 
     def _ends(self) -> list[int]:
         return [self.cluster.logs[place].end for place in self._inputs()]

@@ -10,10 +10,12 @@ from unittest import mock
 from confluent_kafka import KafkaError, KafkaException
 from driftloop.schemas.topics import MONITOR_STATE
 from driftloop.streams.join import batch_writer, shell
+from driftloop.streams.join.batch_output import BatchContext
 from driftloop.streams.join.core import Joiner
 from driftloop.streams.join.flow_control import FlowControl
 from driftloop.streams.join.recovery.loading import PartitionLoader
 from driftloop.streams.join.recovery.restore import Restoration
+from driftloop.streams.join.state.books import Books
 from driftloop.streams.join.state.position import NO_WATERMARKS, Position, Watermarks
 from driftloop.streams.kafka import transactions
 from driftloop.streams.kafka.doubt import Doubt
@@ -30,6 +32,7 @@ _run = Transactions.run
 _write = batch_writer.BatchWriter.write
 _load = PartitionLoader.load
 _offsets_of = shell.offsets_of
+_accounts = BatchContext.accounts
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -108,6 +111,10 @@ def _nothing_to_restore(_self: Restoration, _start: Position) -> Generator[int, 
     yield 0
 
 
+def _without_expired(self: Any, batch: Any, first_seq: int) -> Books:
+    return Books(*(one._replace(expired=0) for one in _accounts(self, batch, first_seq)))
+
+
 def _no_outcomes_replayed(_self: Any, _reader: Any, _start: int, _end: int) -> Generator[int, None, int]:
     yield 0
     return 0
@@ -175,6 +182,7 @@ JOINER: dict[str, Plant] = {
     "replay emits again": _replay_emits,
     "the log is not replayed": _patched(Restoration, "steps", _nothing_to_restore),
     "emitted outcomes are not replayed": _patched(Restoration, "_replay_outcomes", _no_outcomes_replayed),
+    "the books forget what expired": _patched(BatchContext, "accounts", _without_expired),
 }
 
 

@@ -129,8 +129,8 @@ class _TrainerRun:
 
     def run(self) -> Run:
         with ExitStack() as stack:
-            close_within = {stop_deadline.close_within: lambda _seconds, close: close()}
-            stack.enter_context(installed(self.simulation, close_within))
+            close_in_time = {stop_deadline.close_in_time: lambda close, _seconds=1.0: close()}
+            stack.enter_context(installed(self.simulation, close_in_time))
             for name, stand_in in (
                 ("load_or_create_keypair", lambda _folder: _keys()[0]),
                 ("load_verifier", lambda _folder: _keys()[1]),

@@ -32,6 +32,9 @@ class CommittedOffset(NamedTuple):
     metadata: str | None
 
 
+NEVER = CommittedOffset(-1, "")
+
+
 class Member(Protocol):
     """A consumer, as its coordinator sees it."""
 
