@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import sys
 import time
@@ -15,25 +16,26 @@ from functools import partial
 
 from tests.simulation.roles import ROLES, Run, run_seed
 
+SHARES = {"join": 0.6, "monitor": 0.2, "train": 0.2}
 _SHOWN = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--role", choices=sorted(ROLES), default=None, help="default: all")
-    parser.add_argument("--seeds", type=int, default=200, help="how many of each role")
+    parser.add_argument("--seeds", type=int, default=200, help="how many in all; three in five of the joiner")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, default=None, help="this one alone, with its trace")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
-    roles: list[str] = sorted(ROLES) if given.role is None else [given.role]
+    shares = SHARES if given.role is None else {given.role: 1.0}
     if given.seed is not None:
-        return sum(_show(ROLES[role](given.seed, lines=True)) for role in roles)
+        return sum(_show(ROLES[role](given.seed, lines=True)) for role in shares)
     wrong = 0
     with multiprocessing.get_context("fork").Pool(given.processes) as pool:
-        for role in roles:
+        for role, share in shares.items():
             began, faults, found, outcomes = time.monotonic(), Counter[str](), 0, 0
-            seeds = range(given.first, given.first + given.seeds)
+            seeds = range(given.first, given.first + math.ceil(given.seeds * share))
             for run in pool.imap(partial(run_seed, role), seeds, chunksize=16):
                 faults.update(run.faults)
                 outcomes += run.outcomes
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         print(f"seed {run.seed} of {role}: {run.findings}", flush=True)
             took_s = time.monotonic() - began
             print(
-                f"{role}: {given.seeds} seeds, {outcomes} results, {found} seeds with findings, "
+                f"{role}: {len(seeds)} seeds, {outcomes} results, {found} seeds with findings, "
                 f"{took_s:.0f} s; {dict(faults)}"
             )
             wrong += found
