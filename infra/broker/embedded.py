@@ -180,7 +180,7 @@ class EmbeddedBroker:
                 self._note_end(number, f"cannot be started: {taken}", now)
             else:
                 self._note_end(number, f"has ended with {shown_exit(code)}", now)
-        if hopeless := self._restarts.hopeless():
+        if hopeless := self._restarts.hopeless(now):
             nodes = ", ".join(map(str, hopeless))
             raise BrokerError(
                 f"the embedded broker has no majority left: of its nodes 1 to {self._count}, {nodes} cannot "

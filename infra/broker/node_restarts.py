@@ -1,8 +1,9 @@
 """When to start a node again that has ended by itself, and when to give up: decisions, no processes.
 
 A node is started again after a second. While it keeps ending young the pause doubles, up to a minute; one
-that is beyond help is still tried, since the others serve. Only when so many nodes are beyond help that the
-rest is no majority, nothing can serve any more, and the cluster must end.
+that is beyond help is still tried, since the others serve; once it has run for a minute it counts as well
+again. Only when so many nodes are beyond help at once that the rest is no majority, nothing can serve any
+more, and the cluster must end.
 """
 
 from __future__ import annotations
@@ -49,8 +50,12 @@ class NodeRestarts:
         node = self._nodes[number]
         node.started_at, node.restart_at = now, None
 
-    def hopeless(self) -> list[int]:
+    def hopeless(self, now: float) -> list[int]:
         """The nodes that keep ending, if without them no majority is left; else none."""
-        lost = [number for number, node in self._nodes.items() if node.failures >= HOPELESS]
+        lost = [
+            number
+            for number, node in self._nodes.items()
+            if node.failures >= HOPELESS and (node.restart_at is not None or now - node.started_at < YOUNG_S)
+        ]
         majority = len(self._nodes) // 2 + 1
         return lost if len(self._nodes) - len(lost) < majority else []

@@ -52,7 +52,19 @@ def test_only_without_a_majority_the_cluster_ends(nodes: int, beyond_help: list[
     restarts = NodeRestarts(nodes, 0.0)
     for number in beyond_help:
         die_young(restarts, number, HOPELESS - 1, 0.0)
-    assert restarts.hopeless() == []
+    assert restarts.hopeless(YOUNG_S) == []
     for number in beyond_help:
         assert restarts.ended(number, YOUNG_S) is not None
-    assert restarts.hopeless() == (beyond_help if ends else [])
+    assert restarts.hopeless(YOUNG_S) == (beyond_help if ends else [])
+
+
+def test_a_node_that_runs_again_does_not_count_against_the_majority_later() -> None:
+    restarts = NodeRestarts(3, 0.0)
+    die_young(restarts, 1, HOPELESS, 0.0)
+    now = 10_000.0
+    restarts.started(2, now)
+    die_young(restarts, 2, HOPELESS, now)
+    assert restarts.hopeless(now) == []  # node 1 has served for hours
+    restarts.started(1, now)
+    assert restarts.ended(1, now) is not None
+    assert restarts.hopeless(now) == [1, 2]
