@@ -63,6 +63,10 @@ class BatchWriter:
             dead_letter = refused.dead_letter(self._connection.topic(refused.topic))
             transactions.send(self._dead_letters, dead_letter, key, to)
 
+    def tend(self) -> None:
+        """Take in what the producer has logged; call it also while nothing is written. Raises BrokerError."""
+        self._transactions.tend()
+
     def close(self) -> None:
         """End what is open; nothing of it is visible."""
         self._transactions.close()

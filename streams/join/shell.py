@@ -150,6 +150,8 @@ class _JoinShell:
             batches = self._batches(self._flow.release(self._fetch()))
             if (now := time.monotonic()) - self._watched_at > _WATCH_S:
                 self._watched_at = now
+                self._writer.tend()
+                self._reports.tend()
                 for number in self._watch():
                     batches.setdefault(number, Batch(Records(), Records()))
             for number in self._with_new_books():

@@ -63,7 +63,7 @@ class LogOffsets:
     def __init__(self, connection: Connection, *, timeout_s: float = 30.0) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
-        self._admin = AdminClient(connection.client())
+        self._admin = self._new_admin()
 
     def partitions(self, topic: Topic) -> list[int]:
         return topic_partitions(self._admin, self._connection.topic(topic), self._timeout_s)
@@ -95,6 +95,10 @@ class LogOffsets:
         )
         return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
+    def _new_admin(self) -> AdminClient:
+        """Make a client that logs nothing: nobody polls it for that, and its calls say what failed."""
+        return AdminClient({**self._connection.client(), "log_level": 0})
+
     def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
         name = self._connection.topic(topic)
         request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
@@ -106,7 +110,7 @@ class LogOffsets:
             except (KafkaException, Unanswered):
                 # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
                 # ever after a broker's pause); a new one does not.
-                self._admin = AdminClient(self._connection.client())
+                self._admin = self._new_admin()
                 raise
 
         try:

@@ -149,6 +149,7 @@ class TrainerShell:
 
     def turn(self) -> None:
         """Read records, decide, commit, then begin and cancel executions."""
+        self._writer.tend()
         records = self._inputs.poll(self._config.busy_poll_s if self._runs.busy else self._config.idle_poll_s)
         if not self._inputs.owned:
             self._cores = {}  # children go on: the same partitions may be ours again in a moment

@@ -32,6 +32,10 @@ class StepWriter:
         """Raise Aborted when the transaction was aborted, BrokerError when this producer is finished."""
         self._transactions.run(lambda: self._send(outputs), consumed)
 
+    def tend(self) -> None:
+        """Take in what the producer has logged; call it also while nothing is written. Raises BrokerError."""
+        self._transactions.tend()
+
     def close(self) -> None:
         """End what is open; nothing of it is visible."""
         self._transactions.close()

@@ -47,7 +47,7 @@ class Planted(NamedTuple):
 
 
 def _never_in_doubt(self: Any) -> None:
-    self._poll()
+    self.tend()
 
 
 def _commit_before_produce(self: Any, outputs: Any, consumed: Consumed, observe: Any) -> None:
@@ -121,7 +121,7 @@ def _no_outcomes_replayed(_self: Any, _reader: Any, _start: int, _end: int) -> G
 
 
 def _same_epoch(self: Any) -> None:
-    self._poll()
+    self.tend()
     if self._doubt.raised:
         before, self._doubt = self._producer, Doubt(self._config)
         self._producer = transactions.Producer(transactions.watched(self._config), logger=self._doubt)

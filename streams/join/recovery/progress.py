@@ -48,6 +48,10 @@ class ProgressReporter:
         self._send(partition, "data_loss", topic=topic, missing=missing)
         self._producer.flush(_DATA_LOSS_FLUSH_S)
 
+    def tend(self) -> None:
+        """Take in what the producer has logged; call it also while there is nothing to report."""
+        self._producer.poll(0)
+
     def close(self) -> None:
         self._producer.flush(_CLOSE_FLUSH_S)
         self._producer.purge()

@@ -240,7 +240,7 @@ def test_a_connection_closed_for_being_idle_at_rest_is_no_doubt(
         return time.monotonic() - begun_s
 
     def is_closed() -> bool:
-        transactions._poll()
+        transactions.tend()
         return "idle time exceeded" in caplog.text
 
     wait_until(lambda: transaction() < 0.5, "a transaction that is shorter than the idle time")
