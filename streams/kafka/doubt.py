@@ -31,11 +31,14 @@ _BEFORE_UP = re.compile(r"in state (INIT|DOWN|TRY_CONNECT|CONNECT|SSL_HANDSHAKE|
 # is known.
 _BOOTSTRAP = re.compile(r"\]: \S+/bootstrap: ")
 _IDLE = re.compile(r"idle time exceeded \((\d+)ms since last activity")
+_FATAL = "Fatal error: "  # what follows is the reason
 _CLOCKS_S = 0.1  # by which librdkafka's clock, which is coarser, may differ from ours
 
 
 class Doubt:
     """The log of one producer: ``raised`` once a request of it may have been left behind.
+
+    ``fatal``: what has ended the producer for good, as it says so; empty while nothing has.
 
     Pass it as the producer's ``logger``, with the settings of ``watched``. It is called within ``poll`` and
     ``flush``, in the thread that calls these. Lines that the user asked for are logged as before.
@@ -47,7 +50,7 @@ class Doubt:
 
     def __init__(self, config: Mapping[str, ConfigValue]) -> None:
         """``config``: the producer's settings, as the user wants them."""
-        self.raised = False
+        self.raised, self.fatal = False, ""
         self._begun_s, self._ended_s = 0.0, 0.0
         self._shown = _PYTHON_LEVELS[int(config.get("log_level", _DEFAULT_LEVEL))]
 
@@ -64,6 +67,8 @@ class Doubt:
         line = form % values if values else form
         if line.startswith("REQTMOUT") or (line.startswith("FAIL") and self._may_leave_requests(line)):
             self.raised = True
+        elif line.startswith("FATAL"):
+            self.fatal = line.rpartition(_FATAL)[2]
         if level >= self._shown:
             log.log(level, "%s", line)
 

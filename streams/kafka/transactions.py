@@ -14,8 +14,9 @@ A transaction, step by step, and what happens if the process is killed after eac
 
 On failure, as librdkafka classes errors: after a retriable one the same call is repeated; after one that
 requires an abort the transaction is aborted, and ``Aborted`` tells the caller to read its input again; after
-any other one (most often another process has the same id) the producer is finished, and BrokerError says why
-the process must end. Nothing of a transaction that failed is visible to read_committed readers.
+any other one the producer is finished, and BrokerError says why the process must end. Most often Kafka has
+fenced it: another process has the same id, or it stood still for longer than ``transaction.timeout.ms``.
+Nothing of a transaction that failed is visible to read_committed readers.
 
 A request that was repeated may still be under way and would act on the next transaction (``doubt``). So after
 a lost connection, a time-out, a repeated call or an abort, the next transaction begins with a new producer,
@@ -25,6 +26,7 @@ which fences whatever is late. That costs about 60 ms.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,7 +45,8 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 4_194_304  # max.message.bytes of every topic
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # pyright: ignore[reportPrivateUsage]
 _FATAL = KafkaError._FATAL  # pyright: ignore[reportPrivateUsage]  # an earlier error, which is not repeated
-_RIVAL = "another process runs under this instance id (DRIFTLOOP_INSTANCE_ID); each needs its own"
+_FENCED_TEXTS = tuple(KafkaError(code).str() for code in _FENCED)
+_RIVAL = "another process runs under this instance id (DRIFTLOOP_INSTANCE_ID): give each its own"
 _PAUSE_S = 0.05
 _CLOSE_S = 1.0
 
@@ -103,7 +106,7 @@ class Transactions:
     ) -> None:
         """``call_s``: for one call, which nothing interrupts; ``timeout_s``: for all its retries.
 
-        ``rival``: who else may have taken the id, for error messages.
+        ``rival``: who else may have taken the id and what to do then, for error messages.
         """
         self._call_s, self._timeout_s, self._rival = call_s, timeout_s, rival
         self._config = connection.transactional(
@@ -111,6 +114,7 @@ class Transactions:
         )
         self._doubt = Doubt(self._config)
         self._producer = Producer(watched(self._config), logger=self._doubt)
+        self._begun_s: float | None = None  # when the transaction that is open began
 
     def start(self) -> None:
         """Fence a predecessor and wait until what it left open has ended. Raises BrokerError."""
@@ -140,6 +144,7 @@ class Transactions:
         self._replace_in_doubt()
         producer = self._producer
         self._doubt.begin()
+        self._begun_s = time.monotonic()
         try:
             with _own_errors():
                 producer.begin_transaction()
@@ -160,10 +165,12 @@ class Transactions:
             self._abort()
             raise Aborted(str(reason)) from error
         self._doubt.end()
+        self._begun_s = None
 
     def rehearse(self, write: Callable[[], None]) -> None:
         """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
         self._replace_in_doubt()
+        self._begun_s = time.monotonic()
         try:
             with _own_errors():
                 self._producer.begin_transaction()
@@ -249,6 +256,7 @@ class Transactions:
             if reason.fatal() or reason.code() in (*_FENCED, _FATAL):
                 raise self._finished("the transaction could not be aborted", reason) from error
             log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
+        self._begun_s = None
 
     def _retry(self, name: str, call: Callable[[], None]) -> None:
         def retriable(reason: KafkaError) -> bool:
@@ -260,10 +268,20 @@ class Transactions:
         retry(call, timeout_s=self._timeout_s, pause_s=_PAUSE_S, retriable=retriable)
 
     def _finished(self, what: str, reason: KafkaError) -> BrokerError:
-        if reason.code() in _FENCED:
-            return BrokerError(f"{what}: {self._rival}")
-        if reason.code() == _FATAL:
-            return BrokerError(
-                f"{what}: the producer was ended by an earlier error; most often {self._rival}"
-            )
-        return BrokerError(f"{what}: {reason}")
+        with suppress(KafkaException), _own_errors():
+            self._producer.poll(0)  # what an earlier error was may wait to be logged
+        why = self._doubt.fatal or str(reason) if reason.code() == _FATAL else str(reason)
+        if reason.code() in _FENCED or any(text in why for text in _FENCED_TEXTS):
+            why = self._why_fenced()
+        return BrokerError(f"{what}: {why}")
+
+    def _why_fenced(self) -> str:
+        """Say what may have raised the epoch. Kafka's answer is the same in all cases."""
+        open_s = None if self._begun_s is None else time.monotonic() - self._begun_s
+        opened = "" if open_s is None else f", {open_s:.1f} s after the transaction began"
+        timeout_s = int(self._config["transaction.timeout.ms"]) / 1000
+        return (
+            f"Kafka has fenced this producer{opened}. Either {self._rival}. Or there is no other, and this "
+            f"one or its network stood still for longer than {timeout_s:g} s (transaction.timeout.ms), or a "
+            "request of its start came late: start it again, and it goes on where its last commit left it"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from driftloop.schemas.topics import OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka import transactions as kit
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.doubt import Doubt, watched
+from driftloop.streams.kafka.offsets import LogOffsets
 from driftloop.streams.kafka.reader import LogReader
 from driftloop.streams.kafka.transactions import Aborted, Consumed, Transactions
 
@@ -308,8 +310,35 @@ def test_a_start_that_is_late_ends_its_own_producer_with_a_reason(
 
     transaction()
     wait_until(lambda: error_of(held.deliver()) == 0, "the broker to be done with the transaction")
-    with pytest.raises(BrokerError, match="another process"):
+    fenced = (
+        r"Kafka has fenced this producer, .* Either another process .* Or .* a request of its start came late"
+    )
+    with pytest.raises(BrokerError, match=fenced):
         transaction()
+    with pytest.raises(
+        BrokerError, match="Kafka has fenced this producer"
+    ):  # by an earlier error, says librdkafka
+        transaction()
+    transactions.close()
+
+
+def test_who_stood_still_for_longer_than_a_transaction_may_take_is_told_so(topics: Connection) -> None:
+    transactions = Transactions(topics, "frozen", transaction_timeout_ms=1_000)
+    transactions.start()
+    offsets = LogOffsets(topics)
+    began = time.monotonic()
+
+    def write() -> None:
+        transactions.send(topics.topic(OUTCOMES), b"1", partition=0)
+        transactions.flush()
+        wait_until(lambda: offsets.ends(OUTCOMES, [0])[0] == 2, "the broker to abort the transaction")
+
+    with pytest.raises(BrokerError) as error:
+        transactions.run(write)
+    took = re.search(r"fenced this producer, ([\d.]+) s after the transaction began", str(error.value))
+    assert took is not None
+    assert 1.0 < float(took.group(1)) < time.monotonic() - began + 0.1
+    assert "stood still for longer than 1 s (transaction.timeout.ms)" in str(error.value)
     transactions.close()
 
 
