@@ -72,3 +72,11 @@ def test_every_decision_is_in_the_index_and_fits_a_page() -> None:
     for page in (DOCS / "decisions").glob("0*.md"):
         assert f"({page.name})" in index
         assert len(page.read_text("utf-8").splitlines()) <= 60
+
+
+def test_decisions_are_numbered_without_a_gap_and_bear_their_numbers() -> None:
+    pages = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    numbers = [f"{number:04d}" for number in range(1, len(pages) + 1)]
+    assert [page.name.partition("-")[0] for page in pages] == numbers
+    for number, page in zip(numbers, pages, strict=True):
+        assert page.read_text("utf-8").startswith(f"# {number} · ")
