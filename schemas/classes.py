@@ -20,6 +20,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from .base import ClassValue, class_name
+from .shortened import shortened
 
 _MAX_READ_CHARS = 1_000  # a longer text is a class only by its exact name
 _MAX_KEPT = 4_096
@@ -103,5 +104,4 @@ def _meaning(name: str, *, truths: bool) -> Meaning:
 
 
 def _shown(value: ClassValue) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _MAX_SHOWN_CHARS else shown[: _MAX_SHOWN_CHARS - 3] + "..."
+    return shortened(repr(value), _MAX_SHOWN_CHARS)

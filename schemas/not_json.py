@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple, cast
 
+from .shortened import shortened
+
 _SHOWN = 40
 
 
@@ -284,4 +286,4 @@ def _path(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return f"got {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'!r}"
+    return f"got {shortened(text, _SHOWN)!r}"

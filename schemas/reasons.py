@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .not_json import why_not_json
+from .shortened import shortened
 
-_MOST_SHOWN = 200
+_MOST_SHOWN, _MOST_SHOWN_OF_VALUE = 200, 80
 _PLAIN = frozenset({"bool", "int", "float", "str"})  # how pydantic names a union's members
 _ENVELOPES = (
     (frozenset({"schema", "payload"}), "Connect's envelope", "set schemas.enable=false in its JsonConverter"),
@@ -26,7 +27,6 @@ def first_reason(name: str, error: ValidationError) -> str:
     problem = problems[0]
     message = problem["msg"].removeprefix("Value error, ")
     loc, given = problem["loc"], cast("object", problem["input"])
-    shown = repr(given)
     if problem["type"] == "value_error" and not loc:
         return f"{name}: {message}"  # of the fields together: no single value is wrong
     if problem["type"] == "json_invalid" and isinstance(given, bytes | str):
@@ -37,10 +37,8 @@ def first_reason(name: str, error: ValidationError) -> str:
         message += _envelope(frozenset(map(str, cast("dict[object, object]", given))))
     elif problem["type"] == "model_type" and not loc:
         message += _no_object(given)
-    where = ".".join(str(part) for part in loc) or "the record"
-    where = where if len(where) <= _MOST_SHOWN else where[: _MOST_SHOWN - 3] + "..."
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{name}: {where}: {message} (got {shown})"
+    where = shortened(".".join(str(part) for part in loc) or "the record", _MOST_SHOWN)
+    return f"{name}: {where}: {message} (got {shortened(repr(given), _MOST_SHOWN_OF_VALUE)})"
 
 
 def _is_of_no_plain_type(problems: Sequence[ErrorDetails]) -> bool:

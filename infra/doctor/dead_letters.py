@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 
 from ...schemas.errors import DecodeError
 from ...schemas.events import DeadLetterResolution
+from ...schemas.shortened import shortened
 from ...schemas.topics import DEAD_LETTER_RESOLUTIONS, DEAD_LETTERS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader, newest
@@ -30,8 +31,7 @@ def check_dead_letters(connection: Connection) -> Iterator[Finding]:
     if not waiting:
         yield Finding("dead letters", "ok", "none of the newest is unresolved")
     for group in waiting[:_MOST_CAUSES]:
-        reason = letters[group.example].event.reason
-        shown = reason if len(reason) <= _MOST_SHOWN else reason[: _MOST_SHOWN - 3] + "..."
+        shown = shortened(letters[group.example].event.reason, _MOST_SHOWN)
         what = f"{group.count - group.resolved} of {group.topic} refused lately: {shown}"
         yield Finding("dead letters", "warning", what, "driftloop dlq ls; see docs/dead-letters.md")
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import SpecError
 from ..serving import FeatureType
+from ..shortened import shortened
 from .model import Deployment, Feature, ModelSpec
 
 
@@ -104,8 +105,7 @@ def _unquoted_name(details: Mapping[str, Any]) -> str | None:
 def _problem(details: Mapping[str, Any]) -> str:
     path = [str(part) for part in details["loc"] if part not in ("hgb", "river", "custom")]
     key = ".".join(path) or "the file"
-    shown = repr(details["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    shown = shortened(repr(details["input"]), 60)
     name = _unquoted_name(details)
     if name is not None:
         return f'{key} = {shown}: to TOML a name with a dot is a table in a table: write "{name}" in quotes'
