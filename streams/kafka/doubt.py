@@ -6,22 +6,20 @@ first copy may arrive later. An EndTxn or TxnOffsetCommit that is late acts on t
 such requests of clients that speak EndTxn v5 (KIP-890); librdkafka 2.16 speaks v1. What it always refuses is
 an older epoch: so a producer in doubt is replaced before its next transaction.
 
-Only librdkafka's debug log tells in time (``tests/streams/kafka/test_doubt.py``; neither ``error_cb`` nor the
-statistics do). Two lines matter: a connection that was up has failed, and a request has timed out. Both are
-handed over by the ``poll`` after the call. Drop this module once librdkafka speaks EndTxn v5.
+Only librdkafka's debug log tells in time; neither ``error_cb`` nor the statistics do. Two lines matter: a
+connection that was up has failed, and a request has timed out. Both are handed over by the ``poll`` after the
+call. Drop this module once librdkafka speaks EndTxn v5 (``tests/streams/kafka/test_late_requests.py``).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
 from collections.abc import Mapping
 
 from .connection import ConfigValue
-
-log = logging.getLogger(__name__)
+from .log_limit import librdkafka_log
 
 _PYTHON_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)  # of syslog's 0 to 7, as confluent-kafka maps them
 _DEFAULT_LEVEL = 4  # warning
@@ -70,7 +68,7 @@ class Doubt:
         elif line.startswith("FATAL"):
             self.fatal = line.rpartition(_FATAL)[2]
         if level >= self._shown:
-            log.log(level, "%s", line)
+            librdkafka_log.log(level, "%s", line)
 
     def _may_leave_requests(self, failure: str) -> bool:
         if _BEFORE_UP.search(failure) or _BOOTSTRAP.search(failure):
