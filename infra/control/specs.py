@@ -10,14 +10,14 @@ import orjson
 from pydantic import ValidationError
 
 from ...schemas.control import SpecControl
-from ...schemas.errors import DecodeError
+from ...schemas.errors import BrokerError, DecodeError
 from ...schemas.partition import partition_of
 from ...schemas.reasons import first_reason
 from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
 from ...schemas.topics import SPECS, VITALS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import newest_values
-from ...streams.kafka.transactions import Transactions
+from ...streams.kafka.transactions import Aborted, Transactions
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def apply_deployment(connection: Connection, deployment: Deployment) -> ApplyRep
     """Publish each spec that changed, together with its control record, in one transaction.
 
     A model that is published but no longer in the file is left as it is: retire it with
-    ``driftloop models retire``.
+    ``driftloop models retire``. Raises BrokerError: nothing was published.
     """
     wanted = {JOIN_KEY: _record(JOIN_KEY, _plain(deployment.join), "")}
     for model, spec in deployment.models.items():
@@ -97,4 +97,7 @@ def _publish(connection: Connection, records: list[SpecRecord]) -> None:
                 control = SpecControl(model=model, digest=record.digest, spec=record.spec, ts=record.ts)
                 transactions.send(vitals, control.encode(), partition=partition_of(model, partitions))
 
-    transactions.run(send)
+    try:
+        transactions.run(send)
+    except Aborted as error:
+        raise BrokerError(f"nothing was published: {error}; run `driftloop apply` again") from error

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from driftloop.infra.control.specs import apply_deployment, model_specs, read_specs
 from driftloop.schemas.control import CONTROL, SpecControl
+from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.file import parse_deployment
 from driftloop.schemas.spec.model import JOIN_KEY
-from driftloop.schemas.topics import VITALS
+from driftloop.schemas.topics import SPECS, VITALS
 from driftloop.streams.kafka.connection import Connection
 
 from tests.support.kafka.topics import read_topic
+from tests.support.topic_settings import alter
 
 TOML = """
 [join]
@@ -37,6 +40,13 @@ def test_an_unchanged_spec_is_not_published_again(topics: Connection) -> None:
     again = apply_deployment(topics, parse_deployment(TOML.replace('"2d"', '"3d"')))
     assert again.changed == (JOIN_KEY,)
     assert set(again.unchanged) == {"late", "price"}
+
+
+def test_specs_that_the_cluster_refuses_are_an_error_for_a_person(topics: Connection) -> None:
+    alter(topics, VITALS, "max.message.bytes", "100")
+    with pytest.raises(BrokerError, match=r"nothing was published: .* run `driftloop apply` again"):
+        apply_deployment(topics, parse_deployment(TOML))
+    assert list(read_topic(topics, SPECS)) == []
 
 
 def test_the_monitor_gets_each_spec_on_the_model_s_own_vitals_partition(topics: Connection) -> None:
