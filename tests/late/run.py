@@ -39,6 +39,7 @@ class KindResult:
     """What came of the trials of one kind. ``refused``: late requests that the broker did not accept."""
 
     kind: Kind
+    asked: int
     landed: int = 0
     missed: int = 0
     refused: int = 0
@@ -51,7 +52,8 @@ class KindResult:
     @property
     def clean(self) -> bool:
         damage = self.damage
-        return not (damage.lost or damage.twice or damage.torn or self.stuck)
+        wrong = damage.lost or damage.twice or damage.torn or self.stuck
+        return not wrong and self.landed == self.asked  # nothing late, nothing tried
 
 
 class Trials:
@@ -88,7 +90,7 @@ class Trials:
 
     def run(self, trials: int) -> KindResult:
         """As many late requests as asked for, then what became of everything that was given."""
-        result, begun = KindResult(self._kind), time.monotonic()
+        result, begun = KindResult(self._kind, trials), time.monotonic()
         with closing(self._tail), self._running():
             for number in count():
                 if result.landed == trials or result.missed > trials + 2:

@@ -32,7 +32,6 @@ def test_a_late_request_loses_repeats_and_tears_nothing(broker: str, tmp_path: P
     with LateNetwork(broker) as network:
         result = Trials(broker, network, NAMED[name], tmp_path, PYTHON, seed=1).run(1)
     assert result.clean, result
-    assert result.landed == 1
     assert result.exits == 0
 
 
