@@ -11,7 +11,7 @@ from ...schemas.topics import LABELS, PREDICTIONS
 from .reading.batch import Batch, MisroutedRecord, Records, RefusedRecord
 from .records import BufferedLabel, Variant
 from .rules import Rules
-from .state.books import Account, Books, Changes
+from .state.books import Account, Books
 from .vitals.builder import BatchStats
 
 
@@ -35,6 +35,15 @@ class BatchOutput(msgspec.Struct):
 
     def __bool__(self) -> bool:
         return bool(self.outcomes or self.vitals or self.misrouted or self.refused)
+
+
+class Changes(msgspec.Struct):
+    """What a batch changes of one account, as far as matching and expiry count it."""
+
+    outcomes: int = 0
+    pending: int = 0
+    refused: int = 0
+    repeated: int = 0
 
 
 class BatchContext(msgspec.Struct):

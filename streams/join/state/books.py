@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
-
 
 class Account(NamedTuple):
     """One topic's records since the books were opened; each is in exactly one class.
@@ -100,12 +98,3 @@ class Difference(NamedTuple):
 
     predictions: int = 0
     labels: int = 0
-
-
-class Changes(msgspec.Struct):
-    """What a batch changes of one account, as far as matching and expiry count it."""
-
-    outcomes: int = 0
-    pending: int = 0
-    refused: int = 0
-    repeated: int = 0

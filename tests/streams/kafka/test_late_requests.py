@@ -35,9 +35,13 @@ from tests.support.kafka.late_network import (
 from tests.support.waiting import wait_until
 
 INPUTS, STEP = 9, 3
-MUST_ABORT = KafkaException(
-    KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "as after a rebalance", False, False, True)
-)
+
+
+def must_abort() -> KafkaException:
+    """Return an error of its own each time: one that is kept keeps the producers of the frames it passed."""
+    return KafkaException(
+        KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "as after a rebalance", False, False, True)
+    )
 
 
 @pytest.fixture
@@ -122,13 +126,13 @@ class NumberWorker:
             if fault.at == "produced":
                 self._transactions.flush()
             if turn == 1 and fault.first_aborts:
-                raise MUST_ABORT
+                raise must_abort()
 
         def observe(step: str) -> None:
             if turn == 2 and step == fault.at:
                 self._deliver()
                 if fault.second_aborts:
-                    raise MUST_ABORT
+                    raise must_abort()
 
         consumed = Consumed(
             [TopicPartition(self._input, 0, position + STEP)], self._consumer.consumer_group_metadata()
@@ -336,7 +340,7 @@ def test_a_transaction_that_nobody_can_abort_now_is_ended_by_the_next_producer(
 
     def write() -> None:
         away.close()
-        raise MUST_ABORT
+        raise must_abort()
 
     with pytest.raises(Aborted):
         transactions.run(write)
