@@ -6,11 +6,11 @@ are left out (the champion's outcome has the same features and label), the newes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ..schemas.base import ClassValue, FeatureValue, class_name
-from ..schemas.classes import Classes
+from ..schemas.classes import Classes, are_one_class, one_spelling
 from ..schemas.events import Outcome
 from ..schemas.feature_values import value_name
 from ..schemas.spec.model import ModelSpec
@@ -57,6 +57,18 @@ def rows_from_outcomes(
     return [row for _, row in newest.values() if row is not None]
 
 
+def in_one_spelling(
+    rows: Sequence[LabelledRow], spec: ModelSpec, classes: tuple[str, ...] | None
+) -> list[LabelledRow]:
+    """Return the rows with one name per class, where the spec declares none. ``classes``: the champion's."""
+    if spec.task == "regression" or spec.classes is not None:
+        return list(rows)
+    spelled = one_spelling((str(row.label) for row in rows), classes or ())
+    return [
+        row if row.label == (name := spelled[str(row.label)]) else replace(row, label=name) for row in rows
+    ]
+
+
 def _row(
     outcome: Outcome, spec: ModelSpec, partition: int, classes: tuple[str, ...] | None
 ) -> LabelledRow | None:
@@ -90,8 +102,9 @@ def _label(outcome: Outcome, spec: ModelSpec, classes: tuple[str, ...] | None) -
         return None
     if outcome.correct:
         return answer
-    if spec.task == "classification" and classes is not None and len(classes) == 2 and answer in classes:
-        return classes[1] if answer == classes[0] else classes[0]
+    if spec.task == "classification" and classes is not None and len(classes) == 2:
+        first, second = (are_one_class(name, str(answer)) for name in classes)
+        return None if first == second else classes[1] if first else classes[0]
     return None
 
 

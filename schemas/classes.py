@@ -9,13 +9,18 @@ spellings are read where only one class can be meant:
 
 Where two classes differ in spelling alone ("1" and "1.0", "True" and "true", "1" and "true"), all of that
 model's labels must name their class exactly.
+
+Of a model that declares none, a label and an answer are one class where both are one number, or true and 1
+(``are_one_class``); what is trained of them has one of their spellings (``one_spelling``). Letters count with
+their case there: "a" and "A" may be two classes.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 
@@ -27,7 +32,7 @@ _MAX_KEPT = 4_096
 _MAX_SHOWN = 20
 _MAX_SHOWN_CHARS = 80
 
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]{1,4})?")
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _TRUTHS = {"false": Decimal(0), "true": Decimal(1)}
 
 Meaning = str | Decimal
@@ -94,13 +99,47 @@ class _ByName(dict[str, str | None]):
         return found
 
 
+def are_one_class(one: str, other: str) -> bool:
+    """Whether two names that nobody declared surely mean one class."""
+    return one == other or _undeclared(one) == _undeclared(other)
+
+
+def one_spelling(names: Iterable[str], preferred: Iterable[str] = ()) -> dict[str, str]:
+    """Return for each name the one to use among those that mean the same (``are_one_class``).
+
+    ``names`` of all rows: the most frequent spelling, then the first by name; ``preferred`` ones before.
+    """
+    counts = Counter(names)
+    chosen = {_undeclared(name): name for name in reversed(tuple(preferred))}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        chosen.setdefault(_undeclared(name), name)
+    return {name: chosen[_undeclared(name)] for name in counts}
+
+
+def _undeclared(name: str) -> Meaning:
+    return name if len(name) > _MAX_READ_CHARS else _undeclared_meaning(name)
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def _undeclared_meaning(name: str) -> Meaning:
+    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    meaning = _meaning(plain, truths=True)
+    return meaning if isinstance(meaning, Decimal) else plain
+
+
 def _meaning(name: str, *, truths: bool) -> Meaning:
     """Return what all spellings of a name have in common. ``truths``: true and 1 are one, false and 0."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     text = " ".join(unicodedata.normalize("NFKC", folded).split())
-    if _NUMBER.fullmatch(text):
-        return Decimal(text)
+    number = number_named(text)
+    if number is not None:
+        return number
     return _TRUTHS.get(text, text) if truths else text
+
+
+def number_named(text: str) -> Decimal | None:
+    """Return the number that a text without spaces writes; None for "007" and all that is no number."""
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def _shown(value: ClassValue) -> str:

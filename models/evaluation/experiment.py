@@ -22,7 +22,7 @@ from ...schemas.spec.model import ModelSpec
 from ..formats.features import FeatureEncoder, infer_features
 from ..formats.fitted import LearningError
 from ..registry.self_test import build_self_test
-from ..rows import LabelledRow
+from ..rows import LabelledRow, in_one_spelling
 from .candidates import Fitter, choose
 from .hold_out import Evaluation
 from .result import ExperimentResult
@@ -101,11 +101,12 @@ def _package_versions() -> dict[str, str]:
 
 
 def _usable(given: ExperimentInput) -> tuple[list[LabelledRow], list[LabelledRow]]:
-    """Rows before and after the change whose values are of their features' types."""
-    everyone = (*given.rows_before_change, *given.rows_after_change)
+    """Rows before and after the change whose values are of their features' types, each class by one name."""
+    classes = None if given.champion is None else given.champion[0].classes
+    everyone = in_one_spelling((*given.rows_before_change, *given.rows_after_change), given.spec, classes)
     accepts = FeatureEncoder(infer_features(given.spec, [row.features for row in everyone])).accepts
-    before = [row for row in given.rows_before_change if accepts(row.features)]
-    return before, [row for row in given.rows_after_change if accepts(row.features)]
+    before, after = everyone[: len(given.rows_before_change)], everyone[len(given.rows_before_change) :]
+    return [row for row in before if accepts(row.features)], [row for row in after if accepts(row.features)]
 
 
 def _fitter(given: ExperimentInput, parts: RowSplit) -> Fitter:

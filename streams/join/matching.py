@@ -218,7 +218,7 @@ class Matching:
                         else:
                             if label_class == answer:
                                 error = 0.0
-                            elif classes is None or answer in declared:
+                            elif answer in declared:
                                 error = 1.0
                             else:
                                 error = error_value(answer, payload, rules)  # is it spelled otherwise?

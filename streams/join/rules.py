@@ -7,7 +7,8 @@ read: an answer's outcomes are the fold of ``classify`` over the labels of its i
   before it. From the first meeting on, labels count as corrections for ``correction_window``.
 - Feedback (``correct``) is about the champion's answer and says nothing of shadows and canaries.
 - A label of a source that the model's spec does not allow changes nothing, whenever it comes.
-- Of a model that declares its classes, a label that means none of them is no truth (``schemas.classes``).
+- Of a model that declares its classes, a label that means none of them is no truth. Declared or not, what is
+  one class in another spelling is that class (``schemas.classes``).
 - A weaker source never overrides a stronger one; of equal or stronger ones a different label revises, and
   the same label is a repeat (and lends its source's strength).
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ...schemas.base import ClassValue, class_name
-from ...schemas.classes import Classes
+from ...schemas.classes import Classes, are_one_class
 from ...schemas.serving import FeatureType
 from ...schemas.spec.model import Join, ModelSpec
 from .outcomes import LabelPayload
@@ -81,6 +82,12 @@ class ModelRules:
         found = None if self.classes is None else self.classes.of_name[name]
         return name if found is None else found
 
+    def is_one_class(self, one: str, other: str) -> bool:
+        """Whether two names mean one class."""
+        if self.classes is None:
+            return are_one_class(one, other)
+        return self.class_of(one) == self.class_of(other)
+
     def rank(self, source: str) -> int:
         """Return 0 for the strongest; sources that the spec does not name rank below all that it does."""
         return self.ranks.get(source, len(self.ranks))
@@ -139,7 +146,7 @@ def is_same(value: ClassValue, feedback: bool, match: Match, rules: ModelRules) 
     """Whether a label repeats what the match has, in whatever spelling."""
     if feedback != match.feedback:
         return False
-    return rules.class_of(class_name(value)) == rules.class_of(class_name(match.value))
+    return rules.is_one_class(class_name(value), class_name(match.value))
 
 
 def is_usable(payload: LabelPayload, rules: ModelRules) -> bool:
@@ -172,7 +179,7 @@ def error_value(answer: Answer, payload: LabelPayload, rules: ModelRules) -> flo
     if payload.feedback:
         return 0.0 if payload.value else 1.0
     answered = answer if isinstance(answer, str) else class_name(answer)
-    return 0.0 if rules.class_of(payload.name) == rules.class_of(answered) else 1.0
+    return 0.0 if rules.is_one_class(payload.name, answered) else 1.0
 
 
 def answer_of(prediction: ClassValue | None, rules: ModelRules) -> Answer:

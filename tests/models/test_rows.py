@@ -106,3 +106,9 @@ def test_segments_are_the_specs_and_may_be_features() -> None:
 def test_bytes_that_are_no_outcome_are_named() -> None:
     with pytest.raises(DecodeError, match="Outcome"):
         rows_from_outcomes([b'{"model":"m"}'], BINARY)
+
+
+def test_feedback_is_read_by_the_champions_classes_in_whatever_spelling() -> None:
+    values = [outcome(str(n), correct=False, prediction=answer) for n, answer in enumerate((True, "1.0", 0))]
+    rows = rows_from_outcomes(values, ModelSpec(), classes=("0", "1"))
+    assert [row.label for row in rows] == ["0", "0", "1"]

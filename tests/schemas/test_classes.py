@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from driftloop.schemas.base import ClassValue, class_name
-from driftloop.schemas.classes import Classes
+from driftloop.schemas.classes import Classes, are_one_class, one_spelling
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,3 +131,26 @@ def test_readings_take_bounded_memory() -> None:
 
 def test_an_empty_name_can_be_a_class() -> None:
     assert Classes(("", "x")).read("  ") == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are"),
+    [
+        ("1", "1.0", True),
+        ("true", "1", True),
+        ("True ", "1.0", True),
+        ("late", " late", True),
+        ("a", "A", False),  # of letters, both may be classes
+        ("007", "7", False),
+        ("late", "on_time", False),
+        ("1", "0", False),
+    ],
+)
+def test_undeclared_names_are_one_class_where_they_surely_are(one: str, other: str, are: bool) -> None:
+    assert are_one_class(one, other) == are_one_class(other, one) == are
+
+
+def test_one_spelling_is_the_preferred_one_or_else_the_most_frequent() -> None:
+    names = ["1.0", "true", "true", "0", "x"]
+    assert one_spelling(names) == {"1.0": "true", "true": "true", "0": "0", "x": "x"}
+    assert one_spelling(names, ("0.0", "1")) == {"1.0": "1", "true": "1", "0": "0.0", "x": "x"}

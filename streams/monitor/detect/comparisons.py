@@ -6,6 +6,7 @@ nobody: each has a minimum effect. A condition that lasts gives one alarm (see a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from msgspec import field
 
 from ....models.evaluation.statistics import holm
-from ....schemas.classes import Classes
+from ....schemas.classes import Classes, one_spelling
 from ....schemas.decisions import Change
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
@@ -61,6 +62,16 @@ class Comparisons(State, dict=True):
     @cached_property
     def _shares_by_classes(self) -> dict[tuple[str, ...], dict[str, float]]:
         return {}
+
+    def _predicted_live(self, spec: ModelSpec, shares: Mapping[str, float]) -> ClassCounts:
+        """Return live answers by the reference's names, where the spec declares none to count them by."""
+        if spec.classes is not None:
+            return self.predicted
+        spelled = one_spelling(self.predicted.live, shares)
+        live = ClassCounts()
+        for name, count in self.predicted.live.items():
+            live.add(spelled[name], count)
+        return live
 
     def _predicted_shares(self, spec: ModelSpec) -> dict[str, float]:
         """Return the reference's share of each predicted class, as the spec spells the class by now."""
@@ -153,7 +164,7 @@ class Comparisons(State, dict=True):
         if not rule.enabled or not shares:
             return []
         rows = holdout_rows(spec, self.reference)
-        live = self.predicted
+        live = self._predicted_live(spec, shares)
         result = live.distribution({name: share * rows for name, share in shares.items()})
         return [
             WindowComparison(

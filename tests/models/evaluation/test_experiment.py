@@ -354,3 +354,18 @@ def test_on_electricity_prices_a_candidate_after_the_change_beats_a_stale_champi
         spec=spec, before=rows[:20_000], after=rows[20_000:22_000], champion=as_champion(result)
     )
     assert not again.passed
+
+
+def test_a_class_that_nobody_declared_is_one_however_its_labels_are_spelled(first: ExperimentResult) -> None:
+    """Two services label the same truth as true and as 1.0: the model has two classes, not four."""
+    kinds = sorted({str(row.label) for row in BEFORE})
+    spelled = {
+        kind: names for kind, names in zip(kinds, (("0", "0.0", "false"), ("1", "1.0", "true")), strict=True)
+    }
+    rows = tuple(
+        replace(row, label=spelled[str(row.label)][place % 3 and place % 2])
+        for place, row in enumerate(BEFORE)
+    )
+    result = experiment(before=(), after=rows)
+    assert result.classes == ("0", "1")
+    assert result.metrics["accuracy.candidate"] == first.metrics["accuracy.candidate"]

@@ -154,3 +154,18 @@ def test_a_label_that_is_no_class_is_refused_once_and_counts_as_no_repeat(crashe
     assert [(o.correct, o.error_value) for o in w.outcomes] == [(True, 0.0)]
     assert [letter.offset for letter in w.dead_letters] == [1]
     assert (w.totals()["duplicate"], w.totals()["dead"]) == (0, 1)
+
+
+@pytest.mark.parametrize("answer", ["0", "1", "true", 1, False])
+@pytest.mark.parametrize("truth", ONE + NOUGHT)
+@pytest.mark.parametrize("early", [False, True])
+def test_one_truth_in_another_spelling_is_no_error_of_a_model_without_classes(
+    answer: ClassValue, truth: ClassValue, early: bool
+) -> None:
+    w = world(None)
+    if early:
+        w.join(label("a", truth))
+    w.join(prediction("a", answer), label("a", truth))
+    assert [o.error_value for o in w.outcomes] == [float((truth in ONE) != (answer in ONE))]
+    w.join(label("a", "1.00" if truth in ONE else "0.00"))
+    assert [o.revision for o in w.outcomes] == [0]

@@ -260,3 +260,16 @@ def test_without_a_reference_nothing_is_compared() -> None:
     log.append(update_record(1, None))
     rows(log, 60, loc=5.0, german=1.0)
     assert drifts(log, "data") == []
+
+
+def test_answers_of_undeclared_classes_are_counted_by_the_names_of_the_reference() -> None:
+    log = MonitorLog()
+    log.append(spec_record(ModelSpec()))
+    log.append(update_record(1, reference(predicted={"0": 0.7, "1": 0.3})))
+    for true, false in [("true", "0"), ("1.0", "false")] * 30:
+        log.append(vitals(entry(bits(0.2, 100, 0), predicted={false: 70, true: 30})))
+    assert drifts(log, "prediction") == []
+    for _ in range(60):
+        log.append(vitals(entry(bits(0.2, 100, 0), predicted={"false": 40, "1.0": 60})))
+    (alarm,) = drifts(log, "prediction")
+    assert alarm["evidence"]["live"] == {"0": 0.4, "1": 0.6}
