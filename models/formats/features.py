@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import Error
-from ...schemas.feature_values import other_spellings
+from ...schemas.feature_values import KnownValues
 from ...schemas.serving import FeatureSpec, FeatureType
 from ...schemas.spec.model import ModelSpec
 
@@ -95,14 +95,15 @@ def _converter(feature: FeatureSpec) -> Callable[[FeatureValue], float]:
 
 
 def _category_converter(feature: FeatureSpec) -> Callable[[FeatureValue], float]:
-    index = {category: float(place) for place, category in enumerate(feature.categories or ())}
-    spellings = other_spellings(index)
-    index |= {other: index[known] for other, known in spellings.items() if known in index}
+    categories = feature.categories or ()
+    known = KnownValues(categories)
+    places: dict[str | None, float] = {category: float(place) for place, category in enumerate(categories)}
+    places[None] = _NAN
 
     def convert(value: FeatureValue) -> float:
         if value is None:
             return _NAN
-        return index.get(value if isinstance(value, str) else class_name(value), _NAN)
+        return places[known[value if isinstance(value, str) else class_name(value)]]
 
     return convert
 

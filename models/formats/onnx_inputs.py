@@ -6,7 +6,7 @@ per feature, [rows] or [rows, 1], named like it. A first dimension that is fixed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import ArtifactError
-from ...schemas.feature_values import other_spellings
+from ...schemas.feature_values import KnownValues
 from ...schemas.serving import FeatureSpec
 from .features import FeatureEncoder, FeatureError, Row
 from .onnx_session import BOOL_TENSOR, FLOAT_TENSORS, TEXT_TENSOR, WHOLE_TENSORS, AnyArray, Port
@@ -158,7 +158,7 @@ def _named_feed(ports: Sequence[Port], stated: Sequence[FeatureSpec]) -> Feed:
 def _column_feed(feature: FeatureSpec, kind: str) -> _Column:
     name = feature.name
     if kind == TEXT_TENSOR:
-        text = _text_of(other_spellings(feature.categories or ()))
+        text = _text_of(KnownValues(feature.categories or ()))
         return lambda values: np.array([text(value) for value in values], dtype=object)
     if kind in FLOAT_TENSORS:
         encode, cast = FeatureEncoder([feature]).encode, _float_cast(kind)
@@ -172,10 +172,10 @@ def _column_feed(feature: FeatureSpec, kind: str) -> _Column:
     return lambda values: np.array([_whole(name, value, least, most) for value in values], dtype=dtype)
 
 
-def _text_of(spellings: Mapping[str, str]) -> Callable[[FeatureValue], str]:
+def _text_of(known: KnownValues) -> Callable[[FeatureValue], str]:
     def text(value: FeatureValue) -> str:
         name = "" if value is None else class_name(value)
-        return spellings.get(name, name)
+        return known[name] or name
 
     return text
 

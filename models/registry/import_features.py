@@ -5,7 +5,7 @@ What does not fit is named by column and row, with what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...schemas.base import FeatureValue
 from ...schemas.errors import ArtifactError
@@ -39,6 +39,13 @@ def features_of(inputs: ModelInputs, rows: Sequence[Row]) -> tuple[FeatureSpec, 
             f"{_first_text(rows, texts[0], port)}. Or export it with one named input per feature"
         )
     return features
+
+
+def text_columns(inputs: ModelInputs, columns: Iterable[str]) -> frozenset[str]:
+    """Return which columns the model takes as text: it was trained on them as they are written."""
+    if inputs.matrix is None:
+        return frozenset(port.name for port in inputs.columns if port.kind == TEXT_TENSOR)
+    return frozenset(columns) if inputs.matrix.kind == TEXT_TENSOR else frozenset()
 
 
 def _columns_features(ports: Sequence[Port], rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:

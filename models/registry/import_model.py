@@ -23,7 +23,7 @@ from ..formats.onnx_inputs import read_inputs
 from ..formats.onnx_model import OnnxPredictor, are_probabilities, go_by_position
 from ..formats.onnx_session import OnnxSession
 from .class_order import better_order
-from .import_features import FIRST_ROW, features_of
+from .import_features import FIRST_ROW, features_of, text_columns
 from .reference_csv import ReferenceTable
 from .self_test import build_self_test
 
@@ -79,6 +79,7 @@ def build_manifest_parts(
     data: bytes, table: ReferenceTable, *, task: Task, classes: tuple[str, ...] | None = None
 ) -> ManifestParts:
     """Raise ArtifactError when the model cannot answer the table's rows, or its answers are no classes."""
+    table = table.with_texts(text_columns(read_inputs(OnnxSession(data).inputs), table.rows[0]))
     labels = _as_classes(table.labels, classes)
     features, known = inspect_onnx(data, table.rows, labels, classes, task)
     fitted = Fitted("onnx", data, features, known, task)

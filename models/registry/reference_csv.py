@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
@@ -19,11 +19,25 @@ from .csv_values import TRUE_FALSE, header_cure, number_of
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTable:
-    """Rows of features (without the label), their labels, and the values of their segments."""
+    """Rows of features (without the label), their labels, and the values of their segments.
+
+    ``cells``: the same rows as they are written; none if they were not read from a file.
+    """
 
     rows: tuple[Row, ...]
     labels: tuple[str | float, ...]
     segments: tuple[dict[str, str], ...]
+    cells: tuple[Row, ...] = ()
+
+    def with_texts(self, names: Collection[str]) -> ReferenceTable:
+        """Return the table with these columns as they are written: "1.0" and "True" are no others then."""
+        if not names or not self.cells:
+            return self
+        rows = tuple(
+            {name: cell[name] if name in names else value for name, value in row.items()}
+            for row, cell in zip(self.rows, self.cells, strict=True)
+        )
+        return replace(self, rows=rows)
 
 
 def read_reference_csv(
@@ -37,8 +51,8 @@ def read_reference_csv(
 ) -> ReferenceTable:
     """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
 
-    A column has one kind: one text makes it a column of text. A label is read as one of ``classes`` if it is
-    one in any spelling. ``types``: as the spec declares them, for the names of segments. Raises ArtifactError
+    A column has one kind: one text makes it a column of text, and so does a category in ``types`` (as the spec
+    declares them). A label is read as one of ``classes`` if it is one in any spelling. Raises ArtifactError
     that names the line and what is wrong there.
     """
     header, lines = _read_lines(path)
@@ -55,6 +69,7 @@ def read_reference_csv(
     )
     values = {name: _column(texts) for name, texts in columns.items()}
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
+    cells = tuple({name: of[place] or None for name, of in columns.items()} for place in range(len(lines)))
     declared_types = types or {}
     named = tuple(
         {
@@ -64,7 +79,8 @@ def read_reference_csv(
         }
         for row in rows
     )
-    return ReferenceTable(rows, labels, named)
+    table = ReferenceTable(rows, labels, named, cells)
+    return table.with_texts([name for name in columns if declared_types.get(name) == "category"])
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -8,7 +8,7 @@ from driftloop.models.formats.features import FeatureEncoder
 from driftloop.models.formats.onnx_inputs import feed_of, read_inputs
 from driftloop.models.formats.onnx_session import Port
 from driftloop.schemas.base import FeatureValue
-from driftloop.schemas.feature_values import other_spellings, value_name
+from driftloop.schemas.feature_values import KnownValues, value_name
 from driftloop.schemas.serving import FeatureSpec, FeatureType
 
 
@@ -44,8 +44,33 @@ def test_a_value_has_one_name(
         ((), {}),
     ],
 )
-def test_only_flags_have_other_spellings(known: tuple[str, ...], read: dict[str, str]) -> None:
-    assert dict(other_spellings(known)) == read
+def test_only_flags_are_true_and_1(known: tuple[str, ...], read: dict[str, str]) -> None:
+    values = KnownValues(known)
+    found = {name: values[name] for name in ("true", "false", "1", "0") if name not in known}
+    assert found == {name: value if (value := read.get(name)) in known else None for name in found}
+
+
+@pytest.mark.parametrize(
+    ("known", "read"),
+    [
+        (
+            ("1", "2", "3"),
+            {"1.0": "1", "2.00": "2", " 3": "3", "1e0": "1", "4": None, "01": None, "true": None},
+        ),
+        (("1.0", "2.0"), {"1": "1.0", "2": "2.0", "1.0": "1.0"}),
+        (("1", "1.0"), {"1": "1", "1.0": "1.0", "1.00": None}),
+        (("True", "False"), {"true": "True", "false": "False", "TRUE": "True", "1": "True", "0.0": "False"}),
+        (("false", "true"), {"True": "true", "FALSE": "false", " true": "true", "1.0": "true"}),
+        (("True", "False", "Unknown"), {"true": "True", "1": None, "unknown": None}),
+        (("007", "a"), {"7": None, "A": None, "": None, "a" * 1000: None}),
+        ((), {"1": None, "true": None}),
+    ],
+)
+def test_a_value_that_is_not_known_by_name_is_read_by_its_number_or_truth(
+    known: tuple[str, ...], read: dict[str, str | None]
+) -> None:
+    values = KnownValues(known)
+    assert [values[name] for name in (*known, *read, *read)] == [*known, *read.values(), *read.values()]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +80,8 @@ def test_only_flags_have_other_spellings(known: tuple[str, ...], read: dict[str,
         (("false", "true"), [False, 0, 0.0, "0", "false"], 0.0),
         (("0", "1"), [True, 1, 1.0, "1", "true"], 1.0),
         (("0", "1", "2"), [True, "true"], np.nan),
+        (("0", "1", "2"), [1, "1", "1.0", " 1"], 1.0),
+        (("False", "True"), [True, 1, "1", "true", "True", "TRUE "], 1.0),
     ],
 )
 def test_the_encoder_reads_what_the_monitor_reads(
@@ -68,7 +95,12 @@ def test_the_encoder_reads_what_the_monitor_reads(
 def test_an_onnx_model_of_texts_gets_the_spelling_that_it_knows(is_matrix: bool) -> None:
     shape = (None, 1) if is_matrix else (None,)
     inputs = read_inputs([Port("c", "tensor(string)", shape)])
-    for known, others in {("false", "true"): [True, 1, "1"], ("0", "1"): [True, 1.0, "true"]}.items():
+    for known, others in {
+        ("false", "true"): [True, 1, "1"],
+        ("0", "1"): [True, 1.0, "true"],
+        ("False", "True"): [True, 1.0, "true", "TRUE"],
+        ("1.0", "2.0"): [2, 2.0, "2"],
+    }.items():
         feed = feed_of(inputs, [FeatureSpec(name="c", type="category", categories=known)])
         (texts,) = feed([{"c": value} for value in (*others, None, "word")]).values()
         assert texts.ravel().tolist() == [known[1]] * len(others) + ["", "word"]

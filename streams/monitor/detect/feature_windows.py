@@ -16,7 +16,7 @@ from msgspec import field
 
 from ....models.registry.csv_values import TRUE_FALSE, number_of
 from ....schemas.base import class_name
-from ....schemas.feature_values import other_spellings
+from ....schemas.feature_values import KnownValues
 from ....schemas.seen_names import SeenNames
 from ....schemas.serving import CategoryProfile, Reference
 from ....schemas.vitals import FLOAT32_MAX, NAME_CHARS, CategoryCounts
@@ -41,29 +41,25 @@ class CategoryReference:
 
     rows: Mapping[str, float]
     seen: SeenNames
-    by_name: Mapping[str, str]
+    known: KnownValues
     by_number: Mapping[float, str]
 
     @classmethod
     def of(cls, profile: CategoryProfile) -> CategoryReference:
-        spellings = {
-            name: known for name, known in other_spellings(profile.counts).items() if known in profile.counts
-        }
-        by_name = {name: name for name in profile.counts} | spellings
+        known = KnownValues(profile.counts)
         by_number = {
-            _float32(number): known
-            for name, known in reversed(by_name.items())  # where two are one in 32 bits, it is the first
-            if (number := number_of(name)) is not None
+            _float32(number): name
+            for number, name in reversed(known.numbers().items())  # two may be one in 32 bits: the first
         }
         rows = {**profile.counts, REST: profile.rest, OTHER: profile.other}
-        return cls(rows, SeenNames.read(profile.seen or ""), by_name, by_number)
+        return cls(rows, SeenNames.read(profile.seen or ""), known, by_number)
 
     def count(self, categories: CategoryCounts | None, numbers: Numbers | None, live: ClassCounts) -> None:
         """Add live values by the reference's names, and further ones as its rest or as others."""
         if categories is not None:
-            by_name, counts = self.by_name, live.live
+            names, counts = self.known, live.live
             for name, count in categories.counts.items():
-                known = by_name.get(name)
+                known = names[name]
                 if known is None:
                     known = self._unnamed(name)
                 counts[known] = counts.get(known, 0) + count
@@ -71,8 +67,8 @@ class CategoryReference:
         if numbers is not None:
             values, rows = np.unique(numbers.values, return_counts=True)
             for value, count in zip(values.tolist(), rows.tolist(), strict=True):
-                known = self.by_number.get(value)
-                live.add(self._unnamed(class_name(value)) if known is None else known, count)
+                name = class_name(value)
+                live.add(self.by_number.get(value) or self.known[name] or self._unnamed(name), count)
 
     def compare(self, live: ClassCounts) -> TestResult:
         """Test whether the names come as often as they did, and unknown ones as often as was estimated.
@@ -91,7 +87,10 @@ class CategoryReference:
         return chi_squared(rows, live.live)
 
     def _unnamed(self, name: str) -> str:
-        return REST if name in self.seen else OTHER
+        if name in self.seen:
+            return REST
+        number = number_of(name)  # "1.0" of one that was seen as 1
+        return REST if number is not None and class_name(number) in self.seen else OTHER
 
 
 @dataclass(frozen=True, slots=True)

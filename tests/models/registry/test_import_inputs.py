@@ -133,6 +133,19 @@ def test_one_input_of_one_column_is_found_by_its_name_or_is_the_only_column(tmp_
     assert answers_as_labelled(data, "x,label\n1,1\n2,2\n", tmp_path).fitted.features[0].name == "x"
 
 
+def test_a_text_reaches_the_model_as_the_csv_writes_it_however_it_is_sent(tmp_path: Path) -> None:
+    """pandas writes True, and whole numbers beside missing ones as 1.0: so the model has learned them."""
+    data = brought.sum_of_matrix(STRING, counted=("True", "1.0", "2.50"))
+    text = "a,b,c,label\n" + "True,1.0,2.50,3\nFalse,2.0,2.5,0\n" * 7
+    parts = answers_as_labelled(data, text, tmp_path)
+    assert parts.reference.categories["a"].counts == {"False": 7, "True": 7}
+    sent: list[tuple[FeatureValue, FeatureValue, FeatureValue, float]] = [
+        (True, 1, "2.50", 3.0), (1, 1.0, "2.5", 2.0), ("true", "1", None, 2.0), ("TRUE", "1.0", 7, 2.0),
+        (False, 2, 2.5, 0.0), (0, 3, "x", 0.0),
+    ]  # fmt: skip
+    assert ask(parts, *({"a": a, "b": b, "c": c} for a, b, c, _ in sent)) == [right for *_, right in sent]
+
+
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [

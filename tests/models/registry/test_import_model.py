@@ -12,7 +12,7 @@ from driftloop.models.registry.import_model import build_manifest_parts, inspect
 from driftloop.models.registry.reference_csv import ReferenceTable, read_reference_csv
 from driftloop.models.registry.self_test import check_self_test
 from driftloop.schemas.errors import ArtifactError
-from driftloop.schemas.serving import Task
+from driftloop.schemas.serving import FeatureType, Task
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -62,6 +62,16 @@ def test_a_flag_is_one_segment_in_whatever_spelling(cells: tuple[str, str], tmp_
     path = csv(tmp_path, f"flag,label\n{cells[0]},late\n{cells[1]},late\n")
     read = read_reference_csv(path, task="classification", segments=("flag",), types={"flag": "bool"})
     assert read.segments == ({"flag": "true"}, {"flag": "false"})
+
+
+def test_a_declared_category_is_what_is_written(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,b,c,d,label\n1.10,True,1.0,1.0,x\n1.1,,2.0,2.0,y\n")
+    kinds: dict[str, FeatureType] = {"a": "category", "b": "category", "c": "number"}
+    read = read_reference_csv(path, task="classification", types=kinds)
+    assert read.rows == (
+        {"a": "1.10", "b": "True", "c": 1.0, "d": 1.0},
+        {"a": "1.1", "b": None, "c": 2.0, "d": 2.0},
+    )
 
 
 def test_labels_are_class_names_or_numbers_by_the_task(tmp_path: Path) -> None:

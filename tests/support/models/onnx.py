@@ -97,8 +97,9 @@ def sum_of_matrix(
     name: str = "input",
     fixed: Sequence[int] | None = None,
     with_default: bool = False,
+    counted: Sequence[str] = ("red",),
 ) -> bytes:
-    """A regression: the sum of a row's columns (of text: how many are red).
+    """A regression: the sum of a row's columns (of text: how many are ``counted`` ones).
 
     ``fixed``: a shape that the model makes of its input, as an export of one row does. ``with_default``: an
     initializer stands among the inputs, as old exports have it.
@@ -106,7 +107,7 @@ def sum_of_matrix(
     if kind == STRING:
         red = helper.make_node(
             "LabelEncoder", [name], ["floats"], domain="ai.onnx.ml",
-            keys_strings=["red"], values_floats=[1.0], default_float=0.0,
+            keys_strings=list(counted), values_floats=[1.0] * len(counted), default_float=0.0,
         )  # fmt: skip
         nodes = [red]
     else:
