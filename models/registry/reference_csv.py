@@ -51,9 +51,9 @@ def read_reference_csv(
 ) -> ReferenceTable:
     """Read values: empty → null, ``true``/``false`` → bool, numbers → numbers, else text.
 
-    A column has one kind: one text makes it a column of text, and so does a category in ``types`` (as the spec
-    declares them). A label is read as one of ``classes`` if it is one in any spelling. Raises ArtifactError
-    that names the line and what is wrong there.
+    A column has one kind: one text makes it a column of text, and so does a category in ``types`` (as the
+    spec declares them). A label is read as one of ``classes`` if it is one in any spelling. Raises
+    ArtifactError that names the line and what is wrong there.
     """
     header, lines = _read_lines(path)
     if label not in header:

@@ -134,7 +134,7 @@ def test_one_input_of_one_column_is_found_by_its_name_or_is_the_only_column(tmp_
 
 
 def test_a_text_reaches_the_model_as_the_csv_writes_it_however_it_is_sent(tmp_path: Path) -> None:
-    """pandas writes True, and whole numbers beside missing ones as 1.0: so the model has learned them."""
+    """pandas writes True, and whole numbers beside missing ones as 1.0: the model has learned that."""
     data = brought.sum_of_matrix(STRING, counted=("True", "1.0", "2.50"))
     text = "a,b,c,label\n" + "True,1.0,2.50,3\nFalse,2.0,2.5,0\n" * 7
     parts = answers_as_labelled(data, text, tmp_path)
