@@ -60,6 +60,15 @@ class KnownValues(dict[str, str | None]):
         }
 
 
+def flag_names(names: Collection[str]) -> Mapping[str, str]:
+    """Return true or false for each name of a flag that comes both as words and as 1 and 0; else nothing."""
+    meanings = {name: _meaning(name, flags=True) for name in names}
+    words = [_meaning(name, flags=False) in FLAGS for name in names]
+    if not any(words) or all(words) or not set(meanings.values()) <= set(_TRUTHS.values()):
+        return {}
+    return {name: FLAGS[meaning == _TRUTHS["true"]] for name, meaning in meanings.items()}
+
+
 def value_name(value: ClassValue, declared: FeatureType | None) -> str:
     """Return the name of a value of a feature of this type; None: nobody has declared it."""
     name = class_name(value)

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from ...schemas.base import FeatureValue
-from ...schemas.feature_values import FLAGS, value_name
+from ...schemas.feature_values import FLAGS, KnownValues, value_name
 from ...schemas.seen_names import SeenNames
-from ...schemas.serving import CategoryProfile, FeatureSpec, FeatureType, NumberProfile, Reference, Task
+from ...schemas.serving import CategoryProfile, FeatureSpec, NumberProfile, Reference, Task
 from ...schemas.vitals import NAME_CHARS
 from ..formats.features import Row
 from .paired_errors import Floats, errors_of
@@ -63,7 +63,7 @@ def build_reference(
             if feature.type == "number" and (profile := _number([row.get(feature.name) for row in rows]))
         },
         categories={
-            feature.name: _category([row.get(feature.name) for row in rows], feature.type)
+            feature.name: _category([row.get(feature.name) for row in rows], feature)
             for feature in features
             if feature.type != "number"
         },
@@ -81,15 +81,17 @@ def _number(values: Sequence[FeatureValue]) -> NumberProfile | None:
     return NumberProfile(count=len(known), nulls=len(values) - len(known), quantiles=quantiles)
 
 
-def _category(values: Sequence[FeatureValue], kind: FeatureType) -> CategoryProfile:
+def _category(values: Sequence[FeatureValue], feature: FeatureSpec) -> CategoryProfile:
     """Count the values by name, at most ``MAX_PROFILED`` of them, and the rest together.
 
     Where every value was seen often, all are named and all rows count. Else a random half of the rows says
     which values are often there, and the other half counts: what a sample has most of, it has by chance too.
     """
-    names = [None if value is None else value_name(value, kind) for value in values]
-    if kind == "bool":
+    names = [None if value is None else value_name(value, feature.type) for value in values]
+    if feature.type == "bool":
         return _profile(names, FLAGS)
+    known = KnownValues(feature.categories or ())
+    names = [name if name is None else known[name] or name for name in names]
     counts = _counts(names)
     if len(counts) <= MAX_PROFILED and min(counts.values(), default=WELL_SEEN) >= WELL_SEEN:
         return _profile(names, tuple(counts))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import Error
-from ...schemas.feature_values import KnownValues
+from ...schemas.feature_values import KnownValues, flag_names
 from ...schemas.serving import FeatureSpec, FeatureType
 from ...schemas.spec.model import ModelSpec
 
@@ -24,6 +24,7 @@ Row = Mapping[str, FeatureValue]
 Matrix = NDArray[np.float32]
 
 MAX_CATEGORIES = 1000  # rarer ones count as unseen, so that people can still read a manifest
+MAX_FLAG_NAMES = 8  # a flag has hardly more spellings
 MOSTLY = 0.99  # an undeclared column is of a type when this share of its values is
 _NAN = math.nan
 _LARGEST = float(np.finfo(np.float32).max)
@@ -63,6 +64,9 @@ def _column(name: str, kind: FeatureType, values: Sequence[FeatureValue]) -> Fea
     if kind != "category":
         return FeatureSpec(name=name, type=kind)
     counts = Counter(class_name(value) for value in values if value is not None)
+    flags = flag_names(counts) if len(counts) <= MAX_FLAG_NAMES else {}
+    if flags:
+        counts = Counter(flags.values())
     frequent = sorted(counts, key=lambda category: (-counts[category], category))[:MAX_CATEGORIES]
     return FeatureSpec(name=name, type=kind, categories=tuple(sorted(frequent)))
 

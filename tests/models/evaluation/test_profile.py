@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from driftloop.models.evaluation.profile import MAX_PROFILED, QUANTILE_STEPS, WELL_SEEN, build_reference
-from driftloop.models.formats.features import infer_features
+from driftloop.models.formats.features import Row, infer_features
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.seen_names import SeenNames
 from driftloop.schemas.serving import CategoryProfile, FeatureSpec, Reference
@@ -120,3 +120,17 @@ def test_the_profile_of_a_sample_is_near_the_profile_of_the_whole() -> None:
     one = build_reference(whole, feature, task="regression").numbers["n"].quantiles
     other = build_reference(whole[:4000], feature, task="regression").numbers["n"].quantiles
     assert max(abs(a - b) for a, b in zip(one[5:96], other[5:96], strict=True)) < 0.1
+
+
+def test_a_flag_that_comes_in_both_spellings_is_one_where_it_is_a_category() -> None:
+    """Two services: the share of each, which may change any day, is none of the reference."""
+    values: list[FeatureValue] = [True, 1, "True", 1.0, False, 0, "0", None] * 50
+    rows: list[Row] = [{"flag": value} for value in values]
+    (flag,) = infer_features(ModelSpec(features={"flag": Feature(type="category")}), rows)
+    assert flag.categories == ("false", "true")
+    profile = build_reference(rows, [flag], task="regression").categories["flag"]
+    assert (profile.counts, profile.nulls) == ({"false": 150, "true": 200}, 50)
+    kinds = infer_features(
+        ModelSpec(features={"f": Feature(type="category")}), [{"f": 1}, {"f": "2"}, {"f": True}]
+    )
+    assert kinds[0].categories == ("1", "2", "true")
