@@ -8,6 +8,7 @@ from __future__ import annotations
 
 PAUSE_S = 2.0
 LOST_S = 60.0  # longer than a rebalance may take
+APART_S = 30.0  # refusals further apart tell nothing of the time between: there was nothing to commit
 
 
 class CommitRefusals:
@@ -25,7 +26,7 @@ class CommitRefusals:
 
     def refused(self, now: float) -> bool:
         """Note a refusal; return whether membership is lost for good."""
-        if self._since is None:
+        if self._since is None or now - self._last > APART_S:
             self._since = now
         self._last = now
         return now - self._since >= LOST_S

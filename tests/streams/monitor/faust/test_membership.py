@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftloop.streams.monitor.faust.membership import LOST_S, PAUSE_S, CommitRefusals
+from driftloop.streams.monitor.faust.membership import APART_S, LOST_S, PAUSE_S, CommitRefusals
 
 
 def test_after_a_refusal_there_is_a_pause_and_a_commit_ends_it() -> None:
@@ -27,3 +27,11 @@ def test_a_commit_in_between_begins_the_minute_again() -> None:
     assert not refusals.refused(0.0)
     refusals.accepted()
     assert not refusals.refused(LOST_S)
+
+
+def test_a_refusal_long_after_another_one_is_no_lost_membership() -> None:
+    refusals = CommitRefusals()
+    assert not refusals.refused(0.0)  # then the partition went to another member: nothing more to commit
+    assert not refusals.refused(2 * LOST_S)
+    assert not refusals.refused(2 * LOST_S + APART_S)
+    assert refusals.refused(3 * LOST_S)
