@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from tests.simulation.roles import ROLES, Run, run_seed
+from tests.simulation.roles import ROLES, SimulatedRun, run_seed
 
 SHARES = {"join": 0.6, "monitor": 0.2, "train": 0.2}
 _SHOWN = 10
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return min(wrong, 1)
 
 
-def _show(run: Run) -> int:
+def _show(run: SimulatedRun) -> int:
     print("\n".join(run.lines))
     print(f"seed {run.seed}: {run.findings}; fingerprint {run.fingerprint}")
     return int(bool(run.findings))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 EPOCH_S = 1_700_000_000.0
 
 
-class Killed(BaseException):
+class ProcessKilled(BaseException):
     """The process was killed: nothing it still does has an effect."""
 
 
@@ -32,7 +32,7 @@ class Process:
         self.turn = threading.Semaphore(0)
 
 
-class World:
+class VirtualWorld:
     """Time, its events, and the processes that live in it."""
 
     def __init__(self, seed: int) -> None:
@@ -78,7 +78,7 @@ class World:
             try:
                 if process.alive:
                     work()
-            except Killed:
+            except ProcessKilled:
                 pass
             except BaseException as error:  # noqa: BLE001  # the check reports it
                 process.error = error.with_traceback(error.__traceback__)
@@ -110,16 +110,16 @@ class World:
         self._push(self.now, process, process.waits)
 
     def check(self) -> None:
-        """Raise Killed in a process that was killed."""
+        """Raise ProcessKilled in a process that was killed."""
         if not self.current.alive:
-            raise Killed
+            raise ProcessKilled
 
     def wait(self, ready: Callable[[], object], seconds: float) -> bool:
         """Wait in the current process until ``ready`` or the time is over; return whether it is."""
         me = self.current
         until = self.now + max(0.0, seconds)
         if not me.alive:
-            raise Killed
+            raise ProcessKilled
         if ready():
             return True
         me.waits += 1
@@ -128,7 +128,7 @@ class World:
             self._hand_over(me)
             if not me.alive:
                 me.waits += 1
-                raise Killed
+                raise ProcessKilled
             if ready():
                 me.waits += 1
                 return True
@@ -173,7 +173,7 @@ class World:
 class VirtualTime:
     """Stands in for the module ``time``."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: VirtualWorld) -> None:
         self._world = world
 
     def monotonic(self) -> float:

@@ -8,14 +8,14 @@ from typing import Any
 
 from driftloop.schemas.errors import StateError
 
-from tests.simulation.clock import Process, World
+from tests.simulation.clock import Process, VirtualWorld
 from tests.support.join.memory_store import MemoryStore
 
 
 class Disk:
     """Folders with a store each; one process at a time may have one open, as with RocksDB."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: VirtualWorld) -> None:
         self.world = world
         self.stores: dict[Path, MemoryStore] = {}
         self.holders: dict[Path, Process] = {}

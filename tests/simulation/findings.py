@@ -45,7 +45,7 @@ CLOSING = b'{"prediction_id":"end-'  # of the records that only let time pass
 
 
 @dataclass
-class Findings:
+class RunFindings:
     """Examples by kind; none: the run is clean."""
 
     examples: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -58,7 +58,7 @@ class Findings:
         return bool(self.examples)
 
 
-def check_join(simulation: Simulation, connection: Connection, join: Join, findings: Findings) -> None:
+def check_join(simulation: Simulation, connection: Connection, join: Join, findings: RunFindings) -> None:
     """Compare what the joiner wrote with what the oracle expects of the whole logs."""
     check_transactions(simulation, findings)
 
@@ -107,7 +107,7 @@ def check_join(simulation: Simulation, connection: Connection, join: Join, findi
         findings.add("duplicate", "an error is in vitals twice")
 
 
-def check_transactions(simulation: Simulation, findings: Findings) -> None:
+def check_transactions(simulation: Simulation, findings: RunFindings) -> None:
     """What clients were told of their transactions, against what the broker made of them."""
     fates: defaultdict[int, set[bool | None]] = defaultdict(set)
     for log in simulation.cluster.logs.values():
@@ -133,7 +133,7 @@ def _check_letters(
     labels: list[tuple[int, Entry]],
     unreached: set[int],
     connection: Connection,
-    findings: Findings,
+    findings: RunFindings,
 ) -> None:
     places = Counter((one.topic, one.partition, one.offset) for one in letters)
     for place, count in places.items():
@@ -159,7 +159,7 @@ def _value(entry: Entry) -> bytes:
     return entry.sent.value or b""
 
 
-def check_monitor(simulation: Simulation, connection: Connection, findings: Findings) -> int:
+def check_monitor(simulation: Simulation, connection: Connection, findings: RunFindings) -> int:
     """Compare events and snapshots with those of one replay of vitals. Returns how many events there are."""
     logs = {
         topic: simulation.cluster.logs[connection.topic(topic), 0] for topic in (*_EMITTED, MONITOR_STATE)
@@ -195,7 +195,7 @@ def check_monitor(simulation: Simulation, connection: Connection, findings: Find
     return len(expected)
 
 
-def check_trainer(simulation: Simulation, connection: Connection, findings: Findings) -> int:
+def check_trainer(simulation: Simulation, connection: Connection, findings: RunFindings) -> int:
     """Each command has one result, and each trigger one run, which ends once. Returns how many there are."""
     check_transactions(simulation, findings)
 
@@ -219,7 +219,7 @@ def check_trainer(simulation: Simulation, connection: Connection, findings: Find
     return len(commands) + len(triggers)
 
 
-def _each_once(what: str, wanted: list[str], found: Counter[str], findings: Findings) -> None:
+def _each_once(what: str, wanted: list[str], found: Counter[str], findings: RunFindings) -> None:
     for one in wanted:
         if found[one] == 0:
             findings.add("lost", f"{what} {one}")

@@ -34,15 +34,15 @@ from driftloop.streams.join.state.store import RocksStore
 from driftloop.streams.kafka import stop_deadline
 from driftloop.streams.kafka.connection import Connection
 
-from tests.simulation.broker.cluster import Cluster
+from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.group import NEVER
-from tests.simulation.broker.log import Sent
+from tests.simulation.broker.log import SentRecord
 from tests.simulation.client.installed import Simulation, installed
-from tests.simulation.clock import Killed, Process, World
+from tests.simulation.clock import Process, ProcessKilled, VirtualWorld
 from tests.simulation.disk import Disk
-from tests.simulation.findings import Findings, check_join
+from tests.simulation.findings import RunFindings, check_join
 from tests.simulation.network import Network, Weather
-from tests.simulation.run import Run
+from tests.simulation.run import SimulatedRun
 from tests.support.join.world import keyed, label, prediction
 
 PARTITIONS = 2
@@ -55,7 +55,7 @@ _LONGEST_S = 90.0
 _STEPS = ("read", "processed", "produced", "offsets sent", "committed", "kept", "flushed")
 
 
-def simulate_join(seed: int, *, lines: bool = False) -> Run:
+def simulate_join(seed: int, *, lines: bool = False) -> SimulatedRun:
     """Run the joiner with the faults of a seed, and check what it wrote."""
     return _JoinRun(seed, lines=lines).run()
 
@@ -71,7 +71,7 @@ class _PlannedFault(NamedTuple):
 class _JoinRun:
     def __init__(self, seed: int, *, lines: bool) -> None:
         self.seed = seed
-        self.world = World(seed)
+        self.world = VirtualWorld(seed)
         self.rng = random.Random(f"join {seed}")
         self.world.lines = [] if lines else None
         rough = self.rng.choice((0.0, 0.02, 0.05, 0.1))
@@ -79,7 +79,7 @@ class _JoinRun:
             cut=rough, stall=self.rng.choice((0.0, 0.0, 0.01, 0.04)), slow=0.1, calm_at=FAULTS_S
         )
         self.network = Network(self.world, self.weather)
-        self.cluster = Cluster(
+        self.cluster = SimulatedCluster(
             self.world, {CONNECTION.topic(topic): count for topic, count in _TOPICS.items()}
         )
         self.simulation = Simulation(
@@ -87,12 +87,12 @@ class _JoinRun:
         )
         self.disk = Disk(self.world)
         self.faults: Counter[str] = Counter()
-        self.findings = Findings()
+        self.findings = RunFindings()
         self.running: dict[str, Process] = {}
         self.wanted: set[str] = set()
         self.fault_at: dict[str, _PlannedFault] = {}
 
-    def run(self) -> Run:
+    def run(self) -> SimulatedRun:
         others = {
             RocksStore: self.disk.open,
             rocksdict.Cache: lambda _size: None,
@@ -115,7 +115,7 @@ class _JoinRun:
         self._check_books()
         outcomes = sum(1 for p in range(PARTITIONS) for _ in self._log(OUTCOMES, p).read(0, 1 << 30))
         self.faults["requests"] = self.network.faults
-        return Run(
+        return SimulatedRun(
             self.seed,
             self.findings,
             self.world.fingerprint,
@@ -130,7 +130,7 @@ class _JoinRun:
     def _begin(self) -> None:
         for key, spec in ((JOIN_KEY, JOIN), ("m", ModelSpec())):
             record = SpecRecord(model=key, digest="0" * 64, ts=1, spec=spec.model_dump(mode="json"))
-            self._log(SPECS, 0).append([Sent(key.encode(), record.encode())])
+            self._log(SPECS, 0).append([SentRecord(key.encode(), record.encode())])
         for at, event in self._history():
             self.world.after(at, lambda event=event: self._send(event))
         self._start("j0")
@@ -158,7 +158,7 @@ class _JoinRun:
     def _send(self, event: dict[str, object]) -> None:
         key, value = keyed(event)
         topic = PREDICTIONS if "model" in event else LABELS
-        self._log(topic, partition_of(key, PARTITIONS)).append([Sent(key, value)])
+        self._log(topic, partition_of(key, PARTITIONS)).append([SentRecord(key, value)])
 
     def _close_history(self) -> None:
         """Let time pass for every partition, so that what expires has expired."""
@@ -169,7 +169,7 @@ class _JoinRun:
                 if partition_of(name.encode(), PARTITIONS) == number
             )
             event = prediction(name, "x") if topic is PREDICTIONS else label(name, "x")
-            self._log(topic, number).append([Sent(name.encode(), orjson.dumps(event))])
+            self._log(topic, number).append([SentRecord(name.encode(), orjson.dumps(event))])
 
     # The joiners
 
@@ -212,7 +212,7 @@ class _JoinRun:
                     self.world.sleep(0)
                 else:
                     self.world.kill(self.world.current)
-                    raise Killed
+                    raise ProcessKilled
 
     def _ended(self, name: str, process: Process) -> None:
         if self.running.get(name) is process:

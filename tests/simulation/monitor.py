@@ -24,14 +24,14 @@ from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 from faust.types import TP
 
-from tests.simulation.broker.cluster import Cluster
-from tests.simulation.broker.log import PartitionLog, Sent
+from tests.simulation.broker.cluster import SimulatedCluster
+from tests.simulation.broker.log import PartitionLog, SentRecord
 from tests.simulation.client.installed import Simulation, installed
 from tests.simulation.client.loop import VirtualLoop, run
-from tests.simulation.clock import Process, World
-from tests.simulation.findings import Findings, check_monitor
+from tests.simulation.clock import Process, VirtualWorld
+from tests.simulation.findings import RunFindings, check_monitor
 from tests.simulation.network import Link, Lost, Network, Weather
-from tests.simulation.run import Run
+from tests.simulation.run import SimulatedRun
 
 CONNECTION = Connection("simulated:1", "s.")
 FAULTS_S = 8.0
@@ -40,7 +40,7 @@ _TOPICS = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 _PLACE = TP(CONNECTION.topic(VITALS), 0)
 
 
-def simulate_monitor(seed: int, *, lines: bool = False) -> Run:
+def simulate_monitor(seed: int, *, lines: bool = False) -> SimulatedRun:
     """Run the monitor with the faults of a seed, and check what it wrote."""
     return _MonitorRun(seed, lines=lines).run()
 
@@ -52,7 +52,7 @@ class _Client:
         self._simulation, self._loop = simulation, loop
         self._process = simulation.world.current
         self._link = Link(simulation.network, self._process, "data", lambda _line: None, timeout_s=5.0)
-        self._queue: list[tuple[str, PartitionLog, Sent, asyncio.Future[object]]] = []
+        self._queue: list[tuple[str, PartitionLog, SentRecord, asyncio.Future[object]]] = []
         self._sending = False
         self.sought: int | None = None
 
@@ -61,7 +61,7 @@ class _Client:
     ) -> Awaitable[object]:
         acknowledged: asyncio.Future[object] = self._loop.create_future()
         log = self._simulation.cluster.logs[topic, partition or 0]
-        self._queue.append((topic, log, Sent(key, value), acknowledged))
+        self._queue.append((topic, log, SentRecord(key, value), acknowledged))
         self._next()
         return acknowledged
 
@@ -99,27 +99,27 @@ class _Client:
 class _MonitorRun:
     def __init__(self, seed: int, *, lines: bool) -> None:
         self.seed = seed
-        self.world = World(seed)
+        self.world = VirtualWorld(seed)
         self.world.lines = [] if lines else None
         self.rng = random.Random(f"monitor {seed}")
         rough = self.rng.choice((0.0, 0.05, 0.2))
         weather = Weather(cut=rough, stall=0.01, slow=0.3, calm_at=FAULTS_S)
         self.network = Network(self.world, weather)
-        self.cluster = Cluster(self.world, {CONNECTION.topic(topic): 1 for topic in _TOPICS})
+        self.cluster = SimulatedCluster(self.world, {CONNECTION.topic(topic): 1 for topic in _TOPICS})
         self.simulation = Simulation(self.world, self.network, self.cluster)
         self.faults: Counter[str] = Counter()
-        self.findings = Findings()
+        self.findings = RunFindings()
         self.owner: Process | None = None
         self.stopping: set[Process] = set()
         self.vitals = self.cluster.logs[_PLACE.topic, 0]
 
-    def run(self) -> Run:
+    def run(self) -> SimulatedRun:
         async def inline(function, *arguments, **options):
             return function(*arguments, **options)
 
         with installed(self.simulation, {}), mock.patch.object(asyncio, "to_thread", inline):
             for at, value in self._history():
-                self.world.after(at, lambda value=value: self.vitals.append([Sent(None, value)]))
+                self.world.after(at, lambda value=value: self.vitals.append([SentRecord(None, value)]))
             self._start()
             for _ in range(self.rng.choice((0, 1, 3, 5))):
                 self.world.after(self.rng.uniform(0.3, FAULTS_S), self._fault)
@@ -127,7 +127,7 @@ class _MonitorRun:
             self.world.close()
         self.faults["requests"] = self.network.faults
         events = check_monitor(self.simulation, CONNECTION, self.findings)
-        return Run(
+        return SimulatedRun(
             self.seed,
             self.findings,
             self.world.fingerprint,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.clock import Process, World
+from tests.simulation.clock import Process, VirtualWorld
 
 
 class Lost:
@@ -31,7 +31,7 @@ class Weather:
 
 
 class Network:
-    def __init__(self, world: World, weather: Weather) -> None:
+    def __init__(self, world: VirtualWorld, weather: Weather) -> None:
         self.world, self.weather = world, weather
         self.faults = 0
         self.down_until = 0.0  # nobody is reached

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.simulation.findings import Findings
+from tests.simulation.findings import RunFindings
 
 
 @dataclass
-class Run:
+class SimulatedRun:
     """``outcomes``: records that the role has written. ``lines``: all that happened, if it was asked for."""
 
     seed: int
-    findings: Findings
+    findings: RunFindings
     fingerprint: str
     seconds: float
     outcomes: int

@@ -6,39 +6,39 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
-from tests.simulation.broker.cluster import Cluster
+from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.group import CommittedOffset, GroupMetadata
-from tests.simulation.broker.log import OK, Sent
+from tests.simulation.broker.log import OK, SentRecord
 from tests.simulation.broker.transactions import Place, ProducerId
-from tests.simulation.clock import World
+from tests.simulation.clock import VirtualWorld
 
 PLACE: Place = ("t", 0)
-RECORD = Sent(b"k", b"v")
+RECORD = SentRecord(b"k", b"v")
 NO_MEMBER = GroupMetadata("g", -1, 0, "")
 
 
-def cluster() -> Cluster:
-    return Cluster(World(1), {"t": 1})
+def cluster() -> SimulatedCluster:
+    return SimulatedCluster(VirtualWorld(1), {"t": 1})
 
 
-def started(broker: Cluster) -> ProducerId:
+def started(broker: SimulatedCluster) -> ProducerId:
     found = broker.transactions.init("id")
     assert isinstance(found, ProducerId)
     return found
 
 
-def write(broker: Cluster, producer: ProducerId, *, sequence: int = 0, client: int = 1) -> int:
+def write(broker: SimulatedCluster, producer: ProducerId, *, sequence: int = 0, client: int = 1) -> int:
     """Add the partition and produce one record."""
     error = broker.transactions.add("id", producer, places={PLACE}, groups={"g"})
     return error or broker.produce("id", producer, {PLACE: (sequence, [RECORD])}, client)[PLACE]
 
 
-def visible(broker: Cluster) -> int:
+def visible(broker: SimulatedCluster) -> int:
     log = broker.logs[PLACE]
     return len(list(log.read(0, log.last_stable_offset)))
 
 
-def settle(broker: Cluster) -> None:
+def settle(broker: SimulatedCluster) -> None:
     broker.world.sleep(0.1)
 
 

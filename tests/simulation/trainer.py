@@ -43,13 +43,13 @@ from driftloop.streams.train.model_runs import ModelRuns
 from driftloop.streams.train.step import NOTHING, Step
 from driftloop.streams.train.window.window import FrozenWindow
 
-from tests.simulation.broker.cluster import Cluster
-from tests.simulation.broker.log import Sent
+from tests.simulation.broker.cluster import SimulatedCluster
+from tests.simulation.broker.log import SentRecord
 from tests.simulation.client.installed import Simulation, installed
-from tests.simulation.clock import Process, World
-from tests.simulation.findings import Findings, check_trainer
+from tests.simulation.clock import Process, VirtualWorld
+from tests.simulation.findings import RunFindings, check_trainer
 from tests.simulation.network import Network, Weather
-from tests.simulation.run import Run
+from tests.simulation.run import SimulatedRun
 
 CONNECTION = Connection("simulated:1", "s.")
 PARTITIONS = 2
@@ -62,7 +62,7 @@ _TOPICS = (
 )  # fmt: skip
 
 
-def simulate_trainer(seed: int, *, lines: bool = False) -> Run:
+def simulate_trainer(seed: int, *, lines: bool = False) -> SimulatedRun:
     """Run the trainer with the faults of a seed, and check what it wrote."""
     return _TrainerRun(seed, lines=lines).run()
 
@@ -76,7 +76,7 @@ def _keys() -> tuple[Any, Any]:
 class _Training:
     """Stands in for the supervision of what trains: everything takes a moment, and fails."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: VirtualWorld) -> None:
         self._world = world
         self._asked: dict[str, float] = {}
         self._begun: dict[str, float] = {}
@@ -112,22 +112,22 @@ class _Training:
 class _TrainerRun:
     def __init__(self, seed: int, *, lines: bool) -> None:
         self.seed = seed
-        self.world = World(seed)
+        self.world = VirtualWorld(seed)
         self.world.lines = [] if lines else None
         self.rng = random.Random(f"train {seed}")
         rough = self.rng.choice((0.0, 0.05, 0.15))
         weather = Weather(cut=rough, stall=self.rng.choice((0.0, 0.02)), slow=0.1, calm_at=FAULTS_S)
         self.network = Network(self.world, weather)
-        self.cluster = Cluster(
+        self.cluster = SimulatedCluster(
             self.world, {CONNECTION.topic(t): 1 if t is SPECS else PARTITIONS for t in _TOPICS}
         )
         self.simulation = Simulation(self.world, self.network, self.cluster)
         self.faults: Counter[str] = Counter()
-        self.findings = Findings()
+        self.findings = RunFindings()
         self.running: dict[str, Process] = {}
         self.wanted: set[str] = set()
 
-    def run(self) -> Run:
+    def run(self) -> SimulatedRun:
         with ExitStack() as stack:
             close_in_time = {stop_deadline.close_in_time: lambda close, _seconds=1.0: close()}
             stack.enter_context(installed(self.simulation, close_in_time))
@@ -153,7 +153,7 @@ class _TrainerRun:
             self.findings.add("stuck", "triggers or commands were not dealt with")
         self.faults["requests"] = self.network.faults
         results = check_trainer(self.simulation, CONNECTION, self.findings)
-        return Run(
+        return SimulatedRun(
             self.seed,
             self.findings,
             self.world.fingerprint,
@@ -168,7 +168,9 @@ class _TrainerRun:
         spec = ModelSpec().model_dump(mode="json")
         for model in _MODELS:
             record = SpecRecord(model=model, digest="0" * 64, ts=1, spec=spec)
-            self.cluster.logs[CONNECTION.topic(SPECS), 0].append([Sent(model.encode(), record.encode())])
+            self.cluster.logs[CONNECTION.topic(SPECS), 0].append(
+                [SentRecord(model.encode(), record.encode())]
+            )
         for number in range(rng.choice((4, 10))):
             model, at, ts = rng.choice(_MODELS), rng.uniform(0.1, 8.0), self.cluster.now_ms()
             if rng.random() < 0.6:
@@ -194,7 +196,7 @@ class _TrainerRun:
 
     def _later(self, at: float, topic: Topic, model: str, value: bytes) -> None:
         log = self.cluster.logs[CONNECTION.topic(topic), partition_of(model, PARTITIONS)]
-        self.world.after(at, lambda: log.append([Sent(model.encode(), value)]))
+        self.world.after(at, lambda: log.append([SentRecord(model.encode(), value)]))
 
     def _start(self, name: str) -> None:
         self.wanted.add(name)
@@ -239,6 +241,6 @@ class _TrainerRun:
         places = [(CONNECTION.topic(topic), p) for topic in (TRIGGERS, COMMANDS) for p in range(PARTITIONS)]
         ends = [self.cluster.logs[place].end for place in places]
         committed = [offsets[place].offset if place in offsets else 0 for place in places]
-        so_far = Findings()
+        so_far = RunFindings()
         check_trainer(self.simulation, CONNECTION, so_far)
         return committed == ends and "lost" not in so_far.examples

@@ -76,8 +76,8 @@ class Books(NamedTuple):
         )
 
     @property
-    def difference(self) -> Difference:
-        return Difference(self.predictions.difference, self.labels.difference)
+    def difference(self) -> Imbalance:
+        return Imbalance(self.predictions.difference, self.labels.difference)
 
     def __str__(self) -> str:
         """Return the accounts that do not balance, else both."""
@@ -93,7 +93,7 @@ class Pending(NamedTuple):
     labels: int = 0
 
 
-class Difference(NamedTuple):
+class Imbalance(NamedTuple):
     """By how much each account is off."""
 
     predictions: int = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tests.simulation.broker.group import CommittedOffset, Group, GroupMetadata
-from tests.simulation.broker.log import OK, PartitionLog, Sent
+from tests.simulation.broker.log import OK, PartitionLog, SentRecord
 from tests.simulation.broker.transactions import Place, ProducerId, TransactionCoordinator
-from tests.simulation.clock import EPOCH_S, World
+from tests.simulation.clock import EPOCH_S, VirtualWorld
 
 
-class Cluster:
-    def __init__(self, world: World, partitions: Mapping[str, int]) -> None:
+class SimulatedCluster:
+    def __init__(self, world: VirtualWorld, partitions: Mapping[str, int]) -> None:
         """``partitions``: how many each topic has, by its full name."""
         self.world = world
         self.partitions = dict(partitions)
@@ -36,7 +36,7 @@ class Cluster:
         self,
         name: str,
         producer: ProducerId,
-        batches: Mapping[Place, tuple[int, list[Sent]]],
+        batches: Mapping[Place, tuple[int, list[SentRecord]]],
         client: int,
     ) -> dict[Place, int]:
         """Append to a transaction: per place the first sequence and the records. Returns an error of each."""

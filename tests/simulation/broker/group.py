@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 
 from tests.simulation.broker.log import OK
 from tests.simulation.broker.transactions import Place
-from tests.simulation.clock import World
+from tests.simulation.clock import VirtualWorld
 
 _SESSION_S = 6.0
 _HEARTBEAT_S = 2.0
@@ -47,7 +47,7 @@ class Member(Protocol):
 
 
 @dataclass
-class Pending:
+class PendingOffsets:
     """Offsets of an open transaction, and which transactions of the client they came with."""
 
     offsets: dict[Place, CommittedOffset] = field(default_factory=dict[Place, CommittedOffset])
@@ -55,11 +55,11 @@ class Pending:
 
 
 class Group:
-    def __init__(self, world: World, name: str, partitions: dict[str, int]) -> None:
+    def __init__(self, world: VirtualWorld, name: str, partitions: dict[str, int]) -> None:
         self._world, self.name, self._partitions = world, name, partitions
         self.generation = 0
         self.offsets: dict[Place, CommittedOffset] = {}
-        self.pending: dict[int, Pending] = {}
+        self.pending: dict[int, PendingOffsets] = {}
         self.went_back: list[str] = []
         self.fates: list[tuple[int, bool]] = []
         self._members: dict[str, Member] = {}
@@ -152,13 +152,13 @@ class Group:
     ) -> int:
         error = self.check(given)
         if error == OK:
-            pending = self.pending.setdefault(producer, Pending())
+            pending = self.pending.setdefault(producer, PendingOffsets())
             pending.offsets.update(offsets)
             pending.clients.append(client)
         return error
 
     def mark(self, producer: int, *, commit: bool) -> None:
-        pending = self.pending.pop(producer, Pending())
+        pending = self.pending.pop(producer, PendingOffsets())
         self.fates += [(client, commit) for client in pending.clients]
         if commit:
             for place, committed in pending.offsets.items():

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError
 OK = 0
 
 
-class Sent(NamedTuple):
+class SentRecord(NamedTuple):
     """What a client sends as one record."""
 
     key: bytes | None
@@ -33,7 +33,7 @@ class Entry:
 
     offset: int
     append_ms: int
-    sent: Sent | None
+    sent: SentRecord | None
     fate: Fate | None = None
 
     @property
@@ -45,7 +45,7 @@ class Entry:
 class _Producer:
     epoch: int
     next_sequence: int = 0
-    batches: dict[int, int] = field(default_factory=dict[int, int])  # first sequence → offset, of the newest
+    batches: set[int] = field(default_factory=set[int])  # by their first sequences
 
 
 class PartitionLog:
@@ -64,14 +64,14 @@ class PartitionLog:
     def is_open(self, producer: int) -> bool:
         return producer in self._open
 
-    def append(self, records: Sequence[Sent]) -> None:
+    def append(self, records: Sequence[SentRecord]) -> None:
         """Append what belongs to no transaction."""
         for record in records:
             self.entries.append(Entry(self.end, self._now_ms(), record))
         self._advance()
 
     def append_open(
-        self, records: Sequence[Sent], producer: int, epoch: int, sequence: int, client: int
+        self, records: Sequence[SentRecord], producer: int, epoch: int, sequence: int, client: int
     ) -> int:
         """Append to an open transaction; return an error. A batch that is here already is not repeated."""
         known = self._producers.get(producer)
@@ -85,7 +85,7 @@ class PartitionLog:
             return OK
         if sequence != known.next_sequence:
             return KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
-        known.batches[sequence] = self.end
+        known.batches.add(sequence)
         known.next_sequence += len(records)
         first, fate = self._open.setdefault(producer, (self.end, Fate(client)))
         if fate.client != client:  # a late end has split one transaction of the client's

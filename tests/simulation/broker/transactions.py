@@ -13,7 +13,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError
 
 from tests.simulation.broker.log import OK
-from tests.simulation.clock import World
+from tests.simulation.clock import VirtualWorld
 
 Place = tuple[str, int]
 _TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ class TransactionCoordinator:
 
     def __init__(
         self,
-        world: World,
+        world: VirtualWorld,
         mark: Callable[[Place, ProducerId, bool], None],
         mark_group: Callable[[str, ProducerId, bool], None],
     ) -> None:

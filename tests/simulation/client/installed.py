@@ -17,16 +17,18 @@ import confluent_kafka
 from confluent_kafka import admin
 from driftloop.schemas.partition import partition_of
 
-from tests.simulation.broker.cluster import Cluster
+from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.client.metadata import ClusterMetadata, TopicMetadata
-from tests.simulation.clock import Process, VirtualTime, World
+from tests.simulation.clock import Process, VirtualTime, VirtualWorld
 from tests.simulation.network import Network
 
 
 class Simulation:
     """What the clients of one run share."""
 
-    def __init__(self, world: World, network: Network, cluster: Cluster, *, stalls: float = 0.0) -> None:
+    def __init__(
+        self, world: VirtualWorld, network: Network, cluster: SimulatedCluster, *, stalls: float = 0.0
+    ) -> None:
         """``stalls``: how likely a consumer's partition waits when something new is there."""
         self.world, self.network, self.cluster, self.stalls = world, network, cluster, stalls
         self.calm_at = network.weather.calm_at

@@ -7,11 +7,11 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.clock import World
+from tests.simulation.clock import VirtualWorld
 
 
 class _VirtualSelector(selectors.SelectSelector):
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: VirtualWorld) -> None:
         super().__init__()
         self._world = world
         self.posted = False
@@ -23,7 +23,7 @@ class _VirtualSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: VirtualWorld) -> None:
         self._world = world
         self._virtual = _VirtualSelector(world)
         self._process = world.current
@@ -40,7 +40,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._world.wake(self._process)
 
 
-def run(world: World, main: Callable[[VirtualLoop], Any]) -> None:
+def run(world: VirtualWorld, main: Callable[[VirtualLoop], Any]) -> None:
     """Run a coroutine in the current process until it ends, or the process is killed."""
     loop = VirtualLoop(world)
     try:

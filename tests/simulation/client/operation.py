@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import KafkaError
 
-from tests.simulation.clock import World
+from tests.simulation.clock import VirtualWorld
 from tests.simulation.network import Link, Lost
 
 RETRIED = (KafkaError.CONCURRENT_TRANSACTIONS,)
@@ -16,7 +16,7 @@ RETRIED = (KafkaError.CONCURRENT_TRANSACTIONS,)
 class Sender(Protocol):
     """The producer whose request it is. ``replaced``: it was destroyed, and sends nothing any more."""
 
-    world: World
+    world: VirtualWorld
     replaced: bool
 
     def wake(self) -> None: ...

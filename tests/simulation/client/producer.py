@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from tests.simulation.broker.group import CommittedOffset, GroupMetadata
-from tests.simulation.broker.log import OK, Sent
+from tests.simulation.broker.log import OK, SentRecord
 from tests.simulation.broker.transactions import Place, ProducerId
 from tests.simulation.client.installed import Simulated
 from tests.simulation.client.metadata import ClusterMetadata
@@ -43,11 +43,11 @@ class Producer(Simulated):
         self._open = False
         self._client = 0  # this client's number of the transaction
         self._operation: Operation | None = None
-        self._queued: dict[Place, list[Sent]] = {}
+        self._queued: dict[Place, list[SentRecord]] = {}
         self._added: set[Place] = set()
         self._registered = False
         self._registering = False
-        self._sending: dict[Place, list[Sent]] = {}
+        self._sending: dict[Place, list[SentRecord]] = {}
         self._sequences: dict[Place, int] = {}
         self._lingering = False
         self._failed = 0
@@ -76,7 +76,7 @@ class Producer(Simulated):
         self.world.check()
         key = key.encode() if isinstance(key, str) else key
         place = topic, self.sim.partition(topic, key, partition)
-        sent = Sent(key, value, list(headers) if headers else None)
+        sent = SentRecord(key, value, list(headers) if headers else None)
         if not self._name:
             log = self.sim.cluster.logs[place]
             self.world.after(self.sim.network.latency(), lambda: log.append([sent]))
@@ -296,7 +296,7 @@ class Producer(Simulated):
         self._registered = True
         ask()
 
-    def _request(self, place: Place, records: list[Sent]) -> None:
+    def _request(self, place: Place, records: list[SentRecord]) -> None:
         self._sending[place] = records
         sequence = self._sequences.get(place, 0)
         self._sequences[place] = sequence + len(records)

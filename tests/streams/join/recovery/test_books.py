@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 INPUTS = (PREDICTIONS, LABELS)
 
 
-class Offsets:
+class CommittedPositions:
     """What the joiner's group has committed, for a test to read and to change."""
 
     def __init__(self, kafka: Connection) -> None:
@@ -103,7 +103,7 @@ def test_offsets_set_by_hand_to_where_they_are_open_the_books_again_and_seqs_go_
     feed.mixture(100)
     with joiner_process(kafka, tmp_path):
         wait_for_outcomes(kafka)
-    offsets = Offsets(kafka)
+    offsets = CommittedPositions(kafka)
     before = offsets.positions()
     offsets.write(lambda position: position, metadata=False)
     assert read_books(kafka) == {}
@@ -127,7 +127,7 @@ def test_a_state_that_is_not_what_was_committed_is_rebuilt_from_the_log(
     feed.mixture(100)
     with joiner_process(kafka, tmp_path):
         wait_for_outcomes(kafka)
-    offsets = Offsets(kafka)
+    offsets = CommittedPositions(kafka)
     # Three predictions were lost: read and committed as pending, but in no state.
     offsets.write(waiting(3, 3))
     assert faults(kafka) == []
@@ -161,7 +161,7 @@ def test_books_that_do_not_balance_are_right_again_once_the_state_is(
     with joiner_process(kafka, tmp_path):
         wait_for_outcomes(kafka)
     # A state lost two predictions, and the books show it; it was removed.
-    Offsets(kafka).write(waiting(-2, 0))
+    CommittedPositions(kafka).write(waiting(-2, 0))
     assert len(faults(kafka)) == 2
     with joiner_process(kafka, tmp_path / "another"):
         feed.event(PREDICTIONS, prediction("more-0", "x"))
