@@ -27,6 +27,7 @@ def first_reason(name: str, error: ValidationError) -> str:
     problem = problems[0]
     message = problem["msg"].removeprefix("Value error, ")
     loc, given = problem["loc"], cast("object", problem["input"])
+    shown = shortened(repr(given), _MOST_SHOWN_OF_VALUE)
     if problem["type"] == "value_error" and not loc:
         return f"{name}: {message}"  # of the fields together: no single value is wrong
     if problem["type"] == "json_invalid" and isinstance(given, bytes | str):
@@ -38,7 +39,7 @@ def first_reason(name: str, error: ValidationError) -> str:
     elif problem["type"] == "model_type" and not loc:
         message += _no_object(given)
     where = shortened(".".join(str(part) for part in loc) or "the record", _MOST_SHOWN)
-    return f"{name}: {where}: {message} (got {shortened(repr(given), _MOST_SHOWN_OF_VALUE)})"
+    return f"{name}: {where}: {message} (got {shown})"
 
 
 def _is_of_no_plain_type(problems: Sequence[ErrorDetails]) -> bool:

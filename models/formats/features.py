@@ -64,7 +64,7 @@ def _column(name: str, kind: FeatureType, values: Sequence[FeatureValue]) -> Fea
     if kind != "category":
         return FeatureSpec(name=name, type=kind)
     counts = Counter(class_name(value) for value in values if value is not None)
-    flags = flag_names(counts) if len(counts) <= MAX_FLAG_NAMES else {}
+    flags = flag_names(counts) if len(counts) <= MAX_FLAG_NAMES else dict[str, str]()
     if flags:
         counts = Counter(flags.values())
     frequent = sorted(counts, key=lambda category: (-counts[category], category))[:MAX_CATEGORIES]
