@@ -66,7 +66,12 @@ def raise_if_final(message: Message) -> None:
     """Raise BrokerError where waiting does not help: the consumer is finished, or may not read the topic."""
     error = message.error()
     if error is not None and (error.fatal() or error.code() in _FINAL):
-        raise BrokerError(f"{message.topic() or 'Kafka'} cannot be read: {error}")
+        raise BrokerError(f"{_source_of(message)} cannot be read: {error}")
+
+
+def _source_of(message: Message) -> str:
+    topic = message.topic()
+    return f"{topic}[{message.partition()}]" if topic else "Kafka"
 
 
 def end_of_partition(message: Message) -> int | None:
@@ -87,9 +92,7 @@ def report_error(message: Message) -> None:
     waiting does not help (``raise_if_final``).
     """
     raise_if_final(message)
-    topic = message.topic()
-    where = f"{topic}[{message.partition()}]" if topic else "Kafka"
-    log.warning("%s: %s", where, message.error())
+    log.warning("%s: %s", _source_of(message), message.error())
 
 
 class LogReader:
