@@ -2,7 +2,7 @@
 
 Seconds are also a number of milliseconds, in January 1970, and microseconds one in the far future. Accepted,
 they would put a service's rows before all others, whatever their age: so a number that is a time between
-1973 and 2100 in another unit is refused, and the reason names the unit.
+1973 and 2100 in another unit is refused, and the reason names the unit; likewise the digits of a date.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ _OTHERS = (
 )
 # Between these, a number is certainly milliseconds: what needs no closer look.
 CERTAINLY_MS = _LAST_S
-CERTAINLY_BELOW_MS = _FIRST_S * 1_000_000
+CERTAINLY_BELOW_MS = 19_000_000_000_000  # the year 2572, and below the digits of any date and time since 1900
 
 
 def event_time_problem(ts: object) -> str | None:
     """What is wrong with a ``ts`` and what to do, as the end of a sentence about it; None: nothing."""
     if type(ts) is int:
+        as_date = _digits_of_date(ts)
+        if as_date is not None:
+            return f"is a date in digits, not in milliseconds: {_ms_of(as_date)} for this"
         for unit in _OTHERS:
             if _FIRST_S * unit.per_s <= ts < _LAST_S * unit.per_s:
                 when = _EPOCH + timedelta(seconds=ts // unit.per_s)
@@ -45,8 +48,8 @@ def event_time_problem(ts: object) -> str | None:
         return None if 0 <= ts < END_OF_TIME_MS else _NEEDED
     if isinstance(ts, datetime):
         return f"{_NEEDED}: int(ts.timestamp() * 1000)"
-    if type(ts) is float:
-        as_s = event_time_problem(int(ts)) if ts - ts == 0.0 else None
+    if type(ts) is float and ts - ts == 0.0:
+        as_s = event_time_problem(int(ts))
         return _NEEDED + (": int(ts * 1000)" if as_s and "in seconds" in as_s else ": round it")
     if isinstance(ts, str):
         return f"{_NEEDED}, as a number{_as_number(ts)}"
@@ -61,8 +64,24 @@ def _as_number(text: str) -> str:
         when = datetime.fromisoformat(text)
     except ValueError:
         return ""
+    return f": {_ms_of(when)} for this"
+
+
+def _ms_of(when: datetime) -> int:
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return f": {(when - _EPOCH) // timedelta(milliseconds=1)} for this"
+    return (when - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _digits_of_date(number: int) -> datetime | None:
+    """Return the date or time between 1973 and 2100 whose digits a number shows: 20231114, 20231114221320."""
+    form = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}.get(len(str(number))) if 0 < number < 10**14 else None
+    if form is None:
+        return None
+    try:
+        when = datetime.strptime(str(number), form)
+    except ValueError:
+        return None
+    return when if 1973 <= when.year <= 2100 else None
 
 
 def whole_ms(value: object) -> object:

@@ -233,6 +233,16 @@ def test_what_cannot_be_read_is_refused_with_a_reason(data: bytes | None, reason
         read_prediction(data)
 
 
+@pytest.mark.parametrize("ts", [20_231_114, 20_231_114_221_320, 1_700_000_000])
+def test_a_time_that_is_none_in_milliseconds_is_refused_among_many(ts: int) -> None:
+    good = [orjson.dumps(PREDICTION | {"ts": 1_700_000_000_000})] * 3
+    refused: dict[int, str] = {}
+    read_predictions([*good, orjson.dumps(PREDICTION | {"ts": ts})], refused.__setitem__)
+    read_labels([orjson.dumps(LABEL | {"ts": ts})], lambda _, reason: refused.update({4: reason}))
+    assert list(refused) == [3, 4]
+    assert all("not in milliseconds" in reason for reason in refused.values())
+
+
 def test_what_grows_beyond_a_message_when_written_again_is_refused() -> None:
     numbers = b",".join(b'"f%d":1e15' % i for i in range(70_000))
     data = orjson.dumps(PREDICTION).replace(b'"x":1.5', numbers)
