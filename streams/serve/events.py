@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import get_args
 
+import numpy as np
 import orjson
 
 from ...schemas.base import END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
 from ...schemas.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS, event_time_problem
 from ...schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
-from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores
+from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores, unwrapped
 
 EventDict = dict[str, object]
 
@@ -39,7 +40,9 @@ def prediction_event(
     """A ``schemas.events.Prediction`` as a dict, absent fields left out. Raises InvalidEvent."""
     if model not in _known_models:
         checked_model(model)
-    if type(version) is not int or not 0 <= version < END_OF_VERSIONS:
+    if type(version) is not int:
+        version = _whole_number(version)
+    if not 0 <= version < END_OF_VERSIONS:
         raise InvalidEvent(f"version must be an int from 0, got {version!r}")
     event: EventDict = {  # model first, as in an outcome, which can then begin with this payload as it is
         "model": model,
@@ -55,7 +58,7 @@ def prediction_event(
     if scores is not None:
         event["scores"] = plain_scores(scores)
     if latency_ms is not None:
-        if not 0 <= latency_ms < math.inf:
+        if not isinstance(latency_ms, int | float | np.number) or not 0 <= latency_ms < math.inf:
             raise InvalidEvent(f"latency_ms must be a number from 0, got {latency_ms!r}")
         event["latency_ms"] = float(latency_ms)
     if segments:
@@ -77,7 +80,7 @@ def label_event(
     if label is not None:
         event["label"] = plain_class("label", label)
     else:
-        event["correct"] = bool(correct)
+        event["correct"] = _true_or_false(correct)
     if not 0 < len(source) <= MAX_SOURCE_CHARS:
         raise InvalidEvent(f"source must have 1 to {MAX_SOURCE_CHARS} characters, got {source[:80]!r}")
     event["source"] = source
@@ -109,10 +112,26 @@ def checked_ts(ts: object) -> int:
     """Raise InvalidEvent."""
     if type(ts) is int and CERTAINLY_MS <= ts < CERTAINLY_BELOW_MS:
         return ts
+    ts = unwrapped(ts)
     problem = event_time_problem(ts)
     if problem is not None or type(ts) is not int:
         raise InvalidEvent(f"ts {problem}, got {ts!r}")
     return ts
+
+
+def _whole_number(version: object) -> int:
+    known = unwrapped(version)
+    if type(known) is not int:
+        raise InvalidEvent(f"version must be an int from 0, got {version!r}")
+    return known
+
+
+def _true_or_false(correct: object) -> bool:
+    """Text is refused: "false" is true to Python."""
+    known = unwrapped(correct)
+    if type(known) is bool or (type(known) in (int, float) and known in (0, 1)):
+        return bool(known)
+    raise InvalidEvent(f"correct must be True or False, got {correct!r}")
 
 
 def checked_model(model: object) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,6 +21,7 @@ Plain = FeatureValue
 _NAME = frozenset({str})
 _FLOATS = frozenset({float})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_PANDAS_MISSING = ("NAType", "NaTType")
 _LARGEST_INT = 2**63  # the limit of JSON readers in other languages
 
 
@@ -39,6 +42,8 @@ class InvalidEvent(Error, ValueError):
 
 def plain_features(features: Mapping[str, object], what: str = "feature") -> dict[str, Plain]:
     """A copy with plain values. Raises InvalidEvent naming the first one that cannot be sent."""
+    if not isinstance(features, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidEvent(f"{what}s must be a dict, name → value, got {type(features).__name__}")
     plain = dict(features)
     if _NAME.issuperset(map(type, plain)) and _are_plain(plain):
         return cast("dict[str, Plain]", plain)
@@ -84,6 +89,8 @@ def _plain(what: str, name: str, value: object) -> Plain:
 def sendable_features(features: Mapping[str, object]) -> dict[str, Plain]:
     """The features that can be sent, for the event of a request that failed because of the others."""
     sendable: dict[str, Plain] = {}
+    if not isinstance(features, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return sendable
     for name, value in features.items():
         try:
             sendable.update(plain_features({name: value}))
@@ -104,6 +111,8 @@ def plain_class(what: str, value: object) -> ClassValue:
 
 def plain_scores(scores: Mapping[str, object]) -> dict[str, float]:
     """Score per class. Raises InvalidEvent naming the class whose score is not a finite number."""
+    if not isinstance(scores, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidEvent(f"scores must be a dict, class → score, got {type(scores).__name__}")
     plain: dict[str, float] = {}
     for name, value in scores.items():
         if type(name) is str and type(value) is float and value - value == 0.0:
@@ -117,7 +126,7 @@ def plain_scores(scores: Mapping[str, object]) -> dict[str, float]:
 
 
 def _converted(what: str, name: str, value: object) -> Plain:
-    scalar = _unwrapped(value)
+    scalar = unwrapped(value)
     if scalar is None or isinstance(scalar, str | bool):
         return scalar
     if isinstance(scalar, float):
@@ -137,6 +146,10 @@ def _converted(what: str, name: str, value: object) -> Plain:
 
 
 def _cure(value: object) -> str:
+    if isinstance(value, Decimal | Fraction):
+        return ": send float(value), or str(value) where it is a name"
+    if type(value).__name__ in _PANDAS_MISSING:
+        return ": send None where a value is missing"
     if isinstance(value, list | tuple | set | np.ndarray):
         return ": send each element by a name of its own"
     if isinstance(value, Mapping):
@@ -148,5 +161,9 @@ def _cure(value: object) -> str:
     return ""
 
 
-def _unwrapped(value: object) -> object:
-    return cast("_Scalar", value).item() if isinstance(value, np.generic) else value
+def unwrapped(value: object) -> object:
+    """Return Python's own value of a numpy scalar, or of an array without dimensions; others as they are."""
+    if isinstance(value, np.longdouble):  # its item is itself
+        return float(value)
+    is_scalar = isinstance(value, np.generic) or (type(value) is np.ndarray and value.ndim == 0)
+    return cast("_Scalar", value).item() if is_scalar else value

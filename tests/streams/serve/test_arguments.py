@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from driftloop.schemas.events import Label, Prediction
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient, InvalidEvent
+from driftloop.streams.serve.events import encode_event, label_event, prediction_event
 from driftloop.streams.serve.plain_values import plain_features
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,16 @@ WRONG_PREDICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"ts": "1700000000000"}, "ts must be Unix time in whole milliseconds, as a number without quotes"),
     ({"ts": "2023-11-14T22:13:20Z"}, "whole milliseconds, as a number: 1700000000000 for this"),
     ({"ts": datetime(2023, 11, 14)}, "whole milliseconds: int.ts.timestamp.. . 1000."),
+    ({"ts": 20_231_114}, "ts is a date in digits, not in milliseconds: 1699920000000 for this"),
+    ({"ts": 20_231_114_221_320}, "ts is a date in digits, not in milliseconds: 1700000000000 for this"),
+    ({"ts": np.int64(1_700_000_000)}, "ts is in seconds"),
+    ({"ts": np.datetime64("2023-11-14T22:13:20")}, "whole milliseconds: int.ts.timestamp"),
+    ({"ts": math.nan}, "ts must be Unix time in whole milliseconds, got nan"),
+    ({"features": [1.0]}, "features must be a dict, name → value, got list"),
+    ({"features": {"wind": Decimal("1.5")}}, "feature wind: .*got Decimal '1.5': send float"),
+    ({"scores": [0.5, 0.5]}, "scores must be a dict, class → score, got list"),
+    ({"latency_ms": "3"}, "latency_ms must be a number from 0, got '3'"),
+    ({"version": "1"}, "version must be an int from 0, got '1'"),
     ({"scores": {"late": math.nan}}, "score late: is nan"),
     ({"scores": {"late": "high"}}, "score late: must be a number"),
     ({"latency_ms": -1.0}, "latency_ms must be a number from 0"),
@@ -96,6 +108,9 @@ WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
     ({"label": "a", "source": ""}, "source must have 1 to 64"),
     ({"label": "a", "annotator": "x" * 257}, "annotator must have at most 256"),
     ({"label": "\udfff"}, "cannot be written as JSON"),
+    ({"label": "a", "ts": 20_231_114}, "ts is a date in digits"),
+    ({"correct": "false"}, "correct must be True or False, got 'false'"),
+    ({"correct": 2}, "correct must be True or False, got 2"),
 ]
 
 
@@ -103,6 +118,18 @@ WRONG_LABELS: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_label_is_an_error_at_once(unsent: EventClient, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidEvent, match=message):
         unsent.label(**({"prediction_id": "p"} | wrong))
+
+
+def test_numpys_numbers_are_numbers_wherever_one_is_needed() -> None:
+    event = prediction_event(
+        "m", np.int64(1), plain_features({"x": np.array(3), "y": np.longdouble(1.5)}), np.str_("late"),
+        prediction_id="p", ts=np.int64(1_700_000_000_000), latency_ms=np.float32(3.0),
+    )  # fmt: skip
+    assert Prediction.decode(encode_event(event)).ts == 1_700_000_000_000
+    assert (event["version"], event["features"], event["latency_ms"]) == (1, {"x": 3, "y": 1.5}, 3.0)
+    for correct in (True, np.True_, 1, 0, np.False_):
+        said = label_event("p", None, correct=correct, ts=1_700_000_000_000, source="user", annotator=None)
+        assert said["correct"] is bool(correct)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
