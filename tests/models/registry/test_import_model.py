@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driftloop.models.formats.fitted import AnswerError
 from driftloop.models.formats.loaders import load
 from driftloop.models.registry.import_model import build_manifest_parts, inspect_onnx
 from driftloop.models.registry.reference_csv import ReferenceTable, read_reference_csv
@@ -251,3 +252,13 @@ def test_models_exported_by_skl2onnx_are_taken_as_they_are(kind: str, zipmap: bo
     assert [answer.prediction for answer in answers] == expected.tolist()
     assert all(max(a.scores or {}, key=(a.scores or {}).__getitem__) == a.prediction for a in answers)
     assert zipmap or parts.fitted.classes == ("down", "up")
+
+
+@pytest.mark.parametrize("zipmap", [False, True])
+def test_a_label_beside_scores_of_nan_is_no_answer(zipmap: bool) -> None:
+    data = brought.linear_classifier(["a", "b"], zipmap=zipmap)
+    parts = build_manifest_parts(data, table(), task="classification")
+    predictor = load(parts.fitted, data)
+    assert predictor.predict([{"x": 1.0, "y": 0.0}])[0].prediction == "a"
+    with pytest.raises(AnswerError, match="does it take nulls"):
+        predictor.predict([{"x": 1.0, "y": None}])
