@@ -103,10 +103,12 @@ class LogOffsets:
         name = self._connection.topic(topic)
         request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
         deadline = time.monotonic() + self._timeout_s
+        # A question to a node that is down stays unanswered to its end, though another node leads by then.
+        call_s = min(_CALL_S, self._timeout_s / 3)
 
         def ask() -> dict[int, int]:
             try:
-                return self._answer(request, max(0.1, deadline - time.monotonic()))
+                return self._answer(request, max(0.1, min(call_s, deadline - time.monotonic())))
             except (KafkaException, Unanswered):
                 # A client keeps asking with the leader epoch it once learned (seen: FENCED_LEADER_EPOCH for
                 # ever after a broker's pause); a new one does not.

@@ -24,7 +24,7 @@ from .connection import ConfigValue, Connection
 _FIRST_S, _NEXT_S = 1.0, 3.0  # how long a question may take: the first one so that a person soon hears of it
 _PAUSE_S = 0.2
 _GENERAL = frozenset({KafkaError._ALL_BROKERS_DOWN})  # pyright: ignore[reportPrivateUsage]
-_NOISE = re.compile(r"^\S+:\d+/\S+: |\s*\((after [^)]*|[^)]* suppressed)\)")
+_NOISE = re.compile(r"^\S+:\d+/\S+: |\s*\((?:after|\d+ identical) (?:[^()]|\([^()]*\))*\)")
 
 
 def _unnoticed(_line: str) -> None:

@@ -6,9 +6,10 @@ import socket
 import threading
 
 import pytest
+from confluent_kafka import KafkaError
 from driftloop.schemas.errors import BrokerError
 from driftloop.streams.kafka.connection import Connection
-from driftloop.streams.kafka.reach import reach
+from driftloop.streams.kafka.reach import _reason, reach  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture
@@ -52,3 +53,14 @@ def test_who_is_asked_to_stop_does_not_wait(nowhere: str) -> None:
 def test_a_kafka_that_answers_ends_the_wait_and_no_topic_is_made(connection: Connection) -> None:
     reported: list[str] = []
     reach(connection, 60.0, waiting=reported.append)
+
+
+def test_a_reason_is_whole_without_what_librdkafka_adds() -> None:
+    refused = "h:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused"
+    for added in (
+        "",
+        " (after 0ms in state CONNECT)",
+        " (after 9ms in state CONNECT, 1 identical error(s) suppressed)",
+    ):
+        error = KafkaError(KafkaError._TRANSPORT, refused + added)  # pyright: ignore[reportPrivateUsage]
+        assert _reason([error], error) == "Connect to ipv4#127.0.0.1:1 failed: Connection refused"
