@@ -62,8 +62,8 @@ SEEDS ?= 10000
 simulate: $(READY)  ## The roles' shells on a simulated broker, in virtual time: make simulate SEEDS=10000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 (docs/soak.md)
-	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED)
+soak: $(READY)  ## Faults under load: make soak KILLS=200 RATE=20000 SECONDS=1000 SEED=1 NETWORK=1 (docs/soak.md)
+	$(BIN)/python -m tests.soak --kills $(KILLS) --rate $(RATE) --seconds $(SECONDS) --seed $(SEED) $(if $(NETWORK),--network)
 
 outage: $(READY)  ## The broker away for SECONDS (300) under load: make outage SECONDS=300
 	$(BIN)/python -m tests.outage --seconds $(if $(filter command environment,$(origin SECONDS)),$(SECONDS),300)

@@ -24,6 +24,7 @@ def main() -> int:
     )
     parser.add_argument("--early", type=float, default=20.0, help="the same for labels")
     parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--network", action="store_true", help="faults of network, clocks and disks too")
     parser.add_argument("--folder", type=Path, default=Path(".driftloop/soak"))
     parser.add_argument("--out", type=Path, default=Path(".driftloop/bench/soak.json"))
     given = parser.parse_args()
@@ -42,6 +43,7 @@ def main() -> int:
         early_s=given.early,
         data_partitions=given.partitions,
         model_partitions=2,
+        network=given.network,
     )
     figures, findings = soak(run, say)
     write_report(given.out, figures, findings)
@@ -50,7 +52,11 @@ def main() -> int:
 
 def write_report(out: Path, figures: Figures, findings: Findings) -> None:
     """Write the report and print it with the first examples of all that was found."""
-    report = findings.as_dict() | figures | {"clean": findings.clean, "examples": findings.examples}
+    report = (
+        findings.as_dict()
+        | figures
+        | {"classes": findings.by_class(), "clean": findings.clean, "examples": findings.examples}
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1), "utf-8")
     print(json.dumps({name: value for name, value in report.items() if name != "examples"}, indent=1))

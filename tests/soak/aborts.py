@@ -10,6 +10,7 @@ from driftloop.schemas.topics import LABELS, OUTCOMES, PREDICTIONS, VITALS, Topi
 from driftloop.streams.kafka.connection import Connection
 
 _TOPICS: tuple[Topic, ...] = (OUTCOMES, VITALS, PREDICTIONS, LABELS)
+ABORTED = b"aborted"  # how each of these records begins
 _CALL_S = 30.0
 
 
@@ -22,7 +23,7 @@ def write_and_abort(connection: Connection, partitions: dict[str, int], seed: in
         producer.begin_transaction()
         for topic in _TOPICS:
             for number in range(partitions[topic.name]):
-                producer.produce(connection.topic(topic), b"aborted" + chance.randbytes(20), partition=number)
+                producer.produce(connection.topic(topic), ABORTED + chance.randbytes(20), partition=number)
         producer.flush(_CALL_S)
         producer.abort_transaction(_CALL_S)
 

@@ -13,9 +13,12 @@ from confluent_kafka import KafkaException
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.aborts import fence, write_and_abort
+from tests.soak.clocks import HOUR_S, Clocks
 from tests.soak.cluster import Cluster
+from tests.soak.disk import Disk
 from tests.soak.plan import Fault
 from tests.soak.processes import Processes
+from tests.soak.stage import SERVERS
 from tests.soak.watch import Watch
 
 _TICK_S = 0.05
@@ -42,10 +45,14 @@ class FaultInjector:
         check: Callable[[], None],
         partitions: dict[str, int],
         start_joiner: Callable[[str], None],
+        clocks: Clocks | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self._connection, self._cluster, self._processes, self._watch = connection, cluster, processes, watch
         self._state_dir, self._partitions, self._start_joiner = state_dir, partitions, start_joiner
         self._check = check
+        self._clocks, self._disk = clocks, disk
+        self._later: list[tuple[float, Callable[[], None]]] = []  # what ends a fault, and when
         self._file = folder / "faults.jsonl"
         self._struck: dict[str, float] = {}
         self._leaves_at: float | None = None
@@ -68,13 +75,19 @@ class FaultInjector:
 
     def settle(self) -> None:
         """Until everything runs again that should, and nothing more than that."""
-        self._wait(lambda: self._leaves_at is None and self._processes.all_run(), _VICTIM_BACK_S)
+        self._wait(
+            lambda: self._leaves_at is None and not self._later and self._processes.all_run(), _VICTIM_BACK_S
+        )
         self._wait(self._cluster.whole, _WHOLE_S)
 
     def tick(self) -> None:
         self._processes.tick()
         self._cluster.check()
         self._check()
+        now = time.monotonic()
+        for ends_at, end in [one for one in self._later if now >= one[0]]:
+            self._later.remove((ends_at, end))
+            end()
         if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
             self._leaves_at = None
             self._hit("removed", _EXTRA, -1)
@@ -97,7 +110,7 @@ class FaultInjector:
 
     def _strike(self, fault: Fault) -> None:
         name = f"{fault.role}-{fault.target}"
-        if fault.role == "broker":
+        if fault.role in ("broker", "network"):
             self._wait(self._cluster.whole, _WHOLE_S)
         elif fault.action == "add":
             self._wait(lambda: self._leaves_at is None, _VICTIM_BACK_S)
@@ -114,6 +127,15 @@ class FaultInjector:
             case "stop" if fault.role == "broker":
                 self._watch.disturbed()
                 self._cluster.freeze(fault.target + 1, fault.hold_s)
+            case _ if fault.role == "network":
+                self._watch.disturbed()
+                for server in range(SERVERS):
+                    self._struck[f"serve-{server}"] = time.monotonic() + fault.hold_s + _AFTERMATH_S
+                self._cluster.disturb(fault)
+            case "clock":
+                note |= self._move_clock(name, fault)
+            case "full":
+                note |= self._fill_disk(fault)
             case "kill":
                 note |= self._hit(fault.kind, name, fault.number, fault.hold_s)
                 self._processes.kill(name, fault.hold_s)
@@ -143,6 +165,25 @@ class FaultInjector:
         self.done.append(note)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(note) + "\n")
+
+    def _move_clock(self, name: str, fault: Fault) -> dict[str, object]:
+        clocks = self._clocks
+        if clocks is None or not clocks.available:
+            return {"missed": "libfaketime is missing"}
+        seconds = HOUR_S if fault.number % 2 else -HOUR_S
+        clocks.move(name, seconds)
+        self._later.append((time.monotonic() + fault.hold_s, lambda: clocks.move(name, 0)))
+        return {"moved_s": seconds} | self._hit(fault.kind, name, fault.number, fault.hold_s)
+
+    def _fill_disk(self, fault: Fault) -> dict[str, object]:
+        """Of both joiners."""
+        disk = self._disk
+        if disk is None or not disk.available:
+            return {"missed": "no tmpfs can be mounted"}
+        self._watch.disturbed()
+        if not any(end == disk.free for _, end in self._later):
+            self._later.append((time.monotonic() + fault.hold_s, disk.free))
+        return {"used_bytes": disk.fill()}
 
     def _hit(self, how: str, name: str, number: int, seconds: float = 0.0) -> dict[str, object]:
         """Notes who is struck, and of a joiner which partitions wait for its successor."""

@@ -28,11 +28,30 @@ DECK: dict[str, int] = {
     "stop-broker": 2,
     "aborts": 3,  # aborted transactions full of nonsense in outcomes, vitals and predictions
 }
+# With a network: every broker is behind one that fails, and so do clocks and disks.
+NETWORK_DECK: dict[str, int] = {
+    "cut-network": 4,  # every connection is closed
+    "deaf-network": 3,  # requests arrive, answers do not
+    "mute-network": 3,  # requests do not arrive
+    "delay-network": 3,  # each frame waits for 0 to 5 s
+    "late-network": 12,  # EndTxn, TxnOffsetCommit or Produce is held, its connection cut, and delivered late
+    "stall-network": 3,  # nothing moves for longer than a call may take; then all of it arrives
+    "clock-join": 2,  # the wall clock jumps by an hour, and back
+    "clock-monitor": 2,
+    "clock-train": 1,
+    "clock-serve": 1,
+    "full-join": 3,  # the disk of both joiners is full
+}
+NETWORK_FIRST = ("late-network", "cut-network", "late-network", "deaf-network", "kill-join")
+LATE_REQUESTS = ("EndTxn", "TxnOffsetCommit", "Produce")
+ALL_NODES = 3  # a target of faults of the network: all of the nodes 0 to 2
+
 # The first ones of every run, so that a short run meets what matters most.
 FIRST = ("kill-join", "kill-broker", "kill-monitor")
 
 _STOPPED_S = (8.0, 12.0)  # sessions are 6 s, a monitor's 10 s
-_TARGETS = {"join": 2, "monitor": 2, "train": 1, "serve": 2, "broker": 3}
+_STALLED_S = (11.0, 35.0)  # a transaction's call waits 10 s at most for its answer, other requests 30 s
+_TARGETS = {"join": 2, "monitor": 2, "train": 1, "serve": 2, "broker": 3, "network": ALL_NODES + 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +63,7 @@ class Fault:
     target: int
     gap_s: float
     hold_s: float
+    request: str = ""  # of late-network: which one is late
 
     @property
     def action(self) -> str:
@@ -57,11 +77,14 @@ class Fault:
         return asdict(self)
 
 
-def make_plan(seed: int, faults: int, seconds: float, first: Sequence[str] = FIRST) -> tuple[Fault, ...]:
-    """So many faults, spread over about so many seconds."""
+def make_plan(
+    seed: int, faults: int, seconds: float, first: Sequence[str] | None = None, *, network: bool = False
+) -> tuple[Fault, ...]:
+    """So many faults, spread over about so many seconds. ``network``: those of NETWORK_DECK too."""
     chance = random.Random(seed)
-    deck = [kind for kind, weight in DECK.items() for _ in range(weight)]
-    kinds = list(first)
+    weights = DECK | NETWORK_DECK if network else DECK
+    deck = [kind for kind, weight in weights.items() for _ in range(weight)]
+    kinds = list(first if first is not None else NETWORK_FIRST if network else FIRST)
     while len(kinds) < faults:
         chance.shuffle(deck)
         kinds += deck
@@ -75,9 +98,15 @@ def _fault(chance: random.Random, number: int, kind: str, mean_s: float) -> Faul
     hold_s = 0.0
     if action == "stop":
         hold_s = chance.uniform(*_STOPPED_S) if role != "serve" else chance.uniform(1.0, 4.0)
+    elif action == "stall":
+        hold_s = chance.uniform(*_STALLED_S)
+    elif action in ("deaf", "mute", "delay", "late", "clock", "full"):
+        hold_s = chance.uniform(3.0, 12.0)
     elif action == "add":
         hold_s = chance.uniform(10.0, 20.0)
     elif action in ("kill", "wipe") and chance.random() < 0.4:
         # Long enough that the group gives the dead member's partitions to the other one.
         hold_s = chance.uniform(7.0, 12.0) if role != "broker" else chance.uniform(2.0, 8.0)
-    return Fault(number, kind, chance.randrange(_TARGETS.get(role, 1)), round(gap_s, 3), round(hold_s, 3))
+    target = chance.randrange(_TARGETS.get(role, 1))
+    request = LATE_REQUESTS[number % len(LATE_REQUESTS)] if action == "late" else ""
+    return Fault(number, kind, target, round(gap_s, 3), round(hold_s, 3), request)

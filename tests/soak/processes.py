@@ -60,9 +60,9 @@ class Processes:
     roles: dict[str, SoakProcess] = field(default_factory=dict[str, SoakProcess])
     ended: list[Ended] = field(default_factory=list[Ended])
 
-    def add(self, name: str, *arguments: str) -> SoakProcess:
+    def add(self, name: str, *arguments: str, extra: Mapping[str, str] | None = None) -> SoakProcess:
         """Starts a role; its name is its DRIFTLOOP_INSTANCE_ID."""
-        environment = {**os.environ, **self.environment, "DRIFTLOOP_INSTANCE_ID": name}
+        environment = {**os.environ, **self.environment, **(extra or {}), "DRIFTLOOP_INSTANCE_ID": name}
         role = SoakProcess(name, arguments, environment, self.folder / f"{name}.log")
         self.roles[name] = role
         self._start(role)

@@ -14,15 +14,20 @@ from functools import partial
 from typing import cast
 
 from driftloop.infra.settings import Settings
-from driftloop.schemas.topics import JOIN_PROGRESS
+from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.books import check_books, check_states
 from tests.soak.checks.decisions import check_monitor, check_runs
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.join import JoinCheck
+from tests.soak.checks.offsets import check_offsets
 from tests.soak.checks.vitals import check_vitals
+from tests.soak.clocks import MISSING as MISSING_CLOCKS
+from tests.soak.clocks import Clocks
 from tests.soak.cluster import NODES, Cluster
+from tests.soak.disk import MISSING as MISSING_DISK
+from tests.soak.disk import Disk
 from tests.soak.faults import FaultInjector
 from tests.soak.plan import make_plan
 from tests.soak.processes import Ended, Processes
@@ -53,11 +58,17 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
     begin = time.monotonic()
     findings = Findings()
     with ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(run.folder / "broker"))
+        cluster = stack.enter_context(Cluster(run.folder / "broker", run.seed, network=run.network))
         settings = run.settings(cluster.bootstrap)
         connection = publish(run, settings)
         say(f"{NODES} brokers at {cluster.bootstrap} after {time.monotonic() - begin:.0f} s")
-        stage = Stage(run, settings, run.folder / "logs")
+        clocks = Clocks(run.folder / "clocks") if run.network else None
+        disk = Disk(run.state_dir / "join") if run.network else None
+        if disk is not None:
+            stack.callback(disk.close)
+        for missing in _missing(clocks, disk):
+            say(missing)
+        stage = Stage(run, settings, run.folder / "logs", cluster.roles_bootstrap, clocks)
         processes = stage.processes
         stack.callback(processes.stop)
         stage.start()
@@ -75,12 +86,12 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
 
         injector = FaultInjector(
             connection, cluster, processes, watch, run.folder, check=load_lives, state_dir=run.state_dir,
-            partitions=run.partitions(), start_joiner=stage.start_joiner,
+            partitions=run.partitions(), start_joiner=stage.start_joiner, clocks=clocks, disk=disk,
         )  # fmt: skip
         traffic = Traffic(stage.ports, injector.was_struck, run.folder)
         traffic.start()
         started = time.monotonic()
-        injector.run(make_plan(run.seed, run.faults, run.seconds))
+        injector.run(make_plan(run.seed, run.faults, run.seconds, network=run.network))
         pause(started + run.seconds - time.monotonic(), injector.tick)
         faulted_s = time.monotonic() - started
         say(f"{run.faults} faults done after {faulted_s:.0f} s of load; waiting for rest")
@@ -97,7 +108,8 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
             if seconds > STOP_S:
                 findings.add("slow_stops", f"{name} took {seconds:g} s to stop")
         figures = _figures(run, injector, watch, faulted_s, caught_up_s)
-        figures |= {"stop_s": stop_s}
+        figures |= {"stop_s": stop_s, "late_requests": cluster.late_requests}
+        figures |= {"not_tried": _missing(clocks, disk)}
         for one in processes.ended:
             if _crashed(one):
                 last = one.last_words.splitlines()[-3:]
@@ -112,6 +124,12 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         "harness_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     return figures, findings
+
+
+def _missing(clocks: Clocks | None, disk: Disk | None) -> list[str]:
+    """What this machine cannot do to the roles."""
+    missing = [] if clocks is None or clocks.available else [MISSING_CLOCKS]
+    return missing + ([] if disk is None or disk.available else [MISSING_DISK])
 
 
 def _await_roles(stage: Stage, watch: Watch) -> None:
@@ -217,6 +235,7 @@ def _check(run: Run, connection: Connection, findings: Findings) -> Figures:
         "states_counted": states,
         "vitals": messages,
     }
+    figures["commits"] = check_offsets(connection, "join", (PREDICTIONS, LABELS), findings)
     figures |= check_monitor(connection, run.model_partitions, findings)
     figures |= check_runs(connection, findings)
     figures |= restores(connection, run.partitions()[JOIN_PROGRESS.name])

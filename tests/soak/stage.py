@@ -17,6 +17,7 @@ from driftloop.schemas.topics import CATALOGUE
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.expect import Windows
+from tests.soak.clocks import Clocks
 from tests.soak.processes import Processes
 from tests.soak.quiet import wait_for
 from tests.soak.traffic.http import health
@@ -87,6 +88,7 @@ class Run:
     early_s: float
     data_partitions: int
     model_partitions: int
+    network: bool = False  # faults of the network, of clocks and of disks too
     catch_up_s: float = 2_400.0  # a backlog of hours on a busy machine
 
     @property
@@ -129,11 +131,13 @@ def publish(run: Run, settings: Settings) -> Connection:
 class Stage:
     """Starts the roles."""
 
-    def __init__(self, run: Run, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, run: Run, settings: Settings, folder: Path, bootstrap: str, clocks: Clocks | None = None
+    ) -> None:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             del os.environ[name]
         environment = {
-            "DRIFTLOOP_BOOTSTRAP_SERVERS": settings.bootstrap_servers or "",
+            "DRIFTLOOP_BOOTSTRAP_SERVERS": bootstrap,
             "DRIFTLOOP_STATE_DIR": str(run.state_dir),
             "DRIFTLOOP_TOPIC_PREFIX": settings.topic_prefix,
             "DRIFTLOOP_CHECKPOINT_INTERVAL_S": "20",  # so that joiners without state find one
@@ -142,19 +146,20 @@ class Stage:
         }
         folder.mkdir(parents=True, exist_ok=True)
         self.processes = Processes(folder, environment)
+        self._clocks = clocks
         self.ports = [_free_port() for _ in range(SERVERS)]
 
     def start(self) -> None:
         for name in JOINERS:
             self.start_joiner(name)
         for name in MONITORS:
-            self.processes.add(name, "driftloop", "monitor")
-        self.processes.add("train-0", "driftloop", "train")
+            self._add(name, "monitor")
+        self._add("train-0", "train")
         self.start_servers()
 
     def start_servers(self) -> None:
         for index, port in enumerate(self.ports):
-            self.processes.add(f"serve-{index}", "driftloop", "serve", "--port", str(port))
+            self._add(f"serve-{index}", "serve", "--port", str(port))
 
     def wait_ready(self, deadline_s: float) -> None:
         """Wait until every server is ready."""
@@ -164,7 +169,11 @@ class Stage:
         )  # fmt: skip
 
     def start_joiner(self, name: str) -> None:
-        self.processes.add(name, "driftloop", "join")
+        self._add(name, "join")
+
+    def _add(self, name: str, *arguments: str) -> None:
+        extra = None if self._clocks is None else self._clocks.environment(name)
+        self.processes.add(name, "driftloop", *arguments, extra=extra)
 
 
 def load_command(run: Run, settings: Settings) -> list[str]:

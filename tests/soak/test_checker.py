@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import (
@@ -26,11 +26,13 @@ from driftloop.schemas.topics import (
 )
 from driftloop.streams.kafka.connection import Connection
 
+from tests.soak.aborts import ABORTED
 from tests.soak.checks.books import check_books
 from tests.soak.checks.decisions import check_monitor, check_runs
 from tests.soak.checks.expect import Windows
-from tests.soak.checks.findings import Findings
+from tests.soak.checks.findings import CLASSES, MUST_BE_ZERO, Findings
 from tests.soak.checks.join import JoinCheck, Joined
+from tests.soak.checks.offsets import check_offsets
 from tests.soak.checks.vitals import check_vitals
 from tests.soak.traffic.ledger import LedgerWriter
 
@@ -127,12 +129,50 @@ def test_each_damage_is_found_and_named(topics: Connection, tmp_path: Path) -> N
     findings = findings_of(topics, tmp_path)
 
     found = {kind: count for kind, count in findings.as_dict().items() if count}
-    assert found.pop("vitals_mismatch") >= 1
+    assert found.pop("vitals_mismatch") >= 1  # its counts
+    assert found.pop("torn_transactions") >= 1  # outcomes without their vitals
     assert found == {
         "unacknowledged_loss": 2, "lost": 1, "duplicated": 1, "wrong": 3, "misrouted_lost": 1,
         "dead_letters_missing": 1,
     }, findings.examples  # fmt: skip
     assert str(lost["prediction_id"]) in findings.examples["lost"][0]
+
+
+def test_what_was_aborted_and_is_read_is_found(topics: Connection, tmp_path: Path) -> None:
+    logs = Logs(topics)
+    logs.write(OUTCOMES, *logs.pairs())
+    logs.write(VITALS, vitals([0] * len(NAMES)))
+    producer = Producer(topics.producer())
+    for topic in (PREDICTIONS, LABELS, OUTCOMES, VITALS):
+        producer.produce(topics.topic(topic), ABORTED + b"...", partition=0)
+    assert producer.flush(30) == 0
+
+    findings = findings_of(topics, tmp_path)
+
+    assert {kind: count for kind, count in findings.as_dict().items() if count} == {"aborted_reads": 4}
+    assert {name for name, count in findings.by_class().items() if count} == {"aborted read"}
+
+
+def test_committed_offsets_that_go_back_or_beyond_the_log_are_found(topics: Connection) -> None:
+    logs = Logs(topics)
+    logs.pairs()
+    consumer = Consumer(topics.consumer("join"))
+    place = topics.topic(PREDICTIONS)
+    for offset in (3, 5, 4, 99):
+        consumer.commit(offsets=[TopicPartition(place, 0, offset)], asynchronous=False)
+    consumer.close()
+    findings = Findings()
+
+    assert check_offsets(topics, "join", (PREDICTIONS, LABELS), findings) == 4
+
+    assert findings.counts == {"offsets_back": 1, "offsets_inconsistent": 1}, findings.examples
+    assert "4 after 5" in findings.examples["offsets_back"][0]
+
+
+def test_every_class_is_made_of_counts_that_must_be_zero() -> None:
+    kinds = [kind for kinds in CLASSES.values() for kind in kinds]
+    assert len(kinds) == len(set(kinds))
+    assert set(kinds) <= set(MUST_BE_ZERO)
 
 
 def test_decisions_that_no_replay_gives_and_forked_histories_are_found(topics: Connection) -> None:

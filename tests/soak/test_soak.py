@@ -12,7 +12,7 @@ import pytest
 
 from tests.soak.checks import expect
 from tests.soak.checks.expect import LoggedLabel, LoggedPrediction, Windows, expected_of
-from tests.soak.plan import DECK, make_plan
+from tests.soak.plan import DECK, LATE_REQUESTS, NETWORK_DECK, make_plan
 from tests.soak.run import soak
 from tests.soak.stage import Run
 from tests.soak.traffic.story import LoadProfile, load_records
@@ -45,12 +45,37 @@ def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_pa
     assert figures["states_counted"] >= 2
 
 
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_a_network_that_cuts_and_is_late_leaves_no_trace(tmp_path: Path) -> None:
+    run = Run(
+        folder=tmp_path / "soak", seed=2, faults=4, seconds=24, rate=500, horizon_s=20, early_s=3,
+        data_partitions=2, model_partitions=2, catch_up_s=400, network=True,
+    )  # fmt: skip
+    said: list[str] = []
+    figures, findings = soak(run, said.append)
+    assert findings.clean, (findings.examples, said)
+    assert figures["faults_by_kind"] == {"late-network": 2, "cut-network": 1, "deaf-network": 1}
+    assert isinstance(figures["late_requests"], int)
+    assert figures["late_requests"] > 0
+    assert figures["outcomes_seen"] == figures["outcomes_expected"]
+
+
 def test_a_seed_gives_the_same_faults_and_the_same_records_again() -> None:
     assert make_plan(7, 200, 1_000) == make_plan(7, 200, 1_000) != make_plan(8, 200, 1_000)
     assert {fault.kind for fault in make_plan(7, 200, 1_000)} == set(DECK)
     profile = LoadProfile(7, start_ms=0, rate=100, late_after=50)
     first = [record for record, _ in zip(load_records(profile), range(5_000), strict=False)]
     assert first == [record for record, _ in zip(load_records(profile), range(5_000), strict=False)]
+
+
+def test_a_network_that_fails_has_faults_of_its_own_in_the_plan() -> None:
+    plan = make_plan(7, 400, 1_000, network=True)
+    assert plan == make_plan(7, 400, 1_000, network=True)
+    assert {fault.kind for fault in plan} == DECK.keys() | NETWORK_DECK.keys()
+    late = [fault.request for fault in plan if fault.action == "late"]
+    assert set(late) == set(LATE_REQUESTS)
+    assert not [fault for fault in plan if fault.request and fault.action != "late"]
 
 
 def test_the_checker_knows_nothing_of_the_joiner() -> None:

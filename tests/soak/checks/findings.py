@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 MUST_BE_ZERO = (
     "unacknowledged_loss",  # acknowledged by the brokers, and not in the log
     "lost", "duplicated", "wrong",  # outcomes
+    "aborted_reads",  # records of aborted transactions that a reader of committed ones gets
+    "torn_transactions",  # a part of what one transaction wrote
+    "offsets_back", "offsets_inconsistent",  # committed ones
     "misrouted_lost", "misrouted_duplicated",  # records forwarded to where they belong
     "dead_letters_missing", "dead_letters_unexplained",
     "books_unbalanced", "books_mismatch",  # of the joiner
@@ -15,6 +18,17 @@ MUST_BE_ZERO = (
     "forked_runs", "version_gaps", "servers_diverged",
     "failed_requests", "http_answers_lost", "crashes", "slow_stops",
 )  # fmt: skip
+# The same by the names of Jepsen's reports.
+CLASSES = {
+    "lost write": (
+        "unacknowledged_loss", "lost", "misrouted_lost", "dead_letters_missing", "http_answers_lost",
+    ),
+    "duplicate": ("duplicated", "misrouted_duplicated"),
+    "aborted read": ("aborted_reads",),
+    "torn transaction": ("torn_transactions",),
+    "non-monotonic offset": ("offsets_back",),
+    "inconsistent offset": ("offsets_inconsistent",),
+}  # fmt: skip
 _EXAMPLES = 10
 
 
@@ -37,3 +51,6 @@ class Findings:
 
     def as_dict(self) -> dict[str, int]:
         return {kind: self.counts[kind] for kind in MUST_BE_ZERO}
+
+    def by_class(self) -> dict[str, int]:
+        return {name: sum(self.counts[kind] for kind in kinds) for name, kinds in CLASSES.items()}

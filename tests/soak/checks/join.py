@@ -21,6 +21,7 @@ from driftloop.schemas.partition import partition_of
 from driftloop.schemas.topics import DEAD_LETTERS, LABELS, OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
 
+from tests.soak.aborts import ABORTED
 from tests.soak.checks.expect import DueOutcome, Expected, LoggedLabel, LoggedPrediction, Windows, expected_of
 from tests.soak.checks.findings import Findings
 from tests.soak.checks.logs import Line, read
@@ -181,6 +182,10 @@ class JoinCheck:
     def _input(self, line: Line, label: bool, part: int, slices: int) -> dict[str, Any] | None:
         """The event, where it can be joined here; counts and notes the record once over all slices."""
         topic = "labels" if label else "predictions"
+        if line.value.startswith(ABORTED):
+            if part == 0:
+                self._findings.add("aborted_reads", f"{topic}[{line.partition}]@{line.offset}")
+            return None
         try:
             event: dict[str, Any] = orjson.loads(line.value)
         except orjson.JSONDecodeError:
@@ -237,6 +242,10 @@ class JoinCheck:
         emitted = self.joined.emitted.setdefault(partition, EmittedCopy())
         seen: set[tuple[str, Variant, int]] = set()
         for line in read(self._connection, OUTCOMES, partition):
+            if line.value.startswith(ABORTED):
+                if part == 0:
+                    self._findings.add("aborted_reads", f"outcomes[{partition}]@{line.offset}")
+                continue
             event = orjson.loads(line.value)
             name = event["prediction_id"]
             if zlib.crc32(name.encode()) % slices != part:

@@ -28,16 +28,21 @@ class Line(NamedTuple):
 
 def read(connection: Connection, topic: Topic, partition: int) -> Iterator[Line]:
     """Everything there is now. Raises KafkaException, and TimeoutError when nothing comes any more."""
+    yield from read_topic(connection, connection.topic(topic), partition)
+
+
+def read_topic(connection: Connection, topic: str, partition: int) -> Iterator[Line]:
+    """The same of any topic, by its whole name."""
     consumer = Consumer(connection.consumer(f"soak-check-{uuid.uuid4().hex}"))
     try:
-        consumer.assign([TopicPartition(connection.topic(topic), partition, OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
         until = time.monotonic() + _DEADLINE_S
         while True:
             messages = consumer.consume(10_000, 0.05)
             if messages:
                 until = time.monotonic() + _DEADLINE_S
             elif time.monotonic() > until:
-                raise TimeoutError(f"{topic.name}[{partition}] cannot be read to its end")
+                raise TimeoutError(f"{topic}[{partition}] cannot be read to its end")
             for message in messages:
                 error = message.error()
                 if error is not None:

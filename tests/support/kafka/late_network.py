@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-PRODUCE, METADATA, FIND_COORDINATOR = 0, 3, 10
+PRODUCE, FETCH, METADATA, FIND_COORDINATOR = 0, 1, 3, 10
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
-# A Produce names the new leader in its answer when the old one is asked (KIP-951).
-_NAMES_BROKERS = frozenset({PRODUCE, METADATA, FIND_COORDINATOR})
+# A Produce or Fetch names the new leader in its answer when the old one is asked (KIP-951).
+_NAMES_BROKERS = frozenset({PRODUCE, FETCH, METADATA, FIND_COORDINATOR})
 _LIMIT = 1 << 26
 
 
@@ -101,7 +101,8 @@ class HeldRequest:
 class LateNetwork:
     """Forwards Kafka's frames between a port of its own (``address``) and a broker, while the block runs.
 
-    Where a response names the broker, the port is replaced, so that clients stay on this network.
+    Where a response names the broker, the port is replaced, so that clients stay on this network; ``lead``
+    does the same for the other nodes of a cluster.
     """
 
     def __init__(self, broker: str) -> None:
@@ -111,6 +112,8 @@ class LateNetwork:
         self.loop = asyncio.new_event_loop()
         self.address = ""
         self._held: list[HeldRequest] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._renamed: dict[bytes, bytes] = {}  # host and port as responses have them
         self._lock = threading.Lock()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -139,6 +142,18 @@ class LateNetwork:
             if held in self._held:
                 self._held.remove(held)
 
+    def lead(self, through: Mapping[str, str]) -> None:
+        """Replace these addresses in responses too: each node's own by that of the network before it."""
+        self._renamed = self._renamed | {_named(real): _named(ours) for real, ours in through.items()}
+
+    def cut(self) -> None:
+        """Close every connection there is now; what is on its way in it never arrives."""
+        self.loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for connection in self._connections:
+            connection.cancel()
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_until_complete(self._serve())
@@ -148,6 +163,7 @@ class LateNetwork:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT)
         self._port = server.sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self._port}"
+        self.lead({":".join(map(str, self.broker)): f"{self.broker[0]}:{self._port}"})
         self._up.set()
         await self._stop.wait()
         server.close()
@@ -167,6 +183,10 @@ class LateNetwork:
         return None
 
     async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        self._connections.add(this)
+        this.add_done_callback(self._connections.discard)
         with suppress(OSError, asyncio.CancelledError):  # Python 3.11: this task must not end as cancelled
             broker, to_broker = await asyncio.open_connection(*self.broker, limit=_LIMIT)
             unanswered: _Unanswered = {}
@@ -206,17 +226,21 @@ class LateNetwork:
         to_client: asyncio.StreamWriter,
         unanswered: dict[int, KafkaRequest],
     ) -> None:
-        host, port = self.broker
-        real, ours = (host.encode() + struct.pack(">i", one) for one in (port, self._port))
         while True:
             frame = await _read_frame(broker)
             (correlation,) = struct.unpack_from(">i", frame, 4)
             if (request := unanswered.pop(correlation, None)) is not None:
                 if request.key in _NAMES_BROKERS:
-                    frame = frame.replace(real, ours)
+                    for real, ours in self._renamed.items():
+                        frame = frame.replace(real, ours)
                 await self.gate.response(request, frame[8:])
             to_client.write(frame)
             await to_client.drain()
+
+
+def _named(address: str) -> bytes:
+    host, _, port = address.rpartition(":")
+    return host.encode() + struct.pack(">i", int(port))
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:
