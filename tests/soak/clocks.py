@@ -9,9 +9,9 @@ from pathlib import Path
 
 _PLACES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 HOUR_S = 3_600
-MISSING = "no clock is moved: libfaketime is not installed (apt-get install libfaketime), or sleeping fails under it"
-# 0.9.10 with FAKETIME_DONT_FAKE_MONOTONIC fails every time.sleep of Python with EINVAL, even at +0. Without that
-# setting the monotonic clock jumps too, which no machine's does. Either would blame the roles for the harness.
+MISSING = "no clock is moved: libfaketime is missing (apt-get install libfaketime), or breaks sleeping"
+# 0.9.10 with FAKETIME_DONT_FAKE_MONOTONIC fails every time.sleep of Python with EINVAL, even at +0. Without
+# it the monotonic clock jumps too, which no machine's does. Either would blame the roles for the harness.
 _PROBE = """
 import sys, time
 from pathlib import Path
