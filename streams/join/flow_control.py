@@ -7,7 +7,8 @@ other topic are held, in their order, as long as the other topic is known to hav
 much is held is paused. Without a backlog nothing is held.
 
 A topic without traffic must not stop expiry. Where one has ended while time advances elsewhere, the broker is
-asked whether it still ends there; if so, its idle watermark advances.
+asked whether it still ends there; if so, its idle watermark advances. A topic that an open transaction keeps
+from being read is not idle.
 
 What the joiner emits depends on none of this (see ``join.core``).
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -25,6 +26,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from ...schemas.errors import BrokerError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
+from ..kafka.offsets import LogOffsets
 from .config import JoinTuning
 from .reading.columns import append_ms_of, offset_of
 from .state.position import INPUTS, NO_WATERMARKS, Position, Watermarks
@@ -135,10 +137,16 @@ class FlowControl:
     """Flow control of the partitions that a consumer owns."""
 
     def __init__(
-        self, consumer: Consumer, names: Mapping[Topic, str], tuning: JoinTuning, stats: JoinStats
+        self,
+        consumer: Consumer,
+        offsets: LogOffsets,
+        names: Mapping[Topic, str],
+        tuning: JoinTuning,
+        stats: JoinStats,
     ) -> None:
         """``names``: of the topics on the cluster."""
-        self._consumer, self._names, self._tuning, self._stats = consumer, names, tuning, stats
+        self._consumer, self._offsets, self._names = consumer, offsets, names
+        self._tuning, self._stats = tuning, stats
         self._partitions: dict[int, _Partition] = {}
 
     def assign(self, number: int, position: Position) -> None:
@@ -207,28 +215,39 @@ class FlowControl:
         """
         newest_ms = max((position.newest_ms for position in positions.values()), default=0)
         return {
-            number
-            for number, position in positions.items()
-            for topic in INPUTS
-            if self._advance_if_idle(number, topic, position, newest_ms)
+            number for topic in INPUTS for number in self._advance_idle_topic(topic, positions, newest_ms)
         }
 
-    def _advance_if_idle(self, number: int, topic: Topic, position: Position, newest_ms: int) -> bool:
-        partition = self._partitions[number]
-        end = partition.alignment.end(topic, position)
-        if end is None or newest_ms - position.watermarks(partition.idle).of(topic) <= _IDLE_MS:
-            return False
-        # The end that was seen may be older than the record of ``newest_ms``: only the broker knows.
-        place = TopicPartition(self._names[topic], number)
+    def _advance_idle_topic(
+        self, topic: Topic, positions: Mapping[int, Position], newest_ms: int
+    ) -> Iterator[int]:
+        ends: dict[int, int] = {}
+        for number, position in positions.items():
+            partition = self._partitions[number]
+            end = partition.alignment.end(topic, position)
+            if end is not None and newest_ms - position.watermarks(partition.idle).of(topic) > _IDLE_MS:
+                ends[number] = end
+        if not ends:
+            return
+        log_ends = self._log_ends(topic, list(ends))
+        for number, end in ends.items():
+            if log_ends.get(number) == end:
+                partition = self._partitions[number]
+                partition.idle = partition.idle.advanced(topic, newest_ms)
+                yield number
+
+    def _log_ends(self, topic: Topic, numbers: list[int]) -> Mapping[int, int]:
+        """Ask where the topic ends now; nothing if no broker answers.
+
+        The end that was seen may be older than the newest record elsewhere: only the broker knows. It is
+        asked for the end of all records. To readers of committed records a log ends before an open
+        transaction, whatever other producers have appended behind it.
+        """
         try:
-            _, log_end = self._consumer.get_watermark_offsets(place, timeout=_ASK_S, cached=False)
-        except KafkaException as error:
-            log.warning("%s[%d]: its end is not known: %s", place.topic, place.partition, error.args[0])
-            return False
-        if log_end != end:
-            return False
-        partition.idle = partition.idle.advanced(topic, newest_ms)
-        return True
+            return self._offsets.ends(topic, numbers, timeout_s=_ASK_S)
+        except BrokerError as error:
+            log.warning("whether %s is idle is not known: %s", self._names[topic], error)
+            return {}
 
     def _log_end(self, number: int, topic: Topic) -> int:
         """Return the end as the broker last reported it; below 0 if it has not yet."""

@@ -140,7 +140,7 @@ class _JoinShell:
                 queued_max_messages_kbytes=16_384,
             )
         )
-        self._flow = FlowControl(self._consumer, self._names, tuning, stats)
+        self._flow = FlowControl(self._consumer, offsets, self._names, tuning, stats)
         self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked)
 
     def run(self, stop: threading.Event) -> None:

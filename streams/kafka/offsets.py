@@ -76,10 +76,10 @@ class LogOffsets:
         earliest = cast("OffsetSpec", OffsetSpec.earliest())
         return self._ask(topic, dict.fromkeys(partitions, earliest))
 
-    def ends(self, topic: Topic, partitions: list[int]) -> dict[int, int]:
-        """Offsets that the next records will get."""
+    def ends(self, topic: Topic, partitions: list[int], *, timeout_s: float | None = None) -> dict[int, int]:
+        """Offsets that the next records will get. ``timeout_s``: to wait no longer than this."""
         latest = cast("OffsetSpec", OffsetSpec.latest())
-        return self._ask(topic, dict.fromkeys(partitions, latest))
+        return self._ask(topic, dict.fromkeys(partitions, latest), timeout_s)
 
     def at(
         self, topic: Topic, times_ms: Mapping[int, int], *, ends: Mapping[int, int] | None = None
@@ -99,12 +99,15 @@ class LogOffsets:
         """Make a client that logs nothing: nobody polls it for that, and its calls say what failed."""
         return AdminClient({**self._connection.client(), "log_level": 0})
 
-    def _ask(self, topic: Topic, wanted: dict[int, OffsetSpec]) -> dict[int, int]:
+    def _ask(
+        self, topic: Topic, wanted: dict[int, OffsetSpec], timeout_s: float | None = None
+    ) -> dict[int, int]:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         name = self._connection.topic(topic)
         request = {TopicPartition(name, partition): spec for partition, spec in wanted.items()}
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         # A question to a node that is down stays unanswered to its end, though another node leads by then.
-        call_s = min(_CALL_S, self._timeout_s / 3)
+        call_s = min(_CALL_S, timeout_s / 3)
 
         def ask() -> dict[int, int]:
             try:
@@ -116,7 +119,7 @@ class LogOffsets:
                 raise
 
         try:
-            return retry(ask, timeout_s=self._timeout_s)
+            return retry(ask, timeout_s=timeout_s)
         except (KafkaException, Unanswered) as error:
             raise BrokerError(f"cannot ask for the offsets of {name}: {error.args[0]}") from error
 

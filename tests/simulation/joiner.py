@@ -52,6 +52,7 @@ FAULTS_S = 9.0
 _CLOSING_S = 10.0  # longer than anything waits for its other half
 _FLUSHED_S = 3.0
 _LONGEST_S = 90.0
+_OTHER_PRODUCER = 9_000
 _STEPS = ("read", "processed", "produced", "offsets sent", "committed", "kept", "flushed")
 
 
@@ -138,6 +139,8 @@ class _JoinRun:
             self.world.after(self.rng.uniform(0.0, 4.0), lambda: self._start("j1"))
         for _ in range(self.rng.choice((0, 1, 2, 4))):
             self.world.after(self.rng.uniform(0.3, FAULTS_S), self._fault)
+        if self.rng.random() < 0.3:
+            self.world.after(self.rng.uniform(0.2, 5.0), self._hold_back)
 
     def _history(self) -> list[tuple[float, dict[str, object]]]:
         rng, events = self.rng, list[tuple[float, dict[str, object]]]()
@@ -159,6 +162,19 @@ class _JoinRun:
         key, value = keyed(event)
         topic = PREDICTIONS if "model" in event else LABELS
         self._log(topic, partition_of(key, PARTITIONS)).append([SentRecord(key, value)])
+
+    def _hold_back(self) -> None:
+        """Somebody else leaves a transaction open in an input: readers see nothing behind its record."""
+        topic, number = self.rng.choice((PREDICTIONS, LABELS)), self.rng.randrange(PARTITIONS)
+        names = (f"held-{self.seed}-{n}" for n in itertools.count())
+        name = next(name for name in names if partition_of(name.encode(), PARTITIONS) == number)
+        key, value = keyed(prediction(name, "x") if topic is PREDICTIONS else label(name, "x"))
+        log, commit = self._log(topic, number), self.rng.random() < 0.5
+        log.append_open([Sent(key, value)], _OTHER_PRODUCER, 0, 0, _OTHER_PRODUCER)
+        self.world.after(
+            self.rng.uniform(1.0, FAULTS_S - 1.0), lambda: log.mark(_OTHER_PRODUCER, 0, commit=commit)
+        )
+        self.faults["held back"] += 1
 
     def _close_history(self) -> None:
         """Let time pass for every partition, so that what expires has expired."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from driftloop.schemas.topics import MONITOR_STATE
 from driftloop.streams.join import batch_writer, shell
 from driftloop.streams.join.batch_output import BatchContext
@@ -91,10 +91,18 @@ def _no_seek(self: Any, number: int, position: Position) -> None:
     self._partitions[number].alignment.restart(position)
 
 
-def _idle_without_asking(self: Any, number: int, topic: Any, position: Position, newest_ms: int) -> bool:
-    partition = self._partitions[number]
-    partition.idle = partition.idle.advanced(topic, newest_ms)
-    return True
+def _idle_without_asking(
+    self: Any, topic: Any, positions: Mapping[int, Position], newest_ms: int
+) -> Iterator[int]:
+    for number in positions:
+        partition = self._partitions[number]
+        partition.idle = partition.idle.advanced(topic, newest_ms)
+        yield number
+
+
+def _end_of_committed(self: Any, topic: Any, numbers: list[int]) -> dict[int, int]:
+    places = {number: TopicPartition(self._names[topic], number) for number in numbers}
+    return {number: self._consumer.get_watermark_offsets(place)[1] for number, place in places.items()}
 
 
 def _one_watermark(self: Position, idle: Watermarks = NO_WATERMARKS) -> Watermarks:
@@ -176,7 +184,10 @@ JOINER: dict[str, Plant] = {
         Transactions, "_replace_in_doubt", _same_epoch
     ),
     "an idle topic's watermark advances without asking the broker": _patched(
-        FlowControl, "_advance_if_idle", _idle_without_asking
+        FlowControl, "_advance_idle_topic", _idle_without_asking
+    ),
+    "a topic that an open transaction holds back counts as idle": _patched(
+        FlowControl, "_log_ends", _end_of_committed
     ),
     "one topic's watermark expires the other": _patched(Position, "watermarks", _one_watermark),
     "replay emits again": _replay_emits,

@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
+import time
+from base64 import b64decode
 from pathlib import Path
 
+import orjson
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from driftloop.infra.control.specs import apply_deployment
+from driftloop.schemas.partition import partition_of
+from driftloop.schemas.spec.model import Deployment, Join, ModelSpec
 from driftloop.schemas.topics import LABELS, PREDICTIONS, Topic
 from driftloop.streams.join import shell
 from driftloop.streams.join.config import JoinTuning
@@ -19,8 +25,8 @@ from driftloop.streams.kafka.connection import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.join.kafka import Feed, ThreadedJoiner, assert_exactly, read_made
-from tests.support.join.world import label, prediction
+from tests.support.join.kafka import Feed, Made, ThreadedJoiner, assert_exactly, joiner_process, read_made
+from tests.support.join.world import keyed, label, prediction
 from tests.support.waiting import wait_until
 
 PAIRS = 3_000
@@ -176,3 +182,48 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     made = read_made(kafka)
     assert_exactly(made)
     assert len(made.outcomes) == PAIRS
+
+
+def test_a_topic_that_an_open_transaction_holds_back_is_not_idle(kafka: Connection, tmp_path: Path) -> None:
+    """The other partition goes on for far longer than the horizons; what is held back joins all the same."""
+    join = Join(horizon=2_000, early_horizon=2_000, correction_window=60_000, clock_skew=0)
+    apply_deployment(kafka, Deployment(join=join, models={"m": ModelSpec()}))
+    feed = Feed(kafka)
+    other = Producer(kafka.transactional("other", transaction_timeout_ms=120_000))
+    other.init_transactions()
+    other.begin_transaction()
+    held_back, elsewhere = (
+        iter([n for n in map(str, range(999)) if partition_of(n, 2) == p]) for p in (0, 1)
+    )
+    early, late, never, foreign, alone = (next(held_back) for _ in range(5))
+    feed.event(LABELS, label(early, "x"))
+    feed.event(LABELS, label(never, "x"))
+    feed.event(PREDICTIONS, prediction(late, "x"))
+    feed.flush()
+    for topic, event in ((PREDICTIONS, prediction(alone, "x")), (LABELS, label(foreign, "x"))):
+        other.produce(kafka.topic(topic), keyed(event)[1], keyed(event)[0], partition=0)
+    assert other.flush(60) == 0
+    feed.event(PREDICTIONS, prediction(early, "x"))
+    feed.event(LABELS, label(late, "x"))
+    feed.flush()
+
+    def passed_elsewhere(seconds: int) -> Made:
+        for _ in range(seconds):
+            name = next(elsewhere)
+            feed.event(PREDICTIONS, prediction(name, "x"))
+            feed.event(LABELS, label(name, "x"))
+            feed.flush()
+            wait_until(lambda: any(o.prediction_id == name for _, o in read_made(kafka).outcomes))  # noqa: B023
+            time.sleep(1.0)  # the joiner looks for idle topics once a second
+        return read_made(kafka)
+
+    def both_expired() -> Made | None:
+        return made if len((made := passed_elsewhere(1)).dead_letters) > 1 else None
+
+    with joiner_process(kafka, tmp_path):
+        assert passed_elsewhere(6).dead_letters == []
+        other.commit_transaction(60)
+        made = wait_until(both_expired, "what waits in vain has expired")
+    assert {outcome.prediction_id for _, outcome in made.outcomes} >= {early, late}
+    refused = [orjson.loads(b64decode(one.value_b64 or ""))["prediction_id"] for one in made.dead_letters]
+    assert sorted(refused) == sorted([never, foreign])
