@@ -11,12 +11,19 @@ MISSING = "no tmpfs can be mounted here (that takes root): no disk is full"
 
 
 class Disk:
-    """Mounted over ``folder`` if the machine lets us; ``available`` says so. ``close`` unmounts it."""
+    """Mounted over ``folder`` if the machine lets us; ``available`` says so. ``close`` unmounts it.
+
+    On failure: a process that is killed has it unmounted too, by a child that outlives it for that.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.available = _ran("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder))
+        self._unmounts: subprocess.Popen[bytes] | None = None
+        if self.available:  # ``cat`` ends when the other end of the pipe is closed, by whatever closes it
+            command = ["sh", "-c", 'cat; umount --lazy "$0"', str(folder)]
+            self._unmounts = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def fill(self) -> int:
         """Leave no free block; return how many bytes are used."""
@@ -30,8 +37,8 @@ class Disk:
         self._resize(_SIZE)
 
     def close(self) -> None:
-        if self.available:
-            _ran("umount", "--lazy", str(self._folder))
+        if self._unmounts is not None:
+            self._unmounts.communicate()
 
     def _resize(self, size: int) -> None:
         # A tmpfs of size 0 would have no limit; one that grew meanwhile refuses to shrink and is asked again.

@@ -13,13 +13,13 @@ from confluent_kafka import KafkaException
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.aborts import fence, write_and_abort
-from tests.soak.clocks import HOUR_S, Clocks
 from tests.soak.cluster import Cluster
 from tests.soak.disk import Disk
 from tests.soak.plan import Fault
 from tests.soak.processes import Processes
 from tests.soak.stage import SERVERS
 from tests.soak.watch import Watch
+from tests.support.moved_clock import HOUR_S, MovedClocks
 
 _TICK_S = 0.05
 _VICTIM_BACK_S = 90.0
@@ -45,7 +45,7 @@ class FaultInjector:
         check: Callable[[], None],
         partitions: dict[str, int],
         start_joiner: Callable[[str], None],
-        clocks: Clocks | None = None,
+        clocks: MovedClocks | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._connection, self._cluster, self._processes, self._watch = connection, cluster, processes, watch
@@ -168,8 +168,8 @@ class FaultInjector:
 
     def _move_clock(self, name: str, fault: Fault) -> dict[str, object]:
         clocks = self._clocks
-        if clocks is None or not clocks.available:
-            return {"missed": "libfaketime is missing"}
+        if clocks is None or clocks.missing:
+            return {"missed": "no clock is moved"}
         seconds = HOUR_S if fault.number % 2 else -HOUR_S
         clocks.move(name, seconds)
         self._later.append((time.monotonic() + fault.hold_s, lambda: clocks.move(name, 0)))

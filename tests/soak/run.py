@@ -23,8 +23,6 @@ from tests.soak.checks.findings import Findings
 from tests.soak.checks.join import JoinCheck
 from tests.soak.checks.offsets import check_offsets
 from tests.soak.checks.vitals import check_vitals
-from tests.soak.clocks import MISSING as MISSING_CLOCKS
-from tests.soak.clocks import Clocks
 from tests.soak.cluster import NODES, Cluster
 from tests.soak.disk import MISSING as MISSING_DISK
 from tests.soak.disk import Disk
@@ -36,6 +34,7 @@ from tests.soak.report import recoveries, restores
 from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
 from tests.soak.traffic.http import Traffic
 from tests.soak.watch import Watch
+from tests.support.moved_clock import MovedClocks
 
 _READY_S = 90.0
 _LOAD_ENDS_S = 300.0
@@ -62,7 +61,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         settings = run.settings(cluster.bootstrap)
         connection = publish(run, settings)
         say(f"{NODES} brokers at {cluster.bootstrap} after {time.monotonic() - begin:.0f} s")
-        clocks = Clocks(run.folder / "clocks") if run.network else None
+        clocks = MovedClocks(run.folder / "clocks") if run.network else None
         disk = Disk(run.state_dir / "join") if run.network else None
         if disk is not None:
             stack.callback(disk.close)
@@ -126,9 +125,9 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
     return figures, findings
 
 
-def _missing(clocks: Clocks | None, disk: Disk | None) -> list[str]:
+def _missing(clocks: MovedClocks | None, disk: Disk | None) -> list[str]:
     """What this machine cannot do to the roles."""
-    missing = [] if clocks is None or clocks.available else [MISSING_CLOCKS]
+    missing = [clocks.missing] if clocks is not None and clocks.missing else []
     return missing + ([] if disk is None or disk.available else [MISSING_DISK])
 
 

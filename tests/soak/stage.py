@@ -17,10 +17,10 @@ from driftloop.schemas.topics import CATALOGUE
 from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.checks.expect import Windows
-from tests.soak.clocks import Clocks
 from tests.soak.processes import Processes
 from tests.soak.quiet import wait_for
 from tests.soak.traffic.http import health
+from tests.support.moved_clock import MovedClocks
 
 SERVERS = 2
 JOINERS = ("join-0", "join-1")
@@ -132,7 +132,7 @@ class Stage:
     """Starts the roles."""
 
     def __init__(
-        self, run: Run, settings: Settings, folder: Path, bootstrap: str, clocks: Clocks | None = None
+        self, run: Run, settings: Settings, folder: Path, bootstrap: str, clocks: MovedClocks | None = None
     ) -> None:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             del os.environ[name]

@@ -1,0 +1,47 @@
+"""The disk that can be full: it fills, takes writes again, and leaves no mount behind."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.soak.disk import MISSING, Disk
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.soak.disk import Disk
+disk = Disk(Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGKILL if disk.available else signal.SIGTERM)
+"""
+
+
+def test_it_is_full_until_it_is_freed_and_gone_when_closed(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
+    if not disk.available:
+        pytest.skip(MISSING)
+    try:
+        assert disk.fill() >= 0
+        with pytest.raises(OSError, match="No space") as raised:  # noqa: PT012
+            for number in range(100):
+                (tmp_path / "disk" / str(number)).write_bytes(b"x" * (1 << 16))
+        assert raised.value.errno == errno.ENOSPC
+        disk.free()
+        (tmp_path / "disk" / "more").write_bytes(b"x" * (1 << 20))
+    finally:
+        disk.close()
+    assert not (tmp_path / "disk").is_mount()
+
+
+def test_a_process_that_is_killed_leaves_no_mount(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(folder)], cwd=ROOT, check=False)
+    if ended.returncode == -15:
+        pytest.skip(MISSING)
+    wait_until(lambda: not folder.is_mount())
