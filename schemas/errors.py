@@ -48,7 +48,7 @@ class IllegalTransition(Error):
 
 
 class StateError(Error):
-    """Local state does not belong to this cluster or log, or the log no longer holds what it needs."""
+    """Local state is of another cluster or log, the log no longer has what it needs, or the disk fails."""
 
 
 class NoModelError(Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.metadata import version
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 
+from ...schemas.disk_reason import disk_reason, is_full
 from ...schemas.errors import Error
 from .console import errors
 from .logs import log_to_stderr
@@ -67,6 +69,12 @@ def main() -> None:
         build()()
     except Error as error:
         _end_with(str(error))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        state = os.environ.get("DRIFTLOOP_STATE_DIR", ".driftloop")
+        named = error.filename or f"a file (the state is in {state})"
+        _end_with(f"{named} cannot be written: {disk_reason(error)}")
     except KafkaException as error:  # a question that nobody here knew could fail
         _end_with(f"Kafka does not do what was asked: {error.args[0]}")
 

@@ -82,8 +82,10 @@ class AssignedPartition:
 
     def close(self) -> None:
         """Write what is committed; what is staged was never committed and is dropped."""
-        if self.restoring is not None:
-            self.restoring.close()
-        self.joiner.rollback()
-        self.joiner.flush()
-        self.store.close()
+        try:
+            if self.restoring is not None:
+                self.restoring.close()
+            self.joiner.rollback()
+            self.joiner.flush()
+        finally:  # of a state that could not be written its former flush is there
+            self.store.close()

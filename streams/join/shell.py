@@ -33,6 +33,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -286,9 +287,7 @@ class _JoinShell:
 
     def _revoked(self, _consumer: Consumer, _revoked: list[TopicPartition]) -> None:
         self._epoch += 1
-        for owned in self._owned.values():
-            owned.close()
-        self._owned.clear()
+        self._close_partitions()
         self._flow.revoke()
         self._stats.partitions = 0
         self._stats.books.clear()
@@ -324,12 +323,16 @@ class _JoinShell:
     def close(self) -> None:
         """Stop where the last commit left the log, and write the state of that moment."""
         self._closing = True
-        for owned in self._owned.values():
-            owned.close()
-        self._owned.clear()
-        if self._checkpointer is not None:
-            self._checkpointer.close()
-        close_in_time(self._consumer.close)
-        self._specs.close()
-        self._reports.close()
-        self._writer.close()
+        with ExitStack() as others:  # closed whatever becomes of the state
+            for close in (self._writer.close, self._reports.close, self._specs.close):
+                others.callback(close)
+            others.callback(close_in_time, self._consumer.close)
+            if self._checkpointer is not None:
+                others.callback(self._checkpointer.close)
+            self._close_partitions()
+
+    def _close_partitions(self) -> None:
+        with ExitStack() as partitions:
+            for owned in self._owned.values():
+                partitions.callback(owned.close)
+            self._owned.clear()

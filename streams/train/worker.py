@@ -24,6 +24,7 @@ from ...models.evaluation.result import ExperimentResult
 from ...models.formats.learners import refuse_unlisted
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import Verifier
+from ...schemas.disk_reason import disk_reason, is_full
 from ...schemas.errors import BrokerError, Error
 from ...schemas.serving import Manifest
 from ..kafka.connection import Connection
@@ -135,16 +136,17 @@ class TrainingWorker:
     def _carry_out(self, execution: Execution, ranges: LogRanges) -> None:
         run = execution.plan.run
         folder = self.folder / f"{run.run_id}-{run.attempt}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
             self._prepare(execution, folder, ranges)
             execution.trained = self._train(execution, folder)
         except (Cancelled, Error, OSError) as error:
             if isinstance(error, Cancelled) or execution.cancelled.is_set():
                 log.info("run %s was cancelled", run.run_id)
             else:
-                execution.failure = str(error)
+                where = f"{folder} cannot be written: " if is_full(error) else ""
+                execution.failure = where + disk_reason(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -139,8 +139,9 @@ class _JoinRun:
             self.world.after(self.rng.uniform(0.0, 4.0), lambda: self._start("j1"))
         for _ in range(self.rng.choice((0, 1, 2, 4))):
             self.world.after(self.rng.uniform(0.3, FAULTS_S), self._fault)
-        if self.rng.random() < 0.3:
-            self.world.after(self.rng.uniform(0.2, 5.0), self._hold_back)
+        other = random.Random(f"other producer {self.seed}")
+        if other.random() < 0.2:
+            self.world.after(other.uniform(0.2, 5.0), lambda: self._hold_back(other))
 
     def _history(self) -> list[tuple[float, dict[str, object]]]:
         rng, events = self.rng, list[tuple[float, dict[str, object]]]()
@@ -163,16 +164,16 @@ class _JoinRun:
         topic = PREDICTIONS if "model" in event else LABELS
         self._log(topic, partition_of(key, PARTITIONS)).append([SentRecord(key, value)])
 
-    def _hold_back(self) -> None:
+    def _hold_back(self, rng: random.Random) -> None:
         """Somebody else leaves a transaction open in an input: readers see nothing behind its record."""
-        topic, number = self.rng.choice((PREDICTIONS, LABELS)), self.rng.randrange(PARTITIONS)
+        topic, number = rng.choice((PREDICTIONS, LABELS)), rng.randrange(PARTITIONS)
         names = (f"held-{self.seed}-{n}" for n in itertools.count())
         name = next(name for name in names if partition_of(name.encode(), PARTITIONS) == number)
         key, value = keyed(prediction(name, "x") if topic is PREDICTIONS else label(name, "x"))
-        log, commit = self._log(topic, number), self.rng.random() < 0.5
+        log, commit = self._log(topic, number), rng.random() < 0.5
         log.append_open([Sent(key, value)], _OTHER_PRODUCER, 0, 0, _OTHER_PRODUCER)
         self.world.after(
-            self.rng.uniform(1.0, FAULTS_S - 1.0), lambda: log.mark(_OTHER_PRODUCER, 0, commit=commit)
+            rng.uniform(1.0, FAULTS_S - 1.0), lambda: log.mark(_OTHER_PRODUCER, 0, commit=commit)
         )
         self.faults["held back"] += 1
 

@@ -14,11 +14,11 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.soak.aborts import fence, write_and_abort
 from tests.soak.cluster import Cluster
-from tests.soak.disk import Disk
 from tests.soak.plan import Fault
 from tests.soak.processes import Processes
 from tests.soak.stage import SERVERS
 from tests.soak.watch import Watch
+from tests.support.full_disk import FullDisk
 from tests.support.moved_clock import HOUR_S, MovedClocks
 
 _TICK_S = 0.05
@@ -46,7 +46,7 @@ class FaultInjector:
         partitions: dict[str, int],
         start_joiner: Callable[[str], None],
         clocks: MovedClocks | None = None,
-        disk: Disk | None = None,
+        disk: FullDisk | None = None,
     ) -> None:
         self._connection, self._cluster, self._processes, self._watch = connection, cluster, processes, watch
         self._state_dir, self._partitions, self._start_joiner = state_dir, partitions, start_joiner

@@ -24,8 +24,6 @@ from tests.soak.checks.join import JoinCheck
 from tests.soak.checks.offsets import check_offsets
 from tests.soak.checks.vitals import check_vitals
 from tests.soak.cluster import NODES, Cluster
-from tests.soak.disk import MISSING as MISSING_DISK
-from tests.soak.disk import Disk
 from tests.soak.faults import FaultInjector
 from tests.soak.plan import make_plan
 from tests.soak.processes import Ended, Processes
@@ -34,6 +32,8 @@ from tests.soak.report import recoveries, restores
 from tests.soak.stage import JOINERS, MONITORS, Run, Stage, load_command, publish
 from tests.soak.traffic.http import Traffic
 from tests.soak.watch import Watch
+from tests.support.full_disk import MISSING as MISSING_DISK
+from tests.support.full_disk import FullDisk
 from tests.support.moved_clock import MovedClocks
 
 _READY_S = 90.0
@@ -62,7 +62,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         connection = publish(run, settings)
         say(f"{NODES} brokers at {cluster.bootstrap} after {time.monotonic() - begin:.0f} s")
         clocks = MovedClocks(run.folder / "clocks") if run.network else None
-        disk = Disk(run.state_dir / "join") if run.network else None
+        disk = FullDisk(run.state_dir / "join") if run.network else None
         if disk is not None:
             stack.callback(disk.close)
         for missing in _missing(clocks, disk):
@@ -125,7 +125,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
     return figures, findings
 
 
-def _missing(clocks: MovedClocks | None, disk: Disk | None) -> list[str]:
+def _missing(clocks: MovedClocks | None, disk: FullDisk | None) -> list[str]:
     """What this machine cannot do to the roles."""
     missing = [clocks.missing] if clocks is not None and clocks.missing else []
     return missing + ([] if disk is None or disk.available else [MISSING_DISK])

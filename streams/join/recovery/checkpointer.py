@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....models.registry.artifacts import without_secrets
+from ....schemas.errors import StateError
 from ..config import JoinTuning
 from ..partition import AssignedPartition
 from ..state.position import Position
@@ -85,7 +86,11 @@ class Checkpointer:
                 schedule.due_at = now + self._interval_s
                 return
             owned.flush(now)
-            owned.store.write_out()
+            try:
+                owned.store.write_out()
+            except StateError as error:
+                self._not_made(owned.number, schedule, error, now)
+                return
             schedule.settled_at = now + min(_SETTLES_S, self._interval_s / 10)
 
     def forget(self) -> None:
@@ -101,7 +106,12 @@ class Checkpointer:
         folder = self._state_dir / f"partition-{owned.number:05d}{_MARK}{self._made}"
         began = time.perf_counter()
         position = owned.flushed_position
-        owned.store.checkpoint(folder)
+        try:
+            owned.store.checkpoint(folder)
+        except StateError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._not_made(owned.number, schedule, error, now)
+            return
         stalled_s = time.perf_counter() - began
         log.debug("partition %d: a checkpoint held the loop for %.1f ms", owned.number, 1e3 * stalled_s)
         schedule.settled_at, schedule.due_at, schedule.newest = None, now + self._interval_s, position
@@ -109,6 +119,11 @@ class Checkpointer:
         schedule.under_way = in_background(
             "join-checkpoint", lambda: self._upload(origin, folder, position, known, stalled_s)
         )
+
+    def _not_made(self, partition: int, schedule: _Schedule, error: StateError, now: float) -> None:
+        schedule.settled_at, schedule.due_at = None, now + self._interval_s
+        self._stats.checkpoints_failed += 1
+        log.error("partition %d: no checkpoint: %s", partition, error)
 
     def _upload(
         self, origin: StateOrigin, folder: Path, position: Position, known: Digests, stalled_s: float

@@ -113,8 +113,9 @@ class PartitionLoader:
         restored: list[int] = []
         for owned in [one for one in partitions if one.restoring is not None]:
             steps = owned.restoring or iter(())
-            while (now := time.monotonic()) < until:
+            while time.monotonic() < until:
                 replayed = next(steps, None)
+                now = time.monotonic()  # after the first step, which says when it began
                 stats = self._stats.restores[owned.number]  # since the first step
                 if replayed is not None:
                     self._stats.replayed += replayed

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -21,12 +22,14 @@ from typing import cast
 import orjson
 from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch
 
+from ....schemas.disk_reason import disk_reason
 from ....schemas.errors import StateError
 from .join_state import LAYOUT
 
 log = logging.getLogger(__name__)
 
 _ORIGIN_KEY = b"o"
+_WRITTEN = "written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,11 @@ class StateOrigin:
 
 
 class RocksStore:
-    """The state store on RocksDB. On failure: a ``write`` has happened as a whole, or not at all."""
+    """The state store on RocksDB.
+
+    On failure: StateError, which names the folder and, where its disk is full, what to do. A ``write`` has
+    happened as a whole, or not at all. After one that failed RocksDB may refuse all others: close the store.
+    """
 
     def __init__(self, folder: Path, origin: StateOrigin, cache: Cache, *, write_buffer_mb: int = 16) -> None:
         """Open the folder; clear it if it holds something else or is damaged.
@@ -52,21 +59,36 @@ class RocksStore:
         """
         self._folder = folder
         self._options = _options(cache, write_buffer_mb)
+        self._failed_write = ""
         self.origin = origin
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._db = self._open()
-        wanted = orjson.dumps(asdict(origin))
-        found = cast("bytes | None", self._db.get(_ORIGIN_KEY))
-        if found != wanted:
-            self._reset(wanted)
+        with self._named("opened"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._open()
+            wanted = orjson.dumps(asdict(origin))
+            found = cast("bytes | None", self._db.get(_ORIGIN_KEY))
+            if found != wanted:
+                self._reset(wanted)
+
+    @contextmanager
+    def _named(self, done: str) -> Generator[None]:
+        """Raise StateError for what the disk does and RocksDB reports, which comes as a plain Exception."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception and not isinstance(error, OSError):
+                raise
+            reason = f"the state in {self._folder} cannot be {done}: {disk_reason(error)}"
+            if done == _WRITTEN:  # RocksDB says of what fails afterwards only that something failed before
+                self._failed_write = self._failed_write or reason
+            raise StateError(self._failed_write or reason) from error
 
     def _open(self) -> Rdict:
         try:
             return Rdict(str(self._folder), self._options)
-        except Exception as error:  # all that RocksDB reports comes as a plain Exception
+        except Exception as error:
             # Anything else, such as another process's lock, is no reason to remove it.
             if not str(error).startswith("Corruption"):
-                raise StateError(f"the state in {self._folder} cannot be opened: {error}") from error
+                raise
             log.error("the state in %s is damaged and was removed: %s", self._folder, error)
             shutil.rmtree(self._folder)
             return Rdict(str(self._folder), self._options)
@@ -79,17 +101,20 @@ class RocksStore:
 
     def clear(self) -> None:
         """Remove everything."""
-        self._reset(cast("bytes", self._db.get(_ORIGIN_KEY)))
+        with self._named("cleared"):
+            self._reset(cast("bytes", self._db.get(_ORIGIN_KEY)))
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         wanted = cast("list[str | int | float | bytes | bool]", list(keys))
-        return cast("list[bytes | None]", self._db.get(wanted))
+        with self._named("read"):
+            return cast("list[bytes | None]", self._db.get(wanted))
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
-            if key >= end:
-                return
-            yield key, value
+        with self._named("read"):
+            for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=start)):
+                if key >= end:
+                    return
+                yield key, value
 
     def write(
         self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes], ranges: Iterable[tuple[bytes, bytes]]
@@ -101,14 +126,16 @@ class RocksStore:
             batch.delete(key)
         for key, value in puts.items():
             batch.put(key, value)
-        self._db.write(batch)
+        with self._named(_WRITTEN):
+            self._db.write(batch)
 
     def is_empty(self) -> bool:
         return next((False for key, _ in self.scan(b"", b"\xff") if key != _ORIGIN_KEY), True)
 
     def write_out(self) -> None:
         """Let RocksDB write its memory to tables, in the background."""
-        self._db.flush(False)
+        with self._named("written out"):
+            self._db.flush(False)
 
     def checkpoint(self, folder: Path) -> None:
         """Make a consistent copy as of the last write. ``folder`` must not exist.
@@ -116,10 +143,12 @@ class RocksStore:
         Everything stands still meanwhile: some milliseconds if ``write_out`` was called before, else up to
         200.
         """
-        Checkpoint(self._db).create_checkpoint(str(folder))
+        with self._named("copied"):
+            Checkpoint(self._db).create_checkpoint(str(folder))
 
     def close(self) -> None:
-        self._db.close()
+        with self._named("closed"):
+            self._db.close()
 
 
 def _options(cache: Cache, write_buffer_mb: int) -> Options:

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from ....schemas.disk_reason import disk_reason
 from ....schemas.errors import SettingsError
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
@@ -327,7 +328,9 @@ class Outbox:
 
     def _disk_failed(self, error: OSError) -> None:
         self._disk_after = time.monotonic() + _DISK_RETRY_S
-        log.error("events that wait for Kafka cannot be kept on disk, they stay in memory: %s", error)
+        folder = None if self._spill is None else self._spill.folder
+        reason = disk_reason(error)
+        log.error("events that wait for Kafka cannot be kept in %s, they stay in memory: %s", folder, reason)
         with self._counting:
             self._disk_errors += 1
 

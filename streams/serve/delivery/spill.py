@@ -63,7 +63,7 @@ class Spill:
         """
         if fcntl is None:
             raise SettingsError(f"events cannot be kept in {folder}: locking files needs a POSIX system")
-        self._folder = folder
+        self.folder = folder
         self._max_bytes = max_bytes
         self._when_full: WhenFull = when_full
         self._sizes: dict[int, int] = {}  # by segment, the oldest first
@@ -160,7 +160,7 @@ class Spill:
             return
         try:
             os.fsync(file)
-            _sync(self._folder)  # its name may be new
+            _sync(self.folder)  # its name may be new
         except OSError:
             os.ftruncate(file, size)  # the disk may not have it, and the caller still does
             raise
@@ -171,9 +171,9 @@ class Spill:
             return
         try:
             _sync(self._path(self._open_number))
-            _sync(self._folder)
+            _sync(self.folder)
         except OSError as error:
-            log.error("the last events in %s may not outlive a loss of power: %s", self._folder, error)
+            log.error("the last events in %s may not outlive a loss of power: %s", self.folder, error)
 
     def _make_space(self, needed: int) -> bool:
         if self._when_full == "newest" or needed > self._max_bytes:
@@ -193,7 +193,7 @@ class Spill:
 
     def _find_segments(self) -> None:
         self._last = 0
-        for path in sorted(self._folder.glob("*.spill")):
+        for path in sorted(self.folder.glob("*.spill")):
             if not path.stem.isdigit():
                 log.warning("%s is not a segment and stays as it is", path)
                 continue
@@ -224,7 +224,7 @@ class Spill:
             self._open_number = None
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:016d}.spill"
+        return self.folder / f"{number:016d}.spill"
 
 
 def _packed(event: QueuedEvent) -> bytes:

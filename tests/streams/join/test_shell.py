@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import re
+import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +22,12 @@ from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
+from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
 
+from tests.support.full_disk import MISSING, FullDisk
 from tests.support.join.kafka import (
     Feed,
     ThreadedJoiner,
@@ -276,6 +282,41 @@ def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_proc
         kept = None if letter.value_b64 is None else base64.b64decode(letter.value_b64)
         assert kept == value or ("cut" in letter.reason and kept and (value or b"").startswith(kept))
     assert made.totals()["dead"] == len(made.dead_letters)
+
+
+def test_a_full_disk_ends_it_with_one_error_and_loses_nothing(kafka: Connection, tmp_path: Path) -> None:
+    disk, folder = FullDisk(tmp_path / "disk"), tmp_path / "disk" / "state"
+    if not disk.available:
+        pytest.skip(MISSING)
+    feed = Feed(kafka, seed=9)
+    running = ThreadedJoiner(kafka, folder, tuning=JoinTuning(flush_interval_s=0.1))
+    try:
+        feed.mixture(50)
+        wait_for_outcomes(kafka)
+        disk.fill()
+        for number in itertools.count():
+            event = prediction(f"big-{number}", "x") | {"features": {"noise": secrets.token_hex(100_000)}}
+            feed.event(PREDICTIONS, event)
+            feed.flush()
+            time.sleep(0.2)  # longer than a flush is waited for
+            if running.ended():
+                break
+        running.end()
+        assert isinstance(running.error, StateError)
+        said = str(running.error)
+        place = rf"the state in {folder}/\S+"
+        assert re.match(rf"{place} cannot be (written|closed): its disk is full: free some", said)
+        disk.free()
+        for late in range(number + 1):
+            feed.event(LABELS, label(f"big-{late}", "x"))
+        feed.flush()
+        with joiner_process(kafka, folder):
+            made = wait_for_outcomes(kafka)
+    finally:
+        running.stop.set()
+        disk.close()
+    assert_exactly(made)
+    assert_books(kafka, made)
 
 
 def test_two_joiners_share_the_partitions_and_take_over_from_each_other(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from driftloop.schemas.errors import StateError
 from driftloop.streams.join.state.store import RocksStore, StateOrigin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from rocksdict import Cache
 
+from tests.support.full_disk import MISSING, FullDisk
 from tests.support.fuzz import effort
 from tests.support.join.machine import JoinerMachine
 from tests.support.join.memory_store import MemoryStore
@@ -76,6 +80,41 @@ def test_a_store_of_something_else_is_begun_again(tmp_path: Path, other: dict[st
     store.close()
     reopened = open_store(tmp_path / "store", dataclasses.replace(ORIGIN, **other))  # type: ignore[arg-type]
     assert reopened.is_empty()
+    reopened.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FullDisk]:
+    disk = FullDisk(tmp_path / "disk")
+    if not disk.available:
+        pytest.skip(MISSING)
+    yield disk
+    disk.close()
+
+
+def test_a_full_disk_is_one_error_that_names_it_and_every_write_is_whole_or_not_there(
+    disk: FullDisk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "disk" / "store"
+    store, taken = open_store(folder), 0
+    disk.fill()
+    with pytest.raises(StateError) as raised:  # noqa: PT012
+        for _ in range(100):
+            value = secrets.token_bytes(1 << 15)
+            store.write({b"ga%d" % taken: value, b"gb%d" % taken: value}, [], [])
+            taken += 1
+    assert str(raised.value).startswith(f"the state in {folder} cannot be written: its disk is full: free")
+    with suppress(StateError):  # it may have something to write
+        store.close()
+    with pytest.raises(StateError, match=f"{folder} cannot be opened: its disk is full"):
+        open_store(folder)
+    disk.free()
+    reopened = open_store(folder)
+    for number in range(taken + 1):
+        first, second = reopened.get_many([b"ga%d" % number, b"gb%d" % number])
+        assert first == second
+        assert number == taken or first is not None
+    reopened.write({b"gc": b"1"}, [], [])
     reopened.close()
 
 

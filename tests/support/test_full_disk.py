@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.disk import MISSING, Disk
+from tests.support.full_disk import MISSING, FullDisk
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.soak.disk import Disk
-disk = Disk(Path(sys.argv[1]))
+from tests.support.full_disk import FullDisk
+disk = FullDisk(Path(sys.argv[1]))
 os.kill(os.getpid(), signal.SIGKILL if disk.available else signal.SIGTERM)
 """
 
 
 def test_it_is_full_until_it_is_freed_and_gone_when_closed(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "disk")
+    disk = FullDisk(tmp_path / "disk")
     if not disk.available:
         pytest.skip(MISSING)
     try:

@@ -10,7 +10,7 @@ _SIZE = 1 << 30
 MISSING = "no tmpfs can be mounted here (that takes root): no disk is full"
 
 
-class Disk:
+class FullDisk:
     """Mounted over ``folder`` if the machine lets us; ``available`` says so. ``close`` unmounts it.
 
     On failure: a process that is killed has it unmounted too, by a child that outlives it for that.
