@@ -176,7 +176,7 @@ class FaultInjector:
         return {"moved_s": seconds} | self._hit(fault.kind, name, fault.number, fault.hold_s)
 
     def _fill_disk(self, fault: Fault) -> dict[str, object]:
-        """Of both joiners."""
+        """Of all roles."""
         disk = self._disk
         if disk is None or not disk.available:
             return {"missed": "no tmpfs can be mounted"}

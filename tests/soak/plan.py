@@ -40,9 +40,9 @@ NETWORK_DECK: dict[str, int] = {
     "clock-monitor": 2,
     "clock-train": 1,
     "clock-serve": 1,
-    "full-join": 3,  # the disk of both joiners is full
+    "full": 3,  # the disk with the state of all roles and the artifacts
 }
-NETWORK_FIRST = ("late-network", "cut-network", "late-network", "deaf-network", "kill-join")
+NETWORK_FIRST = ("late-network", "late-network", "late-network", "cut-network", "deaf-network", "kill-join")
 LATE_REQUESTS = ("EndTxn", "TxnOffsetCommit", "Produce")
 ALL_NODES = 3  # a target of faults of the network: all of the nodes 0 to 2
 

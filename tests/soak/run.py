@@ -62,7 +62,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         connection = publish(run, settings)
         say(f"{NODES} brokers at {cluster.bootstrap} after {time.monotonic() - begin:.0f} s")
         clocks = MovedClocks(run.folder / "clocks") if run.network else None
-        disk = FullDisk(run.state_dir / "join") if run.network else None
+        disk = FullDisk(run.state_dir) if run.network else None
         if disk is not None:
             stack.callback(disk.close)
         for missing in _missing(clocks, disk):

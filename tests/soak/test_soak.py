@@ -49,13 +49,13 @@ def test_a_broker_a_joiner_and_a_monitor_killed_under_load_leave_no_trace(tmp_pa
 @pytest.mark.timeout(600)
 def test_a_network_that_cuts_and_is_late_leaves_no_trace(tmp_path: Path) -> None:
     run = Run(
-        folder=tmp_path / "soak", seed=2, faults=4, seconds=24, rate=500, horizon_s=20, early_s=3,
+        folder=tmp_path / "soak", seed=2_574, faults=4, seconds=12, rate=500, horizon_s=20, early_s=3,
         data_partitions=2, model_partitions=2, catch_up_s=400, network=True,
     )  # fmt: skip
     said: list[str] = []
     figures, findings = soak(run, said.append)
     assert findings.clean, (findings.examples, said)
-    assert figures["faults_by_kind"] == {"late-network": 2, "cut-network": 1, "deaf-network": 1}
+    assert figures["faults_by_kind"] == {"late-network": 3, "cut-network": 1}
     assert isinstance(figures["late_requests"], int)
     assert figures["late_requests"] > 0
     assert figures["outcomes_seen"] == figures["outcomes_expected"]

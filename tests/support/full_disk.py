@@ -1,4 +1,4 @@
-"""A disk that can be full: a tmpfs for the state of the joiners, shrunk to what it holds."""
+"""A disk that can be full: a tmpfs over a folder, shrunk to what it holds."""
 
 from __future__ import annotations
 
