@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 
 from confluent_kafka import Message
 
+from ...schemas.errors import StateError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from .batch_output import BatchOutput
 from .core import Joiner
@@ -87,5 +89,8 @@ class AssignedPartition:
                 self.restoring.close()
             self.joiner.rollback()
             self.joiner.flush()
-        finally:  # of a state that could not be written its former flush is there
-            self.store.close()
+        except BaseException:  # of a state that cannot be written its former flush is there
+            with suppress(StateError):
+                self.store.close()
+            raise
+        self.store.close()

@@ -33,12 +33,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from ...schemas.errors import BrokerError
+from ...schemas.errors import BrokerError, StateError
 from ...schemas.topics import Topic
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets, committed_offsets
@@ -96,8 +96,13 @@ def run_joiner(
         gc.disable()
         try:
             shell.run(stop)
-        finally:
+        except BaseException:
+            with suppress(StateError):  # what ended the joiner is reported, not what follows from it
+                shell.close()
+            raise
+        else:
             shell.close()
+        finally:
             gc.unfreeze()  # what the process still has besides the joiner can be collected again
             if collecting:
                 gc.enable()

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import cast
 
 import orjson
-from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    DbClosedError,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+)
 
 from ....schemas.disk_reason import disk_reason
 from ....schemas.errors import StateError
@@ -29,7 +38,6 @@ from .join_state import LAYOUT
 log = logging.getLogger(__name__)
 
 _ORIGIN_KEY = b"o"
-_WRITTEN = "written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,6 @@ class RocksStore:
         """
         self._folder = folder
         self._options = _options(cache, write_buffer_mb)
-        self._failed_write = ""
         self.origin = origin
         with self._named("opened"):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +82,9 @@ class RocksStore:
         try:
             yield
         except Exception as error:
-            if type(error) is not Exception and not isinstance(error, OSError):
+            if type(error) is not Exception and not isinstance(error, OSError | DbClosedError):
                 raise
-            reason = f"the state in {self._folder} cannot be {done}: {disk_reason(error)}"
-            if done == _WRITTEN:  # RocksDB says of what fails afterwards only that something failed before
-                self._failed_write = self._failed_write or reason
-            raise StateError(self._failed_write or reason) from error
+            raise StateError(f"the state in {self._folder} cannot be {done}: {disk_reason(error)}") from error
 
     def _open(self) -> Rdict:
         try:
@@ -126,7 +130,7 @@ class RocksStore:
             batch.delete(key)
         for key, value in puts.items():
             batch.put(key, value)
-        with self._named(_WRITTEN):
+        with self._named("written"):
             self._db.write(batch)
 
     def is_empty(self) -> bool:
