@@ -13,7 +13,6 @@ from tests.support.join.books import assert_books
 from tests.support.join.memory_store import MemoryStore
 from tests.support.join.world import (
     JOIN,
-    NO_SPELLINGS,
     UNKNOWN_MODEL,
     ExpectedOutcomes,
     JoinWorld,
@@ -28,6 +27,7 @@ from tests.support.join.world import (
 
 # Of classes that are declared: what a sender writes, and which class that is.
 SPELLINGS = {"X": "x", " y": "y", "z": None}
+UNDECLARED = {" y": "y"}  # letters count with their case, and any name may be a class
 IDS = ("a", "b", "c", "d", "e")
 SOME = st.integers(0, 5)
 
@@ -40,7 +40,7 @@ class JoinerMachine(RuleBasedStateMachine):
 
     world: JoinWorld
     spec = ModelSpec()
-    spellings: Spellings = NO_SPELLINGS
+    spellings: Spellings = UNDECLARED
 
     def new_store(self) -> StateStore:
         return MemoryStore()
