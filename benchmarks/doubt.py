@@ -4,14 +4,18 @@
 
 CPU times of whole processes, librdkafka's threads included. First small transactions (100 outcomes and the
 offsets each, in one process), of which the watch is as large a part as it can be. Then the joiner as a user
-runs it, on a backlog. The least of each counts, since whatever else runs on the machine only ever adds.
+runs it, on a backlog. The lower quartile of the first and the least of the second count, since whatever else
+runs on the machine only adds. ``share``: of the joiner's CPU, what the lines cost that its producer logs.
 Prints a table and writes ``.driftloop/bench/doubt.json``.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from contextlib import closing, nullcontext
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -20,6 +24,7 @@ from confluent_kafka import Consumer, TopicPartition
 from driftloop.schemas.topics import OUTCOMES, PREDICTIONS
 from driftloop.streams.kafka import transactions
 from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.kafka.doubt import Doubt
 from driftloop.streams.kafka.transactions import Consumed, Transactions
 
 from .join import join
@@ -30,6 +35,7 @@ from .support.results import show, write
 
 BLOCK = 10  # transactions
 RECORDS = 100
+LINES = 4  # that a producer logs of a transaction
 VALUE = b"x" * 400
 
 
@@ -71,18 +77,39 @@ def small_transactions(connection: Connection, blocks: int) -> dict[bool, Transa
                 used[on].append(TransactionCost(*(seconds / BLOCK * 1e6 for seconds in took)))
     for producer in producers.values():
         producer.close()
-    return {on: TransactionCost(*map(min, zip(*costs, strict=True))) for on, costs in used.items()}
+    return {
+        on: TransactionCost(*(statistics.quantiles(each, n=4)[0] for each in zip(*costs, strict=True)))
+        for on, costs in used.items()
+    }
 
 
-def join_in_turns(bootstrap: str, pairs: int, rounds: int) -> list[dict[str, float]]:
-    """CPU µs per record of the joiner, ``on`` and ``off``, pair by pair."""
-    found: list[dict[str, float]] = []
+@contextmanager
+def counted_lines() -> Generator[Counter[str]]:
+    """Count the lines that producers log meanwhile, as ``lines``."""
+    counts, log = Counter[str](), Doubt.log
+
+    def counted(self: Doubt, level: int, form: str, *values: object) -> None:
+        counts["lines"] += 1
+        log(self, level, form, *values)
+
+    with mock.patch.object(Doubt, "log", counted):
+        yield counts
+
+
+def join_counted(connection: Connection, records: int) -> dict[str, float]:
+    with counted_lines() as counts:
+        return join(connection, records) | {"lines": counts["lines"]}
+
+
+def join_in_turns(bootstrap: str, pairs: int, rounds: int) -> list[dict[str, dict[str, float]]]:
+    """What ``join_counted`` found with the watch ``on`` and ``off``, pair by pair."""
+    found: list[dict[str, dict[str, float]]] = []
     for number in range(rounds):
         found.append({})
         for role in ("on", "off") if number % 2 else ("off", "on"):
             connection = fresh(bootstrap)
             fill(connection, pairs)
-            found[-1][role] = in_process("benchmarks.doubt", role, connection, {"records": 2 * pairs})["us"]
+            found[-1][role] = in_process("benchmarks.doubt", role, connection, {"records": 2 * pairs})
     return found
 
 
@@ -94,19 +121,24 @@ def main() -> None:
     given = parser.parse_args()
     if given.role:
         with watching(given.role == "on"):
-            print(orjson.dumps(join(Connection(given.bootstrap, given.prefix), given.records)).decode())
+            found = join_counted(Connection(given.bootstrap, given.prefix), given.records)
+            print(orjson.dumps(found).decode())
         return
     with cluster(given.bootstrap) as bootstrap:
         small = small_transactions(fresh(bootstrap), given.blocks)
         off, on = small[False], small[True]
         joins = join_in_turns(bootstrap, given.pairs, given.rounds)
-    ratios = [one["on"] / one["off"] for one in joins]
-    off_us, on_us = (min(one[role] for one in joins) for role in ("off", "on"))
+    ratios = [one["on"]["us"] / one["off"]["us"] for one in joins]
+    off_us, on_us = (min(one[role]["us"] for one in joins) for role in ("off", "on"))
+    lines = max(one["on"]["lines"] for one in joins)
+    share = lines / LINES * max(on.cpu - off.cpu, 0.0) / (2 * given.pairs * off_us)
     write(
         "doubt",
         {
             "transaction_off_us": off._asdict(),
             "transaction_on_us": on._asdict(),
+            "lines": lines,
+            "share": round(share, 6),
             "join_off_us": round(off_us, 3),
             "join_on_us": round(on_us, 3),
             "join_ratio": round(on_us / off_us, 4),
@@ -126,7 +158,8 @@ def main() -> None:
             ),
             ("a record joined, CPU", round(off_us, 2), round(on_us, 2), round(on_us / off_us, 4)),
         ],
-        f"join, pair by pair: {', '.join(f'{one:.3f}' for one in ratios)}",
+        f"{lines} lines for {2 * given.pairs} records: {share:.2%} of the joiner's CPU; "
+        f"pair by pair: {', '.join(f'{one:.3f}' for one in ratios)}",
     )
 
 
