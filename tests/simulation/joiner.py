@@ -171,7 +171,7 @@ class _JoinRun:
         name = next(name for name in names if partition_of(name.encode(), PARTITIONS) == number)
         key, value = keyed(prediction(name, "x") if topic is PREDICTIONS else label(name, "x"))
         log, commit = self._log(topic, number), rng.random() < 0.5
-        log.append_open([Sent(key, value)], _OTHER_PRODUCER, 0, 0, _OTHER_PRODUCER)
+        log.append_open([SentRecord(key, value)], _OTHER_PRODUCER, 0, 0, _OTHER_PRODUCER)
         self.world.after(
             rng.uniform(1.0, FAULTS_S - 1.0), lambda: log.mark(_OTHER_PRODUCER, 0, commit=commit)
         )
