@@ -32,7 +32,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -223,6 +223,8 @@ class _JoinShell:
             try:
                 self._writer.write(outputs, Consumed(offsets, group_metadata), self._observe)
             except Aborted as aborted:
+                if aborted.unknown:
+                    self._check_committed(batches)
                 return self._rewind(batches, str(aborted))
         self._observe("committed")
         self._aborts_in_a_row = 0
@@ -249,6 +251,20 @@ class _JoinShell:
             joiner = self._owned[number].joiner
             joiner.rollback()
             self._flow.rewind(number, joiner.position)
+
+    def _check_committed(self, numbers: Iterable[int]) -> None:
+        """Raise BrokerError if the group's offsets are not those of the last batch that was committed."""
+        for number in numbers:
+            position = self._owned[number].joiner.position
+            places = offsets_of(self._names, number, position)
+            found = position_of(*committed_offsets(self._consumer, places, timeout_s=_COMMITTED_S))
+            for topic in INPUTS:
+                here, there = position.next_offset(topic), found and found.next_offset(topic)
+                if there is not None and here != there:
+                    raise BrokerError(
+                        f"{self._names[topic]}[{number}] was committed at {there}, where this joiner had {here}: "
+                        "a request came late; start it again, and it goes on where the log stands"
+                    )
 
     # Partitions come and go; these run inside a fetch
 

@@ -54,7 +54,15 @@ GroupMetadata = Any  # librdkafka's, opaque
 
 
 class Aborted(Exception):
-    """The transaction was aborted: nothing of it is on the log, and memory is ahead of the log."""
+    """The transaction was aborted: nothing of it is on the log, and memory is ahead of the log.
+
+    ``unknown``: its coordinator knew of no such transaction. If memory goes on from what it held before, hold
+    that against the group's offsets first.
+    """
+
+    def __init__(self, reason: str, *, unknown: bool = False) -> None:
+        super().__init__(reason)
+        self.unknown = unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,8 @@ class Transactions:
         self._doubt = Doubt(self._config)
         self._producer = Producer(watched(self._config), logger=self._doubt)
         self._begun_s: float | None = None  # when the transaction that is open began
+        self._commit_sent = False  # of the transaction that is open
+        self._is_over = False  # a fatal error after which a new producer may go on
 
     def start(self) -> None:
         """Fence a predecessor and wait until what it left open has ended. Raises BrokerError."""
@@ -143,6 +153,7 @@ class Transactions:
         """
         self._replace_in_doubt()
         producer = self._producer
+        self._commit_sent = False
         self._doubt.begin()
         self._begun_s = time.monotonic()
         try:
@@ -163,7 +174,7 @@ class Transactions:
             if reason.fatal() or not reason.txn_requires_abort():
                 raise self._finished("the transaction failed", reason) from error
             self._abort()
-            raise Aborted(str(reason)) from error
+            raise Aborted(str(reason), unknown=self._is_over) from error
         self._doubt.end()
         self._begun_s = None
 
@@ -171,6 +182,7 @@ class Transactions:
         """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
         self._replace_in_doubt()
         self._begun_s = time.monotonic()
+        self._commit_sent = False
         try:
             with _own_errors():
                 self._producer.begin_transaction()
@@ -233,16 +245,19 @@ class Transactions:
 
     def _commit(self) -> None:
         self.flush()
+        self._commit_sent = True
         self._producer.commit_transaction(self._call_s)
 
     def _replace_in_doubt(self) -> None:
         """Begin with a new producer if a request of this one may still be under way. Raises BrokerError."""
-        self.tend()
-        if self._doubt.raised:
+        if not self._is_over:
+            self.tend()
+        if self._doubt.raised or self._is_over:
             log.info("a request may still be under way: the next transaction begins with a new producer")
             self._producer.purge()
             self._doubt = Doubt(self._config)
             self._producer = Producer(watched(self._config), logger=self._doubt)
+            self._is_over = False
             self.start()
 
     def _abort(self) -> None:
@@ -253,7 +268,10 @@ class Transactions:
                 self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            if reason.fatal() or reason.code() in (*_FENCED, _FATAL):
+            # The coordinator has no transaction of ours: it died before it noted the first partition, and a
+            # rival would have fenced us. Had a commit been sent, that could be what ended the transaction.
+            self._is_over = reason.code() == KafkaError.INVALID_TXN_STATE and not self._commit_sent
+            if not self._is_over and (reason.fatal() or reason.code() in (*_FENCED, _FATAL)):
                 raise self._finished("the transaction could not be aborted", reason) from error
             log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
         self._begun_s = None

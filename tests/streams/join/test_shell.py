@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -22,10 +23,12 @@ from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
+from driftloop.streams.join.batch_writer import BatchWriter
 from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
+from driftloop.streams.kafka.transactions import Aborted
 
 from tests.support.full_disk import MISSING, FullDisk
 from tests.support.join.kafka import (
@@ -96,6 +99,33 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
     assert (made.outcomes, made.vitals, running.stats.outcomes) == ([], [], 0)
     with joiner_process(kafka, tmp_path):
         made = wait_for_outcomes(kafka)
+    assert_exactly(made)
+    assert_books(kafka, made)
+
+
+@pytest.mark.parametrize("was_committed", [False, True])
+def test_after_an_abort_of_an_unknown_transaction_the_groups_offsets_decide(
+    kafka: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_committed: bool
+) -> None:
+    """A coordinator that died may not have known of it; if a late request ended it, memory is behind the log."""
+    write, written = BatchWriter.write, itertools.count()
+
+    def write_unsurely(writer: BatchWriter, *batch: Any) -> None:
+        if next(written) != 1:
+            return write(writer, *batch)
+        if was_committed:
+            write(writer, *batch)
+        raise Aborted("on cue", unknown=True)
+
+    monkeypatch.setattr(BatchWriter, "write", write_unsurely)
+    Feed(kafka, seed=5).mixture(300)
+    running = ThreadedJoiner(kafka, tmp_path, tuning=JoinTuning(max_batch=100))
+    if was_committed:
+        wait_until(running.ended, "it ends")
+        assert "a request came late" in str(running.error)
+        running = ThreadedJoiner(kafka, tmp_path)
+    made = wait_for_outcomes(kafka)
+    running.end()
     assert_exactly(made)
     assert_books(kafka, made)
 

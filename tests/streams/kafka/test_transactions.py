@@ -106,6 +106,25 @@ def test_an_abort_that_fails_ends_the_producer(
         _start_and_run(transactions)
 
 
+def test_an_abort_of_what_the_coordinator_never_knew_goes_on_with_a_new_producer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen after kill -9 of the coordinator's node: the offsets timed out, and it knew of no transaction."""
+    transactions, producer = scripted(
+        monkeypatch,
+        send_offsets_to_transaction=[ABORTABLE],
+        abort_transaction=[FATAL],
+    )
+    transactions.start()
+    with pytest.raises(Aborted, match="left the group"):
+        transactions.run(lambda: None, READ)
+    producer.fails["poll"] = [FATAL]  # of a producer that is over
+    before = len(producer.calls)
+    monkeypatch.setattr(kit, "Producer", lambda _config, logger: ScriptedProducer({}))
+    transactions.run(lambda: None, READ)
+    assert producer.calls[before:] == ["purge"]
+
+
 def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     transactions, producer = scripted(monkeypatch, produce=[BufferError(), BufferError()])
     transactions.run(lambda: transactions.send_all("t", 0, [(b"key", b"value"), (b"key", b"next")]))
