@@ -262,8 +262,8 @@ class _JoinShell:
                 here, there = position.next_offset(topic), found and found.next_offset(topic)
                 if there is not None and here != there:
                     raise BrokerError(
-                        f"{self._names[topic]}[{number}] was committed at {there}, where this joiner had {here}: "
-                        "a request came late; start it again, and it goes on where the log stands"
+                        f"{self._names[topic]}[{number}] was committed at {there}, not at {here}: a request "
+                        "came late; start this joiner again, and it goes on where the log stands"
                     )
 
     # Partitions come and go; these run inside a fetch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import orjson
@@ -32,7 +32,7 @@ def prediction_event(
     prediction_id: str,
     ts: int,
     scores: Mapping[str, object] | None = None,
-    latency_ms: float | None = None,
+    latency_ms: object = None,
     segments: Mapping[str, object] | None = None,
     role: Role = "champion",
     error: str | None = None,
@@ -60,7 +60,7 @@ def prediction_event(
     if latency_ms is not None:
         if not isinstance(latency_ms, int | float | np.number) or not 0 <= latency_ms < math.inf:
             raise InvalidEvent(f"latency_ms must be a number from 0, got {latency_ms!r}")
-        event["latency_ms"] = float(latency_ms)
+        event["latency_ms"] = float(cast("float", latency_ms))
     if segments:
         event["segments"] = plain_features(segments, "segment")
     if role != "champion":

@@ -163,7 +163,9 @@ def _cure(value: object) -> str:
 
 def unwrapped(value: object) -> object:
     """Return Python's own value of a numpy scalar, or of an array without dimensions; others as they are."""
-    if isinstance(value, np.longdouble):  # its item is itself
-        return float(value)
-    is_scalar = isinstance(value, np.generic) or (type(value) is np.ndarray and value.ndim == 0)
-    return cast("_Scalar", value).item() if is_scalar else value
+    if isinstance(value, np.ndarray):
+        return cast("_Scalar", value).item() if value.ndim == 0 else cast("object", value)
+    if not isinstance(value, np.generic):
+        return value
+    item = cast("_Scalar", value).item()
+    return float(cast("float", item)) if isinstance(item, np.generic) else item  # a longdouble's is itself

@@ -107,7 +107,7 @@ def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
 def test_after_an_abort_of_an_unknown_transaction_the_groups_offsets_decide(
     kafka: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_committed: bool
 ) -> None:
-    """A coordinator that died may not have known of it; if a late request ended it, memory is behind the log."""
+    """A coordinator that died may not have known it. If a late request ended it, memory is behind the log."""
     write, written = BatchWriter.write, itertools.count()
 
     def write_unsurely(writer: BatchWriter, *batch: Any) -> None:
