@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import cast
 
+from driftloop.infra.parent_death import die_with_parent
 from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, PREDICTIONS
 from driftloop.streams.kafka.connection import Connection
@@ -140,7 +142,13 @@ def _await_roles(stage: Stage, watch: Watch) -> None:
 
 def _start_load(run: Run, settings: Settings, stack: ExitStack) -> subprocess.Popen[bytes]:
     output = stack.enter_context((run.folder / "logs" / "load.log").open("ab"))
-    load = subprocess.Popen(load_command(run, settings), stdout=output, stderr=output, start_new_session=True)
+    load = subprocess.Popen(
+        load_command(run, settings),
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
     stack.callback(load.kill)
     return load
 
