@@ -92,7 +92,7 @@ def test_a_file_of_another_form_is_named(data: bytes, problem: str) -> None:
         ("1700000000", "is in seconds"),
         ("1700000000000000", "is in microseconds"),
         ("1700000000000000000", "is in nanoseconds"),
-        ("20231114", "write Unix milliseconds or ISO 8601"),
+        ("20231114", "is a date in digits"),
         ("1" * 5000, "must be Unix time in whole milliseconds"),
     ],
 )
