@@ -200,7 +200,7 @@ def test_a_failing_shadow_costs_only_its_own_answer(bench: ServingBench, client:
     narrow = Fitted("onnx", linear_classifier(["no", "yes"]), (
         FeatureSpec(name="x", type="number"), FeatureSpec(name="y", type="number"),
     ), ("no", "yes"))  # fmt: skip
-    shadow = {"version": 2, "manifest_sha256": bench.make(2, narrow)}
+    shadow = {"version": 2, "manifest_sha256": bench.put(2, narrow, [{"x": 1.0, "y": 0.0}])}
     with bench.serving(client, bench.update(1, 1, shadows=[shadow])) as hot:
         for y in (0.0, "wide", 1.0):
             assert hot.predict({"x": 1.0, "y": y}).version == 1
