@@ -27,7 +27,7 @@ from ...kafka.ranges import LogRanges
 from ..partition import AssignedPartition
 from ..reading.batch import STAGE, Records
 from ..reading.columns import append_ms_of, columns_of, offset_of
-from ..state.position import INPUTS, Position
+from ..state.position import BUCKET_MS, INPUTS, Position
 from ..stats import RestoreStats
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,10 @@ class Restoration:
 
     def start(self) -> Position:
         """Return where an empty state must begin: nothing before that can matter at the target."""
-        # If one topic was read further than the other, what is kept of it waits for the one behind.
-        join, read_ms = self._owned.joiner.rules.join, self._target.read_ms
-        since_ms = read_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
+        # What expiry has not reached is kept, however far the topics were read: one of them may be behind,
+        # and expiry behind both.
+        join, expired_ms = self._owned.joiner.rules.join, BUCKET_MS * min(self._target.expired)
+        since_ms = expired_ms - join.correction_window - join.early_horizon - 2 * join.clock_skew
         first_ms = max(0, since_ms - join.horizon)
         return Position(
             predictions=min(self._target.predictions, self._at(PREDICTIONS, first_ms)),

@@ -117,9 +117,3 @@ class Position(NamedTuple):
     @property
     def newest_ms(self) -> int:
         return max(self.predictions_ms, self.labels_ms)
-
-    @property
-    def read_ms(self) -> int:
-        """Append time up to which both topics were read; where one is idle, up to which expiry has gone."""
-        expired_ms = BUCKET_MS * min(self.expired)
-        return max(min(self.predictions_ms, self.labels_ms), expired_ms)
