@@ -1,7 +1,7 @@
 """The supervisor of ``driftloop up`` and the demo starts, restarts and stops roles and prefixes their output.
 
-A role that dies is restarted after a second. While it keeps dying young the pause doubles (2 s to 30 s), so a
-broken role does not loop fast and is still retried. Children die with their parent, even if that is killed.
+A role that dies is restarted after a pause (``restarts``). Children die with their parent, even if that is
+killed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
-from .broker.java import shown_exit
 from .parent_death import die_with_parent
+from .restarts import Restarts, shown_exit
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-YOUNG_S = 60.0
 STOP_TIMEOUT_S = 10.0
 
 
@@ -37,10 +34,8 @@ class RoleProcess:
 class _Child:
     role: RoleProcess
     process: subprocess.Popen[str]
-    started: float
-    pause_s: float = FIRST_PAUSE_S
-    restart_at: float | None = None
-    reader: threading.Thread | None = None
+    reader: threading.Thread
+    restarts: Restarts
 
 
 class Supervisor:
@@ -53,7 +48,7 @@ class Supervisor:
 
     def start(self) -> None:
         for role in self._roles:
-            self._children[role.name] = self._spawn(role)
+            self._children[role.name] = self._spawn(role, Restarts(time.monotonic()))
 
     def run(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
         """Watch until ``stop`` is set or ``check`` raises, then stop all roles."""
@@ -71,15 +66,12 @@ class Supervisor:
             code = child.process.poll()
             if code is None:
                 continue
-            if child.restart_at is None:
-                young = now - child.started < YOUNG_S
-                child.pause_s = min(child.pause_s * 2, LONGEST_PAUSE_S) if young else FIRST_PAUSE_S
-                child.restart_at = now + child.pause_s
-                self._say(name, f"ended with {shown_exit(code)}; restarting in {child.pause_s:g} s")
-            elif now >= child.restart_at:
-                fresh = self._spawn(child.role)
-                fresh.pause_s = child.pause_s
-                self._children[name] = fresh
+            pause_s = child.restarts.ended(now)
+            if pause_s is not None:
+                self._say(name, f"ended with {shown_exit(code)}; restarting in {pause_s:g} s")
+            elif child.restarts.due(now):
+                child.restarts.started(now)
+                self._children[name] = self._spawn(child.role, child.restarts)
 
     def pid(self, name: str) -> int:
         """The process id of a role."""
@@ -99,11 +91,10 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
         for child in self._children.values():
-            if child.reader is not None:
-                child.reader.join(timeout=1.0)
+            child.reader.join(timeout=1.0)
         self._children.clear()
 
-    def _spawn(self, role: RoleProcess) -> _Child:
+    def _spawn(self, role: RoleProcess, restarts: Restarts) -> _Child:
         process = subprocess.Popen(
             [sys.executable, "-m", "driftloop", *role.arguments],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **role.environment},
@@ -115,11 +106,10 @@ class Supervisor:
             start_new_session=True,  # Ctrl-C then reaches only the supervisor, which stops them
             preexec_fn=die_with_parent(),
         )
-        child = _Child(role, process, time.monotonic())
         assert process.stdout is not None
-        child.reader = threading.Thread(target=self._forward, args=(role.name, process.stdout), daemon=True)
-        child.reader.start()
-        return child
+        reader = threading.Thread(target=self._forward, args=(role.name, process.stdout), daemon=True)
+        reader.start()
+        return _Child(role, process, reader, restarts)
 
     def _forward(self, name: str, stream: IO[str]) -> None:
         for line in stream:

@@ -24,11 +24,12 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from ...schemas.errors import BrokerError
+from ..restarts import shown_exit
 from ..settings import Settings
 from .config import Node, server_properties
 from .folder import announce, lock_folder, unlock_folder, withdraw
 from .jars import jars_folder
-from .java import Jvm, find_java, shown_exit
+from .java import Jvm, find_java
 from .node_restarts import NodeRestarts
 from .ports import listens, place, why_taken
 from .security import BrokerSecurity
@@ -170,8 +171,8 @@ class EmbeddedBroker:
                     self._starting.discard(number)
                     log.info("node %d serves again", number)
                 continue
-            if self._restarts.due(number, now):
-                self._restarts.started(number, now)
+            if self._restarts[number].due(now):
+                self._restarts[number].started(now)
                 taken = why_taken(node)
                 if taken is None:
                     self._starting.add(number)
@@ -188,7 +189,7 @@ class EmbeddedBroker:
             )
 
     def _note_end(self, number: int, what: str, now: float) -> None:
-        pause_s = self._restarts.ended(number, now)
+        pause_s = self._restarts[number].ended(now)
         if pause_s is not None:
             log.info("node %d %s; it is started again in %g s", number, what, pause_s)
 

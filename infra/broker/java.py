@@ -109,8 +109,3 @@ class Jvm:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if it has ended."""
         self.process.send_signal(number)
-
-
-def shown_exit(code: int) -> str:
-    """How a process ended, for a person."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

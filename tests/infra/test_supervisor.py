@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from driftloop.infra import restarts
 from driftloop.infra import supervisor as module
 from driftloop.infra.supervisor import RoleProcess, Supervisor
 
@@ -30,7 +31,7 @@ def fake_driftloop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "signal.pause()\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(restarts, "FIRST_PAUSE_S", 0.05)
 
 
 @contextmanager

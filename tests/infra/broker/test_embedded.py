@@ -15,8 +15,8 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, ResourceType
+from driftloop.infra import restarts
 from driftloop.infra.broker import jars as broker_jars
-from driftloop.infra.broker import node_restarts
 from driftloop.infra.broker.config import BROKER_SETTINGS, KAFKA_VERSION
 from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.broker.folder import running_address
@@ -323,7 +323,7 @@ def test_a_node_that_was_killed_is_started_again_with_its_data(tmp_path: Path) -
 def test_a_node_whose_port_was_taken_meanwhile_waits_for_it_and_at_last_ends_the_broker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_restarts, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(restarts, "FIRST_PAUSE_S", 0.05)
     caplog.set_level("INFO")
     with small(tmp_path) as broker:
         (node,), first = broker.nodes, broker.pids[1]
