@@ -258,13 +258,11 @@ class _JoinShell:
             position = self._owned[number].joiner.position
             places = offsets_of(self._names, number, position)
             found = position_of(*committed_offsets(self._consumer, places, timeout_s=_COMMITTED_S))
-            for topic in INPUTS:
-                here, there = position.next_offset(topic), found and found.next_offset(topic)
-                if there is not None and here != there:
-                    raise BrokerError(
-                        f"{self._names[topic]}[{number}] was committed at {there}, not at {here}: a request "
-                        "came late; start this joiner again, and it goes on where the log stands"
-                    )
+            if found is not None and found.offsets != position.offsets:
+                raise BrokerError(
+                    f"partition {number} was committed at {found.offsets}, not at {position.offsets}: a "
+                    "request came late; start this joiner again, and it goes on where the log stands"
+                )
 
     # Partitions come and go; these run inside a fetch
 

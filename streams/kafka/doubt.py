@@ -56,6 +56,10 @@ class Doubt:
         """A transaction begins."""
         self._begun_s, self._ended_s = time.monotonic(), math.inf
 
+    def open_s(self) -> float | None:
+        """How long the transaction that is open has been open, in seconds; None if none is."""
+        return time.monotonic() - self._begun_s if self._ended_s == math.inf else None
+
     def end(self) -> None:
         """The transaction has ended, and none of its requests waits for an answer."""
         self._ended_s = time.monotonic()

@@ -26,7 +26,6 @@ which fences whatever is late. That costs about 60 ms.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -122,9 +121,7 @@ class Transactions:
         )
         self._doubt = Doubt(self._config)
         self._producer = Producer(watched(self._config), logger=self._doubt)
-        self._begun_s: float | None = None  # when the transaction that is open began
         self._commit_sent = False  # of the transaction that is open
-        self._is_over = False  # a fatal error after which a new producer may go on
 
     def start(self) -> None:
         """Fence a predecessor and wait until what it left open has ended. Raises BrokerError."""
@@ -151,11 +148,8 @@ class Transactions:
         ``observe`` receives the name of each step once it is done. Raises Aborted when all must be done
         again, BrokerError when the process must end.
         """
-        self._replace_in_doubt()
+        self._prepare()
         producer = self._producer
-        self._commit_sent = False
-        self._doubt.begin()
-        self._begun_s = time.monotonic()
         try:
             with _own_errors():
                 producer.begin_transaction()
@@ -173,16 +167,12 @@ class Transactions:
             reason: KafkaError = error.args[0]
             if reason.fatal() or not reason.txn_requires_abort():
                 raise self._finished("the transaction failed", reason) from error
-            self._abort()
-            raise Aborted(str(reason), unknown=self._is_over) from error
+            raise Aborted(str(reason), unknown=not self._abort()) from error
         self._doubt.end()
-        self._begun_s = None
 
     def rehearse(self, write: Callable[[], None]) -> None:
         """Do what ``write`` does, then abort it: brokers append the records, and no reader sees them."""
-        self._replace_in_doubt()
-        self._begun_s = time.monotonic()
-        self._commit_sent = False
+        self._prepare()
         try:
             with _own_errors():
                 self._producer.begin_transaction()
@@ -248,33 +238,47 @@ class Transactions:
         self._commit_sent = True
         self._producer.commit_transaction(self._call_s)
 
+    def _prepare(self) -> None:
+        self._replace_in_doubt()
+        self._commit_sent = False
+        self._doubt.begin()
+
     def _replace_in_doubt(self) -> None:
         """Begin with a new producer if a request of this one may still be under way. Raises BrokerError."""
-        if not self._is_over:
-            self.tend()
-        if self._doubt.raised or self._is_over:
+        self.tend()
+        if self._doubt.raised:
             log.info("a request may still be under way: the next transaction begins with a new producer")
-            self._producer.purge()
-            self._doubt = Doubt(self._config)
-            self._producer = Producer(watched(self._config), logger=self._doubt)
-            self._is_over = False
-            self.start()
+            self._replace()
 
-    def _abort(self) -> None:
-        """End the transaction. If nobody answers, the next producer's start ends it."""
+    def _replace(self) -> None:
+        self._producer.purge()
+        self._doubt = Doubt(self._config)
+        self._producer = Producer(watched(self._config), logger=self._doubt)
+        self.start()
+
+    def _abort(self) -> bool:
+        """End the transaction; return whether its coordinator knew of it.
+
+        If nobody answers, the next producer's start ends it.
+        """
         self._doubt.raised = True
         try:
             with _own_errors():
                 self._retry("abort_transaction", lambda: self._producer.abort_transaction(self._call_s))
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            # The coordinator has no transaction of ours: it died before it noted the first partition, and a
-            # rival would have fenced us. Had a commit been sent, that could be what ended the transaction.
-            self._is_over = reason.code() == KafkaError.INVALID_TXN_STATE and not self._commit_sent
-            if not self._is_over and (reason.fatal() or reason.code() in (*_FENCED, _FATAL)):
+            if reason.code() == KafkaError.INVALID_TXN_STATE and not self._commit_sent:
+                # The coordinator died before it noted the first partition; a rival would have fenced us. Had
+                # a commit been sent, that could be what ended the transaction. The error is fatal to the
+                # producer, and nothing is open that another one would have to end.
+                log.warning("the transaction is unknown to its coordinator; a new producer goes on")
+                self._replace()
+                return False
+            if reason.fatal() or reason.code() in (*_FENCED, _FATAL):
                 raise self._finished("the transaction could not be aborted", reason) from error
             log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
-        self._begun_s = None
+        self._doubt.end()
+        return True
 
     def _retry(self, name: str, call: Callable[[], None]) -> None:
         def retriable(reason: KafkaError) -> bool:
@@ -295,7 +299,7 @@ class Transactions:
 
     def _why_fenced(self) -> str:
         """Say what may have raised the epoch. Kafka's answer is the same in all cases."""
-        open_s = None if self._begun_s is None else time.monotonic() - self._begun_s
+        open_s = self._doubt.open_s()
         opened = "" if open_s is None else f", {open_s:.1f} s after the transaction began"
         timeout_s = int(self._config["transaction.timeout.ms"]) / 1000
         return (
