@@ -4,32 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from ...schemas.errors import BrokerError
-from ...schemas.topics import LABELS, PREDICTIONS
 from ...streams.join.committed import position_of
 from ...streams.join.state.books import Books
+from ...streams.join.state.position import INPUTS
 from ...streams.kafka.connection import Connection
 from .lag import group_offsets
-
-_TIMEOUT_S = 15.0
 
 
 def read_books(connection: Connection) -> dict[int, Books]:
     """Return the books of each input partition that has any. Raises BrokerError if they cannot be read."""
-    admin = AdminClient(connection.client())
-    names = [connection.topic(topic) for topic in (PREDICTIONS, LABELS)]
-    try:
-        topics = admin.list_topics(timeout=_TIMEOUT_S).topics
-    except KafkaException as error:
-        raise BrokerError(f"no Kafka at {connection.bootstrap_servers}: {error.args[0]}") from error
-    known = {name: sorted(topics[name].partitions) for name in names if name in topics}
-    places = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
-    committed = group_offsets(admin, connection.group("join"), places) if places else {}
+    names = [connection.topic(topic) for topic in INPUTS]
+    committed = group_offsets(AdminClient(connection.client()), connection.group("join"))
     found: dict[int, Books] = {}
-    for number in sorted({one.partition for one in places}):
+    for number in sorted({number for _, number in committed}):
         both = [committed.get((name, number), TopicPartition(name, number, -1)) for name in names]
         position = position_of(*both)
         if position is not None and position.books is not None:

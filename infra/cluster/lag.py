@@ -66,9 +66,9 @@ def read_lag(connection: Connection) -> list[Lag]:
 
 
 def group_offsets(
-    admin: AdminClient, group: str, partitions: list[TopicPartition]
+    admin: AdminClient, group: str, partitions: list[TopicPartition] | None = None
 ) -> dict[tuple[str, int], TopicPartition]:
-    """Return what a group has committed, by topic and partition. Raises BrokerError."""
+    """Return what a group has committed of these partitions, or of all. Raises BrokerError."""
     request = ConsumerGroupTopicPartitions(group, partitions)
     futures = cast(
         "dict[str, Future[ConsumerGroupTopicPartitions]]", admin.list_consumer_group_offsets([request])
