@@ -8,9 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from ...schemas.topics import LABELS, PREDICTIONS
+from .matching.records import BufferedLabel, Variant
+from .matching.rules import Rules
 from .reading.batch import Batch, MisroutedRecord, Records, RefusedRecord
-from .records import BufferedLabel, Variant
-from .rules import Rules
 from .state.books import Account, Books
 from .vitals.builder import BatchStats
 

@@ -24,10 +24,10 @@ from ...schemas.base import ClassValue
 from ...schemas.partition import partition_of
 from .batch_output import BatchContext, BatchOutput, VitalsMessage
 from .expiry import Expiry, all_deadlines
-from .matching import Matching
+from .matching.by_batch import Matching
+from .matching.records import KeyState, Match, PendingPrediction, Variant, key_state_of
+from .matching.rules import Rules, is_same
 from .reading.batch import Batch
-from .records import KeyState, Match, PendingPrediction, Variant, key_state_of
-from .rules import Rules, is_same
 from .state.books import Books, Pending
 from .state.join_state import JoinState, StateStore
 from .state.position import NO_WATERMARKS, ExpiryWatermark, Position, Watermarks

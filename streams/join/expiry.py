@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from ...schemas.spec.model import Join
 from .batch_output import BatchContext
-from .records import BufferedLabel, Entry, JoinedPair, KeyState, PendingPrediction, key_state_of
+from .matching.records import BufferedLabel, Entry, JoinedPair, KeyState, PendingPrediction, key_state_of
 from .state.join_state import LABEL_EXPIRY, PREDICTION_EXPIRY, DeadlineColumns, Deadlines, JoinState
 from .state.position import ExpiryWatermark, Position, Watermarks, bucket_of
 

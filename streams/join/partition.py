@@ -12,9 +12,9 @@ from ...schemas.errors import StateError
 from ...schemas.topics import LABELS, PREDICTIONS, Topic
 from .batch_output import BatchOutput
 from .core import Joiner
+from .matching.rules import Rules
 from .reading.batch import Batch, BatchReader
 from .reading.columns import columns_of
-from .rules import Rules
 from .state.books import Books
 from .state.position import Watermarks
 from .state.store import RocksStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets
 from ..kafka.specs import SpecFollower
-from .rules import ModelRules, Rules
+from .matching.rules import ModelRules, Rules
 
 _REFRESH_S = 30.0  # longer than a transaction of `driftloop apply` may stay open
 

@@ -19,8 +19,8 @@ from driftloop.schemas.events import DeadLetter, Outcome
 from driftloop.schemas.export import EVENTS
 from driftloop.schemas.spec.model import Join, ModelSpec, SpecRecord
 from driftloop.schemas.topics import CATALOGUE, COMMANDS, LABELS, PREDICTIONS, TRIGGERS
+from driftloop.streams.join.matching.rules import ModelRules
 from driftloop.streams.join.reading.batch import BatchReader, Records
-from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.kafka.record import Record
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.train.core import TrainerCore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from driftloop.schemas.spec.model import Join, ModelSpec
-from driftloop.streams.join.records import MAX_PER_ID
+from driftloop.streams.join.matching.records import MAX_PER_ID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

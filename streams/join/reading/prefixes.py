@@ -17,7 +17,7 @@ from msgspec import UNSET
 from ....schemas.base import MODEL_NAME_PATTERN
 from ....schemas.errors import DecodeError
 from ....schemas.events import Outcome, Prediction
-from ..outcomes import outcome_prefix
+from ..matching.outcomes import outcome_prefix
 from .plain import PredictionEvent
 
 PREDICTION_FIELDS = frozenset(Prediction.model_fields)

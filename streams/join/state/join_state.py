@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from ..records import Entry, decode_entry, encode_entry
+from ..matching.records import Entry, decode_entry, encode_entry
 from .position import BUCKET_MS, Position
 
 ENTRY_PREFIX = b"e"

@@ -17,9 +17,9 @@ import numpy as np
 import orjson
 
 from ....schemas.base import class_name
+from ..matching.records import Segments, Variant
+from ..matching.rules import ModelRules
 from ..reading.plain import PredictionEvent
-from ..records import Segments, Variant
-from ..rules import ModelRules
 from ..state.position import Offsets
 from .sketches import (
     FEW,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 from driftloop.schemas.spec.model import Join, LabelRules, ModelSpec
+from driftloop.streams.join.matching.records import MAX_PER_ID
 from driftloop.streams.join.reading.batch import BatchReader, Records
-from driftloop.streams.join.records import MAX_PER_ID
 from driftloop.streams.join.state.books import Account, Books, Pending
 from driftloop.streams.join.state.position import Position
 

@@ -11,9 +11,9 @@ from driftloop.schemas.dead_letters import MAX_VALUE_BYTES
 from driftloop.schemas.events import DeadLetter
 from driftloop.schemas.spec.model import Feature, Join, LabelRules, ModelSpec
 from driftloop.schemas.vitals import ModelVitals
+from driftloop.streams.join.matching.records import MAX_PER_ID
 from driftloop.streams.join.reading.batch import BatchReader, Records
 from driftloop.streams.join.reading.placement import ORIGIN_HEADER
-from driftloop.streams.join.records import MAX_PER_ID
 
 from tests.support.join.world import JoinWorld, label, prediction, rules_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from driftloop.schemas.spec.model import ModelSpec
-from driftloop.streams.join import records
 from driftloop.streams.join.expiry import all_deadlines, deadlines
+from driftloop.streams.join.matching import records
 
 from tests.support.join.world import JOIN, JoinWorld, prediction, rules_of
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from driftloop.schemas.spec.model import Join
 from driftloop.streams.join.core import Joiner
-from driftloop.streams.join.records import Entry, decode_entry, key_state_of
+from driftloop.streams.join.matching.records import Entry, decode_entry, key_state_of
 from driftloop.streams.join.state.books import Account, Books, Pending
 from driftloop.streams.join.state.join_state import ENTRY_PREFIX
 

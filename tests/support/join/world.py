@@ -19,8 +19,8 @@ from driftloop.schemas.spec.model import Join, ModelSpec
 from driftloop.schemas.vitals import ModelVitals, Vitals
 from driftloop.streams.join.batch_output import BatchOutput
 from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.matching.rules import ModelRules, Rules
 from driftloop.streams.join.reading.batch import BatchReader, Records
-from driftloop.streams.join.rules import ModelRules, Rules
 from driftloop.streams.join.state.join_state import StateStore
 from driftloop.streams.join.state.position import Position, Watermarks
 

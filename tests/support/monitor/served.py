@@ -10,9 +10,9 @@ from driftloop.models.formats.features import Row, infer_features
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.serving import Reference
 from driftloop.schemas.spec.model import ModelSpec
+from driftloop.streams.join.matching.records import Variant
+from driftloop.streams.join.matching.rules import ModelRules
 from driftloop.streams.join.reading.plain import PredictionEvent
-from driftloop.streams.join.records import Variant
-from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.join.state.position import Offsets
 from driftloop.streams.join.vitals.builder import BatchStats, Covered, vitals_messages
 from driftloop.streams.monitor.core import VitalsCore

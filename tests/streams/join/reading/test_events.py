@@ -9,7 +9,7 @@ import orjson
 import pytest
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Label, Prediction
-from driftloop.streams.join.outcomes import outcome_prefix
+from driftloop.streams.join.matching.outcomes import outcome_prefix
 from driftloop.streams.join.reading.events import (
     label_extras,
     read_label,

@@ -8,10 +8,10 @@ import pytest
 from driftloop.schemas.spec.model import Join
 from driftloop.schemas.topics import Topic
 from driftloop.streams.join.core import Joiner
+from driftloop.streams.join.matching.rules import Rules
 from driftloop.streams.join.partition import AssignedPartition
 from driftloop.streams.join.reading.batch import BatchReader
 from driftloop.streams.join.recovery.restore import Restoration
-from driftloop.streams.join.rules import Rules
 from driftloop.streams.join.state.position import BUCKET_MS, Position
 from driftloop.streams.join.state.store import RocksStore
 from driftloop.streams.join.stats import RestoreStats

@@ -14,9 +14,9 @@ from datasketches import kll_floats_sketch
 from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.spec.model import Feature, ModelSpec
 from driftloop.schemas.vitals import NumberSketch, Vitals
+from driftloop.streams.join.matching.records import Segments, Variant
+from driftloop.streams.join.matching.rules import ModelRules
 from driftloop.streams.join.reading.plain import PredictionEvent
-from driftloop.streams.join.records import Segments, Variant
-from driftloop.streams.join.rules import ModelRules
 from driftloop.streams.join.state.position import Offsets
 from driftloop.streams.join.vitals.builder import MAX_MESSAGE_BYTES, BatchStats, Covered, vitals_messages
 from driftloop.streams.join.vitals.sketches import FEW, NAMES, SAMPLE

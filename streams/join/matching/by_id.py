@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .batch_output import BatchContext
+from ..batch_output import BatchContext
+from ..reading.batch import Records
+from ..reading.events import ReadLabel, read_label
+from ..state.position import bucket_of
+from ..vitals.builder import BatchStats
 from .outcomes import LabelPayload, outcome_bytes
-from .reading.batch import Records
-from .reading.events import ReadLabel, read_label
 from .records import MAX_PER_ID, BufferedLabel, KeyState, Match, PendingPrediction
 from .rules import LabelEffect, classify, error_value, why_unusable
-from .state.position import bucket_of
-from .vitals.builder import BatchStats
 
 # Effects after which the label has been of use, so that its expiry is not announced. The first of them says
 # in which class of the books it is.

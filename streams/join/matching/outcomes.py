@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import msgspec
 import orjson
 
-from ...schemas.base import ClassValue, class_name
-from ...schemas.errors import DecodeError
+from ....schemas.base import ClassValue, class_name
+from ....schemas.errors import DecodeError
 
 MAX_ENCODED_BYTES = 5 << 18
 

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ...schemas.base import ClassValue, class_name
-from ...schemas.classes import Classes, are_one_class
-from ...schemas.serving import FeatureType
-from ...schemas.spec.model import Join, ModelSpec
+from ....schemas.base import ClassValue, class_name
+from ....schemas.classes import Classes, are_one_class
+from ....schemas.serving import FeatureType
+from ....schemas.spec.model import Join, ModelSpec
 from .outcomes import LabelPayload
 from .records import Answer, Match, PendingPrediction
 

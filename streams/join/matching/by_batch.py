@@ -4,26 +4,26 @@ Whichever comes first, the outcomes of an id are the same for every interleaving
 meet as ``rules.classify`` says, in the order of the labels' partition.
 
 Every record passes here, so the two usual cases are written out: a label comes for one pending prediction, or
-a prediction comes for one buffered label. Everything else goes through ``join.key_matching``. Tests hold all
-cases to the same oracle.
+a prediction comes for one buffered label. Everything else goes through ``by_id``. Tests hold all cases to the
+same oracle.
 """
 
 from __future__ import annotations
 
 from itertools import islice
 
-from ...schemas.feature_values import value_name
-from .batch_output import BatchContext
-from .key_matching import add_label, add_prediction, emit_first
+from ....schemas.feature_values import value_name
+from ..batch_output import BatchContext
+from ..reading.batch import Batch, Records
+from ..reading.events import ReadLabel, read_label
+from ..reading.plain import PredictionEvent
+from ..state.join_state import JoinState
+from ..vitals.builder import BatchStats
+from ..vitals.sketches import NAME_CHARS
+from .by_id import add_label, add_prediction, emit_first
 from .outcomes import outcome_bytes
-from .reading.batch import Batch, Records
-from .reading.events import ReadLabel, read_label
-from .reading.plain import PredictionEvent
 from .records import BufferedLabel, JoinedPair, PendingPrediction, Segments, Variant, key_state_of
 from .rules import ModelRules, answer_of, error_value, is_usable
-from .state.join_state import JoinState
-from .vitals.builder import BatchStats
-from .vitals.sketches import NAME_CHARS
 
 _MAX_SEGMENTS = 32
 _MAX_CACHED = 10_000

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...schemas.base import ClassValue
-from ...schemas.events import Role
+from ....schemas.base import ClassValue
+from ....schemas.events import Role
 
 Answer = str | float | None
 Segments = tuple[tuple[str, str], ...]
