@@ -22,8 +22,8 @@ _MOST_SHOWN = 200
 
 def check_dead_letters(connection: Connection) -> Iterator[Finding]:
     """Check whether records were refused and nobody has replayed or dropped them yet."""
-    letters = {letter.id: letter for letter in once(_recent(connection))}
-    groups = group_dead_letters(letters.values(), _resolved(connection), connection.prefix)
+    recent = {one.id: one for one in once(_recent(connection))}
+    groups = group_dead_letters(recent.values(), _resolved(connection), connection.prefix)
     waiting = sorted(
         (group for group in groups if group.count > group.resolved),
         key=lambda group: group.resolved - group.count,
@@ -31,7 +31,7 @@ def check_dead_letters(connection: Connection) -> Iterator[Finding]:
     if not waiting:
         yield Finding("dead letters", "ok", "none of the newest is unresolved")
     for group in waiting[:_MOST_CAUSES]:
-        shown = shortened(letters[group.example].event.reason, _MOST_SHOWN)
+        shown = shortened(recent[group.example].event.reason, _MOST_SHOWN)
         what = f"{group.count - group.resolved} of {group.topic} refused lately: {shown}"
         yield Finding("dead letters", "warning", what, "driftloop dlq ls; see docs/dead-letters.md")
 
