@@ -1,6 +1,6 @@
 """Virtual time: processes that take turns, and events between them; nothing here waits for a real clock.
 
-A process is a thread, but only one runs at a time: whoever waits runs what is due until it is its own
+A process is a thread, but only one runs at a time: one that waits runs what is due until it is its own
 turn, or hands over to the process whose turn it is. So a run is a function of its seed.
 """
 
@@ -38,8 +38,7 @@ class VirtualWorld:
     def __init__(self, seed: int) -> None:
         self.now = 0.0
         self.rng = random.Random(seed)
-        self.main = Process("main")
-        self.current = self.main
+        self.current = Process("main")
         self.processes: list[Process] = []
         self._events: list[tuple[float, int, Callable[[], None] | Process, int]] = []
         self._made = 0
@@ -80,8 +79,8 @@ class VirtualWorld:
                     work()
             except ProcessKilled:
                 pass
-            except BaseException as error:  # noqa: BLE001  # the check reports it
-                process.error = error.with_traceback(error.__traceback__)
+            except BaseException as error:  # noqa: BLE001  # ``ended`` reports it
+                process.error = error
             process.ended = True
             process.alive = False
             self.trace(f"end {name} {type(process.error).__name__}")
@@ -118,23 +117,21 @@ class VirtualWorld:
         """Wait in the current process until ``ready`` or the time is over; return whether it is."""
         me = self.current
         until = self.now + max(0.0, seconds)
-        if not me.alive:
-            raise ProcessKilled
+        self.check()
         if ready():
             return True
         me.waits += 1
         self._push(until, me, me.waits)
-        while True:
-            self._hand_over(me)
-            if not me.alive:
-                me.waits += 1
-                raise ProcessKilled
-            if ready():
-                me.waits += 1
-                return True
-            if self.now >= until:
-                me.waits += 1
-                return False
+        try:
+            while True:
+                self._hand_over(me)
+                self.check()
+                if ready():
+                    return True
+                if self.now >= until:
+                    return False
+        finally:
+            me.waits += 1
 
     def sleep(self, seconds: float) -> None:
         self.wait(lambda: False, seconds)

@@ -1,9 +1,13 @@
-"""What is wrong with a run: records against the oracle, transactions by the classes that Jepsen names."""
+"""What is wrong with a run: records against the oracle, transactions by the names of Jepsen's reports."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import orjson
 from driftloop.schemas.decisions import Command, CommandResult, Trigger
@@ -30,7 +34,7 @@ from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.monitor.snapshots import newest_snapshot
 
 from tests.simulation.broker.log import Entry
-from tests.simulation.client.installed import Simulation
+from tests.simulation.client.simulated import Simulation
 from tests.support.join.world import LoggedRecord, errors_of, identity_of, oracle, totals_of
 
 KINDS = (
@@ -54,6 +58,11 @@ class RunFindings:
         assert kind in KINDS
         self.examples.setdefault(kind, []).append(str(example))
 
+    def add_repeated(self, what: str, counts: Mapping[Any, int]) -> None:
+        for key, count in counts.items():
+            if count > 1:
+                self.add("duplicate", f"{what} {key} {count} times")
+
     def __bool__(self) -> bool:
         return bool(self.examples)
 
@@ -61,28 +70,24 @@ class RunFindings:
 def check_join(simulation: Simulation, connection: Connection, join: Join, findings: RunFindings) -> None:
     """Compare what the joiner wrote with what the oracle expects of the whole logs."""
     check_transactions(simulation, findings)
-
-    def entries(topic: Topic) -> list[tuple[int, Entry]]:
-        name = connection.topic(topic)
-        count = simulation.cluster.partitions[name]
-        return [(p, e) for p in range(count) for e in simulation.cluster.logs[name, p].read(0, 1 << 30)]
-
+    entries = partial(_entries, simulation, connection)
     logged = {topic: [_logged(e) for _, e in entries(topic)] for topic in (PREDICTIONS, LABELS)}
     expected = oracle(logged[PREDICTIONS], logged[LABELS], join)
     outcomes = [(p, Outcome.decode(_value(e))) for p, e in entries(OUTCOMES)]
     found = Counter((identity_of(o), o.revision) for _, o in outcomes)
-    for key, count in found.items():
-        if count > 1:
-            findings.add("duplicate", f"outcome {key} {count} times")
+    findings.add_repeated("outcome", found)
     for key in expected.outcomes.keys() - found.keys():
         findings.add("lost", f"outcome {key}")
     for _, o in outcomes:
-        said = o.correct if o.label is None else o.label, o.error_value
-        if expected.outcomes.get((identity_of(o), o.revision)) != said:
-            findings.add("wrong", f"outcome {identity_of(o)} revision {o.revision}: {said}")
-    letters = [DeadLetter.decode(_value(e)) for _, e in entries(DEAD_LETTERS)]
-    _check_letters(
-        letters, entries(LABELS), expected.unreached_labels | expected.refused_labels, connection, findings
+        label_and_error = o.correct if o.label is None else o.label, o.error_value
+        if expected.outcomes.get((identity_of(o), o.revision)) != label_and_error:
+            findings.add("wrong", f"outcome {identity_of(o)} revision {o.revision}: {label_and_error}")
+    _check_dead_letters(
+        [DeadLetter.decode(_value(e)) for _, e in entries(DEAD_LETTERS)],
+        entries(LABELS),
+        expected.unreached_labels | expected.refused_labels,
+        connection.topic(LABELS),
+        findings,
     )
     first = [(p, o) for p, o in outcomes if o.revision == 0]
     for number in sorted({p for p, _ in first}):
@@ -108,38 +113,34 @@ def check_join(simulation: Simulation, connection: Connection, join: Join, findi
 
 
 def check_transactions(simulation: Simulation, findings: RunFindings) -> None:
-    """What clients were told of their transactions, against what the broker made of them."""
-    fates: defaultdict[int, set[bool | None]] = defaultdict(set)
-    for log in simulation.cluster.logs.values():
-        for entry in log.entries:
-            if entry.fate is not None:
-                fates[entry.fate.client].add(entry.fate.committed)
-    for group in simulation.cluster.groups.values():
-        for client, committed in group.fates:
-            fates[client].add(committed)
+    """Compare what clients know of their transactions with what the broker made of them."""
+    logs, groups = simulation.cluster.logs.values(), simulation.cluster.groups.values()
+    found: defaultdict[int, set[bool | None]] = defaultdict(set)
+    of_records = (entry.fate for log in logs for entry in log.entries if entry.fate is not None)
+    for fate in chain(of_records, *(group.fates for group in groups)):
+        found[fate.transaction].add(fate.committed)
+    for transaction, fates in sorted(found.items()):
+        if len(fates) > 1:
+            findings.add("torn", f"transaction {transaction}: {fates}")
+        if True in fates and transaction in simulation.given_up:
+            findings.add("aborted read", f"transaction {transaction}")
+        if False in fates and transaction in simulation.acknowledged:
+            findings.add("lost write", f"transaction {transaction}")
+    for group in groups:
         for step in group.went_back:
             findings.add("offset went back", step)
-    for client, found in sorted(fates.items()):
-        if len(found) > 1:
-            findings.add("torn", f"transaction {client}: {found}")
-        if True in found and client in simulation.given_up:
-            findings.add("aborted read", f"transaction {client}")
-        if False in found and client in simulation.acknowledged:
-            findings.add("lost write", f"transaction {client}")
 
 
-def _check_letters(
-    letters: list[DeadLetter],
+def _check_dead_letters(
+    dead_letters: list[DeadLetter],
     labels: list[tuple[int, Entry]],
     unreached: set[int],
-    connection: Connection,
+    name: str,
     findings: RunFindings,
 ) -> None:
-    places = Counter((one.topic, one.partition, one.offset) for one in letters)
-    for place, count in places.items():
-        if count > 1:
-            findings.add("duplicate", f"dead letter of {place} {count} times")
-    name = connection.topic(LABELS)
+    """``unreached``: which of the labels, in topic ``name``, must be dead letters."""
+    places = Counter((one.topic, one.partition, one.offset) for one in dead_letters)
+    findings.add_repeated("dead letter of", places)
     for index in sorted(unreached):
         number, entry = labels[index]
         announced = places.pop((name, number, entry.offset), 0)
@@ -148,6 +149,15 @@ def _check_letters(
     for place in places:
         if place[0] == name:
             findings.add("wrong", f"dead letter of {place}, which met its prediction")
+
+
+def _entries(simulation: Simulation, connection: Connection, topic: Topic) -> list[tuple[int, Entry]]:
+    """Every committed record with its partition."""
+    name = connection.topic(topic)
+    partitions = range(simulation.cluster.partitions[name])
+    return [
+        (number, entry) for number in partitions for entry in simulation.cluster.logs[name, number].read()
+    ]
 
 
 def _logged(entry: Entry) -> LoggedRecord:
@@ -166,7 +176,7 @@ def check_monitor(simulation: Simulation, connection: Connection, findings: RunF
     }
     core, states, expected = VitalsCore(0), dict[int, bytes](), list[tuple[int, Topic, bytes]]()
     vitals = simulation.cluster.logs[connection.topic(VITALS), 0]
-    for entry in vitals.read(0, vitals.end):
+    for entry in vitals.read():
         for event in core.apply(_value(entry), offset=entry.offset, append_time_ms=entry.append_ms):
             expected.append((entry.offset, event.topic, event.value))
         states[entry.offset] = core.snapshot()
@@ -200,9 +210,7 @@ def check_trainer(simulation: Simulation, connection: Connection, findings: RunF
     check_transactions(simulation, findings)
 
     def values(topic: Topic) -> list[bytes]:
-        name = connection.topic(topic)
-        count = simulation.cluster.partitions[name]
-        return [_value(e) for p in range(count) for e in simulation.cluster.logs[name, p].read(0, 1 << 30)]
+        return [_value(entry) for _, entry in _entries(simulation, connection, topic)]
 
     commands = [Command.decode(value).command_id for value in values(COMMANDS)]
     results = Counter(CommandResult.decode(value).command_id for value in values(COMMAND_RESULTS))
@@ -213,9 +221,7 @@ def check_trainer(simulation: Simulation, connection: Connection, findings: RunF
     ended = Counter(run.trigger_id for run in first if run.status in TERMINAL)
     _each_once("end of the run of", triggers, ended, findings)
     starts = Counter((run.run_id, run.attempt, run.status) for run in runs)
-    for key, count in starts.items():
-        if count > 1:
-            findings.add("duplicate", f"run {key} {count} times")
+    findings.add_repeated("run", starts)
     return len(commands) + len(triggers)
 
 
@@ -223,5 +229,4 @@ def _each_once(what: str, wanted: list[str], found: Counter[str], findings: RunF
     for one in wanted:
         if found[one] == 0:
             findings.add("lost", f"{what} {one}")
-        elif found[one] > 1:
-            findings.add("duplicate", f"{what} {one}: {found[one]} times")
+    findings.add_repeated(what, {one: found[one] for one in wanted})

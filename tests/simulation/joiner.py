@@ -37,7 +37,8 @@ from driftloop.streams.kafka.connection import Connection
 from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.group import NEVER
 from tests.simulation.broker.log import SentRecord
-from tests.simulation.client.installed import Simulation, installed
+from tests.simulation.client.installed import installed
+from tests.simulation.client.simulated import Simulation
 from tests.simulation.clock import Process, ProcessKilled, VirtualWorld
 from tests.simulation.disk import Disk
 from tests.simulation.findings import RunFindings, check_join

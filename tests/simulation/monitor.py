@@ -25,17 +25,20 @@ from driftloop.streams.monitor.snapshots import find_resume_point
 from faust.types import TP
 
 from tests.simulation.broker.cluster import SimulatedCluster
-from tests.simulation.broker.log import PartitionLog, SentRecord
-from tests.simulation.client.installed import Simulation, installed
+from tests.simulation.broker.log import OK, PartitionLog, SentRecord
+from tests.simulation.client.installed import installed
 from tests.simulation.client.loop import VirtualLoop, run
+from tests.simulation.client.operation import Operation
+from tests.simulation.client.simulated import Simulation
 from tests.simulation.clock import Process, VirtualWorld
 from tests.simulation.findings import RunFindings, check_monitor
-from tests.simulation.network import Link, Lost, Network, Weather
+from tests.simulation.network import Link, Network, Weather
 from tests.simulation.run import SimulatedRun
 
 CONNECTION = Connection("simulated:1", "s.")
 FAULTS_S = 8.0
 _END_S = 20.0
+_BACKOFF_S = 0.1
 _TOPICS = (VITALS, MONITOR_STATE, DRIFT, TRIGGERS, DEAD_LETTERS)
 _PLACE = TP(CONNECTION.topic(VITALS), 0)
 
@@ -73,27 +76,28 @@ class _Client:
             return
         self._sending = True
         topic, log, sent, acknowledged = self._queue.pop(0)
-        appended = [False]
+        appended = False
 
         def handle() -> int:
-            if not appended[0]:
-                appended[0] = True
+            nonlocal appended
+            if not appended:
+                appended = True
                 log.append([sent])
-            return 0
+            return OK
 
-        def answered(answer: object) -> None:
-            if isinstance(answer, Lost):
-                self._simulation.world.after(0.1, ask)
-                return
+        def answered(_answer: object) -> None:
             self._sending = False
             self._loop.post(lambda: acknowledged.done() or acknowledged.set_result(None))
             self._next()
 
-        def ask() -> None:
-            if self._process.alive:
-                self._link.request(f"Produce {topic}", handle, answered)
-
-        ask()
+        Operation(
+            self._link,
+            f"Produce {topic}",
+            handle,
+            answered,
+            wanted=lambda: self._process.alive,
+            backoff_s=_BACKOFF_S,
+        )
 
 
 class _MonitorRun:

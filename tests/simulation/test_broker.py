@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from confluent_kafka import KafkaError
 
 from tests.simulation.broker.cluster import SimulatedCluster
-from tests.simulation.broker.group import CommittedOffset, GroupMetadata
+from tests.simulation.broker.group import CommittedOffset, GroupEvent, GroupMetadata
 from tests.simulation.broker.log import OK, SentRecord
 from tests.simulation.broker.transactions import Place, ProducerId
 from tests.simulation.clock import VirtualWorld
@@ -27,18 +27,18 @@ def started(broker: SimulatedCluster) -> ProducerId:
     return found
 
 
-def write(broker: SimulatedCluster, producer: ProducerId, *, sequence: int = 0, client: int = 1) -> int:
+def write(broker: SimulatedCluster, producer: ProducerId, *, sequence: int = 0, transaction: int = 1) -> int:
     """Add the partition and produce one record."""
     error = broker.transactions.add("id", producer, places={PLACE}, groups={"g"})
-    return error or broker.produce("id", producer, {PLACE: (sequence, [RECORD])}, client)[PLACE]
+    return error or broker.produce("id", producer, PLACE, sequence, [RECORD], transaction)
 
 
 def visible(broker: SimulatedCluster) -> int:
     log = broker.logs[PLACE]
-    return len(list(log.read(0, log.last_stable_offset)))
+    return len(list(log.read(end=log.last_stable_offset)))
 
 
-def settle(broker: SimulatedCluster) -> None:
+def write_markers(broker: SimulatedCluster) -> None:
     broker.world.sleep(0.1)
 
 
@@ -48,11 +48,11 @@ def test_records_are_seen_once_their_transaction_has_committed_and_never_if_it_a
     assert write(broker, producer) == OK
     assert (visible(broker), broker.logs[PLACE].last_stable_offset) == (0, 0)
     assert broker.transactions.end("id", producer, commit=True) == OK
-    settle(broker)
+    write_markers(broker)
     assert (visible(broker), broker.logs[PLACE].last_stable_offset) == (1, 2)
-    assert write(broker, producer, sequence=1, client=2) == OK
+    assert write(broker, producer, sequence=1, transaction=2) == OK
     assert broker.transactions.end("id", producer, commit=False) == OK
-    settle(broker)
+    write_markers(broker)
     assert (visible(broker), broker.logs[PLACE].last_stable_offset) == (1, 4)
 
 
@@ -60,13 +60,13 @@ def test_a_late_end_of_the_same_epoch_ends_the_next_transaction() -> None:
     broker = cluster()
     producer = started(broker)
     write(broker, producer)
-    late: Callable[[], int] = lambda: broker.transactions.end("id", producer, commit=True)  # noqa: E731
+    late = partial(broker.transactions.end, "id", producer, commit=True)
     assert late() == OK
-    settle(broker)
+    write_markers(broker)
     assert late() == OK  # the same end again, while nothing is open, is harmless
-    write(broker, producer, sequence=1, client=2)
+    write(broker, producer, sequence=1, transaction=2)
     assert late() == OK
-    settle(broker)
+    write_markers(broker)
     assert visible(broker) == 2
     assert broker.transactions.end("id", producer, commit=False) == KafkaError.INVALID_TXN_STATE
 
@@ -76,7 +76,7 @@ def test_a_new_epoch_ends_what_is_open_and_refuses_what_is_late() -> None:
     producer = started(broker)
     write(broker, producer)
     assert broker.transactions.init("id") == KafkaError.CONCURRENT_TRANSACTIONS
-    settle(broker)
+    write_markers(broker)
     assert started(broker).epoch > producer.epoch
     assert visible(broker) == 0
     assert broker.transactions.end("id", producer, commit=True) == KafkaError.INVALID_PRODUCER_EPOCH
@@ -96,11 +96,11 @@ def test_a_batch_that_comes_again_is_not_appended_again_and_one_outside_a_transa
     broker = cluster()
     producer = started(broker)
     assert write(broker, producer) == OK
-    assert broker.produce("id", producer, {PLACE: (0, [RECORD])}, 1)[PLACE] == OK
+    assert broker.produce("id", producer, PLACE, 0, [RECORD], 1) == OK
     assert broker.logs[PLACE].end == 1
     broker.transactions.end("id", producer, commit=True)
-    settle(broker)
-    refused = broker.produce("id", producer, {PLACE: (1, [RECORD])}, 2)[PLACE]
+    write_markers(broker)
+    refused = broker.produce("id", producer, PLACE, 1, [RECORD], 2)
     assert refused == KafkaError.INVALID_TXN_STATE
 
 
@@ -108,26 +108,26 @@ def test_offsets_move_with_their_transaction_and_are_unstable_until_then() -> No
     broker = cluster()
     producer, group = started(broker), broker.group("g")
     write(broker, producer)
-    assert broker.commit_offsets("id", producer, NO_MEMBER, {PLACE: CommittedOffset(5, None)}, 1) == OK
+    assert broker.commit_offsets("id", producer, NO_MEMBER, {PLACE: CommittedOffset(5)}, 1) == OK
     assert group.unstable(PLACE)
     assert group.offsets == {}
     broker.transactions.end("id", producer, commit=True)
-    settle(broker)
-    assert group.offsets == {PLACE: CommittedOffset(5, None)}
+    write_markers(broker)
+    assert group.offsets == {PLACE: CommittedOffset(5)}
     assert not group.unstable(PLACE)
 
 
 class OneMember:
     def __init__(self, instance: str) -> None:
         self.instance, self.member, self.topics = instance, 0, ["t"]
-        self.events: list[tuple[str, int, list[Place]]] = []
+        self.events: list[GroupEvent] = []
         self.lives = True
 
     def beats(self) -> bool:
         return self.lives
 
-    def told(self, event: str, generation: int, places: list[Place]) -> None:
-        self.events.append((event, generation, places))
+    def receive(self, event: GroupEvent) -> None:
+        self.events.append(event)
 
 
 def test_a_member_that_is_gone_or_replaced_commits_nothing() -> None:

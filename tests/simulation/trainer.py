@@ -45,7 +45,8 @@ from driftloop.streams.train.window.window import FrozenWindow
 
 from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.log import SentRecord
-from tests.simulation.client.installed import Simulation, installed
+from tests.simulation.client.installed import installed
+from tests.simulation.client.simulated import Simulation
 from tests.simulation.clock import Process, VirtualWorld
 from tests.simulation.findings import RunFindings, check_trainer
 from tests.simulation.network import Network, Weather

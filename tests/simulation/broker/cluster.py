@@ -36,20 +36,16 @@ class SimulatedCluster:
         self,
         name: str,
         producer: ProducerId,
-        batches: Mapping[Place, tuple[int, list[SentRecord]]],
-        client: int,
-    ) -> dict[Place, int]:
-        """Append to a transaction: per place the first sequence and the records. Returns an error of each."""
-        errors: dict[Place, int] = {}
-        for place, (sequence, records) in batches.items():
-            log = self.logs[place]
-            error = OK
-            if not log.is_open(producer.number):
-                error = self.transactions.verify(name, producer, place=place, group=None)
-            errors[place] = error or log.append_open(
-                records, producer.number, producer.epoch, sequence, client
-            )
-        return errors
+        place: Place,
+        sequence: int,
+        records: list[SentRecord],
+        transaction: int,
+    ) -> int:
+        """Append to the open transaction; return an error. ``sequence``: of the first record."""
+        log, error = self.logs[place], OK
+        if not log.is_open(producer.number):
+            error = self.transactions.verify(name, producer, place=place, group=None)
+        return error or log.append_open(records, producer.number, producer.epoch, sequence, transaction)
 
     def commit_offsets(
         self,
@@ -57,10 +53,10 @@ class SimulatedCluster:
         producer: ProducerId,
         given: GroupMetadata,
         offsets: dict[Place, CommittedOffset],
-        client: int,
+        transaction: int,
     ) -> int:
         error = self.transactions.verify(name, producer, place=None, group=given.group)
-        return error or self.group(given.group).commit_open(given, producer.number, offsets, client)
+        return error or self.group(given.group).commit_open(given, producer.number, offsets, transaction)
 
     def _mark(self, place: Place, producer: ProducerId, commit: bool) -> None:
         self.logs[place].mark(producer.number, producer.epoch, commit=commit)

@@ -5,12 +5,13 @@ Classic protocol, range assignment, eager: everybody gives up what it has before
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from confluent_kafka import KafkaError
+from confluent_kafka import OFFSET_INVALID, KafkaError
 
-from tests.simulation.broker.log import OK
+from tests.simulation.broker.log import OK, Fate
 from tests.simulation.broker.transactions import Place
 from tests.simulation.clock import VirtualWorld
 
@@ -29,10 +30,18 @@ class GroupMetadata(NamedTuple):
 
 class CommittedOffset(NamedTuple):
     offset: int
-    metadata: str | None
+    metadata: str = ""
 
 
-NEVER = CommittedOffset(-1, "")
+NEVER = CommittedOffset(OFFSET_INVALID)
+
+
+class GroupEvent(NamedTuple):
+    """What a coordinator tells a member: ``assign``, ``revoke``, ``lost`` (its session) or ``fenced``."""
+
+    kind: str
+    generation: int = 0
+    places: Sequence[Place] = ()
 
 
 class Member(Protocol):
@@ -43,15 +52,15 @@ class Member(Protocol):
     topics: list[str]
 
     def beats(self) -> bool: ...
-    def told(self, event: str, generation: int, places: list[Place]) -> None: ...
+    def receive(self, event: GroupEvent) -> None: ...
 
 
 @dataclass
 class PendingOffsets:
-    """Offsets of an open transaction, and which transactions of the client they came with."""
+    """Offsets of an open transaction, and the client's own numbers of the transactions they came with."""
 
     offsets: dict[Place, CommittedOffset] = field(default_factory=dict[Place, CommittedOffset])
-    clients: list[int] = field(default_factory=list[int])
+    transactions: list[int] = field(default_factory=list[int])
 
 
 class Group:
@@ -61,7 +70,7 @@ class Group:
         self.offsets: dict[Place, CommittedOffset] = {}
         self.pending: dict[int, PendingOffsets] = {}
         self.went_back: list[str] = []
-        self.fates: list[tuple[int, bool]] = []
+        self.fates: list[Fate] = []
         self._members: dict[str, Member] = {}
         self._seen: dict[str, float] = {}
         self._assigned: dict[str, list[Place]] = {}
@@ -74,15 +83,15 @@ class Group:
     def join(self, member: Member) -> None:
         self._made += 1
         name, known = member.instance, self._members.get(member.instance)
+        self._seen[name] = self._world.now
         if known is not member:
             member.member = self._made
             self._members[name] = member
             if known is not None:
-                known.told("fenced", 0, [])
-        self._seen[name] = self._world.now
-        if known is not None and known is not member and self._joined is None:
-            member.told("assign", self.generation, self._assigned.get(name, []))
-            return
+                known.receive(GroupEvent("fenced"))
+                if self._joined is None:  # a static member continues with what it had
+                    member.receive(GroupEvent("assign", self.generation, self._assigned.get(name, [])))
+                    return
         if self._joined is None:
             self._rebalance()
         assert self._joined is not None
@@ -90,7 +99,7 @@ class Group:
         self._complete()
 
     def check(self, given: GroupMetadata) -> int:
-        """Whether a member may still commit. Who says nothing of a membership is not asked for one."""
+        """Whether a member may still commit; a commit without a membership is always accepted."""
         if given.generation < 0 and not given.instance:
             return OK
         member = self._members.get(given.instance)
@@ -109,7 +118,7 @@ class Group:
     def _revoke(self, name: str, member: Member) -> None:
         if self._joined is not None and name not in self._joined and self._members.get(name) is member:
             if member.beats():
-                member.told("revoke", 0, [])
+                member.receive(GroupEvent("revoke"))
             else:
                 self._world.after(0.5, lambda: self._revoke(name, member))
 
@@ -126,18 +135,17 @@ class Group:
                     self._assigned[names[number * len(names) // count]].append((topic, number))
         self._world.trace(f"group {self.name} generation {self.generation} {self._assigned}")
         for name, member in self._members.items():
-            member.told("assign", self.generation, self._assigned[name])
+            member.receive(GroupEvent("assign", self.generation, self._assigned[name]))
 
     def _tick(self) -> None:
         now = self._world.now
-        gone = [name for name, seen in self._seen.items() if now - seen > _SESSION_S]
         for name, member in list(self._members.items()):
             if member.beats():
                 self._seen[name] = now
-            elif name in gone:
+            elif now - self._seen[name] > _SESSION_S:
                 self._world.trace(f"group {self.name} lost {name}")
                 del self._members[name], self._seen[name]
-                member.told("lost", 0, [])
+                member.receive(GroupEvent("lost"))
                 if self._joined is None:
                     self._rebalance()
                 else:
@@ -148,18 +156,19 @@ class Group:
     # Offsets
 
     def commit_open(
-        self, given: GroupMetadata, producer: int, offsets: dict[Place, CommittedOffset], client: int
+        self, given: GroupMetadata, producer: int, offsets: dict[Place, CommittedOffset], transaction: int
     ) -> int:
+        """Keep offsets until their transaction ends; return an error."""
         error = self.check(given)
         if error == OK:
             pending = self.pending.setdefault(producer, PendingOffsets())
             pending.offsets.update(offsets)
-            pending.clients.append(client)
+            pending.transactions.append(transaction)
         return error
 
     def mark(self, producer: int, *, commit: bool) -> None:
         pending = self.pending.pop(producer, PendingOffsets())
-        self.fates += [(client, commit) for client in pending.clients]
+        self.fates += [Fate(transaction, commit) for transaction in pending.transactions]
         if commit:
             for place, committed in pending.offsets.items():
                 before = self.offsets.get(place)

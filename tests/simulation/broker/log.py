@@ -21,9 +21,9 @@ class SentRecord(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Fate:
-    """What becomes of a transaction's records: None while it is open. ``client``: the client's own number."""
+    """What becomes of a transaction, by its client's own number for it: None while it is open."""
 
-    client: int
+    transaction: int
     committed: bool | None = None
 
 
@@ -71,7 +71,7 @@ class PartitionLog:
         self._advance()
 
     def append_open(
-        self, records: Sequence[SentRecord], producer: int, epoch: int, sequence: int, client: int
+        self, records: Sequence[SentRecord], producer: int, epoch: int, sequence: int, transaction: int
     ) -> int:
         """Append to an open transaction; return an error. A batch that is here already is not repeated."""
         known = self._producers.get(producer)
@@ -87,9 +87,9 @@ class PartitionLog:
             return KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
         known.batches.add(sequence)
         known.next_sequence += len(records)
-        first, fate = self._open.setdefault(producer, (self.end, Fate(client)))
-        if fate.client != client:  # a late end has split one transaction of the client's
-            fate = Fate(client)
+        first, fate = self._open.setdefault(producer, (self.end, Fate(transaction)))
+        if fate.transaction != transaction:  # a late end has split one transaction of the client's
+            fate = Fate(transaction)
             self._open[producer] = first, fate
         for record in records:
             self.entries.append(Entry(self.end, self._now_ms(), record, fate))
@@ -110,8 +110,8 @@ class PartitionLog:
         self.last_stable_offset = min((first for first, _ in self._open.values()), default=self.end)
         self._moved()
 
-    def read(self, start: int, end: int) -> Iterator[Entry]:
-        """Committed records of this range."""
+    def read(self, start: int = 0, end: int | None = None) -> Iterator[Entry]:
+        """Committed records of this range; without one, all of them."""
         return (entry for entry in self.entries[start:end] if entry.visible)
 
     def offset_at(self, time_ms: int) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 from confluent_kafka import TopicCollection, TopicPartition
 
-from tests.simulation.client.installed import Simulated
 from tests.simulation.client.metadata import ClusterMetadata
+from tests.simulation.client.simulated import Simulated
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Message, TopicPartition
 
-from tests.simulation.broker.group import GroupMetadata
+from tests.simulation.broker.group import NEVER, GroupEvent, GroupMetadata
 from tests.simulation.broker.log import Entry
 from tests.simulation.broker.transactions import Place
-from tests.simulation.client.installed import Simulated
+from tests.simulation.client.errors import PARTITION_EOF, TIMED_OUT, wrong_state
 from tests.simulation.client.metadata import ClusterMetadata
+from tests.simulation.client.simulated import Simulated
 
-_EOF = KafkaError._PARTITION_EOF  # pyright: ignore[reportPrivateUsage]
-_STATE = KafkaError._STATE  # pyright: ignore[reportPrivateUsage]
-_TIMED_OUT = KafkaError._TIMED_OUT  # pyright: ignore[reportPrivateUsage]
-_ERRONEOUS = KafkaException(KafkaError(_STATE, "not assigned"))
+_TAIL = -2000  # librdkafka's RD_KAFKA_OFFSET_TAIL(n) is -2000 - n; Python has no name for it
 
 Callback = Callable[[Any, list[TopicPartition]], None]
 
@@ -34,7 +32,7 @@ class Consumer(Simulated):
         self._ends: dict[Place, int] = {}
         self._stalled: dict[Place, float] = {}
         self._paused: set[Place] = set()
-        self._events: list[tuple[str, int, list[Place]]] = []
+        self._events: list[GroupEvent] = []
         self._on_assign: Callback | None = None
         self._on_revoke: Callback | None = None
         self._owns = False
@@ -54,22 +52,22 @@ class Consumer(Simulated):
     def beats(self) -> bool:
         return self.process.alive and not self._closed and self.process.frozen_until <= self.world.now
 
-    def told(self, event: str, generation: int, places: list[Place]) -> None:
-        """The coordinator says something; it is served within ``consume``."""
+    def receive(self, event: GroupEvent) -> None:
+        """Serve the event within ``consume``, once it is here."""
 
-        def hear() -> None:
-            self._events.append((event, generation, places))
+        def arrive() -> None:
+            self._events.append(event)
             self.world.wake(self.process)
 
-        self.world.after(self.sim.network.latency(), hear)
+        self.world.after(self.sim.network.latency(), arrive)
 
     def _serve(self) -> list[Message]:
         while self._events:
-            event, generation, places = self._events.pop(0)
-            if event == "fenced":
+            kind, generation, places = self._events.pop(0)
+            if kind == "fenced":
                 error = KafkaError(KafkaError.FENCED_INSTANCE_ID, "fenced")
                 return [Message(error=error)]
-            if event != "assign":
+            if kind != "assign":
                 self._give_up()
                 self._join()
                 continue
@@ -98,35 +96,23 @@ class Consumer(Simulated):
             if not any(map(group.unstable, places)):
                 break
             if self.world.now > until:
-                raise KafkaException(KafkaError(_TIMED_OUT, "unstable offsets"))
+                raise KafkaException(KafkaError(TIMED_OUT, "unstable offsets"))
             self.world.sleep(0.05)
-        found: list[TopicPartition] = []
-        for place in places:
-            known = group.offsets.get(place)
-            if known is None:
-                found.append(TopicPartition(*place, -1001))
-            elif known.metadata is None:
-                found.append(TopicPartition(*place, known.offset))
-            else:
-                found.append(TopicPartition(*place, known.offset, metadata=known.metadata))
-        return found
+        return [TopicPartition(*place, *group.offsets.get(place, NEVER)) for place in places]
 
     # Records
 
     def assign(self, partitions: list[TopicPartition]) -> None:
-        self.world.check()
-        self._positions = {}
-        self._ended.clear()
+        self.unassign()
         for one in partitions:
             place, start = (one.topic, one.partition), one.offset
-            log = self.sim.cluster.logs[place]
-            if start <= -2000:
-                start = max(0, log.last_stable_offset - (-2000 - start))
+            if start <= _TAIL:
+                start += self.sim.cluster.logs[place].last_stable_offset - _TAIL
             self._positions[place] = max(0, start)
 
     def unassign(self) -> None:
         self.world.check()
-        self._positions = {}
+        self._positions.clear()
         self._ended.clear()
 
     def pause(self, partitions: list[TopicPartition]) -> None:
@@ -141,7 +127,7 @@ class Consumer(Simulated):
         self.world.check()
         where = place.topic, place.partition
         if where not in self._positions:
-            raise _ERRONEOUS
+            raise wrong_state("not assigned")
         self._positions[where] = place.offset
         self._ended.pop(where, None)
 
@@ -166,7 +152,7 @@ class Consumer(Simulated):
     ) -> tuple[int, int]:
         where = place.topic, place.partition
         if cached:
-            return 0, self._ends.get(where, -1001)
+            return 0, self._ends.get(where, OFFSET_INVALID)
         self.world.sleep(self.sim.network.latency() * 2)
         return 0, self.sim.cluster.logs[where].last_stable_offset
 
@@ -221,7 +207,9 @@ class Consumer(Simulated):
             self._positions[place] = position
             if position >= end and len(found) < most:
                 self._ended[place] = end
-                found.append(Message(topic=place[0], partition=place[1], offset=end, error=KafkaError(_EOF)))
+                found.append(
+                    Message(topic=place[0], partition=place[1], offset=end, error=KafkaError(PARTITION_EOF))
+                )
         return found
 
 
