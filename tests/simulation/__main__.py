@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from tests.simulation.roles import ROLES, SimulatedRun, run_seed
+from tests.simulation.roles import ROLES, run_seed
+from tests.simulation.run import SimulatedRun
 
 SHARES = {"join": 0.6, "monitor": 0.2, "train": 0.2}
 _SHOWN = 10
@@ -34,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = 0
     with multiprocessing.get_context("fork").Pool(given.processes) as pool:
         for role, share in shares.items():
-            began, faults, found, outcomes = time.monotonic(), Counter[str](), 0, 0
+            began, faults, found, results = time.monotonic(), Counter[str](), 0, 0
             seeds = range(given.first, given.first + math.ceil(given.seeds * share))
             for run in pool.imap(partial(run_seed, role), seeds, chunksize=16):
                 faults.update(run.faults)
-                outcomes += run.outcomes
+                results += run.results
                 if run.findings:
                     found += 1
                     if found <= _SHOWN:
                         print(f"seed {run.seed} of {role}: {run.findings}", flush=True)
             took_s = time.monotonic() - began
             print(
-                f"{role}: {len(seeds)} seeds, {outcomes} results, {found} seeds with findings, "
+                f"{role}: {len(seeds)} seeds, {results} results, {found} seeds with findings, "
                 f"{took_s:.0f} s; {dict(faults)}"
             )
             wrong += found

@@ -7,35 +7,29 @@ gaps and repeats, to an owner that may not know yet that it lost the partition) 
 from __future__ import annotations
 
 import asyncio
-import random
-import traceback
-from collections import Counter
 from collections.abc import Awaitable
+from typing import ClassVar
 from unittest import mock
 
 from driftloop.schemas.control import RequestControl, SpecControl, TickControl
-from driftloop.schemas.errors import Error
 from driftloop.schemas.spec.model import ModelSpec
-from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VITALS
-from driftloop.streams.kafka.connection import Connection
+from driftloop.schemas.topics import DEAD_LETTERS, DRIFT, MONITOR_STATE, TRIGGERS, VITALS, Topic
 from driftloop.streams.monitor.core import VitalsCore
 from driftloop.streams.monitor.partition import LinkedMessage
 from driftloop.streams.monitor.shell import MonitorSettings, MonitorShell
 from driftloop.streams.monitor.snapshots import find_resume_point
 from faust.types import TP
 
-from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.log import OK, PartitionLog, SentRecord
 from tests.simulation.client.installed import installed
 from tests.simulation.client.loop import VirtualLoop, run
 from tests.simulation.client.operation import Operation
 from tests.simulation.client.simulated import Simulation
-from tests.simulation.clock import Process, VirtualWorld
-from tests.simulation.findings import RunFindings, check_monitor
-from tests.simulation.network import Link, Network, Weather
-from tests.simulation.run import SimulatedRun
+from tests.simulation.clock import Process
+from tests.simulation.findings import check_monitor
+from tests.simulation.network import Link, Weather
+from tests.simulation.run import CONNECTION, RoleRun, SimulatedRun
 
-CONNECTION = Connection("simulated:1", "s.")
 FAULTS_S = 8.0
 _END_S = 20.0
 _BACKOFF_S = 0.1
@@ -100,22 +94,18 @@ class _Client:
         )
 
 
-class _MonitorRun:
+class _MonitorRun(RoleRun):
+    role = "monitor"
+    topics: ClassVar[dict[Topic, int]] = dict.fromkeys(_TOPICS, 1)
+
     def __init__(self, seed: int, *, lines: bool) -> None:
-        self.seed = seed
-        self.world = VirtualWorld(seed)
-        self.world.lines = [] if lines else None
-        self.rng = random.Random(f"monitor {seed}")
-        rough = self.rng.choice((0.0, 0.05, 0.2))
-        weather = Weather(cut=rough, stall=0.01, slow=0.3, calm_at=FAULTS_S)
-        self.network = Network(self.world, weather)
-        self.cluster = SimulatedCluster(self.world, {CONNECTION.topic(topic): 1 for topic in _TOPICS})
-        self.simulation = Simulation(self.world, self.network, self.cluster)
-        self.faults: Counter[str] = Counter()
-        self.findings = RunFindings()
+        super().__init__(seed, lines=lines)
         self.owner: Process | None = None
         self.stopping: set[Process] = set()
-        self.vitals = self.cluster.logs[_PLACE.topic, 0]
+        self.vitals = self.log(VITALS)
+
+    def weather(self) -> Weather:
+        return Weather(cut=self.rng.choice((0.0, 0.05, 0.2)), stall=0.01, slow=0.3, calm_at=FAULTS_S)
 
     def run(self) -> SimulatedRun:
         async def inline(function, *arguments, **options):
@@ -129,17 +119,7 @@ class _MonitorRun:
                 self.world.after(self.rng.uniform(0.3, FAULTS_S), self._fault)
             self.world.sleep(_END_S)
             self.world.close()
-        self.faults["requests"] = self.network.faults
-        events = check_monitor(self.simulation, CONNECTION, self.findings)
-        return SimulatedRun(
-            self.seed,
-            self.findings,
-            self.world.fingerprint,
-            self.world.now,
-            events,
-            self.faults,
-            self.world.lines or [],
-        )
+        return self.came_to(check_monitor(self.simulation, CONNECTION, self.findings))
 
     def _history(self) -> list[tuple[float, bytes]]:
         rng = self.rng
@@ -173,7 +153,7 @@ class _MonitorRun:
             if client.sought is not None:
                 position, previous, client.sought = client.sought, client.sought - 1, None
                 rereading = True
-            entry = next(self.vitals.read(position, self.vitals.end), None)
+            entry = next(self.vitals.read(position), None)
             if entry is not None:
                 assert entry.sent is not None
                 message = LinkedMessage(
@@ -200,10 +180,7 @@ class _MonitorRun:
         await shell.release_all()
 
     def _ended(self, process: Process) -> None:
-        if process.error is not None:
-            self.faults[type(process.error).__name__] += 1
-            if not isinstance(process.error, Error):
-                self.findings.add("crash", "".join(traceback.format_exception(process.error)))
+        self.note_end(process)
         if self.owner is process:
             self.owner = None
             self.world.after(self.rng.choice((0.05, 1.0)), self._start)
@@ -220,7 +197,7 @@ class _MonitorRun:
             self.stopping.add(owner)
         elif kind == "freeze":
             self.world.freeze(owner, self.rng.choice((0.3, 2.0)))
-        else:  # it hears of it only later
+        else:  # it learns of that only later
             self.owner = None
             self._start()
             self.world.after(self.rng.choice((0.5, 2.0)), lambda: self.stopping.add(owner))

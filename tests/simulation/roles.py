@@ -10,8 +10,6 @@ from tests.simulation.monitor import simulate_monitor
 from tests.simulation.run import SimulatedRun
 from tests.simulation.trainer import simulate_trainer
 
-__all__ = ["ROLES", "SimulatedRun", "run_seed"]
-
 
 class Simulate(Protocol):
     def __call__(self, seed: int, *, lines: bool = False) -> SimulatedRun: ...

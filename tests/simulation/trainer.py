@@ -7,20 +7,18 @@ left out.
 
 from __future__ import annotations
 
-import random
+import itertools
 import tempfile
 import threading
-import traceback
-from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from driftloop.models.registry.signing import load_or_create_keypair, load_verifier
 from driftloop.schemas.decisions import Command, Trigger
-from driftloop.schemas.errors import Error
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import ModelSpec, SpecRecord
 from driftloop.schemas.topics import (
@@ -36,30 +34,25 @@ from driftloop.schemas.topics import (
     Topic,
 )
 from driftloop.streams.kafka import stop_deadline
-from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.train import shell
 from driftloop.streams.train.core import TrainerCore
 from driftloop.streams.train.model_runs import ModelRuns
 from driftloop.streams.train.step import NOTHING, Step
 from driftloop.streams.train.window.window import FrozenWindow
 
-from tests.simulation.broker.cluster import SimulatedCluster
 from tests.simulation.broker.log import SentRecord
 from tests.simulation.client.installed import installed
-from tests.simulation.client.simulated import Simulation
-from tests.simulation.clock import Process, VirtualWorld
+from tests.simulation.clock import VirtualWorld
 from tests.simulation.findings import RunFindings, check_trainer
-from tests.simulation.network import Network, Weather
-from tests.simulation.run import SimulatedRun
+from tests.simulation.network import Weather
+from tests.simulation.run import CONNECTION, GroupRun, SimulatedRun
 
-CONNECTION = Connection("simulated:1", "s.")
 PARTITIONS = 2
-FAULTS_S = 9.0
-_LONGEST_S = 80.0
 _TAKES_S = 0.3
 _MODELS = ("a", "b", "c", "d")
+_INPUTS = (TRIGGERS, COMMANDS)
 _TOPICS = (
-    TRIGGERS, COMMANDS, COMMAND_RESULTS, TRAINING_RUNS, MODEL_UPDATES, VITALS, DEAD_LETTERS, SPECS, OUTCOMES
+    *_INPUTS, COMMAND_RESULTS, TRAINING_RUNS, MODEL_UPDATES, VITALS, DEAD_LETTERS, OUTCOMES
 )  # fmt: skip
 
 
@@ -110,23 +103,18 @@ class _Training:
         pass
 
 
-class _TrainerRun:
-    def __init__(self, seed: int, *, lines: bool) -> None:
-        self.seed = seed
-        self.world = VirtualWorld(seed)
-        self.world.lines = [] if lines else None
-        self.rng = random.Random(f"train {seed}")
-        rough = self.rng.choice((0.0, 0.05, 0.15))
-        weather = Weather(cut=rough, stall=self.rng.choice((0.0, 0.02)), slow=0.1, calm_at=FAULTS_S)
-        self.network = Network(self.world, weather)
-        self.cluster = SimulatedCluster(
-            self.world, {CONNECTION.topic(t): 1 if t is SPECS else PARTITIONS for t in _TOPICS}
-        )
-        self.simulation = Simulation(self.world, self.network, self.cluster)
-        self.faults: Counter[str] = Counter()
-        self.findings = RunFindings()
-        self.running: dict[str, Process] = {}
-        self.wanted: set[str] = set()
+class _TrainerRun(GroupRun):
+    role = "train"
+    topics: ClassVar[dict[Topic, int]] = dict.fromkeys(_TOPICS, PARTITIONS) | {SPECS: 1}
+    group = "trainer"
+    inputs = tuple(itertools.product(_INPUTS, range(PARTITIONS)))
+    kinds = ("kill", "freeze", "outage")
+    frozen_s = (0.5, 3.0, 8.0)
+    longest_s = 80.0
+
+    def weather(self) -> Weather:
+        rough, stall = self.rng.choice((0.0, 0.05, 0.15)), self.rng.choice((0.0, 0.02))
+        return Weather(cut=rough, stall=stall, slow=0.1, calm_at=self.faults_s)
 
     def run(self) -> SimulatedRun:
         with ExitStack() as stack:
@@ -143,35 +131,22 @@ class _TrainerRun:
             ):
                 stack.enter_context(mock.patch.object(shell, name, stand_in))
             self._begin()
-            self.world.sleep(FAULTS_S)
-            for name in sorted(self.wanted):
-                self._start(name)
-            while self.world.now < _LONGEST_S and not self._done():
+            self.world.sleep(self.faults_s)
+            self.start_all()
+            while self.world.now < self.longest_s and not self._done():
                 self.world.sleep(1.0)
             self.world.sleep(2.0)
             self.world.close()
-        if self.world.now >= _LONGEST_S:
-            self.findings.add("stuck", "triggers or commands were not dealt with")
-        self.faults["requests"] = self.network.faults
-        results = check_trainer(self.simulation, CONNECTION, self.findings)
-        return SimulatedRun(
-            self.seed,
-            self.findings,
-            self.world.fingerprint,
-            self.world.now,
-            results,
-            self.faults,
-            self.world.lines or [],
-        )
+        if self.world.now >= self.longest_s:
+            self.findings.add("stuck", self.behind())
+        return self.came_to(check_trainer(self.simulation, CONNECTION, self.findings))
 
     def _begin(self) -> None:
         rng = self.rng
         spec = ModelSpec().model_dump(mode="json")
         for model in _MODELS:
             record = SpecRecord(model=model, digest="0" * 64, ts=1, spec=spec)
-            self.cluster.logs[CONNECTION.topic(SPECS), 0].append(
-                [SentRecord(model.encode(), record.encode())]
-            )
+            self.log(SPECS).append([SentRecord(model.encode(), record.encode())])
         for number in range(rng.choice((4, 10))):
             model, at, ts = rng.choice(_MODELS), rng.uniform(0.1, 8.0), self.cluster.now_ms()
             if rng.random() < 0.6:
@@ -189,59 +164,20 @@ class _TrainerRun:
                     command_id=f"c-{number}", model=model, action="pin", ts=ts, by="me", version=1
                 )
                 self._later(at, COMMANDS, model, command.encode())
-        self._start("t0")
-        if rng.random() < 0.4:
-            self.world.after(rng.uniform(0.0, 4.0), lambda: self._start("t1"))
-        for _ in range(rng.choice((0, 1, 3))):
-            self.world.after(rng.uniform(0.3, FAULTS_S), self._fault)
+        self.begin("t0", "t1", (0, 1, 3))
 
     def _later(self, at: float, topic: Topic, model: str, value: bytes) -> None:
-        log = self.cluster.logs[CONNECTION.topic(topic), partition_of(model, PARTITIONS)]
+        log = self.log(topic, partition_of(model, PARTITIONS))
         self.world.after(at, lambda: log.append([SentRecord(model.encode(), value)]))
 
-    def _start(self, name: str) -> None:
-        self.wanted.add(name)
-        if name in self.running:
-            return
+    def work_of(self, name: str) -> Callable[[], None]:
         config = shell.TrainerConfig(
             store_url="memory://", keys_dir=Path("/keys"), state_dir=Path("/nowhere", name), instance_id=name,
             clock="append", busy_poll_s=0.1, idle_poll_s=0.2,
         )  # fmt: skip
-        stop = threading.Event()
-        self.running[name] = self.world.spawn(
-            name,
-            lambda: shell.run_trainer(CONNECTION, config, stop),
-            lambda process: self._ended(name, process),
-        )
-
-    def _ended(self, name: str, process: Process) -> None:
-        if self.running.get(name) is process:
-            del self.running[name]
-        if process.error is not None:
-            self.faults[type(process.error).__name__] += 1
-            if not isinstance(process.error, Error):
-                self.findings.add("crash", "".join(traceback.format_exception(process.error)))
-        if name in self.wanted and self.world.now < _LONGEST_S:
-            self.world.after(self.rng.choice((0.1, 1.0)), lambda: self._start(name))
-
-    def _fault(self) -> None:
-        if not self.running:
-            return
-        process = self.running[self.rng.choice(sorted(self.running))]
-        kind = self.rng.choice(("kill", "freeze", "outage"))
-        self.faults[kind] += 1
-        if kind == "kill":
-            self.world.kill(process)
-        elif kind == "freeze":
-            self.world.freeze(process, self.rng.choice((0.5, 3.0, 8.0)))
-        else:
-            self.network.down_until = self.world.now + self.rng.choice((1.0, 6.0, 13.0))
+        return lambda: shell.run_trainer(CONNECTION, config, threading.Event())
 
     def _done(self) -> bool:
-        offsets = self.cluster.group(CONNECTION.group("trainer")).offsets
-        places = [(CONNECTION.topic(topic), p) for topic in (TRIGGERS, COMMANDS) for p in range(PARTITIONS)]
-        ends = [self.cluster.logs[place].end for place in places]
-        committed = [offsets[place].offset if place in offsets else 0 for place in places]
         so_far = RunFindings()
         check_trainer(self.simulation, CONNECTION, so_far)
-        return committed == ends and "lost" not in so_far.examples
+        return not self.behind() and "lost" not in so_far.examples
