@@ -33,17 +33,19 @@ _write = batch_writer.BatchWriter.write
 _load = PartitionLoader.load
 _offsets_of = shell.offsets_of
 _accounts = BatchContext.accounts
+_send = monitor_shell.MonitorShell._send
+_save = monitor_shell.MonitorShell._save
+_apply = monitor_shell.MonitorShell._apply
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
 
 class Planted(NamedTuple):
-    """A bug of a role; one of ``seeds`` seeds must find it."""
+    """A bug of a role."""
 
     role: str
     bug: str
     plant: Plant
-    seeds: int = 400
 
 
 def _never_in_doubt(self: Any) -> None:
@@ -214,10 +216,6 @@ def _beyond(self: Any, tp: Any, owned: Any) -> Any:
         owned.cursor -= 1
 
 
-_send = monitor_shell.MonitorShell._send
-_save = monitor_shell.MonitorShell._save
-
-
 async def _snapshot_before_events(self: Any, events: Any) -> Any:
     for tp, owned in self._owned.items():
         if events and owned.core.applied_offset > owned.cursor:
@@ -235,8 +233,6 @@ async def _clock_of_its_own(self: Any, owned: Any, message: Any) -> None:
     message.timestamp = EPOCH_S + monitor_shell.time.monotonic()
     await _apply(self, owned, message)
 
-
-_apply = monitor_shell.MonitorShell._apply
 
 MONITOR: dict[str, Plant] = {
     "a snapshot is beyond what was acknowledged": _patched(
