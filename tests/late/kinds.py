@@ -50,7 +50,11 @@ class Kind:
     @property
     def name(self) -> str:
         parts = [self.role, self.load, self.held, self.at.name.lower().replace("_", " ")]
-        return ", ".join(parts + [f"killed {self.kills}"] * bool(self.kills) + ["stalled"] * (not self.cut))
+        if self.kills:
+            parts.append(f"killed {self.kills}")
+        if not self.cut:
+            parts.append("stalled")
+        return ", ".join(parts)
 
 
 KINDS = (

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from driftloop.infra.cluster.topics import apply_topics
@@ -21,14 +20,10 @@ from tests.late.role_process import RestartedRole
 from tests.late.work import INSTANCE, Commanding, Damage, Joining, Replaying, Work
 from tests.support.kafka.late_network import LateNetwork
 
-WORKS: dict[str, type[Joining | Commanding | Replaying]] = {
-    "join": Joining,
-    "train": Commanding,
-    "dlq": Replaying,
-}
+WORKS: dict[str, type[Work]] = {"join": Joining, "train": Commanding, "dlq": Replaying}
 _BURST = {"idle": 1, "small": 1, "backlog": 1_000}
 _PAUSE_S = {"idle": 0.02, "small": 0.015, "backlog": 0.1}
-_LETTERS = 8
+_DEAD_LETTERS = 8
 _BEHIND = 3_000  # so far the role may be behind
 _LAND_S = 60.0
 _DONE_S = 60.0
@@ -46,13 +41,15 @@ class KindResult:
     exits: int = 0
     seconds: float = 0.0
     stuck: bool = False
-    damage: Damage = field(default_factory=lambda: Damage(frozenset(), frozenset(), frozenset()))
-    damaged_trials: int = 0
+    damage: Damage = field(default_factory=Damage)
+
+    @property
+    def damaged_trials(self) -> int:
+        return len({name.split("-")[0] for name in self.damage.names})
 
     @property
     def clean(self) -> bool:
-        damage = self.damage
-        wrong = damage.lost or damage.twice or damage.torn or self.stuck
+        wrong = self.damage.names or self.stuck
         return not wrong and self.landed == self.asked  # nothing late, nothing tried
 
 
@@ -70,7 +67,7 @@ class Trials:
         prefix = f"late{uuid.uuid4().hex[:6]}."
         self._direct = Connection(broker, prefix)
         apply_topics(self._direct, data_partitions=1, model_partitions=1)
-        self._work: Work = WORKS[kind.role](self._direct)
+        self._work = WORKS[kind.role](self._direct)
         self.transactional_id = prefix + self._work.transactional_id
         self.role = RestartedRole(
             python,
@@ -91,27 +88,19 @@ class Trials:
     def run(self, trials: int) -> KindResult:
         """As many late requests as asked for, then what became of everything that was given."""
         result, begun = KindResult(self._kind, trials), time.monotonic()
-        with closing(self._tail), self._running():
-            for number in count():
-                if result.landed == trials or result.missed > trials + 2:
-                    break
+        with closing(self._tail), ExitStack() as stack:
+            stack.callback(self.role.stop)
+            while result.landed < trials and result.missed <= trials + 2:
+                number = result.landed + result.missed
                 if not self.is_ready(number):
                     result.stuck = True
                     break
                 self._trial(number, result)
-            result.stuck = not self._all_done() or result.stuck
+            result.stuck |= not self._all_done()
         result.exits = self.role.exits
-        result.damage = found = self._work.damage(self._given)
-        result.damaged_trials = len({name.split("-")[0] for name in found.lost | found.twice | found.torn})
+        result.damage = self._work.damage(self._given)
         result.seconds = time.monotonic() - begun
         return result
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self.role.stop()
 
     def _trial(self, number: int, result: KindResult) -> None:
         kind, serves = self._kind, self._work.serves
@@ -120,7 +109,7 @@ class Trials:
         step = 0
         while not late.landed.is_set() and time.monotonic() < until:
             if step == 0 or (serves and kind.load != "idle" and len(self._waiting) < _BEHIND):
-                size = _BURST[kind.load] if serves else _LETTERS
+                size = _BURST[kind.load] if serves else _DEAD_LETTERS
                 self.give(f"{number}-{step}-{each}" for each in range(size))
                 step += 1
             self._look(_PAUSE_S[kind.load])
@@ -158,5 +147,5 @@ class Trials:
     def _look(self, seconds: float) -> None:
         """See what has come out, and start the role if it has ended."""
         for record in self._tail.poll(seconds):
-            self._waiting.discard(str(self._work.named(record)))
+            self._waiting.discard(self._work.named(record))
         self.role.tend(wanted=self._work.serves or bool(self._waiting))

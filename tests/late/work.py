@@ -1,18 +1,18 @@
-"""What each role is given to do in a trial, and how what became of it is judged."""
+"""What each role is given to do in a trial, and what became of it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from confluent_kafka import Message, Producer
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.decisions import Command, CommandResult
 from driftloop.schemas.events import DeadLetter, DeadLetterResolution
-from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import (
     COMMAND_RESULTS,
@@ -41,9 +41,13 @@ INSTANCE = "late-0"
 class Damage:
     """Names of inputs that have no result, more than one, or a part of one."""
 
-    lost: frozenset[str]
-    twice: frozenset[str]
-    torn: frozenset[str]
+    lost: frozenset[str] = frozenset()
+    twice: frozenset[str] = frozenset()
+    torn: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self.lost | self.twice | self.torn
 
 
 def damage_of(names: Iterable[str], results: Mapping[str, int], parts: Mapping[str, int]) -> Damage:
@@ -55,53 +59,73 @@ def damage_of(names: Iterable[str], results: Mapping[str, int], parts: Mapping[s
     )
 
 
-class Work(Protocol):
+class Written(NamedTuple):
+    """How often the role wrote the result of each name, and what it writes along with that."""
+
+    results: Counter[str]
+    parts: Counter[str]
+
+
+class Work(ABC):
     """What a role does: names are given to it one by one, and each must come out once and whole."""
 
-    arguments: tuple[str, ...]
-    transactional_id: str
-    serves: bool  # whether it goes on until it is stopped; else it ends when it has done all
-    output: Topic
-
-    def give(self, names: Iterable[str]) -> None: ...
-
-    def named(self, record: Record) -> str | None:
-        """The name whose result this record of ``output`` is."""
-        ...
-
-    def damage(self, names: Iterable[str]) -> Damage: ...
-
-
-class Joining:
-    """Predictions with their labels; each gives one outcome, of which one message of vitals tells."""
-
-    arguments = ("join",)
-    transactional_id = f"join-join-{INSTANCE}"
-    serves = True
-    output = OUTCOMES
+    arguments: ClassVar[tuple[str, ...]]
+    transactional_id: ClassVar[str]
+    serves: ClassVar[bool] = True  # whether it goes on until it is stopped; else it ends when it has done all
+    output: ClassVar[Topic]
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._producer = Producer(connection.producer(linger_ms=1))
         apply_deployment(connection, Deployment(models={MODEL: ModelSpec.model_validate(SPEC)}))
 
+    @abstractmethod
     def give(self, names: Iterable[str]) -> None:
-        for name in names:
-            for topic, event in ((PREDICTIONS, prediction(name)), (LABELS, label(name, "late"))):
-                key, value = keyed(event)
-                self._producer.produce(self._connection.topic(topic), value, key)
-        assert self._producer.flush(60) == 0
+        """Write what the role reads."""
 
-    def named(self, record: Record) -> str | None:
-        return orjson.loads(record.value or b"")["prediction_id"]
+    @abstractmethod
+    def named(self, record: Record) -> str:
+        """The name whose result this record of ``output`` is."""
+
+    @abstractmethod
+    def written(self) -> Written: ...
 
     def damage(self, names: Iterable[str]) -> Damage:
+        return damage_of(names, *self.written())
+
+    def _is_output(self, record: Record) -> bool:
+        return record.topic == self._connection.topic(self.output)
+
+    def _produce(self, topic: Topic, key: str | bytes, value: bytes, **options: Any) -> None:
+        self._producer.produce(self._connection.topic(topic), value, key, **options)
+
+    def _flush(self) -> None:
+        assert self._producer.flush(60) == 0
+
+
+class Joining(Work):
+    """Predictions with their labels; each gives one outcome, of which one message of vitals tells."""
+
+    arguments = ("join",)
+    transactional_id = f"join-join-{INSTANCE}"
+    output = OUTCOMES
+
+    def give(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._produce(PREDICTIONS, *keyed(prediction(name)))
+            self._produce(LABELS, *keyed(label(name, "late")))
+        self._flush()
+
+    def named(self, record: Record) -> str:
+        return orjson.loads(record.value or b"")["prediction_id"]
+
+    def written(self) -> Written:
         results, parts = Counter[str](), Counter[str]()
         at: dict[tuple[int, int], str] = {}
         in_vitals: Counter[tuple[int, int]] = Counter()
         for record in read_topic(self._connection, OUTCOMES, VITALS):
             value = record.value or b""
-            if record.topic == self._connection.topic(OUTCOMES):
+            if self._is_output(record):
                 outcome = orjson.loads(value)
                 results[outcome["prediction_id"]] += 1
                 at[record.partition, outcome["seq"]] = outcome["prediction_id"]
@@ -112,44 +136,36 @@ class Joining:
                 )
         for place, count in in_vitals.items():
             parts[at.get(place, f"nothing at {place}")] += count
-        return damage_of(names, results, parts)
+        return Written(results, parts)
 
 
-class Commanding:
+class Commanding(Work):
     """Commands to a trainer; each gives one result, and a request to the policy."""
 
     arguments = ("train",)
     transactional_id = f"trainer-train-{INSTANCE}"
-    serves = True
     output = COMMAND_RESULTS
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._producer = Producer(connection.producer(linger_ms=0))
-        apply_deployment(connection, Deployment(models={MODEL: ModelSpec.model_validate(SPEC)}))
 
     def give(self, names: Iterable[str]) -> None:
         for name in names:
             command = Command(command_id=name, model=MODEL, action="trigger", ts=1_000, by="late")
-            self._producer.produce(
-                self._connection.topic(COMMANDS), command.encode(), MODEL, partition_of(MODEL, 1)
-            )
-        assert self._producer.flush(60) == 0
+            self._produce(COMMANDS, MODEL, command.encode())
+        self._flush()
 
-    def named(self, record: Record) -> str | None:
+    def named(self, record: Record) -> str:
         return CommandResult.decode(record.value or b"").command_id
 
-    def damage(self, names: Iterable[str]) -> Damage:
+    def written(self) -> Written:
         results, parts = Counter[str](), Counter[str]()
         for record in read_topic(self._connection, COMMAND_RESULTS, VITALS):
-            if record.topic == self._connection.topic(COMMAND_RESULTS):
-                results[str(self.named(record))] += 1
+            if self._is_output(record):
+                results[self.named(record)] += 1
             elif command := orjson.loads(record.value or b"{}").get("command_id"):
                 parts[command] += 1
-        return damage_of(names, results, parts)
+        return Written(results, parts)
 
 
-class Replaying:
+class Replaying(Work):
     """Dead letters; each is sent again once, and one record says so.
 
     Their bytes are cut and must be looked up, so a transaction takes two of them only.
@@ -160,35 +176,31 @@ class Replaying:
     serves = False
     output = DEAD_LETTER_RESOLUTIONS
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._producer = Producer(connection.producer(linger_ms=0))
-
     def give(self, names: Iterable[str]) -> None:
         originals: list[Message] = []
         for name in names:
-            key, value = keyed(label(name, "late"))
-            topic = self._connection.topic(LABELS)
-            self._producer.produce(topic, value, key, 0, on_delivery=lambda _, sent: originals.append(sent))
-        assert self._producer.flush(60) == 0
+            self._produce(
+                LABELS, *keyed(label(name, "late")), on_delivery=lambda _, sent: originals.append(sent)
+            )
+        self._flush()
         for original in originals:
             name, offset = (original.key() or b"").decode(), original.offset() or 0
-            letter = DeadLetter(
+            dead_letter = DeadLetter(
                 id=name, stage="join", topic=LABELS.name, partition=0, offset=offset, append_ms=0,
                 reason="late", cut=True,
             )  # fmt: skip
-            self._producer.produce(self._connection.topic(DEAD_LETTERS), letter.encode(), name)
-        assert self._producer.flush(60) == 0
+            self._produce(DEAD_LETTERS, name, dead_letter.encode())
+        self._flush()
 
-    def named(self, record: Record) -> str | None:
+    def named(self, record: Record) -> str:
         return DeadLetterResolution.decode(record.value or b"").dead_letter_id
 
-    def damage(self, names: Iterable[str]) -> Damage:
+    def written(self) -> Written:
         results, on_labels = Counter[str](), Counter[str]()
         for record in read_topic(self._connection, DEAD_LETTER_RESOLUTIONS, LABELS):
-            if record.topic == self._connection.topic(LABELS):
-                on_labels[(record.key or b"").decode()] += 1
+            if self._is_output(record):
+                results[self.named(record)] += 1
             else:
-                results[str(self.named(record))] += 1
-        sent_again = {name: count - 1 for name, count in on_labels.items()}
-        return damage_of(names, results, sent_again)
+                on_labels[(record.key or b"").decode()] += 1
+        sent_again = Counter({name: count - 1 for name, count in on_labels.items()})
+        return Written(results, sent_again)
