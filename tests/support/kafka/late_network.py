@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 PRODUCE, FETCH, METADATA, FIND_COORDINATOR = 0, 1, 3, 10
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
@@ -85,17 +85,13 @@ class HeldRequest:
     request: KafkaRequest | None = None
 
     def deliver(self) -> bytes:
-        """Send it to the broker, over a connection of its own; return the body of the answer."""
+        """Send it to the broker; return the body of the answer."""
         return asyncio.run_coroutine_threadsafe(self.deliver_now(), self.network.loop).result(30)
 
     async def deliver_now(self) -> bytes:
         """The same, within the network's own thread."""
         assert self.request is not None, "no such request came"
-        reader, writer = await asyncio.open_connection(*self.network.broker)
-        writer.write(self.request.frame)
-        answer = await _read_frame(reader)
-        writer.close()
-        return answer[8:]
+        return await self.network.send(self.request)
 
 
 class LateNetwork:
@@ -117,9 +113,9 @@ class LateNetwork:
         self._lock = threading.Lock()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._port = 0
+        self._stop = asyncio.Event()
 
-    def __enter__(self) -> LateNetwork:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._up.wait()
         return self
@@ -146,6 +142,14 @@ class LateNetwork:
         """Replace these addresses in responses too: each node's own by that of the network before it."""
         self._renamed = self._renamed | {_named(real): _named(ours) for real, ours in through.items()}
 
+    async def send(self, request: KafkaRequest) -> bytes:
+        """Send it over a connection of its own, from this network's thread; return the body of the answer."""
+        reader, writer = await asyncio.open_connection(*self.broker)
+        writer.write(request.frame)
+        answer = await _read_frame(reader)
+        writer.close()
+        return answer[8:]
+
     def cut(self) -> None:
         """Close every connection there is now; what is on its way in it never arrives."""
         self.loop.call_soon_threadsafe(self._cut)
@@ -159,11 +163,10 @@ class LateNetwork:
         self.loop.run_until_complete(self._serve())
 
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=_LIMIT)
-        self._port = server.sockets[0].getsockname()[1]
-        self.address = f"127.0.0.1:{self._port}"
-        self.lead({":".join(map(str, self.broker)): f"{self.broker[0]}:{self._port}"})
+        (host, port), (_, own_port) = self.broker, server.sockets[0].getsockname()
+        self.address = f"127.0.0.1:{own_port}"
+        self.lead({f"{host}:{port}": f"{host}:{own_port}"})
         self._up.set()
         await self._stop.wait()
         server.close()
@@ -201,10 +204,7 @@ class LateNetwork:
         to_client.close()
 
     async def _requests(
-        self,
-        client: asyncio.StreamReader,
-        to_broker: asyncio.StreamWriter,
-        unanswered: dict[int, KafkaRequest],
+        self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, unanswered: _Unanswered
     ) -> None:
         while True:
             frame = await _read_frame(client)
@@ -221,10 +221,7 @@ class LateNetwork:
             await to_broker.drain()
 
     async def _responses(
-        self,
-        broker: asyncio.StreamReader,
-        to_client: asyncio.StreamWriter,
-        unanswered: dict[int, KafkaRequest],
+        self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, unanswered: _Unanswered
     ) -> None:
         while True:
             frame = await _read_frame(broker)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from contextlib import suppress
 
-from tests.support.kafka.late_network import HeldRequest, KafkaRequest, LateNetwork
+from tests.support.kafka.late_network import KafkaRequest, LateNetwork
 
 _BETWEEN_HELD_S = 0.5  # a client needs some time in between, or it gets nowhere at all
 
@@ -15,7 +15,7 @@ class FaultyGate:
     """Lets everything pass unless told otherwise. Call its methods from any thread; ``heal`` ends a fault."""
 
     def __init__(self, network: LateNetwork, chance: random.Random) -> None:
-        self._network, self._chance = network, chance
+        self.network, self._chance = network, chance
         self._stops_requests = self._stops_answers = False
         self._delay_s = self._late_s = 0.0
         self._late_key: int | None = None
@@ -42,15 +42,15 @@ class FaultyGate:
         self._stops_requests = self._stops_answers = False
         self._delay_s, self._late_key = 0.0, None
         if cut:
-            self._network.cut()
-        self._network.loop.call_soon_threadsafe(self._let_go)
+            self.network.cut()
+        self.network.loop.call_soon_threadsafe(self._let_go)
 
     def _let_go(self) -> None:
         self._healed.set()
         self._healed = asyncio.Event()
 
     async def request(self, request: KafkaRequest) -> bytes:
-        if request.key == self._late_key and (now := self._network.loop.time()) >= self._next_held:
+        if request.key == self._late_key and (now := self.network.loop.time()) >= self._next_held:
             self._next_held = now + self._late_s + _BETWEEN_HELD_S
             self.held.append(request)
             delivery = asyncio.create_task(self._deliver(request, self._chance.uniform(0.0, self._late_s)))
@@ -71,6 +71,5 @@ class FaultyGate:
 
     async def _deliver(self, request: KafkaRequest, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        late = HeldRequest(self._network, lambda _: False, cut=True, request=request)
         with suppress(OSError, asyncio.IncompleteReadError):  # its broker is just away
-            await late.deliver_now()
+            await self.network.send(request)
