@@ -30,9 +30,8 @@ _LATE_S = (0.12, 2.0)  # odd and even faults: within the next transaction, or lo
 class Cluster:
     """Replication 3, two in sync: any one node may be lost. One fault at a time, in a thread."""
 
-    def __init__(self, data: Path, seed: int = 0, *, network: bool = False) -> None:
+    def __init__(self, data: Path, seed: int, *, network: bool = False) -> None:
         self._seed, self._network = seed, network
-        self._networks: list[LateNetwork] = []
         self._gates: list[FaultyGate] = []
         self._stack = ExitStack()
         self._broker = EmbeddedBroker(data, nodes=NODES, heap_mb=_HEAP_MB)
@@ -56,9 +55,9 @@ class Cluster:
 
     def _start_networks(self) -> None:
         addresses = self._broker.bootstrap_servers.split(",")
-        self._networks = [self._stack.enter_context(LateNetwork(address)) for address in addresses]
-        through = dict(zip(addresses, (network.address for network in self._networks), strict=True))
-        for number, network in enumerate(self._networks):
+        networks = [self._stack.enter_context(LateNetwork(address)) for address in addresses]
+        through = dict(zip(addresses, (network.address for network in networks), strict=True))
+        for number, network in enumerate(networks):
             network.lead(through)
             self._gates.append(FaultyGate(network, random.Random(f"{self._seed}/{number}")))
 
@@ -69,7 +68,7 @@ class Cluster:
     @property
     def roles_bootstrap(self) -> str:
         """Where the roles find the brokers: through the networks, if there are any."""
-        return ",".join(network.address for network in self._networks) or self.bootstrap
+        return ",".join(gate.network.address for gate in self._gates) or self.bootstrap
 
     @property
     def late_requests(self) -> int:
@@ -108,12 +107,11 @@ class Cluster:
 
     def disturb(self, fault: Fault) -> None:
         """A fault of the network before one node, or before all; healed after ``hold_s``."""
-        struck = slice(None) if fault.target == ALL_NODES else slice(fault.target, fault.target + 1)
-        gates = self._gates[struck]
-        for gate, network in zip(gates, self._networks[struck], strict=True):
+        gates = self._gates if fault.target == ALL_NODES else [self._gates[fault.target]]
+        for gate in gates:
             match fault.action:
                 case "cut":
-                    network.cut()
+                    gate.network.cut()
                 case "deaf":
                     gate.stop(answers=True)
                 case "mute":

@@ -52,11 +52,9 @@ class FaultInjector:
         self._state_dir, self._partitions, self._start_joiner = state_dir, partitions, start_joiner
         self._check = check
         self._clocks, self._disk = clocks, disk
-        self._later: list[tuple[float, Callable[[], None]]] = []  # what ends a fault, and when
+        self._ends: dict[str, tuple[float, Callable[[], None]]] = {}  # by what is struck: when, and how
         self._file = folder / "faults.jsonl"
         self._struck: dict[str, float] = {}
-        self._leaves_at: float | None = None
-        self._leaves_by = signal.SIGTERM
         self.done: list[dict[str, object]] = []
 
     def was_struck(self, server: int) -> bool:
@@ -75,9 +73,7 @@ class FaultInjector:
 
     def settle(self) -> None:
         """Until everything runs again that should, and nothing more than that."""
-        self._wait(
-            lambda: self._leaves_at is None and not self._later and self._processes.all_run(), _VICTIM_BACK_S
-        )
+        self._wait(lambda: not self._ends and self._processes.all_run(), _VICTIM_BACK_S)
         self._wait(self._cluster.whole, _WHOLE_S)
 
     def tick(self) -> None:
@@ -85,13 +81,9 @@ class FaultInjector:
         self._cluster.check()
         self._check()
         now = time.monotonic()
-        for ends_at, end in [one for one in self._later if now >= one[0]]:
-            self._later.remove((ends_at, end))
+        for name in [name for name, (ends_at, _) in self._ends.items() if now >= ends_at]:
+            _, end = self._ends.pop(name)
             end()
-        if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
-            self._leaves_at = None
-            self._hit("removed", _EXTRA, -1)
-            self._processes.remove(_EXTRA, self._leaves_by)
 
     def _wait(self, condition: Callable[[], bool], deadline_s: float) -> None:
         until = time.monotonic() + deadline_s
@@ -113,7 +105,7 @@ class FaultInjector:
         if fault.role in ("broker", "network"):
             self._wait(self._cluster.whole, _WHOLE_S)
         elif fault.action == "add":
-            self._wait(lambda: self._leaves_at is None, _VICTIM_BACK_S)
+            self._wait(lambda: _EXTRA not in self._ends, _VICTIM_BACK_S)
         elif fault.role != "cluster":
             self._wait(lambda: self._processes.roles[name].runs, _VICTIM_BACK_S)
         if fault.role == "join" and fault.number % 2 == 0:
@@ -156,8 +148,8 @@ class FaultInjector:
                 note |= _tried(lambda: fence(self._connection, TRANSACTIONAL[fault.role].format(name)))
             case "add":
                 self._start_joiner(_EXTRA)
-                self._leaves_at = time.monotonic() + fault.hold_s
-                self._leaves_by = signal.SIGKILL if fault.number % 2 else signal.SIGTERM
+                how = signal.SIGKILL if fault.number % 2 else signal.SIGTERM
+                self._ends[_EXTRA] = time.monotonic() + fault.hold_s, lambda: self._remove_extra(how)
             case "aborts":
                 note |= _tried(lambda: write_and_abort(self._connection, self._partitions, fault.number))
             case other:
@@ -166,23 +158,26 @@ class FaultInjector:
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(note) + "\n")
 
+    def _remove_extra(self, how: signal.Signals) -> None:
+        self._hit("removed", _EXTRA, -1)
+        self._processes.remove(_EXTRA, how)
+
     def _move_clock(self, name: str, fault: Fault) -> dict[str, object]:
         clocks = self._clocks
         if clocks is None or clocks.missing:
             return {"missed": "no clock is moved"}
         seconds = HOUR_S if fault.number % 2 else -HOUR_S
         clocks.move(name, seconds)
-        self._later.append((time.monotonic() + fault.hold_s, lambda: clocks.move(name, 0)))
+        self._ends[f"clock of {name}"] = time.monotonic() + fault.hold_s, lambda: clocks.move(name, 0)
         return {"moved_s": seconds} | self._hit(fault.kind, name, fault.number, fault.hold_s)
 
     def _fill_disk(self, fault: Fault) -> dict[str, object]:
-        """Of all roles."""
+        """Fill the disk of all roles; until when, the first of such faults says."""
         disk = self._disk
         if disk is None or not disk.available:
             return {"missed": "no tmpfs can be mounted"}
         self._watch.disturbed()
-        if not any(end == disk.free for _, end in self._later):
-            self._later.append((time.monotonic() + fault.hold_s, disk.free))
+        self._ends.setdefault("disk", (time.monotonic() + fault.hold_s, disk.free))
         return {"used_bytes": disk.fill()}
 
     def _hit(self, how: str, name: str, number: int, seconds: float = 0.0) -> dict[str, object]:

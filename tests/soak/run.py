@@ -67,8 +67,9 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
         disk = FullDisk(run.state_dir) if run.network else None
         if disk is not None:
             stack.callback(disk.close)
-        for missing in _missing(clocks, disk):
-            say(missing)
+        missing = _missing(clocks, disk)
+        for one in missing:
+            say(one)
         stage = Stage(run, settings, run.folder / "logs", cluster.roles_bootstrap, clocks)
         processes = stage.processes
         stack.callback(processes.stop)
@@ -109,8 +110,7 @@ def soak(run: Run, say: Say) -> tuple[Figures, Findings]:
             if seconds > STOP_S:
                 findings.add("slow_stops", f"{name} took {seconds:g} s to stop")
         figures = _figures(run, injector, watch, faulted_s, caught_up_s)
-        figures |= {"stop_s": stop_s, "late_requests": cluster.late_requests}
-        figures |= {"not_tried": _missing(clocks, disk)}
+        figures |= {"stop_s": stop_s, "late_requests": cluster.late_requests, "not_tried": missing}
         for one in processes.ended:
             if _crashed(one):
                 last = one.last_words.splitlines()[-3:]

@@ -28,21 +28,11 @@ class MovedClocks:
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
             return "no clock is moved: there is no C compiler (apt-get install gcc)"
-        command = [
-            compiler,
-            "-O1",
-            "-Wall",
-            "-shared",
-            "-fPIC",
-            "-o",
-            str(self._library),
-            str(_SOURCE),
-            "-ldl",
-        ]
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
-        return (
-            f"no clock is moved: {_SOURCE.name} cannot be built: {built.stderr}" if built.returncode else ""
-        )
+        options = ("-O1", "-Wall", "-shared", "-fPIC", "-o", self._library, _SOURCE, "-ldl")
+        built = subprocess.run([compiler, *options], capture_output=True, text=True, check=False)
+        if built.returncode:
+            return f"no clock is moved: {_SOURCE.name} cannot be built: {built.stderr}"
+        return ""
 
     def environment(self, name: str) -> dict[str, str]:
         """What a process is started with, so that its clock can be moved later."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from driftloop.schemas.topics import Topic
 from driftloop.streams.kafka.connection import Connection
 
@@ -36,11 +38,11 @@ def check_offsets(connection: Connection, group: str, topics: Iterable[Topic], f
         commit for commit in _commits(connection)
         if commit.place.group == name and commit.place.topic in wanted
     ]  # fmt: skip
-    judge(commits, _ends(connection, {commit.place for commit in commits}), findings)
+    check_commits(commits, _ends(connection, {commit.place for commit in commits}), findings)
     return len(commits)
 
 
-def judge(commits: Iterable[Commit], ends: dict[Place, int], findings: Findings) -> None:
+def check_commits(commits: Iterable[Commit], ends: dict[Place, int], findings: Findings) -> None:
     """``commits`` in the order of the log; ``ends``: of the logs that they are about."""
     reached: dict[Place, int] = {}
     for place, offset in commits:
@@ -53,13 +55,9 @@ def judge(commits: Iterable[Commit], ends: dict[Place, int], findings: Findings)
 
 
 def _commits(connection: Connection) -> Iterator[Commit]:
-    """Read_committed: those of an aborted transaction are not among them."""
-    reader = Consumer(connection.consumer("soak-offsets"))
-    try:
-        partitions = reader.list_topics(_TOPIC, timeout=_CALL_S).topics[_TOPIC].partitions
-    finally:
-        reader.close()
-    for number in partitions:
+    """All of them but those of aborted transactions."""
+    topics = AdminClient(connection.client()).list_topics(_TOPIC, timeout=_CALL_S).topics
+    for number in topics[_TOPIC].partitions:
         for line in read_topic(connection, _TOPIC, number):
             commit = commit_of(line)
             if commit is not None:
@@ -86,11 +84,8 @@ def _string(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _ends(connection: Connection, places: set[Place]) -> dict[Place, int]:
-    reader = Consumer(connection.consumer("soak-offsets"))
-    try:
+    with closing(Consumer(connection.consumer("soak-offsets"))) as reader:
         return {
             place: reader.get_watermark_offsets(TopicPartition(place.topic, place.partition), _CALL_S)[1]
             for place in places
         }
-    finally:
-        reader.close()
