@@ -13,20 +13,22 @@ for _name in [
 ]:
     del os.environ[_name]
 
-import contextlib  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
+# ruff: noqa: E402  (what follows is imported into the environment that these lines leave)
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
-import pytest  # noqa: E402
-from driftloop.infra.settings import Settings  # noqa: E402
-from driftloop.streams.kafka.connection import Connection  # noqa: E402
-from driftloop.streams.serve.client import EventClient  # noqa: E402
+import pytest
+from driftloop.infra.settings import Settings
+from driftloop.streams.kafka.connection import Connection
+from driftloop.streams.serve.client import EventClient
 
-from tests.support.cli import environment_of  # noqa: E402
-from tests.support.kafka.broker import embedded  # noqa: E402
-from tests.support.kafka.topics import new_settings, own_topics  # noqa: E402
-from tests.support.monitor.progress import MonitorProgress  # noqa: E402
-from tests.support.serve.bench import ServingBench  # noqa: E402
+from tests.support.cli import environment_of
+from tests.support.full_disk import MISSING, FullDisk
+from tests.support.kafka.broker import embedded
+from tests.support.kafka.topics import new_settings, own_topics
+from tests.support.monitor.progress import MonitorProgress
+from tests.support.serve.bench import ServingBench
 
 BROKERS = {"broker", "own_broker"}  # fixtures that start one
 
@@ -92,6 +94,15 @@ def client(topics: Connection) -> Iterator[EventClient]:
     """A client that sends events to the test's topics, closed afterwards."""
     with EventClient(topics) as made:
         yield made
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FullDisk]:
+    """A disk of the test's own over ``tmp_path / "disk"``, to be filled."""
+    with contextlib.closing(FullDisk(tmp_path / "disk")) as mounted:
+        if not mounted.available:
+            pytest.skip(MISSING)
+        yield mounted
 
 
 @pytest.fixture

@@ -22,21 +22,16 @@ os.kill(os.getpid(), signal.SIGKILL if disk.available else signal.SIGTERM)
 """
 
 
-def test_it_is_full_until_it_is_freed_and_gone_when_closed(tmp_path: Path) -> None:
-    disk = FullDisk(tmp_path / "disk")
-    if not disk.available:
-        pytest.skip(MISSING)
-    try:
-        assert disk.fill() >= 0
-        with pytest.raises(OSError, match="No space") as raised:  # noqa: PT012
-            for number in range(100):
-                (tmp_path / "disk" / str(number)).write_bytes(b"x" * (1 << 16))
-        assert raised.value.errno == errno.ENOSPC
-        disk.free()
-        (tmp_path / "disk" / "more").write_bytes(b"x" * (1 << 20))
-    finally:
-        disk.close()
-    assert not (tmp_path / "disk").is_mount()
+def test_it_is_full_until_it_is_freed_and_gone_when_closed(disk: FullDisk, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    disk.fill()
+    with pytest.raises(OSError, match="No space") as raised:
+        (folder / "much").write_bytes(b"x" * (100 << 16))
+    assert raised.value.errno == errno.ENOSPC
+    disk.free()
+    (folder / "more").write_bytes(b"x" * (1 << 20))
+    disk.close()
+    assert not folder.is_mount()
 
 
 def test_a_process_that_is_killed_leaves_no_mount(tmp_path: Path) -> None:

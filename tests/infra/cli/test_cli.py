@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import orjson
-import pytest
 from driftloop.infra.settings import Settings
 from driftloop.schemas.topics import CATALOGUE
 from driftloop.streams.kafka.connection import Connection
 
 from tests.support.cli import driftloop
-from tests.support.full_disk import MISSING, FullDisk
+from tests.support.full_disk import FullDisk
 
 TOML = """
 [models.late]
@@ -53,15 +52,9 @@ def test_schema_export_writes_asyncapi_and_a_schema_per_event(tmp_path: Path) ->
     assert (tmp_path / "out" / "Prediction.schema.json").is_file()
 
 
-def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path: Path) -> None:
-    disk = FullDisk(tmp_path / "disk")
-    if not disk.available:
-        pytest.skip(MISSING)
-    try:
-        disk.fill()
-        done = process("schema", "export", str(tmp_path / "disk" / "out"), cwd=tmp_path)
-    finally:
-        disk.close()
+def test_a_full_disk_is_one_line_that_names_the_folder(disk: FullDisk, tmp_path: Path) -> None:
+    disk.fill()
+    done = process("schema", "export", str(tmp_path / "disk" / "out"), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "cannot be written: its disk is full: free some space there" in done.stderr

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from rocksdict import Cache
 
-from tests.support.full_disk import MISSING, FullDisk
+from tests.support.full_disk import FullDisk
 from tests.support.fuzz import effort
 from tests.support.join.machine import JoinerMachine
 from tests.support.join.memory_store import MemoryStore
@@ -83,26 +83,21 @@ def test_a_store_of_something_else_is_begun_again(tmp_path: Path, other: dict[st
     reopened.close()
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[FullDisk]:
-    disk = FullDisk(tmp_path / "disk")
-    if not disk.available:
-        pytest.skip(MISSING)
-    yield disk
-    disk.close()
-
-
 def test_a_full_disk_is_one_error_that_names_it_and_every_write_is_whole_or_not_there(
     disk: FullDisk, tmp_path: Path
 ) -> None:
     folder = tmp_path / "disk" / "store"
-    store, taken = open_store(folder), 0
-    disk.fill()
-    with pytest.raises(StateError) as raised:  # noqa: PT012
-        for _ in range(100):
+    store, tried = open_store(folder), list[int]()
+
+    def write_many() -> None:
+        for number in range(100):
+            tried.append(number)
             value = secrets.token_bytes(1 << 15)
-            store.write({b"ga%d" % taken: value, b"gb%d" % taken: value}, [], [])
-            taken += 1
+            store.write({b"ga%d" % number: value, b"gb%d" % number: value}, [], [])
+
+    disk.fill()
+    with pytest.raises(StateError) as raised:
+        write_many()
     assert str(raised.value).startswith(f"the state in {folder} cannot be written: its disk is full: free")
     with suppress(StateError):  # it may have something to write
         store.close()
@@ -110,10 +105,10 @@ def test_a_full_disk_is_one_error_that_names_it_and_every_write_is_whole_or_not_
         open_store(folder)
     disk.free()
     reopened = open_store(folder)
-    for number in range(taken + 1):
+    for number in tried:
         first, second = reopened.get_many([b"ga%d" % number, b"gb%d" % number])
         assert first == second
-        assert number == taken or first is not None
+        assert number == tried[-1] or first is not None
     reopened.write({b"gc": b"1"}, [], [])
     reopened.close()
 
