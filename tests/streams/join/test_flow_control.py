@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import secrets
-import time
 from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -184,6 +184,11 @@ def test_small_labels_wait_for_large_predictions_and_all_are_joined_once(
     assert len(made.outcomes) == PAIRS
 
 
+def ids_of(partition: int) -> Iterator[str]:
+    """Ids whose records belong to this one of two partitions."""
+    return (name for name in map(str, itertools.count()) if partition_of(name, 2) == partition)
+
+
 def test_a_topic_that_an_open_transaction_holds_back_is_not_idle(kafka: Connection, tmp_path: Path) -> None:
     """The other partition goes on for far longer than the horizons; what is held back joins all the same."""
     join = Join(horizon=2_000, early_horizon=2_000, correction_window=60_000, clock_skew=0)
@@ -192,10 +197,8 @@ def test_a_topic_that_an_open_transaction_holds_back_is_not_idle(kafka: Connecti
     other = Producer(kafka.transactional("other", transaction_timeout_ms=120_000))
     other.init_transactions()
     other.begin_transaction()
-    held_back, elsewhere = (
-        iter([n for n in map(str, range(999)) if partition_of(n, 2) == p]) for p in (0, 1)
-    )
-    early, late, never, foreign, alone = (next(held_back) for _ in range(5))
+    elsewhere = ids_of(1)
+    early, late, never, foreign, alone = itertools.islice(ids_of(0), 5)
     feed.event(LABELS, label(early, "x"))
     feed.event(LABELS, label(never, "x"))
     feed.event(PREDICTIONS, prediction(late, "x"))
@@ -207,23 +210,31 @@ def test_a_topic_that_an_open_transaction_holds_back_is_not_idle(kafka: Connecti
     feed.event(LABELS, label(late, "x"))
     feed.flush()
 
-    def passed_elsewhere(seconds: int) -> Made:
-        for _ in range(seconds):
-            name = next(elsewhere)
-            feed.event(PREDICTIONS, prediction(name, "x"))
-            feed.event(LABELS, label(name, "x"))
-            feed.flush()
-            wait_until(lambda: any(o.prediction_id == name for _, o in read_made(kafka).outcomes))  # noqa: B023
-            time.sleep(1.0)  # the joiner looks for idle topics once a second
-        return read_made(kafka)
+    def joined_elsewhere() -> Made:
+        """Send one more pair; return what there is once it is joined."""
+        name = next(elsewhere)
+        feed.event(PREDICTIONS, prediction(name, "x"))
+        feed.event(LABELS, label(name, "x"))
+        feed.flush()
 
-    def both_expired() -> Made | None:
-        return made if len((made := passed_elsewhere(1)).dead_letters) > 1 else None
+        def with_it() -> Made | None:
+            made = read_made(kafka)
+            return made if any(outcome.prediction_id == name for _, outcome in made.outcomes) else None
+
+        return wait_until(with_it, f"the outcome of {name}")
+
+    def log_ms(made: Made) -> int:
+        return max(record.append_ms for record in made.predictions)
 
     with joiner_process(kafka, tmp_path):
-        assert passed_elsewhere(6).dead_letters == []
+        until_ms = log_ms(joined_elsewhere()) + 3 * join.horizon
+        made = wait_until(lambda: made if log_ms(made := joined_elsewhere()) > until_ms else None)
+        assert made.dead_letters == []
         other.commit_transaction(60)
-        made = wait_until(both_expired, "what waits in vain has expired")
+        made = wait_until(
+            lambda: made if len((made := joined_elsewhere()).dead_letters) > 1 else None,
+            "what waits in vain has expired",
+        )
     assert {outcome.prediction_id for _, outcome in made.outcomes} >= {early, late}
     refused = [orjson.loads(b64decode(one.value_b64 or ""))["prediction_id"] for one in made.dead_letters]
     assert sorted(refused) == sorted([never, foreign])

@@ -1,21 +1,14 @@
-"""The joiner on real Kafka: exactly once through aborts, kills, rebalances and lost disks."""
+"""The joiner on real Kafka: exactly once through kills, rebalances, lost disks and full ones."""
 
 from __future__ import annotations
 
-import base64
-import itertools
 import re
 import secrets
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import orjson
-import pytest
-from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka.admin import AdminClient
 from driftloop.infra.control.specs import apply_deployment
 from driftloop.schemas.errors import StateError
@@ -23,14 +16,12 @@ from driftloop.schemas.joining import JoinProgress
 from driftloop.schemas.partition import partition_of
 from driftloop.schemas.spec.model import Deployment, ModelSpec
 from driftloop.schemas.topics import JOIN_PROGRESS, LABELS, OUTCOMES, PREDICTIONS, VITALS
-from driftloop.streams.join.batch_writer import BatchWriter
 from driftloop.streams.join.config import JoinTuning
 from driftloop.streams.join.shell import GROUP
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.reader import LogReader
-from driftloop.streams.kafka.transactions import Aborted
 
-from tests.support.full_disk import MISSING, FullDisk
+from tests.support.full_disk import FullDisk
 from tests.support.join.kafka import (
     Feed,
     ThreadedJoiner,
@@ -77,85 +68,6 @@ def test_killed_at_any_moment_and_without_its_disk_it_goes_on_where_the_log_stan
         made = wait_for_outcomes(kafka)
     assert_exactly(made)
     assert_books(kafka, made)
-
-
-def test_a_transaction_that_is_aborted_leaves_no_outcome_and_no_vitals(
-    kafka: Connection, tmp_path: Path
-) -> None:
-    """Another process takes the instance's place in the group while its transaction is open."""
-    Feed(kafka, seed=3).mixture(100)
-    usurper = Consumer(kafka.consumer(GROUP, group_instance_id="j0"))
-
-    def usurp(step: str) -> None:
-        if step == "produced":
-            usurper.subscribe([kafka.topic(PREDICTIONS), kafka.topic(LABELS)])
-            wait_until(lambda: usurper.poll(0.1) is not None or bool(usurper.assignment()))
-
-    running = ThreadedJoiner(kafka, tmp_path, observe=usurp)
-    wait_until(lambda: running.stats.aborts > 0, "an abort")
-    running.end()
-    usurper.close()
-    made = read_made(kafka)
-    assert (made.outcomes, made.vitals, running.stats.outcomes) == ([], [], 0)
-    with joiner_process(kafka, tmp_path):
-        made = wait_for_outcomes(kafka)
-    assert_exactly(made)
-    assert_books(kafka, made)
-
-
-@pytest.mark.parametrize("was_committed", [False, True])
-def test_after_an_abort_of_an_unknown_transaction_the_groups_offsets_decide(
-    kafka: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_committed: bool
-) -> None:
-    """A coordinator that died may not have known it. If a late request ended it, memory is behind the log."""
-    write, written = BatchWriter.write, itertools.count()
-
-    def write_unsurely(writer: BatchWriter, *batch: Any) -> None:
-        if next(written) != 1:
-            return write(writer, *batch)
-        if was_committed:
-            write(writer, *batch)
-        raise Aborted("on cue", unknown=True)
-
-    monkeypatch.setattr(BatchWriter, "write", write_unsurely)
-    Feed(kafka, seed=5).mixture(300)
-    running = ThreadedJoiner(kafka, tmp_path, tuning=JoinTuning(max_batch=100))
-    if was_committed:
-        wait_until(running.ended, "it ends")
-        assert "a request came late" in str(running.error)
-        running = ThreadedJoiner(kafka, tmp_path)
-    made = wait_for_outcomes(kafka)
-    running.end()
-    assert_exactly(made)
-    assert_books(kafka, made)
-
-
-class RevokingConsumer(Consumer):
-    """Loses its partitions in the fetch that says it is expelled, as after a session that timed out."""
-
-    def subscribe(self, topics: list[str], **callbacks: Callable[..., None]) -> None:
-        self.revoke = callbacks["on_revoke"]
-        super().subscribe(topics, **callbacks)
-
-    def consume(self, *size: int, timeout: float) -> list[Message]:
-        messages = super().consume(*size, timeout=timeout)
-        if any(message.topic() is None for message in messages):
-            self.revoke(self, [])
-        return messages
-
-
-@pytest.mark.parametrize("consumer", [Consumer, RevokingConsumer])
-def test_a_joiner_that_its_group_has_expelled_ends(
-    kafka: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, consumer: type[Consumer]
-) -> None:
-    monkeypatch.setattr("driftloop.streams.join.shell.Consumer", consumer)
-    running = ThreadedJoiner(kafka, tmp_path)
-    wait_until(lambda: running.stats.partitions > 0)
-    rival = Consumer(kafka.consumer(GROUP, group_instance_id="j0"))
-    rival.subscribe([kafka.topic(PREDICTIONS)])
-    wait_until(lambda: running.ended() or (rival.poll(0.1) and False), "it ends")
-    rival.close()
-    assert "Kafka cannot be read" in str(running.error)
 
 
 def test_without_its_disk_it_begins_with_the_newest_whole_checkpoint_and_replays_only_the_rest(
@@ -262,89 +174,36 @@ def test_a_spec_applied_just_before_its_first_prediction_is_known(kafka: Connect
     assert made.dead_letters == []
 
 
-def malformed() -> dict[str, bytes | None]:
-    good = orjson.dumps(prediction("bad", "x"))
-    return {
-        "truncated": good[:-9],
-        "not an object": b"[1]",
-        "wrong type": orjson.dumps(prediction("bad", "x") | {"ts": "now"}),
-        "NaN": good.replace(b'"hour":5', b'"hour":NaN'),
-        "invalid UTF-8": good.replace(b"UA", b"U\xff"),
-        "lone surrogate": good.replace(b'"bad"', b'"\\ud800"'),
-        "missing id": orjson.dumps({k: v for k, v in prediction("bad").items() if k != "prediction_id"}),
-        "unknown model": orjson.dumps(prediction("bad", model="nobody knows")),
-        "unspecified model": orjson.dumps(prediction("bad", model="unspecified")),
-        "2 MB": orjson.dumps(prediction("bad") | {"features": {"x": "y" * 2_000_000}}),
-        "4 MB": b"z" * 4_100_000,
-        "deep": b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
-        "deep but legal": good[:-1] + b',"deep":' + b"[" * 230 + b"]" * 230 + b"}",
-        "empty": b"",
-        "nothing": None,
-    }
-
-
-def test_malformed_events_all_reach_dead_letters_and_the_next_good_event_is_processed(
-    kafka: Connection, tmp_path: Path
+def test_a_full_disk_ends_it_with_one_error_and_loses_nothing(
+    kafka: Connection, disk: FullDisk, tmp_path: Path
 ) -> None:
-    feed = Feed(kafka, seed=7)
-    large = Producer(kafka.producer(message_max_bytes=4_194_304))
-    corpus = malformed()
-    for topic in (PREDICTIONS, LABELS):
-        for value in corpus.values():
-            large.produce(kafka.topic(topic), value, b"\xff key", partition=0)
-    assert large.flush(60) == 0
-    feed.event(PREDICTIONS, prediction("good", "x"))
-    feed.event(LABELS, label("good", "x"))
-    feed.flush()
-    with joiner_process(kafka, tmp_path):
-        wanted = 2 * len(corpus) - 2
-        made = wait_until(
-            lambda: made if len((made := read_made(kafka)).dead_letters) >= wanted and made.outcomes else None
-        )
-    assert [o.prediction_id for _, o in made.outcomes] == ["good"]
-    refused = {(letter.topic, letter.offset) for letter in made.dead_letters}
-    # As labels, events of unknown models and deep ones lack a label like all the others.
-    assert refused == {(kafka.topic(t), i) for t in (PREDICTIONS, LABELS) for i in range(len(corpus))}
-    for letter in made.dead_letters:
-        assert base64.b64decode(letter.key_b64 or "") == b"\xff key"
-        assert letter.reason
-        value = list(corpus.values())[letter.offset]
-        kept = None if letter.value_b64 is None else base64.b64decode(letter.value_b64)
-        assert kept == value or ("cut" in letter.reason and kept and (value or b"").startswith(kept))
-    assert made.totals()["dead"] == len(made.dead_letters)
-
-
-def test_a_full_disk_ends_it_with_one_error_and_loses_nothing(kafka: Connection, tmp_path: Path) -> None:
-    disk, folder = FullDisk(tmp_path / "disk"), tmp_path / "disk" / "state"
-    if not disk.available:
-        pytest.skip(MISSING)
-    feed = Feed(kafka, seed=9)
+    feed, folder, sent = Feed(kafka, seed=9), tmp_path / "disk" / "state", list[str]()
     running = ThreadedJoiner(kafka, folder, tuning=JoinTuning(flush_interval_s=0.1))
+
+    def ended_by_more() -> bool:
+        sent.append(f"big-{len(sent)}")
+        noise = {"noise": secrets.token_hex(100_000)}
+        feed.event(PREDICTIONS, prediction(sent[-1], "x") | {"features": noise})
+        feed.flush()
+        wait_until(lambda: running.ended() or running.stats.records >= feed.sent)
+        return running.ended()
+
     try:
         feed.mixture(50)
         wait_for_outcomes(kafka)
         disk.fill()
-        for number in itertools.count():
-            event = prediction(f"big-{number}", "x") | {"features": {"noise": secrets.token_hex(100_000)}}
-            feed.event(PREDICTIONS, event)
-            feed.flush()
-            time.sleep(0.2)  # longer than a flush is waited for
-            if running.ended():
-                break
-        running.end()
-        assert isinstance(running.error, StateError)
-        said = str(running.error)
-        place = rf"the state in {folder}/\S+"
-        assert re.match(rf"{place} cannot be written: its disk is full: free some", said)
-        disk.free()
-        for late in range(number + 1):
-            feed.event(LABELS, label(f"big-{late}", "x"))
-        feed.flush()
-        with joiner_process(kafka, folder):
-            made = wait_for_outcomes(kafka)
+        wait_until(ended_by_more, "it ends")
     finally:
-        running.stop.set()
-        disk.close()
+        running.end()
+    assert isinstance(running.error, StateError)
+    place = rf"the state in {folder}/\S+"
+    assert re.match(rf"{place} cannot be written: its disk is full: free some", str(running.error))
+    disk.free()
+    for name in sent:
+        feed.event(LABELS, label(name, "x"))
+    feed.flush()
+    with joiner_process(kafka, folder):
+        made = wait_for_outcomes(kafka)
     assert_exactly(made)
     assert_books(kafka, made)
 

@@ -22,13 +22,13 @@ from driftloop.streams.kafka.connection import Connection
 
 from tests.support.join.kafka import (
     Feed,
+    Made,
     ThreadedJoiner,
     assert_books,
     assert_exactly,
     joiner_process,
     wait_for_outcomes,
 )
-from tests.support.join.world import label, prediction
 from tests.support.waiting import wait_until
 
 INPUTS = (PREDICTIONS, LABELS)
@@ -71,7 +71,7 @@ class CommittedPositions:
 
 
 def waiting(predictions: int, read: int) -> Callable[[Position], Position]:
-    """Change how many predictions the books of partition 0 say are pending and were read."""
+    """Change how many predictions the books of each partition say are pending and were read."""
 
     def changed(position: Position) -> Position:
         assert position.books is not None
@@ -92,6 +92,13 @@ def run(kafka: Connection, folder: Path) -> JoinStats:
     return said
 
 
+def joined(kafka: Connection, folder: Path, feed: Feed, ids: int) -> Made:
+    """Feed so many ids to a joiner of its own process; return what it made."""
+    feed.mixture(ids)
+    with joiner_process(kafka, folder):
+        return wait_for_outcomes(kafka)
+
+
 def faults(kafka: Connection) -> list[str]:
     return [finding.what for finding in check_books(kafka) if finding.level == "fault"]
 
@@ -100,17 +107,12 @@ def test_offsets_set_by_hand_to_where_they_are_open_the_books_again_and_seqs_go_
     kafka: Connection, tmp_path: Path
 ) -> None:
     feed = Feed(kafka, seed=21)
-    feed.mixture(100)
-    with joiner_process(kafka, tmp_path):
-        wait_for_outcomes(kafka)
+    joined(kafka, tmp_path, feed, 100)
     offsets = CommittedPositions(kafka)
     before = offsets.positions()
     offsets.write(lambda position: position, metadata=False)
     assert read_books(kafka) == {}
-    feed.mixture(100)
-    with joiner_process(kafka, tmp_path):
-        made = wait_for_outcomes(kafka)
-    assert_exactly(made)
+    assert_exactly(joined(kafka, tmp_path, feed, 100))
     for number, after in offsets.positions().items():
         assert before[number].books is not None
         assert after.books is not None
@@ -124,9 +126,7 @@ def test_a_state_that_is_not_what_was_committed_is_rebuilt_from_the_log(
     kafka: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     feed = Feed(kafka, seed=22)
-    feed.mixture(100)
-    with joiner_process(kafka, tmp_path):
-        wait_for_outcomes(kafka)
+    joined(kafka, tmp_path, feed, 100)
     offsets = CommittedPositions(kafka)
     # Three predictions were lost: read and committed as pending, but in no state.
     offsets.write(waiting(3, 3))
@@ -146,7 +146,7 @@ def test_a_state_that_is_not_what_was_committed_is_rebuilt_from_the_log(
     assert first.startswith("partition 0: predictions: ")
     assert "3 in no class" in first
     assert second.startswith("partition 1: predictions: ")
-    # Whoever has looked into it opens the books again.
+    # A person who has looked into it opens the books again.
     offsets.write(lambda position: position, metadata=False)
     feed.mixture(10)
     run(kafka, tmp_path)
@@ -157,17 +157,11 @@ def test_books_that_do_not_balance_are_right_again_once_the_state_is(
     kafka: Connection, tmp_path: Path
 ) -> None:
     feed = Feed(kafka, seed=23)
-    feed.mixture(100)
-    with joiner_process(kafka, tmp_path):
-        wait_for_outcomes(kafka)
+    joined(kafka, tmp_path, feed, 100)
     # A state lost two predictions, and the books show it; it was removed.
     CommittedPositions(kafka).write(waiting(-2, 0))
     assert len(faults(kafka)) == 2
-    with joiner_process(kafka, tmp_path / "another"):
-        feed.event(PREDICTIONS, prediction("more-0", "x"))
-        feed.event(LABELS, label("more-0", "x"))
-        feed.mixture(50)
-        made = wait_for_outcomes(kafka)
+    made = joined(kafka, tmp_path / "another", feed, 50)
     assert_exactly(made)
     assert_books(kafka, made)
     assert faults(kafka) == []
