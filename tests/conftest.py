@@ -15,6 +15,7 @@ for _name in [
 
 # ruff: noqa: E402  (what follows is imported into the environment that these lines leave)
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with embedded(tmp_path_factory.mktemp("broker")) as started:
         yield started.bootstrap_servers
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address where nothing answers for as long as the test lasts."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
 
 
 @pytest.fixture

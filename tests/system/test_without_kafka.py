@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 TOML = '[models.late]\nclasses = ["late", "on_time"]\n[models.late.features]\nhour = "number"\n'
 COMMANDS = (
@@ -46,12 +47,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def nowhere() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 def outputs(commands: tuple[str, ...], address: str, folder: Path) -> dict[str, list[str]]:
     """What each printed until it ended, by itself, with exit code 1."""
     found: dict[str, list[str]] = {}
@@ -63,29 +58,23 @@ def outputs(commands: tuple[str, ...], address: str, folder: Path) -> dict[str, 
     return found
 
 
-@pytest.mark.slow
-def test_every_command_ends_with_the_same_line(folder: Path) -> None:
-    address = nowhere()
-    for words, lines in outputs(COMMANDS, address, folder).items():
+def test_every_command_ends_with_the_same_line(nowhere: str, folder: Path) -> None:
+    for words, lines in outputs(COMMANDS, nowhere, folder).items():
         assert len(lines) == 1, (words, lines)
-        assert lines[0].startswith(f"error: no Kafka answers at {address}: "), (words, lines)
+        assert lines[0].startswith(f"error: no Kafka answers at {nowhere}: "), (words, lines)
         assert "Connection refused" in lines[0]
 
 
-@pytest.mark.slow
-def test_the_doctor_finds_it(folder: Path) -> None:
-    address = nowhere()
-    (lines,) = outputs(("doctor",), address, folder).values()
+def test_the_doctor_finds_it(nowhere: str, folder: Path) -> None:
+    (lines,) = outputs(("doctor",), nowhere, folder).values()
     (fault,) = [line for line in lines if "cluster:" in line]
-    assert f"cluster: no Kafka answers at {address}: " in fault
+    assert f"cluster: no Kafka answers at {nowhere}: " in fault
 
 
-@pytest.mark.slow
-def test_a_role_says_that_it_waits_and_ends_with_the_same_line(folder: Path) -> None:
-    address = nowhere()
-    for role, lines in outputs(ROLES, address, folder).items():
+def test_a_role_says_that_it_waits_and_ends_with_the_same_line(nowhere: str, folder: Path) -> None:
+    for role, lines in outputs(ROLES, nowhere, folder).items():
         *before, last = lines
-        assert last.startswith(f"error: no Kafka answers at {address}: "), (role, lines)
+        assert last.startswith(f"error: no Kafka answers at {nowhere}: "), (role, lines)
         waiting = [line for line in before if line.startswith(f"{role}: waiting up to ")]
         assert len(waiting) == 1, (role, lines)
         assert len(lines) <= 3, (role, lines)

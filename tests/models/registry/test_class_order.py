@@ -16,6 +16,7 @@ from onnx import helper
 from sklearn.linear_model import LogisticRegression
 
 from tests.support.models import onnx as brought
+from tests.support.models.answers import best_scored
 
 AB = ("late", "on_time")
 ABC = ("a", "b", "c")
@@ -87,7 +88,7 @@ def test_a_number_that_names_a_class_needs_no_order(names: tuple[str, str], turn
     parts = build_manifest_parts(data, given, task="classification", classes=stated)
     answers = load(parts.fitted, data).predict(given.rows)
     assert [answer.prediction for answer in answers] == list(given.labels)
-    assert all(max(a.scores or {}, key=(a.scores or {}).__getitem__) == a.prediction for a in answers)
+    assert [best_scored(answer) for answer in answers] == list(given.labels)
 
 
 @pytest.mark.parametrize("zipmap", [False, True])
@@ -119,7 +120,7 @@ def test_a_classifier_of_scikit_learn_trained_on_numbers_is_refused_or_right(
         parts = build_manifest_parts(data, given, task="classification", classes=stated)
         assert (parts.reference.accuracy or 0) > 0.95
         for answer in load(parts.fitted, data).predict(given.rows):
-            assert max(answer.scores or {}, key=(answer.scores or {}).__getitem__) == answer.prediction
+            assert best_scored(answer) == answer.prediction
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [0, 1]])
@@ -171,9 +172,9 @@ def drawn(shares: Sequence[Sequence[float]], rows: Sequence[int], seed: int) -> 
             [[0.3, 0.7], [0.05, 0.95]], [480, 20], id="a rare class, found at any price: 33 % right"
         ),
         pytest.param([[0.45, 0.55], [0.3, 0.7]], [450, 50], id="weak and cautious: 48 % right"),
-        pytest.param([[0.98, 0.02], [0.7, 0.3]], [480, 20], id="a rare class that is seldom found"),
+        pytest.param([[0.98, 0.02], [0.7, 0.3]], [480, 20], id="a rare class that is rarely found"),
         pytest.param([[0.4, 0.6], [0.5, 0.5]], [500, 0], id="only one class among the rows"),
-        pytest.param([[0.1, 0.9], [0.5, 0.5]], [500, 0], id="only one class, seldom found"),
+        pytest.param([[0.1, 0.9], [0.5, 0.5]], [500, 0], id="only one class, rarely found"),
         pytest.param([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4]], [200, 200, 200], id="weak"),
         pytest.param(
             [[0.34, 0.33, 0.33], [0.33, 0.33, 0.34], [0.3, 0.3, 0.4]], [50, 50, 400], id="near chance"

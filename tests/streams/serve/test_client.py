@@ -43,14 +43,6 @@ def client(topics: Connection) -> Iterator[EventClient]:
         yield made
 
 
-@pytest.fixture
-def nowhere() -> Iterator[Connection]:
-    """A cluster that nobody answers for."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        yield Connection(f"127.0.0.1:{closed.getsockname()[1]}", "nowhere.", {"log_level": "0"})
-
-
 def test_what_was_emitted_arrives_as_it_was_meant(bench: ServingBench, client: EventClient) -> None:
     known = client.prediction(
         "m", 3, {"x": 1.5, "n": None, "ok": True, "city": "Århus"}, "late",
@@ -208,10 +200,14 @@ def test_a_fatal_error_of_the_producer_loses_and_doubles_nothing(bench: ServingB
     assert sorted(event.prediction_id for event in bench.predictions()) == sorted(ids)
 
 
-def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: Connection) -> None:
+def test_a_full_queue_overflows_and_then_drops_what_it_counts(nowhere: str) -> None:
     drops: list[Dropped] = []
     client = EventClient(
-        nowhere, privacy={}, queue_events=100, overflow=Overflow(max_events=50), on_drop=drops.append
+        Connection(nowhere, "nowhere.", {"log_level": "0"}),
+        privacy={},
+        queue_events=100,
+        overflow=Overflow(max_events=50),
+        on_drop=drops.append,
     )
     with Stopwatch() as watch:
         for i in range(200):
