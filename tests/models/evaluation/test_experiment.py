@@ -226,14 +226,14 @@ def test_a_candidate_that_cannot_answer_a_declared_class_any_more_is_refused() -
     assert gate(kept, "classes").passed
 
 
-def test_a_champion_is_judged_by_what_it_means_however_its_classes_were_spelled(
+def test_a_champion_is_evaluated_by_what_it_means_however_its_classes_were_spelled(
     champion: tuple[Manifest, bytes], after_flip: ExperimentResult
 ) -> None:
-    spelled = tuple(replace(row, label=str(row.label).upper()) for row in FLIPPED)
-    spec = SPEC.model_copy(update={"classes": ("NO", "YES")})
-    result = experiment(
-        spec, tuple(replace(row, label=str(row.label).upper()) for row in BEFORE), spelled, champion
+    before, after = (
+        tuple(replace(row, label=str(row.label).upper()) for row in rows) for rows in (BEFORE, FLIPPED)
     )
+    spec = SPEC.model_copy(update={"classes": ("NO", "YES")})
+    result = experiment(spec, before, after, champion)
     assert result.metrics["accuracy.champion"] == after_flip.metrics["accuracy.champion"]
 
 
@@ -358,14 +358,8 @@ def test_on_electricity_prices_a_candidate_after_the_change_beats_a_stale_champi
 
 def test_a_class_that_nobody_declared_is_one_however_its_labels_are_spelled(first: ExperimentResult) -> None:
     """Two services label the same truth as true and as 1.0: the model has two classes, not four."""
-    kinds = sorted({str(row.label) for row in BEFORE})
-    spelled = {
-        kind: names for kind, names in zip(kinds, (("0", "0.0", "false"), ("1", "1.0", "true")), strict=True)
-    }
-    rows = tuple(
-        replace(row, label=spelled[str(row.label)][place % 3 and place % 2])
-        for place, row in enumerate(BEFORE)
-    )
+    spellings = {"no": ("0", "0", "0.0", "false"), "yes": ("1", "1", "1.0", "true")}
+    rows = tuple(replace(row, label=spellings[str(row.label)][i % 4]) for i, row in enumerate(BEFORE))
     result = experiment(before=(), after=rows)
     assert result.classes == ("0", "1")
     assert result.metrics["accuracy.candidate"] == first.metrics["accuracy.candidate"]

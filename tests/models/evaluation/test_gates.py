@@ -328,7 +328,7 @@ def test_a_class_that_the_champion_answers_is_not_lost_silently(
     assert passed or "take it out of the spec's classes" in result.reason
 
 
-def test_many_lost_classes_are_told_in_a_line() -> None:
+def test_many_lost_classes_are_named_in_one_line() -> None:
     names = tuple(f"class {i}" for i in range(1_000))
     result = gates.classes(Classes.of(names), names[:2], names)
     assert "and 988 more" in result.reason

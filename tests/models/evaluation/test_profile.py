@@ -123,7 +123,7 @@ def test_the_profile_of_a_sample_is_near_the_profile_of_the_whole() -> None:
 
 
 def test_a_flag_that_comes_in_both_spellings_is_one_where_it_is_a_category() -> None:
-    """Two services: the share of each, which may change any day, is none of the reference."""
+    """Of two services: the share of each may change any day, so it is not part of the reference."""
     values: list[FeatureValue] = [True, 1, "True", 1.0, False, 0, "0", None] * 50
     rows: list[Row] = [{"flag": value} for value in values]
     (flag,) = infer_features(ModelSpec(features={"flag": Feature(type="category")}), rows)

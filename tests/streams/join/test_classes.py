@@ -93,7 +93,7 @@ def test_a_model_without_declared_classes_takes_labels_as_they_are() -> None:
     assert [o.error_value for o in w.outcomes] == [1.0]
 
 
-def test_labels_are_judged_by_the_classes_as_they_are_when_the_label_is_read() -> None:
+def test_labels_are_read_by_the_classes_as_they_are_when_the_label_is_read() -> None:
     w = world(("late", "on_time"))
     w.join(prediction("a", "Late"), prediction("b", "Late"), prediction("c", "2"), label("a", "late"))
     w.joiner.rules = rules_of(Join(), m=ModelSpec(classes=("LATE", "2.0")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, Producer
 from driftloop.schemas.errors import BrokerError
 from driftloop.schemas.topics import OUTCOMES
 from driftloop.streams.kafka import offsets as kit
+from driftloop.streams.kafka import retry
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.offsets import LogOffsets, committed_offsets
 
@@ -80,21 +80,36 @@ def test_a_topic_that_one_node_does_not_know_yet_is_asked_for_again(monkeypatch:
         kit.topic_partitions(cast("Producer", AnsweringNodes([unknown])), "none", 1.0)
 
 
+class Time:
+    """Stands in for the module ``time``: it is later only by what was waited for."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 @dataclass
 class AnsweringAdmin:
-    """Answers every question about offsets with the next of ``answers``: per partition, or an error."""
+    """Answers every question about offsets with the next of ``answers``: per partition, or an error.
 
+    ``down``: how many of the first questions are asked of a node that is down.
+    """
+
+    time: Time
     answers: list[Mapping[int, int] | KafkaException]
     asked: int = 0
     down: int = 0
-    """How many of the first questions are asked of a node that is down."""
     request: dict[TopicPartition, object] = field(default_factory=dict[TopicPartition, object])
 
     def list_offsets(
         self, request: dict[TopicPartition, object], *, request_timeout: float, **_: object
     ) -> dict[TopicPartition, Future[SimpleNamespace]]:
         if self.asked < self.down:
-            time.sleep(request_timeout)
+            self.time.sleep(request_timeout)
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
         futures: dict[TopicPartition, Future[SimpleNamespace]] = {}
@@ -110,8 +125,10 @@ class AnsweringAdmin:
 def offsets_of(
     monkeypatch: pytest.MonkeyPatch, *answers: Mapping[int, int] | KafkaException
 ) -> tuple[LogOffsets, AnsweringAdmin]:
-    admin = AnsweringAdmin(list(answers))
+    admin = AnsweringAdmin(Time(), list(answers))
     monkeypatch.setattr(kit, "AdminClient", lambda _: admin)
+    monkeypatch.setattr(kit, "time", admin.time)
+    monkeypatch.setattr(retry, "time", admin.time)
     return LogOffsets(Connection("nowhere:1"), timeout_s=0.5), admin
 
 

@@ -1,4 +1,4 @@
-"""A private value has one hash, however it is spelled: servers that spell it differently teach one value."""
+"""A private value has one hash, however it is spelled, so a model sees one value."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def expected_books(
     spellings: Spellings = NO_SPELLINGS,
 ) -> Books:
     """Classify all records of both logs at once; what met nothing waits, as ``pending``, or has expired."""
-    expected = oracle(list(predictions), list(labels), join, spellings)
+    expected = oracle(predictions, labels, join, spellings)
     unmet = len(expected.unreached_labels)
     outcomes = sum(revision == 0 for _, revision in expected.outcomes)
     of_labels = list(expected.reached_as.values())

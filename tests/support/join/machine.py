@@ -173,9 +173,8 @@ class JoinerMachine(RuleBasedStateMachine):
         first = sum(revision == 0 for _, revision in expected.outcomes)
         repeated = expected.repeats_of_predictions
         totals = self.world.totals()
-        assert totals["predictions"] == len(self.world.predictions) - repeated - len(
-            expected.refused_predictions
-        )
+        accepted = len(self.world.predictions) - repeated - len(expected.refused_predictions)
+        assert totals["predictions"] == accepted
         assert totals["outcomes"] == first
         assert totals["corrected"] == len(expected.outcomes) - first
         assert totals["expired"] == expected.unmatched + len(expected.unreached_labels)

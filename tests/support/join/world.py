@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -261,8 +261,8 @@ class ExpectedOutcomes:
 
 
 def oracle(
-    predictions: list[LoggedRecord],
-    labels: list[LoggedRecord],
+    predictions: Sequence[LoggedRecord],
+    labels: Sequence[LoggedRecord],
     join: Join,
     spellings: Spellings = NO_SPELLINGS,
 ) -> ExpectedOutcomes:
@@ -299,40 +299,29 @@ def oracle(
             if current is None:
                 if not -join.early_horizon <= said.append_ms - sent.append_ms <= join.horizon:
                     continue
-                if _truth(event, spellings) is None:
-                    _refuse(expected, offset)
-                    continue
-                matched_ms = max(said.append_ms, sent.append_ms)
             elif said.append_ms > matched_ms + join.correction_window:
                 continue
-            elif _truth(event, spellings) is None:
-                _refuse(expected, offset)
+            truth = _truth(event, spellings)
+            if truth is None:
+                if reached.setdefault(offset, "refused") == "refused":
+                    expected.refused_labels.add(offset)
                 continue
-            elif rank > current[1]:
+            if current is None:
+                matched_ms = max(said.append_ms, sent.append_ms)
+            elif rank > current[1] or truth == _truth(current[0], spellings):
                 reached.setdefault(offset, "repeat")
                 expected.repeats_of_labels += 1
-                continue
-            elif _truth(event, spellings) == _truth(current[0], spellings):
-                reached.setdefault(offset, "repeat")
-                expected.repeats_of_labels += 1
-                current = event, rank
+                if rank <= current[1]:
+                    current = event, rank
                 continue
             else:
                 revision += 1
             reached.setdefault(offset, "outcome")
             current = event, rank
-            expected.outcomes[key, revision] = (
-                _truth(event, spellings),
-                _error(sent.event, event, spellings),
-            )
+            expected.outcomes[key, revision] = truth, _error(sent.event, event, spellings)
         expected.unmatched += current is None
     expected.unreached_labels = set(range(len(labels))) - reached.keys() - expected.refused_labels
     return expected
-
-
-def _refuse(expected: ExpectedOutcomes, offset: int) -> None:
-    if expected.reached_as.setdefault(offset, "refused") == "refused":
-        expected.refused_labels.add(offset)
 
 
 def _says_something(said: LoggedRecord) -> bool:
@@ -340,9 +329,12 @@ def _says_something(said: LoggedRecord) -> bool:
 
 
 def _truth(event: dict[str, object], spellings: Spellings) -> object:
-    if "correct" in event:
-        return event["correct"]
-    name = class_name(event["label"])  # type: ignore[arg-type]
+    return event["correct"] if "correct" in event else _class(event["label"], spellings)
+
+
+def _class(value: object, spellings: Spellings) -> str | None:
+    assert isinstance(value, str | int | float)
+    name = class_name(value)
     return spellings.get(name, name)
 
 
@@ -351,8 +343,7 @@ def _error(prediction: dict[str, object], label: dict[str, object], spellings: S
         return None
     if "correct" in label:
         return 0.0 if label["correct"] else 1.0
-    name = class_name(prediction["prediction"])  # type: ignore[arg-type]
-    return float(spellings.get(name, name) != _truth(label, spellings))
+    return float(_class(prediction["prediction"], spellings) != _truth(label, spellings))
 
 
 def got(
@@ -363,7 +354,6 @@ def got(
     for outcome in world.outcomes:
         key = identity_of(outcome), outcome.revision
         assert key not in found, f"twice: {key}"
-        name = None if outcome.label is None else class_name(outcome.label)
-        truth = outcome.correct if name is None else spellings.get(name, name)
+        truth = outcome.correct if outcome.label is None else _class(outcome.label, spellings)
         found[key] = truth, outcome.error_value
     return found

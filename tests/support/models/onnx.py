@@ -7,7 +7,8 @@ from typing import Any
 
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-FLOAT, INT64, STRING, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING, TensorProto.BOOL
+FLOAT, DOUBLE, INT64 = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+STRING, BOOL = TensorProto.STRING, TensorProto.BOOL
 
 
 def model(
@@ -104,33 +105,33 @@ def sum_of_matrix(
     ``fixed``: a shape that the model makes of its input, as an export of one row does. ``with_default``: an
     initializer stands among the inputs, as old exports have it.
     """
+    nodes, initializers = [], [helper.make_tensor("axes", INT64, [1], [-1])]
+    last = name
     if kind == STRING:
-        red = helper.make_node(
-            "LabelEncoder", [name], ["floats"], domain="ai.onnx.ml",
+        last = "is_counted"
+        nodes.append(helper.make_node(
+            "LabelEncoder", [name], [last], domain="ai.onnx.ml",
             keys_strings=list(counted), values_floats=[1.0] * len(counted), default_float=0.0,
-        )  # fmt: skip
-        nodes = [red]
-    else:
-        nodes = [helper.make_node("Cast", [name], ["floats"], to=FLOAT)]
-    initializers = [helper.make_tensor("axes", INT64, [1], [-1])]
-    summed = "floats"
+        ))  # fmt: skip
+    nodes.append(helper.make_node("Cast", [last], ["numbers"], to=DOUBLE))
+    last = "numbers"
     if fixed is not None:
+        last = "fixed"
         initializers.append(helper.make_tensor("shape", INT64, [len(fixed)], list(fixed)))
-        nodes.append(helper.make_node("Reshape", ["floats", "shape"], ["fixed"]))
-        summed = "fixed"
-    nodes.append(helper.make_node("ReduceSum", [summed, "axes"], ["value"], keepdims=1))
+        nodes.append(helper.make_node("Reshape", ["numbers", "shape"], [last]))
+    nodes.append(helper.make_node("ReduceSum", [last, "axes"], ["value"], keepdims=1))
     inputs = [helper.make_tensor_value_info(name, kind, None if shape is None else list(shape))]
     if with_default:
         inputs.append(tensor("axes", INT64, 1))
-    return model(nodes, inputs, [tensor("value", FLOAT, *out)], initializers=initializers)
+    return model(nodes, inputs, [tensor("value", DOUBLE, *out)], initializers=initializers)
 
 
 def sum_of_columns(**ports: tuple[int, Sequence[int | None]]) -> bytes:
     """A regression: the sum of numeric inputs, name → kind and shape."""
-    nodes = [helper.make_node("Cast", [name], [f"{name}_f"], to=FLOAT) for name in ports]
-    nodes.append(helper.make_node("Sum", [f"{name}_f" for name in ports], ["value"]))
+    nodes = [helper.make_node("Cast", [name], [f"{name}_number"], to=DOUBLE) for name in ports]
+    nodes.append(helper.make_node("Sum", [f"{name}_number" for name in ports], ["value"]))
     inputs = [tensor(name, kind, *shape) for name, (kind, shape) in ports.items()]
-    return model(nodes, inputs, [tensor("value", FLOAT, None, 1)])
+    return model(nodes, inputs, [tensor("value", DOUBLE, None, 1)])
 
 
 def map_input() -> bytes:

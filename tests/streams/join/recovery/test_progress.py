@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+from driftloop.streams.join.recovery import loading
 from driftloop.streams.join.recovery.loading import PartitionLoader
 from driftloop.streams.join.stats import JoinStats, RestoreStats
 
 
-def test_no_report_is_of_a_time_before_the_restoration_began() -> None:
+def test_no_report_is_of_a_time_before_the_restoration_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(step=0.001).__next__  # it is later each time
+    monkeypatch.setattr(loading, "time", SimpleNamespace(monotonic=now))
     stats, reported_s = JoinStats(), list[float]()
 
     def report(_partition: int, restore: RestoreStats, now: float) -> None:
         reported_s.append(now - restore.began_at)
 
     def steps() -> Iterator[int]:
-        time.sleep(0.01)  # a machine that is busy
-        stats.restores[0] = RestoreStats(time.monotonic())
+        stats.restores[0] = RestoreStats(now())
         yield 1
 
     reports = SimpleNamespace(restoring=report, joining=report)

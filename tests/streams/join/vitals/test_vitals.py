@@ -191,7 +191,7 @@ def test_only_the_last_entry_of_a_batchs_features_says_of_how_many_rows_they_are
     assert [entry.rows for entry in entries if not entry.numbers] == [0]
 
 
-def test_rows_without_any_feature_are_told() -> None:
+def test_rows_without_any_feature_are_counted() -> None:
     (message,) = messages(batch_stats_of([event()] * 7))
     (entry,) = message.models
     assert (entry.rows, entry.numbers, entry.categories) == (7, None, None)

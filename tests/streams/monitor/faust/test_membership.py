@@ -1,4 +1,4 @@
-"""How the monitor bears it that its group refuses its commits."""
+"""What the monitor does when its group refuses its commits."""
 
 from __future__ import annotations
 
