@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 from driftloop.models.evaluation.profile import build_reference
@@ -59,11 +60,11 @@ class ServedModel:
         covered = Covered(0, Offsets(first, 0), Offsets(self._offset, 0), now, now, None, None)
         return vitals_messages(covered, [stats], {})
 
-    def drift(self, severity: str = "alarm") -> list[dict[str, object]]:
-        """The drift of data so far."""
+    def drift(self) -> list[dict[str, Any]]:
+        """The alarms of drift of data so far."""
         found = [orjson.loads(item.value) for item in self.log.emitted if item.topic.name == "drift"]
-        return [one for one in found if one["kind"] == "data" and one["severity"] == severity]
+        return [one for one in found if one["kind"] == "data" and one["severity"] == "alarm"]
 
-    def alarms(self) -> list[tuple[object, object]]:
+    def alarms(self) -> list[tuple[str, str]]:
         """Each alarm's feature and test."""
         return [(one["subject"], one["detector"]) for one in self.drift()]

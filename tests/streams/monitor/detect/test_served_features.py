@@ -1,4 +1,4 @@
-"""What a model serves against its reference, from the joiner's vitals to drift."""
+"""Served features against a reference, from vitals to drift: how they are spelled, and what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from driftloop.schemas.base import FeatureValue
 from driftloop.schemas.serving import FeatureType
 from driftloop.schemas.spec.model import Feature, ModelSpec
 
-from tests.support.monitor.calibration import KINDS, Shares, drawn, equal, falling
 from tests.support.monitor.served import ServedModel, profile_of, rows_of
 
 REFERENCE_ROWS = 2_000
@@ -99,7 +98,6 @@ def test_a_text_where_a_number_should_be_is_missing_as_a_number() -> None:
     served.serve(rows_of("n", [str(one) if i % 3 else one for i, one in enumerate(amounts)]))
     (alarm,) = served.drift()
     assert (alarm["subject"], alarm["detector"]) == ("n", "nulls")
-    assert isinstance(alarm["evidence"], dict)
     assert alarm["evidence"]["live"]["(text)"] == pytest.approx(2 / 3, abs=0.01)
 
 
@@ -113,15 +111,12 @@ GONE: dict[str, Callable[[Row], Row]] = {
 
 @pytest.mark.parametrize("how", GONE)
 @pytest.mark.parametrize(
-    "values", [["a", "b"], [True, False], [0.5, 1.5, 2.5]], ids=["text", "flag", "number"]
+    ("kind", "values"), [("category", ["a", "b"]), ("bool", [True, False]), ("number", [0.5, 1.5, 2.5])]
 )
 @pytest.mark.parametrize("is_declared", [False, True])
 def test_a_feature_that_stops_coming_is_the_loudest_alarm_there_is(
-    how: str, values: Sequence[FeatureValue], is_declared: bool
+    how: str, kind: FeatureType, values: Sequence[FeatureValue], is_declared: bool
 ) -> None:
-    kind: FeatureType = (
-        "category" if isinstance(values[0], str) else "bool" if True in values[:1] else "number"
-    )
     spec = ModelSpec(features={"c": Feature(type=kind), "x": Feature(type="number")}) if is_declared else None
     normal: list[Row] = [{"c": values[i % len(values)], "x": i % 7} for i in range(2 * REFERENCE_ROWS)]
     served = ServedModel(normal[:REFERENCE_ROWS], spec).serve(normal)
@@ -129,9 +124,8 @@ def test_a_feature_that_stops_coming_is_the_loudest_alarm_there_is(
     served.serve([GONE[how](row) for row in normal])
     alarms = {alarm["subject"]: alarm for alarm in served.drift()}
     assert alarms["c"]["detector"] == "nulls"
-    assert float(str(alarms["c"]["value"])) > 0.99
+    assert alarms["c"]["value"] > 0.99
     evidence = alarms["c"]["evidence"]
-    assert isinstance(evidence, dict)
     assert evidence["live"]["(missing)"] == 1.0
     assert evidence["not_in_reference"] == (["C"] if how == "renamed" else [])
     assert set(alarms) == ({"c", "x"} if how == "alone" else {"c"})
@@ -170,66 +164,3 @@ def test_features_that_fill_several_messages_are_not_missed(batch: int) -> None:
     assert served.drift() == []
     served.serve([{name: value for name, value in row.items() if name != "feature-7"}] * 1_200, batch=batch)
     assert served.alarms() == [("feature-7", "nulls")]
-
-
-# --- categories of many values ---
-
-
-def many(shares: Shares, count: int, seed: int) -> list[Row]:
-    return rows_of("c", drawn(shares, count, np.random.default_rng(seed)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [500, 2_000, 20_000])
-@pytest.mark.parametrize("batch", [20, 200, 1_000])
-def test_a_category_of_many_values_that_stays_is_no_drift(kind: str, count: int, batch: int) -> None:
-    served = ServedModel(many(KINDS[kind], count, 1))
-    served.serve(many(KINDS[kind], 6_000, 2), batch=batch)
-    assert served.drift() == []
-
-
-@pytest.mark.parametrize("size", [7, 150, 300, 500])
-@pytest.mark.parametrize("count", [200, 700, 2_000, 2_500])
-@pytest.mark.parametrize("batch", [100, 300, 400, 1_000])
-def test_values_that_come_in_turns_are_no_drift(size: int, count: int, batch: int) -> None:
-    """Every n-th row of such a stream has the same value: a sample of every n-th would see it alone."""
-    rows = rows_of("c", [f"v{number % size:04d}" for number in range(6_000)])
-    served = ServedModel(rows[:count]).serve(rows, batch=batch)
-    assert served.drift() == []
-
-
-def test_rows_that_are_sorted_by_their_value_are_no_drift() -> None:
-    names = sorted(drawn(KINDS["400, rank^-0.3"], REFERENCE_ROWS, np.random.default_rng(1)))
-    served = ServedModel(rows_of("c", names)).serve(many(KINDS["400, rank^-0.3"], 6_000, 2))
-    assert served.drift() == []
-
-
-@pytest.mark.parametrize("share", [0.45, 0.9, 1.0])
-def test_identifiers_that_never_come_again_are_no_drift_and_a_value_beside_them_is_compared(
-    share: float,
-) -> None:
-    def rows(first: int, share: float) -> list[Row]:
-        is_new = np.random.default_rng(first).random(LIVE_ROWS) < share
-        return rows_of("c", [f"id-{first + i}" if new else "none" for i, new in enumerate(is_new.tolist())])
-
-    served = ServedModel(rows(0, share)[:REFERENCE_ROWS]).serve(rows(10_000, share))
-    assert served.drift() == []
-    served.serve(rows(20_000, share - 0.4))
-    # Where the reference has identifiers alone, no value is known, so none can become more frequent.
-    assert served.alarms() == ([("c", "chi2")] if share < 1 else [])
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (np.append(equal(150), np.zeros(100)), np.append(equal(150) * 0.6, equal(100) * 0.4)),
-        (equal(500), np.append(equal(250), np.zeros(250))),
-        (falling(400, 0.3), falling(400, 1.2)),
-        (falling(400, 1.0), falling(400, 1.0)[::-1]),
-        (equal(2), np.array([0.7, 0.3])),
-    ],
-    ids=["new values", "half of them gone", "falls faster", "turned round", "two"],
-)
-def test_a_category_of_many_values_that_changes_is_drift(before: Shares, after: Shares) -> None:
-    served = ServedModel(many(before, 5_000, 1)).serve(many(after, 4_000, 2))
-    assert served.alarms() == [("c", "chi2")]
