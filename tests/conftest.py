@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.settings import Settings
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
@@ -27,6 +28,7 @@ from driftloop.streams.serve.client import EventClient
 from tests.support.cli import environment_of
 from tests.support.full_disk import MISSING, FullDisk
 from tests.support.kafka.broker import embedded
+from tests.support.kafka.late_network import LateNetwork
 from tests.support.kafka.topics import new_settings, own_topics
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.serve.bench import ServingBench
@@ -56,6 +58,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with embedded(tmp_path_factory.mktemp("broker")) as started:
         yield started.bootstrap_servers
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """A broker of the test's own, to be stopped and started."""
+    with embedded(tmp_path / "broker") as started:
+        yield started
 
 
 @pytest.fixture
@@ -90,6 +99,13 @@ def topics(settings: Settings) -> Iterator[Connection]:
     """The same connection, with all topics of the catalogue; they are deleted afterwards."""
     with own_topics(settings) as connection:
         yield connection
+
+
+@pytest.fixture
+def network(broker: str) -> Iterator[LateNetwork]:
+    """A network of the test's own before the broker."""
+    with LateNetwork(broker) as between:
+        yield between
 
 
 @pytest.fixture

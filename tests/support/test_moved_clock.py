@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.moved_clock import HOUR_S, MovedClocks
+from tests.support.waiting import wait_until
 
 _PROCESS = """
 import ctypes, sys, threading, time
@@ -54,6 +54,11 @@ def clocks(tmp_path: Path) -> MovedClocks:
     return clocks
 
 
+def is_asleep(process: subprocess.Popen[str]) -> bool:
+    """Whether Linux says of it, which has one thread, that it waits for something."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def started(clocks: MovedClocks, program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program],
@@ -85,7 +90,7 @@ def test_a_wait_for_a_time_of_the_wall_clock_ends_when_the_clock_gets_there(cloc
         assert process.stdout is not None
         for number, _ in enumerate(("semaphore", "condition of POSIX", "condition of C"), 1):
             assert process.stdout.readline() == "waits\n"
-            time.sleep(0.2)  # most likely it waits by now
+            wait_until(lambda: is_asleep(process), "it waits")
             clocks.move("p", number * HOUR_S)
         assert process.stdout.readline() == "waited\n"
     assert process.returncode == 0

@@ -9,11 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
-import pytest
 from confluent_kafka import Producer
 from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.cluster.topics import apply_topics
@@ -24,7 +22,6 @@ from driftloop.streams.kafka.reader import LogReader
 from tests.soak.monitor.run import PARTITIONS, Report, VitalsWriter, Worker, compare
 from tests.soak.monitor.subjects import SUBJECTS
 from tests.support.join.world import label, prediction
-from tests.support.kafka.broker import embedded
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.paths import ROOT
 from tests.support.stopwatch import stopped
@@ -40,12 +37,6 @@ def with_topics(broker: EmbeddedBroker, prefix: str) -> Connection:
 def joiner_of(connection: Connection, state: Path) -> subprocess.Popen[bytes]:
     place = (connection.bootstrap_servers, connection.prefix, str(state), "join-0")
     return subprocess.Popen([sys.executable, "-m", "tests.support.join.process", *place], cwd=ROOT)
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    with embedded(tmp_path / "broker") as broker:
-        yield broker
 
 
 def write(connection: Connection, seed: int, transactions: int) -> None:

@@ -9,19 +9,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-import pytest
 from driftloop.infra.broker.embedded import EmbeddedBroker
 from driftloop.infra.cluster.topics import apply_topics
 from driftloop.infra.control.specs import apply_deployment
+from driftloop.infra.settings import Settings
 from driftloop.schemas.spec.file import parse_deployment
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.log_limit import kind_of
 from driftloop.streams.serve.client import EventClient
 
-from tests.support.kafka.broker import embedded
+from tests.support.cli import environment_of
+from tests.support.kafka.topics import new_settings
 from tests.support.monitor.progress import MonitorProgress
 from tests.support.waiting import wait_until
 
@@ -38,19 +39,12 @@ AWAY_S = 25.0  # librdkafka alone wrote twenty lines a second
 class Role:
     """A role's process, and what it has printed."""
 
-    def __init__(self, words: tuple[str, ...], connection: Connection, folder: Path) -> None:
-        environment = {
-            "DRIFTLOOP_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "DRIFTLOOP_TOPIC_PREFIX": connection.prefix,
-            "DRIFTLOOP_STATE_DIR": str(folder / "state"),
-            "DRIFTLOOP_HTTP_PORT": "0",
-            "PYTHONUNBUFFERED": "1",
-            "COLUMNS": "300",
-        }
+    def __init__(self, words: tuple[str, ...], settings: Settings) -> None:
+        own = {"DRIFTLOOP_HTTP_PORT": "0", "PYTHONUNBUFFERED": "1"}
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "driftloop", *words],
-            env=os.environ | environment,
+            env=os.environ | environment_of(settings) | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -69,41 +63,33 @@ class Role:
         return self.lines
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    with embedded(tmp_path / "broker") as broker:
-        yield broker
-
-
 def emit(connection: Connection, name: str, count: int) -> None:
     with EventClient(connection) as client:
         for number in range(count):
-            told = client.prediction("late", 1, {"hour": 1}, "late", prediction_id=f"{name}-{number}")
-            client.label(told, "late" if number % 4 else "on_time")
+            named = client.prediction("late", 1, {"hour": 1}, "late", prediction_id=f"{name}-{number}")
+            client.label(named, "late" if number % 4 else "on_time")
 
 
 def test_no_kind_of_line_comes_more_often_than_once_a_minute(
     own_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
-    connection = Connection(own_broker.bootstrap_servers, "quiet.")
+    settings = new_settings(own_broker.bootstrap_servers, tmp_path)
+    connection = settings.connection()
     apply_topics(connection, data_partitions=2, model_partitions=2)
     apply_deployment(connection, parse_deployment(TOML, source="test"))
     began = time.monotonic()
-    roles = {name: Role(words, connection, tmp_path) for name, words in ROLES.items()}
+    roles = {name: Role(words, settings) for name, words in ROLES.items()}
     try:
         emit(connection, "before", 200)
-        progress = MonitorProgress(connection)
-        wait_until(
-            lambda: any(progress.applied().values()) and progress.behind() == 0, "the monitor has applied it"
-        )
-        progress.close()
+        with closing(MonitorProgress(connection)) as progress:
+            wait_until(lambda: any(progress.applied().values()), "the monitor has begun")
+            wait_until(lambda: progress.behind() == 0, "the monitor has applied it")
         own_broker.kill_node(1)
         time.sleep(AWAY_S)
         own_broker.start_node(1)
         emit(connection, "after", 200)
-        with_it = MonitorProgress(connection)
-        wait_until(lambda: with_it.behind() == 0, "the monitor has gone on")
-        with_it.close()
+        with closing(MonitorProgress(connection)) as progress:
+            wait_until(lambda: progress.behind() == 0, "the monitor has gone on")
     finally:
         said = {name: role.stop() for name, role in roles.items()}
     minutes = (time.monotonic() - began) / 60

@@ -68,12 +68,12 @@ def test_dead_letters_that_nobody_resolved_are_a_warning_by_cause(
 ) -> None:
     reasons = ["Label: ts: is in seconds (2023-11-14 22:13:20 UTC), not in milliseconds (got 1700000000)"] * 3
     reasons += ["not JSON: features.x is NaN, which JSON does not have", "expired: resolved"]
-    letters = [
+    refused = [
         dead_letter("join", topics.topic(LABELS), 0, offset, reason, value=b"x")
         for offset, reason in enumerate(reasons)
     ]
-    write(topics, *[(DEAD_LETTERS, b"k", letter.encode()) for letter in letters], (DEAD_LETTERS, b"k", b"{"))
-    resolution = DeadLetterResolution(dead_letter_id=letters[-1].id, action="dropped", ts=1, by="me")
+    write(topics, *[(DEAD_LETTERS, b"k", one.encode()) for one in refused], (DEAD_LETTERS, b"k", b"{"))
+    resolution = DeadLetterResolution(dead_letter_id=refused[-1].id, action="dropped", ts=1, by="me")
     write(topics, (DEAD_LETTER_RESOLUTIONS, b"k", resolution.encode()))
     found = [finding for finding in check_cluster(settings) if finding.check == "dead letters"]
     assert [finding.level for finding in found] == ["warning", "warning"]

@@ -10,7 +10,6 @@ from driftloop.streams.kafka.doubt import Doubt
 from driftloop.streams.train.shell import TrainerShell
 
 from tests.support.join.kafka import ThreadedJoiner
-from tests.support.kafka.topics import new_settings, own_topics
 from tests.support.train.world import trainer_config
 from tests.support.waiting import wait_until
 
@@ -48,18 +47,16 @@ def test_a_joiner_without_input_takes_in_what_its_producer_logs(
 
 
 def test_a_trainer_without_input_takes_in_what_its_producer_logs(
-    broker: str, tmp_path: Path, lines: list[int]
+    topics: Connection, tmp_path: Path, lines: list[int]
 ) -> None:
-    settings = new_settings(broker, tmp_path)
-    with own_topics(settings) as connection:
-        shell = TrainerShell(talkative(connection), trainer_config(tmp_path))
-        shell.start()
+    shell = TrainerShell(talkative(topics), trainer_config(tmp_path))
+    shell.start()
 
-        def turn() -> bool:
-            shell.turn()
-            return bool(shell._cores)
+    def turn() -> bool:
+        shell.turn()
+        return bool(shell._cores)
 
-        wait_until(turn, "partitions")
-        before = len(lines)
-        wait_until(lambda: turn() and len(lines) > before, "lines of a producer that writes nothing")
-        shell.close()
+    wait_until(turn, "partitions")
+    before = len(lines)
+    wait_until(lambda: turn() and len(lines) > before, "lines of a producer that writes nothing")
+    shell.close()
