@@ -35,7 +35,8 @@ from driftloop.streams.monitor.snapshots import newest_snapshot
 
 from tests.simulation.broker.log import Entry
 from tests.simulation.client.simulated import Simulation
-from tests.support.join.world import LoggedRecord, errors_of, identity_of, oracle, totals_of
+from tests.support.join.oracle import identity_of, oracle
+from tests.support.join.world import LoggedRecord, errors_of, totals_of
 
 KINDS = (
     "lost", "duplicate", "wrong",  # outcomes, dead letters

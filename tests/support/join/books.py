@@ -10,7 +10,8 @@ from driftloop.streams.join.matching.records import Entry, decode_entry, key_sta
 from driftloop.streams.join.state.books import Account, Books, Pending
 from driftloop.streams.join.state.join_state import ENTRY_PREFIX
 
-from tests.support.join.world import NO_SPELLINGS, JoinWorld, LoggedRecord, Spellings, oracle
+from tests.support.join.oracle import NO_SPELLINGS, Spellings, oracle
+from tests.support.join.world import JoinWorld, LoggedRecord
 
 
 def kept_pending(joiner: Joiner) -> Pending:

@@ -29,13 +29,12 @@ from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.kafka.record import Record
 
 from tests.support.join.books import expected_books
+from tests.support.join.oracle import ExpectedOutcomes, oracle
 from tests.support.join.world import (
-    ExpectedOutcomes,
     LoggedRecord,
     errors_of,
     keyed,
     label,
-    oracle,
     prediction,
     totals_of,
 )

@@ -11,16 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.join.books import assert_books
 from tests.support.join.memory_store import MemoryStore
+from tests.support.join.oracle import UNKNOWN_MODEL, ExpectedOutcomes, Spellings, got, identity_of, oracle
 from tests.support.join.world import (
     JOIN,
-    UNKNOWN_MODEL,
-    ExpectedOutcomes,
     JoinWorld,
-    Spellings,
-    got,
-    identity_of,
     label,
-    oracle,
     prediction,
     rules_of,
 )
