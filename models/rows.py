@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..schemas.base import ClassValue, FeatureValue, class_name
-from ..schemas.classes import Classes, are_one_class, one_spelling
 from ..schemas.events import Outcome
-from ..schemas.feature_values import value_name
 from ..schemas.spec.model import ModelSpec
+from ..schemas.values.classes import Classes, are_one_class, one_spelling
+from ..schemas.values.feature_values import value_name
 
 LabelValue = str | float
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .base import ClassValue, Event, FeatureValue, ModelName, PredictionId, TimestampMs, Version
-from .event_time import EventTimeMs
+from .values.event_time import EventTimeMs
 
 MAX_SOURCE_CHARS = 64
 MAX_ANNOTATOR_CHARS = 256

@@ -88,7 +88,8 @@ class CategoryProfile(Event):
     )
     other: int = 0
     seen: str | None = Field(
-        default=None, description="base64 of a bit per hash: which names were seen (schemas.seen_names)"
+        default=None,
+        description="base64 of a bit per name's CRC-32, modulo their number: which were seen",
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
-from ...schemas.event_time import WholeMs
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
 from ...schemas.serving import FeatureType
+from ...schemas.values.event_time import WholeMs
 from .csv_values import BadRow, feature_of, milliseconds_of, read_csv
 
 _FEATURES: JsonDict = {"additionalProperties": {"type": ["number", "string", "boolean", "null"]}}

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 
-from ...schemas.disk_reason import disk_reason, is_full
 from ...schemas.errors import Error
+from ...schemas.reasons.disk import disk_reason, is_full
 from .console import errors
 from .logs import log_to_stderr
 

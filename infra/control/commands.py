@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ...schemas.decisions import Action, Command, CommandResult
 from ...schemas.errors import DecodeError, Error
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
 from ...schemas.topics import COMMAND_RESULTS, COMMANDS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader, newest

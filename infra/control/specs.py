@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ...schemas.control import SpecControl
 from ...schemas.errors import BrokerError, DecodeError
 from ...schemas.partition import partition_of
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
 from ...schemas.spec.model import JOIN_KEY, Deployment, ModelSpec, SpecRecord, Table
 from ...schemas.topics import SPECS, VITALS
 from ...streams.kafka.connection import Connection

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ...models.registry.signing import load_verifier
 from ...schemas.errors import ArtifactError, BrokerError, DecodeError, SettingsError
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
 from ...schemas.serving import ModelUpdate
 from ...schemas.spec.model import JOIN_KEY, Join, SpecRecord
 from ...schemas.topics import (

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 
 from ...schemas.errors import DecodeError
 from ...schemas.events import DeadLetterResolution
-from ...schemas.shortened import shortened
+from ...schemas.reasons.shortened import shortened
 from ...schemas.topics import DEAD_LETTER_RESOLUTIONS, DEAD_LETTERS
 from ...streams.kafka.connection import Connection
 from ...streams.kafka.reader import LogReader, newest

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 from starlette.responses import Response
 
 from ...schemas.errors import Error, NoModelError
-from ...schemas.event_time import WholeMs
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
+from ...schemas.values.event_time import WholeMs
 from ...streams.serve.hot.requests import Failed, Served
 from ..bulk.requests import Body, PredictRequest
 

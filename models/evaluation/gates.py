@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...schemas.classes import Classes
 from ...schemas.errors import SpecError
 from ...schemas.runs import GateResult
 from ...schemas.spec.model import Cost, Fairness, LatencyGate, Significance
+from ...schemas.values.classes import Classes
 from ..formats.fitted import Answer
 from .paired_errors import Floats, PairedErrors, costs_of, squared_errors
 from .statistics import block_bootstrap, holm, mcnemar

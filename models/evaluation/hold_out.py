@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...schemas.classes import Classes
 from ...schemas.runs import GateResult, Interval
 from ...schemas.serving import Manifest, Reference
 from ...schemas.spec.model import ModelSpec
+from ...schemas.values.classes import Classes
 from ..formats.features import FeatureError, Row
 from ..formats.fitted import AnswerError, Fitted, Predictor
 from ..formats.loaders import load

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from ...schemas.base import FeatureValue
-from ...schemas.feature_values import FLAGS, KnownValues, value_name
-from ...schemas.seen_names import SeenNames
 from ...schemas.serving import CategoryProfile, FeatureSpec, NumberProfile, Reference, Task
+from ...schemas.values.feature_values import FLAGS, KnownValues, value_name
+from ...schemas.values.seen_names import SeenNames
 from ...schemas.vitals import NAME_CHARS
 from ..formats.features import Row
 from .paired_errors import Floats, errors_of

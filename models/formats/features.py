@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import Error
-from ...schemas.feature_values import KnownValues, flag_names
 from ...schemas.serving import FeatureSpec, FeatureType
 from ...schemas.spec.model import ModelSpec
+from ...schemas.values.feature_values import KnownValues, flag_names
 
 Row = Mapping[str, FeatureValue]
 Matrix = NDArray[np.float32]

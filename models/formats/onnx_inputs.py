@@ -14,8 +14,8 @@ import numpy as np
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import ArtifactError
-from ...schemas.feature_values import KnownValues
 from ...schemas.serving import FeatureSpec
+from ...schemas.values.feature_values import KnownValues
 from .features import FeatureEncoder, FeatureError, Row
 from .onnx_session import BOOL_TENSOR, FLOAT_TENSORS, TEXT_TENSOR, WHOLE_TENSORS, AnyArray, Port
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from ...schemas.base import ClassValue, class_name
-from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
+from ...schemas.values.classes import Classes
 from .features import Row
 from .fitted import Answer, AnswerError, ModelSignature
 from .onnx_inputs import feed_of, read_inputs

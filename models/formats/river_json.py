@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...schemas.errors import ArtifactError
-from ...schemas.reasons import first_reason
+from ...schemas.reasons.validation import first_reason
 from .features import FeatureEncoder, Row
 from .fitted import Answer, AnswerError, ModelSignature
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
 from ...schemas.serving import FeatureSpec, Reference, SelfTestRow, Task
+from ...schemas.values.classes import Classes
 from ..evaluation.profile import build_reference
 from ..evaluation.timing import time_single_rows
 from ..formats.features import FeatureError, Row

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
-from ...schemas.classes import Classes
 from ...schemas.errors import ArtifactError
-from ...schemas.feature_values import value_name
-from ...schemas.not_json import known_format
+from ...schemas.reasons.not_json import known_format
 from ...schemas.serving import FeatureType, Task
+from ...schemas.values.classes import Classes
+from ...schemas.values.feature_values import value_name
 from ..formats.features import Row
 from .csv_values import TRUE_FALSE, header_cure, number_of
 

@@ -12,8 +12,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SpecError
+from ..reasons.shortened import shortened
 from ..serving import FeatureType
-from ..shortened import shortened
 from .model import Deployment, Feature, ModelSpec
 
 

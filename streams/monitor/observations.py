@@ -24,9 +24,9 @@ from ...schemas.base import Event, check_writable
 from ...schemas.control import CONTROL, Control, UpdateControl
 from ...schemas.errors import DecodeError
 from ...schemas.events import Role
-from ...schemas.reasons import first_reason
-from ...schemas.seen_names import SeenNames
+from ...schemas.reasons.validation import first_reason
 from ...schemas.serving import Reference
+from ...schemas.values.seen_names import SeenNames
 from ...schemas.vitals import (
     FLOAT32_MAX,
     CategoryCounts,

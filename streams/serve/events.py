@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from ...schemas.base import END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
-from ...schemas.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS, event_time_problem
 from ...schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
+from ...schemas.values.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS, event_time_problem
 from .plain_values import InvalidEvent, Plain, plain_class, plain_features, plain_scores, unwrapped
 
 EventDict = dict[str, object]

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...schemas.errors import SettingsError
-from ...schemas.feature_values import value_name
 from ...schemas.serving import FeatureType
 from ...schemas.spec.model import ModelSpec, Privacy
+from ...schemas.values.feature_values import value_name
 from .plain_values import Plain
 
 MIN_KEY_BYTES = 16
@@ -37,7 +37,7 @@ class Hasher:
         return "Hasher(…)"
 
     def hash(self, feature: str, value: Plain, declared: FeatureType | None = None) -> Plain:
-        """16 hex digits; null stays null. All spellings of a value (``schemas.feature_values``) give one."""
+        """16 hex digits; null stays null. All spellings of a value (``value_name``) give one."""
         if value is None:
             return None
         name = feature.encode()

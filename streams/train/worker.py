@@ -24,8 +24,8 @@ from ...models.evaluation.result import ExperimentResult
 from ...models.formats.learners import refuse_unlisted
 from ...models.registry.artifacts import ArtifactStore
 from ...models.registry.signing import Verifier
-from ...schemas.disk_reason import disk_reason, is_full
 from ...schemas.errors import BrokerError, Error
+from ...schemas.reasons.disk import disk_reason, is_full
 from ...schemas.serving import Manifest
 from ..kafka.connection import Connection
 from ..kafka.offsets import LogOffsets

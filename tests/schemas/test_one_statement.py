@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 from driftloop.schemas.base import MODEL_NAME_PATTERN, Event
-from driftloop.schemas.event_time import event_time_problem
 from driftloop.schemas.events import Label, Prediction
+from driftloop.schemas.values.event_time import event_time_problem
 from driftloop.streams.join.reading.plain import LabelEvent, PredictionEvent
 from driftloop.streams.serve.client import EventClient
 from driftloop.streams.serve.events import label_event, prediction_event

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from driftloop.schemas.event_time import event_time_problem
 from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.schemas.values.event_time import event_time_problem
 from driftloop.streams.join.matching.records import MAX_PER_ID
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from ....schemas.feature_values import value_name
+from ....schemas.values.feature_values import value_name
 from ..batch_output import BatchContext
 from ..reading.batch import Batch, Records
 from ..reading.events import ReadLabel, read_label

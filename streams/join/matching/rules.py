@@ -8,7 +8,7 @@ read: an answer's outcomes are the fold of ``classify`` over the labels of its i
 - Feedback (``correct``) is about the champion's answer and says nothing of shadows and canaries.
 - A label of a source that the model's spec does not allow changes nothing, whenever it comes.
 - Of a model that declares its classes, a label that means none of them is no truth. Declared or not, what is
-  one class in another spelling is that class (``schemas.classes``).
+  one class in another spelling is that class (``schemas.values.classes``).
 - A weaker source never overrides a stronger one; of equal or stronger ones a different label revises, and
   the same label is a repeat (and lends its source's strength).
 """
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ....schemas.base import ClassValue, class_name
-from ....schemas.classes import Classes, are_one_class
 from ....schemas.serving import FeatureType
 from ....schemas.spec.model import Join, ModelSpec
+from ....schemas.values.classes import Classes, are_one_class
 from .outcomes import LabelPayload
 from .records import Answer, Match, PendingPrediction
 

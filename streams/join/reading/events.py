@@ -19,7 +19,7 @@ import orjson
 
 from ....schemas.errors import DecodeError
 from ....schemas.events import Label, Prediction
-from ....schemas.not_json import why_not_json
+from ....schemas.reasons.not_json import why_not_json
 from ..matching.outcomes import LabelPayload, label_payload, outcome_prefix, plain_payload
 from .plain import (
     LABEL,

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ....schemas.base import END_OF_VERSIONS, MAX_ID_CHARS
-from ....schemas.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS
 from ....schemas.events import MAX_ANNOTATOR_CHARS, MAX_SOURCE_CHARS, Role
+from ....schemas.values.event_time import CERTAINLY_BELOW_MS, CERTAINLY_MS
 
 # An outcome holds a prediction and a label and must fit into max.message.bytes, 4 MiB. Encoding can make a
 # payload larger than it came: 1e15 becomes 1000000000000000.0.

@@ -31,7 +31,7 @@ from ....models.registry.artifacts import open_store, secrets_of
 from ....models.registry.whole_file import whole_file
 from ....schemas.base import Sha256
 from ....schemas.errors import Error
-from ....schemas.reasons import first_reason
+from ....schemas.reasons.validation import first_reason
 from ..state.position import Position
 from ..state.store import StateOrigin
 

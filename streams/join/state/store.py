@@ -31,8 +31,8 @@ from rocksdict import (
     WriteBatch,
 )
 
-from ....schemas.disk_reason import disk_reason
 from ....schemas.errors import StateError
+from ....schemas.reasons.disk import disk_reason
 from .join_state import LAYOUT
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from datasketches import (  # a compiled module, without types
 )
 
 from ....schemas.base import FeatureValue
-from ....schemas.feature_values import value_name
 from ....schemas.serving import FeatureType
+from ....schemas.values.feature_values import value_name
 from ....schemas.vitals import FLOAT32_MAX, NAME_CHARS
 
 SAMPLE = 200

@@ -14,10 +14,10 @@ from typing import Any
 from msgspec import field
 
 from ....models.evaluation.statistics import holm
-from ....schemas.classes import Classes, one_spelling
 from ....schemas.decisions import Change
 from ....schemas.serving import Reference
 from ....schemas.spec.model import ModelSpec
+from ....schemas.values.classes import Classes, one_spelling
 from ..observations import Observation
 from ..state import State
 from .alarm_lifecycle import LASTING, Alert

@@ -16,9 +16,9 @@ from msgspec import field
 
 from ....models.registry.csv_values import TRUE_FALSE, number_of
 from ....schemas.base import class_name
-from ....schemas.feature_values import KnownValues
-from ....schemas.seen_names import SeenNames
 from ....schemas.serving import CategoryProfile, Reference
+from ....schemas.values.feature_values import KnownValues
+from ....schemas.values.seen_names import SeenNames
 from ....schemas.vitals import FLOAT32_MAX, NAME_CHARS, CategoryCounts
 from ..observations import Numbers, Observation
 from ..state import State

@@ -23,7 +23,7 @@ from ....schemas.decisions import Change, Drift, Trigger, TriggerReason
 from ....schemas.errors import DecodeError, IllegalTransition, SpecError
 from ....schemas.events import Role
 from ....schemas.ids import event_id
-from ....schemas.reasons import first_reason
+from ....schemas.reasons.validation import first_reason
 from ....schemas.runs import TERMINAL
 from ....schemas.spec.model import ModelSpec
 from ....schemas.spec.schedule import NEVER_MS, next_occurrence_ms

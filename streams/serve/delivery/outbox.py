@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ....schemas.disk_reason import disk_reason
 from ....schemas.errors import SettingsError
+from ....schemas.reasons.disk import disk_reason
 from ....schemas.topics import Topic
 from ...kafka.connection import Connection
 from .overflow import Overflow, QueuedEvent

@@ -13,9 +13,9 @@ from typing import NamedTuple, cast
 import orjson
 
 from ....models.rows import rows_from_outcomes
-from ....schemas.classes import Classes
 from ....schemas.errors import DecodeError
 from ....schemas.spec.model import ModelSpec
+from ....schemas.values.classes import Classes
 
 _TAIL = re.compile(rb'"revision":(\d{1,9}),"seq":(\d{1,15})\}\Z')
 _TAIL_BYTES = 60

@@ -13,9 +13,9 @@ from driftloop.infra.control.commands import command
 from driftloop.infra.settings import Settings
 from driftloop.models.registry.reference_csv import read_reference_csv
 from driftloop.schemas.base import class_name
-from driftloop.schemas.classes import Classes
 from driftloop.schemas.errors import ArtifactError, Error
-from driftloop.schemas.event_time import event_time_problem
+from driftloop.schemas.values.classes import Classes
+from driftloop.schemas.values.event_time import event_time_problem
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
 from hypothesis import given

@@ -12,9 +12,9 @@ from driftloop.models.evaluation.statistics import block_bootstrap, holm, mcnema
 from driftloop.models.evaluation.timing import REQUESTS, time_single_rows
 from driftloop.models.formats.features import Row
 from driftloop.models.formats.fitted import Answer
-from driftloop.schemas.classes import Classes
 from driftloop.schemas.errors import SpecError
 from driftloop.schemas.spec.model import Cost, Fairness, LatencyGate, Significance
+from driftloop.schemas.values.classes import Classes
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm

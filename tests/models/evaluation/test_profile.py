@@ -9,9 +9,9 @@ import pytest
 from driftloop.models.evaluation.profile import MAX_PROFILED, QUANTILE_STEPS, WELL_SEEN, build_reference
 from driftloop.models.formats.features import Row, infer_features
 from driftloop.schemas.base import FeatureValue
-from driftloop.schemas.seen_names import SeenNames
 from driftloop.schemas.serving import CategoryProfile, FeatureSpec, Reference
 from driftloop.schemas.spec.model import Feature, ModelSpec
+from driftloop.schemas.values.seen_names import SeenNames
 
 
 def test_features_are_profiled_by_what_occurred() -> None:

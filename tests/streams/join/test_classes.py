@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 from driftloop.schemas.base import ClassValue
-from driftloop.schemas.classes import Classes
 from driftloop.schemas.spec.model import Join, ModelSpec
+from driftloop.schemas.values.classes import Classes
 from driftloop.schemas.vitals import ModelVitals
 
 from tests.support.join.world import JoinWorld, label, prediction, rules_of

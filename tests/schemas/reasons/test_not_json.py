@@ -15,7 +15,7 @@ import orjson
 import pytest
 from driftloop.schemas.errors import DecodeError
 from driftloop.schemas.events import Label, Prediction
-from driftloop.schemas.not_json import why_not_json
+from driftloop.schemas.reasons.not_json import why_not_json
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from driftloop.schemas.base import ClassValue, class_name
-from driftloop.schemas.classes import Classes, are_one_class, one_spelling
+from driftloop.schemas.values.classes import Classes, are_one_class, one_spelling
 from hypothesis import given
 from hypothesis import strategies as st
 

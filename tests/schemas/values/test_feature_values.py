@@ -8,8 +8,8 @@ from driftloop.models.formats.features import FeatureEncoder
 from driftloop.models.formats.onnx_inputs import feed_of, read_inputs
 from driftloop.models.formats.onnx_session import Port
 from driftloop.schemas.base import FeatureValue
-from driftloop.schemas.feature_values import KnownValues, value_name
 from driftloop.schemas.serving import FeatureSpec, FeatureType
+from driftloop.schemas.values.feature_values import KnownValues, value_name
 
 
 @pytest.mark.parametrize(

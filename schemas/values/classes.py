@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 
-from .base import ClassValue, class_name
-from .shortened import shortened
+from ..base import ClassValue, class_name
+from ..reasons.shortened import shortened
 
 _MAX_READ_CHARS = 1_000  # a longer text is a class only by its exact name
 _MAX_KEPT = 4_096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driftloop.schemas.seen_names import SeenNames
+from driftloop.schemas.values.seen_names import SeenNames
 
 
 def test_every_seen_name_is_in_the_set_and_few_others_are() -> None:

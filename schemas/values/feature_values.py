@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 
-from .base import ClassValue, class_name
+from ..base import ClassValue, class_name
+from ..serving import FeatureType
 from .classes import number_named
-from .serving import FeatureType
 
 FLAGS = ("false", "true")
 _AS_FLAGS: Mapping[str, str] = {"0": "false", "1": "true"}

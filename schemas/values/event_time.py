@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from .base import END_OF_TIME_MS
+from ..base import END_OF_TIME_MS
 
 _FIRST_S, _LAST_S = 100_000_000, 4_102_444_800  # 1973-03-03, 2100-01-01
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
