@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ...models.registry.csv_values import TRUE_FALSE, header_cure, number_cure, number_of
 from ...schemas.base import FeatureValue
 from ...schemas.errors import Error
-from ...schemas.reasons.not_json import known_format
+from ...schemas.reasons.csv_cures import header_cure, number_cure
+from ...schemas.reasons.known_formats import known_format
 from ...schemas.serving import FeatureType
 from ...schemas.values.event_time import event_time_problem
+from ...schemas.values.text import TRUE_FALSE, number_of
 
 _BOOLS = {**TRUE_FALSE, "1": True, "0": False}
 _SMALLEST_MS = 100_000_000_000  # 1973; a smaller number may be a date without dashes

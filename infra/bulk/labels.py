@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ...models.registry.csv_values import TRUE_FALSE, number_of
 from ...schemas.errors import Error
+from ...schemas.values.text import TRUE_FALSE, number_of
 from ...streams.serve.client import EventClient, InvalidEvent
 from .csv_values import BadRow, milliseconds_of, read_csv
 

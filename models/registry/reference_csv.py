@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import ArtifactError
-from ...schemas.reasons.not_json import known_format
+from ...schemas.reasons.csv_cures import header_cure
+from ...schemas.reasons.known_formats import known_format
 from ...schemas.serving import FeatureType, Task
 from ...schemas.values.classes import Classes
 from ...schemas.values.feature_values import value_name
+from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row
-from .csv_values import TRUE_FALSE, header_cure, number_of
 
 
 @dataclass(frozen=True, slots=True)

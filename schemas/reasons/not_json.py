@@ -11,50 +11,12 @@ import re
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import cast
 
+from .known_formats import WRITE_UTF8, known_format
 from .shortened import shortened
 
 _SHOWN = 40
-
-
-class KnownFormat(NamedTuple):
-    """A format that is known by its first bytes: ``it is …``, and what to do where JSON is needed."""
-
-    magic: bytes
-    what: str
-    cure: str
-
-
-_UTF8 = "write the text as UTF-8"
-_UNPACK = "send the JSON itself; the producer's compression.type compresses in a way that Kafka knows"
-_NO_FILE = "send the rows as JSON, one record each"
-_FORMATS = (
-    KnownFormat(b"\xef\xbb\xbf", "it begins with a byte order mark", f"{_UTF8} without one"),
-    KnownFormat(b"\xff\xfe\x00\x00", "it is UTF-32", _UTF8),
-    KnownFormat(b"\x00\x00\xfe\xff", "it is UTF-32", _UTF8),
-    KnownFormat(b"\xff\xfe", "it is UTF-16", _UTF8),
-    KnownFormat(b"\xfe\xff", "it is UTF-16", _UTF8),
-    KnownFormat(b"\x1f\x8b", "it is compressed with gzip", _UNPACK),
-    KnownFormat(b"\x28\xb5\x2f\xfd", "it is compressed with zstd", _UNPACK),
-    KnownFormat(b"\x04\x22\x4d\x18", "it is compressed with lz4", _UNPACK),
-    KnownFormat(b"\xff\x06\x00\x00sNaPpY", "it is compressed with snappy", _UNPACK),
-    KnownFormat(b"\x82SNAPPY\x00", "it is compressed with snappy", _UNPACK),
-    KnownFormat(b"BZh", "it is compressed with bzip2", _UNPACK),
-    KnownFormat(b"\xfd7zXZ\x00", "it is compressed with xz", _UNPACK),
-    KnownFormat(b"x\x01", "it is compressed with zlib", _UNPACK),
-    KnownFormat(b"x\x9c", "it is compressed with zlib", _UNPACK),
-    KnownFormat(b"x\xda", "it is compressed with zlib", _UNPACK),
-    KnownFormat(b"PK\x03\x04", "it is a zip file (or an Excel workbook)", _NO_FILE),
-    KnownFormat(b"Obj\x01", "it is an Avro file", _NO_FILE),
-    KnownFormat(b"PAR1", "it is a Parquet file", _NO_FILE),
-    KnownFormat(b"\xac\xed\x00\x05", "it is a serialized Java object", "use a serializer of JSON"),
-    *(
-        KnownFormat(bytes((0x80, protocol)), "it is a Python pickle", "write it with json.dumps")
-        for protocol in range(2, 6)
-    ),
-)
-_MAGICS = tuple(known.magic for known in _FORMATS)
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _WORDS = {
     "None": "Python's None: write null (json.dumps does)",
@@ -77,15 +39,8 @@ class _Constant(str):
 _PARSER = json.JSONDecoder(parse_int=str, parse_constant=_Constant)
 
 
-def known_format(data: bytes) -> KnownFormat | None:
-    """Return what the first bytes show: another encoding, a compressed or a binary file."""
-    if not data.startswith(_MAGICS):
-        return None
-    return next(known for known in _FORMATS if data.startswith(known.magic))
-
-
 def why_not_json(data: bytes | str, parser_said: str = "") -> str:
-    """What it is, which field where that is known, and what to do; one line."""
+    """Say in one line what the bytes are, which field is wrong where that is known, and what to do."""
     if " limit " in parser_said:  # of depth, as orjson says, or of recursion, as pydantic
         return "it is nested too deeply"
     if isinstance(data, str):
@@ -95,7 +50,7 @@ def why_not_json(data: bytes | str, parser_said: str = "") -> str:
         return f"{known.what}: {known.cure}"
     wide = _wide_encoding(data)
     if wide is not None:
-        return f"it is {wide[:6].upper()}: {_UTF8}"
+        return f"it is {wide[:6].upper()}: {WRITE_UTF8}"
     registry = _of_registry(data)
     if registry is not None:
         return registry
@@ -140,7 +95,7 @@ def _not_utf8(data: bytes, start: int) -> str:
     if data[0] in b"{[ \t\r\n":
         where = _path(data[:start].decode("latin-1"))
         found = f"{where} holds" if where else "it holds"
-        return f"{found} byte 0x{data[start]:02x} (at {start}), which is not UTF-8: {_UTF8}"
+        return f"{found} byte 0x{data[start]:02x} (at {start}), which is not UTF-8: {WRITE_UTF8}"
     return _binary(data)
 
 
@@ -188,7 +143,7 @@ def _of_text(text: str) -> str:
     if not text.strip():
         return "it is empty, but for white space" if text else "it is empty"
     if text[0] == "\ufeff":
-        return f"it begins with a byte order mark: {_UTF8} without one"
+        return f"it begins with a byte order mark: {WRITE_UTF8} without one"
     try:
         parsed = _PARSER.decode(text)
     except json.JSONDecodeError as error:
@@ -207,11 +162,11 @@ def _faults(value: object, path: tuple[str, ...]) -> Iterator[str]:
         yield f"{where} is a number beyond 1.8e308, the largest there is"
     elif isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
-            yield f"{where} holds half of a surrogate pair, which is no character: {_UTF8}"
+            yield f"{where} holds half of a surrogate pair, which is no character: {WRITE_UTF8}"
     elif isinstance(value, dict):
         for name, inner in cast("dict[str, object]", value).items():
             if any("\ud800" <= character <= "\udfff" for character in name):
-                yield f"{where} has a name with half of a surrogate pair: {_UTF8}"
+                yield f"{where} has a name with half of a surrogate pair: {WRITE_UTF8}"
             yield from _faults(inner, (*path, name))
     elif isinstance(value, list):
         for place, inner in enumerate(cast("list[object]", value)):

@@ -22,7 +22,10 @@ _ENVELOPES = (
 
 
 def first_reason(name: str, error: ValidationError) -> str:
-    """``name``: of what was validated. The reason names the field, what it held and what it should hold."""
+    """Name the first field that is wrong, what it held and what it should hold.
+
+    ``name``: of what was validated.
+    """
     problems = error.errors(include_url=False, include_context=False)
     problem = problems[0]
     message = problem["msg"].removeprefix("Value error, ")

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SpecError
+from ..reasons.known_formats import known_format
 from ..reasons.shortened import shortened
 from ..serving import FeatureType
 from .model import Deployment, Feature, ModelSpec
@@ -28,8 +29,9 @@ def load_deployment(path: Path) -> Deployment:
     except OSError as error:
         raise SpecError(str(path), (f"it cannot be read: {error.strerror or error}",)) from error
     except UnicodeDecodeError as error:
-        wide = "it is UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "it is not UTF-8 text"
-        raise SpecError(str(path), (f"{wide} (byte {error.start}): save it as UTF-8",)) from error
+        known = known_format(error.object)
+        what = "it is not UTF-8 text" if known is None else known.what
+        raise SpecError(str(path), (f"{what} (byte {error.start}): save it as UTF-8",)) from error
     if text.startswith("\ufeff"):
         raise SpecError(str(path), ("it begins with a byte order mark: save it as UTF-8 without one",))
     return parse_deployment(text, source=str(path))

@@ -17,25 +17,20 @@ their case there: "a" and "A" may be two classes.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ..base import ClassValue, class_name
 from ..reasons.shortened import shortened
+from .spellings import MAX_KEPT, Meaning, Spellings
+from .text import ZERO_AND_ONE, decimal_of
 
 _MAX_READ_CHARS = 1_000  # a longer text is a class only by its exact name
-_MAX_KEPT = 4_096
 _MAX_SHOWN = 20
 _MAX_SHOWN_CHARS = 80
-
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-_TRUTHS = {"false": Decimal(0), "true": Decimal(1)}
-
-Meaning = str | Decimal
 
 
 class Classes:
@@ -50,9 +45,10 @@ class Classes:
         self.declared = frozenset(names)
         meanings = {_meaning(name, truths=True) for name in self.names}
         self.are_exact = len(meanings) < len(self.names)
-        truths = {one for one in meanings if isinstance(one, Decimal)} == set(_TRUTHS.values())
-        by_meaning = {} if self.are_exact else {_meaning(name, truths=truths): name for name in self.names}
-        self.of_name: Mapping[str, str | None] = _ByName(self.names, by_meaning, truths)
+        truths = {one for one in meanings if isinstance(one, Decimal)} == ZERO_AND_ONE
+        meaning = partial(_meaning, truths=truths)
+        by_meaning = {} if self.are_exact else {meaning(name): name for name in self.names}
+        self.of_name = Spellings(self.names, by_meaning, meaning, _MAX_READ_CHARS)
         self.name_numbers = any(isinstance(_meaning(name, truths=False), Decimal) for name in self.names)
 
     @staticmethod
@@ -64,6 +60,10 @@ class Classes:
     def read(self, value: ClassValue) -> str | None:
         """Return the class that the value means; None if it means none."""
         return self.of_name[class_name(value)]
+
+    def class_of(self, name: str) -> str:
+        """Return the class that a name means, or else the name."""
+        return self.of_name.name_of(name)
 
     def why_none(self, value: ClassValue, whose: str) -> str:
         """Say that the value is none of them. ``whose``: e.g. the model's name."""
@@ -81,22 +81,6 @@ class Classes:
 
     def __repr__(self) -> str:
         return f"Classes({self.names!r})"
-
-
-class _ByName(dict[str, str | None]):
-    """Reads a name once; those of labels are few, whoever sends them."""
-
-    def __init__(self, names: tuple[str, ...], by_meaning: Mapping[Meaning, str], truths: bool) -> None:
-        super().__init__(zip(names, names, strict=True))
-        self._by_meaning, self._truths = by_meaning, truths
-
-    def __missing__(self, name: str) -> str | None:
-        if len(name) > _MAX_READ_CHARS:
-            return None
-        found = self._by_meaning.get(_meaning(name, truths=self._truths)) if self._by_meaning else None
-        if len(self) < _MAX_KEPT:
-            self[name] = found
-        return found
 
 
 def are_one_class(one: str, other: str) -> bool:
@@ -120,7 +104,7 @@ def _undeclared(name: str) -> Meaning:
     return name if len(name) > _MAX_READ_CHARS else _undeclared_meaning(name)
 
 
-@lru_cache(maxsize=_MAX_KEPT)
+@lru_cache(maxsize=MAX_KEPT)
 def _undeclared_meaning(name: str) -> Meaning:
     plain = " ".join(unicodedata.normalize("NFKC", name).split())
     meaning = _meaning(plain, truths=True)
@@ -131,15 +115,8 @@ def _meaning(name: str, *, truths: bool) -> Meaning:
     """Return what all spellings of a name have in common. ``truths``: true and 1 are one, false and 0."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     text = " ".join(unicodedata.normalize("NFKC", folded).split())
-    number = number_named(text)
-    if number is not None:
-        return number
-    return _TRUTHS.get(text, text) if truths else text
-
-
-def number_named(text: str) -> Decimal | None:
-    """Return the number that a text without spaces writes; None for "007" and all that is no number."""
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
+    number = decimal_of(text, truths=truths)
+    return text if number is None else number
 
 
 def _shown(value: ClassValue) -> str:

@@ -4,52 +4,40 @@ A value's name is its class name (``base.class_name``): 1, 1.0 and "1" are one v
 beside that: true is 1 and false is 0, where a feature is declared a bool or a number, or where it knows no
 other values than those two.
 
-Where the known values are at hand (``KnownValues``), what is none of them by name is read once more: "1.0" by
-its number, and "True" as true, as pandas and Python's str write them. "007" is a name.
+Where the known values are given (``KnownValues``), other spellings of them are read: "1.0" by its number, and
+"True" as true, as pandas and Python's str write them. "007" is a name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal
+from functools import partial
 
 from ..base import ClassValue, class_name
 from ..serving import FeatureType
-from .classes import number_named
+from .spellings import Meaning, Spellings
+from .text import TRUE_FALSE, ZERO_AND_ONE, decimal_of
 
-FLAGS = ("false", "true")
+FLAGS = tuple(TRUE_FALSE)
 _AS_FLAGS: Mapping[str, str] = {"0": "false", "1": "true"}
 _AS_NUMBERS: Mapping[str, str] = {"false": "0", "true": "1"}
-_TRUTHS: Mapping[str, Decimal] = {"false": Decimal(0), "true": Decimal(1)}
 _MAX_READ_CHARS = 100  # a longer text is a value by its exact name alone
-_MAX_KEPT = 4_096
 
 
-class KnownValues(dict[str, str | None]):
-    """Name of a live value → the known value that it is, None if it is none. Any name may be looked up.
-
-    What could be two of them is none: "1.00" where "1" and "1.0" are known.
-    """
+class KnownValues(Spellings):
+    """Name of a live value → the known value that it is. "1.00" is None where "1" and "1.0" are known."""
 
     def __init__(self, names: Collection[str]) -> None:
-        super().__init__(zip(names, names, strict=True))
         meanings = {_meaning(name, flags=False) for name in names}
         words = bool(meanings) and meanings.issubset(FLAGS)
-        self._flags = words or meanings == set(_TRUTHS.values())
-        self._by_meaning: dict[str | Decimal, str | None] = {}
+        meaning_of = partial(_meaning, flags=words or meanings == ZERO_AND_ONE)
+        by_meaning: dict[Meaning, str | None] = {}
         for name in names:
-            meaning = _meaning(name, flags=self._flags)
+            meaning = meaning_of(name)
             if meaning is not None:
-                self._by_meaning[meaning] = None if meaning in self._by_meaning else name
-
-    def __missing__(self, name: str) -> str | None:
-        if len(name) > _MAX_READ_CHARS:
-            return None
-        meaning = _meaning(name, flags=self._flags)
-        found = None if meaning is None else self._by_meaning.get(meaning)
-        if len(self) < _MAX_KEPT:
-            self[name] = found
-        return found
+                by_meaning[meaning] = None if meaning in by_meaning else name
+        super().__init__(names, by_meaning, meaning_of, _MAX_READ_CHARS)
 
     def numbers(self) -> dict[float, str]:
         """Return which known value a number is."""
@@ -64,9 +52,9 @@ def flag_names(names: Collection[str]) -> Mapping[str, str]:
     """Return true or false for each name of a flag that comes both as words and as 1 and 0; else nothing."""
     meanings = {name: _meaning(name, flags=True) for name in names}
     words = [_meaning(name, flags=False) in FLAGS for name in names]
-    if not any(words) or all(words) or not set(meanings.values()) <= set(_TRUTHS.values()):
+    if not any(words) or all(words) or not set(meanings.values()) <= ZERO_AND_ONE:
         return {}
-    return {name: FLAGS[meaning == _TRUTHS["true"]] for name, meaning in meanings.items()}
+    return {name: FLAGS[meaning == 1] for name, meaning in meanings.items()}
 
 
 def value_name(value: ClassValue, declared: FeatureType | None) -> str:
@@ -77,11 +65,10 @@ def value_name(value: ClassValue, declared: FeatureType | None) -> str:
     return _AS_NUMBERS[name] if declared == "number" and isinstance(value, bool) else name
 
 
-def _meaning(name: str, *, flags: bool) -> str | Decimal | None:
+def _meaning(name: str, *, flags: bool) -> Meaning | None:
     """Return what all spellings of a name have in common, None if there are no others."""
-    text = name.strip()
-    number = number_named(text)
+    text = name.strip().lower()
+    number = decimal_of(text, truths=flags)
     if number is not None:
         return number
-    word = text.lower()
-    return (_TRUTHS[word] if flags else word) if word in FLAGS else None
+    return text if text in TRUE_FALSE else None

@@ -1,9 +1,9 @@
-"""A set of names in little room: a bit per hash, so that a few other names count as seen too."""
+"""A set of names in few bytes: a bit per hash, so that a few other names count as seen too."""
 
 from __future__ import annotations
 
-import binascii
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -38,12 +38,12 @@ class SeenNames:
 
     def text(self) -> str:
         """Return them as base64."""
-        return binascii.b2a_base64(self.bits, newline=False).decode()
+        return b64encode(self.bits).decode()
 
     @classmethod
     def read(cls, text: str) -> SeenNames:
         """Raises ValueError if it is not base64."""
-        return cls(binascii.a2b_base64(text, strict_mode=True))
+        return cls(b64decode(text, validate=True))
 
 
 def _hash(name: str) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import field
 
-from ....models.registry.csv_values import TRUE_FALSE, number_of
 from ....schemas.base import class_name
 from ....schemas.serving import CategoryProfile, Reference
 from ....schemas.values.feature_values import KnownValues
 from ....schemas.values.seen_names import SeenNames
+from ....schemas.values.text import TRUE_FALSE, number_of
 from ....schemas.vitals import FLOAT32_MAX, NAME_CHARS, CategoryCounts
 from ..observations import Numbers, Observation
 from ..state import State

@@ -7,7 +7,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from driftloop.infra.bulk.csv_values import BadRow, milliseconds_of, number_of
+from driftloop.infra.bulk.csv_values import BadRow, milliseconds_of
 from driftloop.infra.bulk.labels import Imported, LabelColumns, LabelRow, import_labels, read_labels
 from driftloop.infra.control.commands import command
 from driftloop.infra.settings import Settings
@@ -18,8 +18,6 @@ from driftloop.schemas.values.classes import Classes
 from driftloop.schemas.values.event_time import event_time_problem
 from driftloop.streams.kafka.connection import Connection
 from driftloop.streams.serve.client import EventClient
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.cli import driftloop
 from tests.support.serve.bench import ServingBench
@@ -120,23 +118,6 @@ def test_a_header_without_the_columns_is_an_error_with_what_it_has() -> None:
         read("")
     with pytest.raises(Error, match="more than one column 'id'"):
         read("id,id,label,when\n")
-
-
-@given(st.one_of(st.integers(-(10**18), 10**18), st.floats(allow_nan=False, allow_infinity=False)))
-def test_a_number_written_plainly_is_that_number(number: float) -> None:
-    assert number_of(str(number)) == number
-
-
-@given(st.text(max_size=12))
-def test_text_taken_for_a_number_still_names_its_class_or_is_one(text: str) -> None:
-    number = number_of(text)
-    assert number is None or class_name(number) == text or float(text) == number
-
-
-def test_what_only_looks_like_a_number_stays_text() -> None:
-    for text in ("007", "-01", "1_000", " 1", "1 ", "٣", "nan", "inf", "-inf", "", "0x10", "1e999", "--1"):
-        assert number_of(text) is None, text
-    assert [number_of(text) for text in ("0", "-5", "1.50", "1e3", "-0")] == [0, -5, 1.5, 1000.0, 0]
 
 
 def test_times_are_milliseconds_or_iso() -> None:
