@@ -6,11 +6,12 @@ are left out (the champion's outcome has the same features and label), the newes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..schemas.base import ClassValue, FeatureValue, class_name
 from ..schemas.events import Outcome
+from ..schemas.serving import FeatureType
 from ..schemas.spec.model import ModelSpec
 from ..schemas.values.classes import Classes, are_one_class, one_spelling
 from ..schemas.values.feature_values import value_name
@@ -43,6 +44,7 @@ def rows_from_outcomes(
     Left out: shadows, labels that are no class of the spec or no number, and feedback that does not tell
     the truth ("wrong" with more than two classes). Raises DecodeError for bytes that are not an outcome.
     """
+    types = spec.declared_types() if spec.segments else {}
     newest: dict[str, tuple[int, LabelledRow | None]] = {}
     for value in values:
         outcome = Outcome.decode(value)
@@ -50,10 +52,8 @@ def rows_from_outcomes(
             continue
         known = newest.get(outcome.prediction_id)
         if known is None or outcome.revision >= known[0]:
-            newest[outcome.prediction_id] = (
-                outcome.revision,
-                _row(outcome, spec, partition, spec.classes or classes),
-            )
+            row = _row(outcome, spec, types, partition, spec.classes or classes)
+            newest[outcome.prediction_id] = (outcome.revision, row)
     return [row for _, row in newest.values() if row is not None]
 
 
@@ -70,13 +70,16 @@ def in_one_spelling(
 
 
 def _row(
-    outcome: Outcome, spec: ModelSpec, partition: int, classes: tuple[str, ...] | None
+    outcome: Outcome,
+    spec: ModelSpec,
+    types: Mapping[str, FeatureType],
+    partition: int,
+    classes: tuple[str, ...] | None,
 ) -> LabelledRow | None:
     label = _label(outcome, spec, classes)
     if label is None:
         return None
     known = outcome.features | (outcome.segments or {})  # a segment may be a feature that was not repeated
-    types = spec.declared_types() if spec.segments else {}
     return LabelledRow(
         prediction_id=outcome.prediction_id,
         ts=outcome.ts,

@@ -156,7 +156,7 @@ def classes(
     not declare, and of those that the champion (None: there is none) cannot answer either.
     """
     known = declared or Classes.of(tuple(sorted({*candidate, *(champion or ())})))
-    can, could = ({known.read(name) or name for name in of} for of in (candidate, champion or ()))
+    can, could = (set(map(known.class_of, of)) for of in (candidate, champion or ()))
     missing = [name for name in known.names if name not in can]
     lost = [name for name in missing if name in could] if declared else []
     if lost:

@@ -123,7 +123,7 @@ class Evaluation:
         """Return the class that the champion's answer means: the spec may spell it otherwise by now."""
         if self.declared is None or not isinstance(answer, str):
             return answer
-        return self.declared.read(answer) or answer
+        return self.declared.class_of(answer)
 
     def _mean(self, values: Floats) -> Interval:
         return block_bootstrap(values, seed=self.seed).interval

@@ -91,7 +91,7 @@ def _category(values: Sequence[FeatureValue], feature: FeatureSpec) -> CategoryP
     if feature.type == "bool":
         return _profile(names, FLAGS)
     known = KnownValues(feature.categories or ())
-    names = [name if name is None else known[name] or name for name in names]
+    names = [None if name is None else known.name_of(name) for name in names]
     counts = _counts(names)
     if len(counts) <= MAX_PROFILED and min(counts.values(), default=WELL_SEEN) >= WELL_SEEN:
         return _profile(names, tuple(counts))

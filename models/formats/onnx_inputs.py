@@ -21,7 +21,7 @@ from .onnx_session import BOOL_TENSOR, FLOAT_TENSORS, TEXT_TENSOR, WHOLE_TENSORS
 
 SERVED_EXPORTS = "one matrix [rows, features], or one input [rows, 1] per feature, named like it"
 _FREE = "with a free first dimension (torch.onnx.export: dynamic_axes; skl2onnx: FloatTensorType([None, n]))"
-_KINDS = {**FLOAT_TENSORS, **WHOLE_TENSORS, BOOL_TENSOR: np.bool_, TEXT_TENSOR: object}
+_KINDS = (*FLOAT_TENSORS, *WHOLE_TENSORS, BOOL_TENSOR, TEXT_TENSOR)
 _HALF = float(np.finfo(np.float16).max)
 
 Feed = Callable[[Sequence[Row]], dict[str, AnyArray]]
@@ -111,9 +111,9 @@ def _width(port: Port) -> int | None:
 
 
 def _shown(port: Port) -> str:
-    sizes = ", ".join("rows" if size is None else str(size) for size in port.shape[:1])
-    rest = ", ".join("?" if size is None else str(size) for size in port.shape[1:])
-    return f"[{', '.join(part for part in (sizes, rest) if part)}] {port.kind}"
+    free = ("rows", *"?" * len(port.shape))
+    sizes = [name if size is None else str(size) for name, size in zip(free, port.shape, strict=False)]
+    return f"[{', '.join(sizes)}] {port.kind}"
 
 
 def _matrix_feed(port: Port, width: int | None, features: Sequence[FeatureSpec]) -> Feed:
@@ -121,21 +121,22 @@ def _matrix_feed(port: Port, width: int | None, features: Sequence[FeatureSpec])
         raise ArtifactError(f"it takes {width} features, and {len(features)} are stated")
     name, kind = port.name, port.kind
     if kind in FLOAT_TENSORS:
-        encode, cast = FeatureEncoder(features).encode, _float_cast(kind)
-        if cast is None:
-            return lambda rows: {name: encode(rows)}
-        return lambda rows: {name: cast(encode(rows))}
+        encode = _float_encoder(features, kind)
+        return lambda rows: {name: encode(rows)}
     columns = [(feature.name, _column_feed(feature, kind)) for feature in features]
     return lambda rows: {
         name: np.stack([column([row.get(known) for row in rows]) for known, column in columns], axis=1)
     }
 
 
-def _float_cast(kind: str) -> Callable[[AnyArray], AnyArray] | None:
-    """Return how float32 becomes what the model takes; None: it is that."""
-    if kind == "tensor(float16)":  # as beyond float32, a number that is too large becomes the largest
-        return lambda values: np.clip(values, -_HALF, _HALF).astype(np.float16)
-    return None if kind == "tensor(float)" else lambda values: values.astype(FLOAT_TENSORS[kind])
+def _float_encoder(features: Sequence[FeatureSpec], kind: str) -> Callable[[Sequence[Row]], AnyArray]:
+    encode = FeatureEncoder(features).encode
+    if kind == "tensor(float)":
+        return encode
+    if kind == "tensor(double)":
+        return lambda rows: encode(rows).astype(np.float64)
+    # As beyond float32, a number that is too large becomes the largest.
+    return lambda rows: np.clip(encode(rows), -_HALF, _HALF).astype(np.float16)
 
 
 def _named_feed(ports: Sequence[Port], stated: Sequence[FeatureSpec]) -> Feed:
@@ -161,10 +162,8 @@ def _column_feed(feature: FeatureSpec, kind: str) -> _Column:
         text = _text_of(KnownValues(feature.categories or ()))
         return lambda values: np.array([text(value) for value in values], dtype=object)
     if kind in FLOAT_TENSORS:
-        encode, cast = FeatureEncoder([feature]).encode, _float_cast(kind)
-        if cast is None:
-            return lambda values: encode([{name: value} for value in values])
-        return lambda values: cast(encode([{name: value} for value in values]))
+        encode = _float_encoder([feature], kind)
+        return lambda values: encode([{name: value} for value in values])
     if kind == BOOL_TENSOR:
         return lambda values: np.array([_true(name, value) for value in values], dtype=np.bool_)
     dtype: Any = WHOLE_TENSORS[kind]
@@ -174,8 +173,7 @@ def _column_feed(feature: FeatureSpec, kind: str) -> _Column:
 
 def _text_of(known: KnownValues) -> Callable[[FeatureValue], str]:
     def text(value: FeatureValue) -> str:
-        name = "" if value is None else class_name(value)
-        return known[name] or name
+        return known.name_of("" if value is None else class_name(value))
 
     return text
 

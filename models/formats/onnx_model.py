@@ -83,11 +83,11 @@ def _reader(
         return lambda outputs: [Answer(name(label)) for label in _flat(outputs[0])]
     return lambda outputs: [
         Answer(name(label), scores if are_probabilities(scores) else None)
-        for label, scores in zip(_flat(outputs[0]), _known(_score_dicts(classes, outputs[1])), strict=True)
+        for label, scores in zip(_flat(outputs[0]), _checked(_score_dicts(classes, outputs[1])), strict=True)
     ]
 
 
-def _known(all_scores: list[dict[str, float]]) -> list[dict[str, float]]:
+def _checked(all_scores: list[dict[str, float]]) -> list[dict[str, float]]:
     """Raise AnswerError for a score of NaN: the label beside it is that of no comparison."""
     for scores in all_scores:
         if any(score != score for score in scores.values()):

@@ -15,9 +15,7 @@ from .onnx_guard import check_onnx
 
 AnyArray = NDArray[Any]
 
-FLOAT_TENSORS = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
-}  # fmt: skip
+FLOAT_TENSORS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 WHOLE_TENSORS = {
     f"tensor({kind})": getattr(np, kind)
     for kind in ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
@@ -69,7 +67,7 @@ class OnnxSession:
 
     def has_text_labels(self) -> bool:
         label = self.label_output()
-        return any(port.name == label and port.kind == "tensor(string)" for port in self.outputs)
+        return any(port.name == label and port.kind == TEXT_TENSOR for port in self.outputs)
 
     def number_output(self) -> str | None:
         return next((port.name for port in self.outputs if port.kind in FLOAT_TENSORS), None)

@@ -16,8 +16,7 @@ from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row, infer_features
 from ..formats.onnx_inputs import ModelInputs
 from ..formats.onnx_session import BOOL_TENSOR, TEXT_TENSOR, Port
-
-FIRST_ROW = 2  # the header is row 1
+from .reference_csv import FIRST_ROW
 
 
 def features_of(inputs: ModelInputs, rows: Sequence[Row]) -> tuple[FeatureSpec, ...]:

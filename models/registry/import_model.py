@@ -23,8 +23,8 @@ from ..formats.onnx_inputs import read_inputs
 from ..formats.onnx_model import OnnxPredictor, are_probabilities, go_by_position
 from ..formats.onnx_session import OnnxSession
 from .class_order import better_order
-from .import_features import FIRST_ROW, features_of, text_columns
-from .reference_csv import ReferenceTable
+from .import_features import features_of, text_columns
+from .reference_csv import FIRST_ROW, ReferenceTable
 from .self_test import build_self_test
 
 
@@ -104,23 +104,22 @@ def _answers(predictor: Predictor, rows: Sequence[Row]) -> list[Answer]:
     except ArtifactError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        row = next((number for number, row in enumerate(rows, FIRST_ROW) if _fails(predictor, row)), None)
-        if row is None:
-            why = f" ({error})" if isinstance(error, AnswerError) else ""
-            raise ArtifactError(
-                f"the model answers one row and not {len(rows)} at once{why}: export it with a free "
-                "first dimension from its inputs to its outputs, without a Reshape to a fixed one"
-            ) from error
-        what = "cannot answer" if isinstance(error, FeatureError | AnswerError) else "fails on"
-        raise ArtifactError(f"the model {what} the CSV's rows: row {row}: {error}") from error
+        _check_each(predictor, rows)
+        why = f" ({error})" if isinstance(error, AnswerError) else ""
+        raise ArtifactError(
+            f"the model answers one row and not {len(rows)} at once{why}: export it with a free "
+            "first dimension from its inputs to its outputs, without a Reshape to a fixed one"
+        ) from error
 
 
-def _fails(predictor: Predictor, row: Row) -> bool:
-    try:
-        predictor.predict((row,))
-    except Exception:  # noqa: BLE001  whatever it raises: the message names the row
-        return True
-    return False
+def _check_each(predictor: Predictor, rows: Sequence[Row]) -> None:
+    """Raise ArtifactError that names the first row that the model cannot answer alone."""
+    for number, row in enumerate(rows, FIRST_ROW):
+        try:
+            predictor.predict((row,))
+        except Exception as error:
+            what = "cannot answer" if isinstance(error, FeatureError | AnswerError) else "fails on"
+            raise ArtifactError(f"the model {what} the CSV's rows: row {number}: {error}") from error
 
 
 def _sorted_classes(names: set[str]) -> tuple[str, ...]:
@@ -183,7 +182,7 @@ def _check_order(
 
 
 def _as_classes(labels: tuple[str | float, ...], classes: tuple[str, ...] | None) -> tuple[str | float, ...]:
-    """The labels as the spec spells its classes; what is none of them stays, to be refused."""
+    """Return the labels as the spec spells its classes; others stay as they are, to be refused."""
     if classes is None:
         return labels
     declared = Classes.of(classes)

@@ -17,26 +17,28 @@ from ...schemas.values.feature_values import value_name
 from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row
 
+FIRST_ROW = 2  # the header is row 1
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTable:
     """Rows of features (without the label), their labels, and the values of their segments.
 
-    ``cells``: the same rows as they are written; none if they were not read from a file.
+    ``written``: the same rows as the file has them; empty if they were not read from a file.
     """
 
     rows: tuple[Row, ...]
     labels: tuple[str | float, ...]
     segments: tuple[dict[str, str], ...]
-    cells: tuple[Row, ...] = ()
+    written: tuple[Row, ...] = ()
 
     def with_texts(self, names: Collection[str]) -> ReferenceTable:
-        """Return the table with these columns as they are written: "1.0" and "True" are no others then."""
-        if not names or not self.cells:
+        """Return the table with these columns as they are written: "1.0" and "True" stay what they are."""
+        if not names or not self.written:
             return self
         rows = tuple(
-            {name: cell[name] if name in names else value for name, value in row.items()}
-            for row, cell in zip(self.rows, self.cells, strict=True)
+            {name: texts[name] if name in names else value for name, value in row.items()}
+            for row, texts in zip(self.rows, self.written, strict=True)
         )
         return replace(self, rows=rows)
 
@@ -65,12 +67,11 @@ def read_reference_csv(
         raise ArtifactError(f"{path}: more than one column {', '.join(map(repr, twice))}: give each its name")
     columns = {name: [line[place] for line in lines] for place, name in enumerate(header)}
     declared = None if classes is None else Classes.of(classes)
-    labels = tuple(
-        _label(path, number, text, task, declared) for number, text in enumerate(columns.pop(label), 2)
-    )
+    texts = enumerate(columns.pop(label), FIRST_ROW)
+    labels = tuple(_label(path, number, text, task, declared) for number, text in texts)
     values = {name: _column(texts) for name, texts in columns.items()}
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
-    cells = tuple({name: of[place] or None for name, of in columns.items()} for place in range(len(lines)))
+    written = tuple({name: of[place] or None for name, of in columns.items()} for place in range(len(lines)))
     declared_types = types or {}
     named = tuple(
         {
@@ -80,7 +81,7 @@ def read_reference_csv(
         }
         for row in rows
     )
-    table = ReferenceTable(rows, labels, named, cells)
+    table = ReferenceTable(rows, labels, named, written)
     return table.with_texts([name for name in columns if declared_types.get(name) == "category"])
 
 
@@ -96,7 +97,7 @@ def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ArtifactError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
     except ValueError as error:
         raise ArtifactError(f"{path} is empty: it needs a header and labelled rows") from error
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(lines, FIRST_ROW):
         if len(line) != len(header):
             raise ArtifactError(f"{path}, row {number}: {len(line)} values under {len(header)} names")
     if not lines:

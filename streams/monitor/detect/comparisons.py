@@ -59,38 +59,11 @@ class Comparisons(State, dict=True):
     def _known(self) -> FeatureReference:
         return FeatureReference.of(self.reference)
 
-    @cached_property
-    def _shares_by_classes(self) -> dict[tuple[str, ...], dict[str, float]]:
-        return {}
-
-    def _predicted_live(self, spec: ModelSpec, shares: Mapping[str, float]) -> ClassCounts:
-        """Return live answers by the reference's names, where the spec declares none to count them by."""
-        if spec.classes is not None:
-            return self.predicted
-        spelled = one_spelling(self.predicted.live, shares)
-        live = ClassCounts()
-        for name, count in self.predicted.live.items():
-            live.add(spelled[name], count)
-        return live
-
-    def _predicted_shares(self, spec: ModelSpec) -> dict[str, float]:
-        """Return the reference's share of each predicted class, as the spec spells the class by now."""
-        shares = self.reference.predicted or {}
-        if spec.classes is None:
-            return shares
-        known = self._shares_by_classes.get(spec.classes)
-        if known is None:
-            declared = Classes.of(spec.classes)
-            known = self._shares_by_classes[spec.classes] = {}
-            for name, share in shares.items():
-                meant = declared.read(name) or name
-                known[meant] = known.get(meant, 0.0) + share
-        return known
-
     def update(self, seen: Observation, spec: ModelSpec, positions: Positions, count: int) -> list[Detection]:
         """``count``: outcomes of the stream up to and including these."""
         features = self.features = self.features or FeatureWindows.empty(self._known)
-        features.add(seen, self._known, [n for n, one in spec.features.items() if one.type == "category"])
+        named = {name for name, feature in spec.features.items() if feature.type == "category"}
+        features.add(seen, self._known, named)
         self.predicted.add_all(seen.predicted)
         self.latency.add(seen.latency)
         self.served.add(seen.counts)
@@ -184,6 +157,28 @@ class Comparisons(State, dict=True):
                 },
             )
         ]
+
+    def _predicted_live(self, spec: ModelSpec, shares: Mapping[str, float]) -> ClassCounts:
+        """Return live answers by the reference's names, where the spec declares none to count them by."""
+        if spec.classes is not None:
+            return self.predicted
+        spelled = one_spelling(self.predicted.live, shares)
+        live = ClassCounts()
+        for name, count in self.predicted.live.items():
+            live.add(spelled[name], count)
+        return live
+
+    def _predicted_shares(self, spec: ModelSpec) -> dict[str, float]:
+        """Return the reference's share of each predicted class, as the spec spells the class by now."""
+        shares = self.reference.predicted or {}
+        if spec.classes is None:
+            return shares
+        declared = Classes.of(spec.classes)
+        known: dict[str, float] = {}
+        for name, share in shares.items():
+            meant = declared.class_of(name)
+            known[meant] = known.get(meant, 0.0) + share
+        return known
 
     def _latency(self, spec: ModelSpec) -> list[WindowComparison]:
         rule, normal = spec.detectors.latency, self.reference.latency_p95_ms
