@@ -69,6 +69,15 @@ def in_one_spelling(
     ]
 
 
+def segments_of(
+    row: Mapping[str, FeatureValue], segments: Iterable[str], types: Mapping[str, FeatureType]
+) -> dict[str, str]:
+    """Return which segment a row is in, by each feature that makes segments; null is in none."""
+    return {
+        name: value_name(value, types.get(name)) for name in segments if (value := row.get(name)) is not None
+    }
+
+
 def _row(
     outcome: Outcome,
     spec: ModelSpec,
@@ -87,11 +96,7 @@ def _row(
         partition=partition,
         features=outcome.features,
         label=label,
-        segments={
-            name: value_name(value, types.get(name))
-            for name in spec.segments
-            if (value := known.get(name)) is not None
-        },
+        segments=segments_of(known, spec.segments, types),
         prediction=_value(outcome.prediction, spec),
         version=outcome.version,
     )

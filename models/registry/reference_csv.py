@@ -13,9 +13,9 @@ from ...schemas.reasons.csv_cures import header_cure
 from ...schemas.reasons.known_formats import known_format
 from ...schemas.serving import FeatureType, Task
 from ...schemas.values.classes import Classes
-from ...schemas.values.feature_values import value_name
 from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row
+from ..rows import segments_of
 
 FIRST_ROW = 2  # the header is row 1
 
@@ -73,14 +73,7 @@ def read_reference_csv(
     rows = tuple({name: of[place] for name, of in values.items()} for place in range(len(lines)))
     written = tuple({name: of[place] or None for name, of in columns.items()} for place in range(len(lines)))
     declared_types = types or {}
-    named = tuple(
-        {
-            name: value_name(value, declared_types.get(name))
-            for name in segments
-            if (value := row.get(name)) is not None
-        }
-        for row in rows
-    )
+    named = tuple(segments_of(row, segments, declared_types) for row in rows)
     table = ReferenceTable(rows, labels, named, written)
     return table.with_texts([name for name in columns if declared_types.get(name) == "category"])
 
