@@ -7,6 +7,7 @@ they would put a service's rows before all others, whatever their age: so a numb
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
 
@@ -25,8 +26,9 @@ class _Unit(NamedTuple):
     cure: str
 
 
+_SECONDS = _Unit("seconds", 1, "multiply it by 1000")
 _OTHERS = (
-    _Unit("seconds", 1, "multiply it by 1000"),
+    _SECONDS,
     _Unit("microseconds", 1_000_000, "divide it by 1000"),
     _Unit("nanoseconds", 1_000_000_000, "divide it by 1,000,000"),
 )
@@ -41,19 +43,23 @@ def event_time_problem(ts: object) -> str | None:
         as_date = _digits_of_date(ts)
         if as_date is not None:
             return f"is a date in digits, not in milliseconds: {_ms_of(as_date)} for this"
-        for unit in _OTHERS:
-            if _FIRST_S * unit.per_s <= ts < _LAST_S * unit.per_s:
-                when = _EPOCH + timedelta(seconds=ts // unit.per_s)
-                return f"is in {unit.name} ({when:%Y-%m-%d %H:%M:%S} UTC), not in milliseconds: {unit.cure}"
+        unit = _other_unit(ts)
+        if unit is not None:
+            when = _EPOCH + timedelta(seconds=ts // unit.per_s)
+            return f"is in {unit.name} ({when:%Y-%m-%d %H:%M:%S} UTC), not in milliseconds: {unit.cure}"
         return None if 0 <= ts < END_OF_TIME_MS else _NEEDED
     if isinstance(ts, datetime):
         return f"{_NEEDED}: int(ts.timestamp() * 1000)"
-    if type(ts) is float and ts - ts == 0.0:
-        as_s = event_time_problem(int(ts))
-        return _NEEDED + (": int(ts * 1000)" if as_s and "in seconds" in as_s else ": round it")
+    if type(ts) is float and math.isfinite(ts):
+        return _NEEDED + (": int(ts * 1000)" if _other_unit(ts) is _SECONDS else ": round it")
     if isinstance(ts, str):
         return f"{_NEEDED}, as a number{_as_number(ts)}"
     return _NEEDED
+
+
+def _other_unit(ts: float) -> _Unit | None:
+    """Return the unit in which a number is a time between 1973 and 2100; None: in none but milliseconds."""
+    return next((unit for unit in _OTHERS if _FIRST_S * unit.per_s <= ts < _LAST_S * unit.per_s), None)
 
 
 def _as_number(text: str) -> str:
@@ -84,14 +90,6 @@ def _digits_of_date(number: int) -> datetime | None:
     return when if 1973 <= when.year <= 2100 else None
 
 
-def whole_ms(value: object) -> object:
-    """Let only whole numbers (and null) pass. Raises ValueError that says what to send instead."""
-    problem = None if value is None or type(value) is int else event_time_problem(value)
-    if problem is not None:
-        raise ValueError(problem)
-    return value
-
-
 def _event_time(value: object) -> object:
     problem = event_time_problem(value)
     if problem is not None:
@@ -99,7 +97,12 @@ def _event_time(value: object) -> object:
     return value
 
 
-WholeMs = Annotated[int, BeforeValidator(whole_ms)]
+def _whole(value: object) -> object:
+    return value if type(value) is int else _event_time(value)
+
+
+WholeMs = Annotated[int, BeforeValidator(_whole)]
+"""A whole number, which the event that it goes into checks further."""
 EventTimeMs = Annotated[
     int,
     Field(ge=0, lt=END_OF_TIME_MS, description="Unix time in milliseconds"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import cast, get_args
+from typing import get_args
 
-import numpy as np
 import orjson
 
 from ...schemas.base import END_OF_VERSIONS, MAX_ID_CHARS, MODEL_NAME_PATTERN
@@ -58,9 +57,10 @@ def prediction_event(
     if scores is not None:
         event["scores"] = plain_scores(scores)
     if latency_ms is not None:
-        if not isinstance(latency_ms, int | float | np.number) or not 0 <= latency_ms < math.inf:
+        known = latency_ms if type(latency_ms) is float else unwrapped(latency_ms)
+        if not isinstance(known, (int, float)) or not 0 <= known < math.inf:
             raise InvalidEvent(f"latency_ms must be a number from 0, got {latency_ms!r}")
-        event["latency_ms"] = float(cast("float", latency_ms))
+        event["latency_ms"] = float(known)
     if segments:
         event["segments"] = plain_features(segments, "segment")
     if role != "champion":
