@@ -152,8 +152,8 @@ def classes(
     """Check that the candidate can answer every declared class that the champion can.
 
     A learner leaves out a class that no row of its window has, so the candidate could never answer it. That
-    is refused: who means it takes the class out of the spec. It is only told of classes that the spec does
-    not declare, and of those that the champion (None: there is none) cannot answer either.
+    is refused: a class that is gone for good is taken out of the spec. Classes that the spec does not
+    declare, and those that the champion (None: there is none) cannot answer either, are only named.
     """
     known = declared or Classes.of(tuple(sorted({*candidate, *(champion or ())})))
     can, could = (set(map(known.class_of, of)) for of in (candidate, champion or ()))

@@ -149,7 +149,7 @@ def label_names(classes: tuple[str, ...]) -> Callable[[ClassValue], str]:
             return found
         if by_position and isinstance(label, bool):
             return classes[label]
-        raise ArtifactError(f"it answers {named!r}, which is none of its classes {list(classes)}")
+        raise ArtifactError(f"it answers {named!r}, which is not one of its classes {list(classes)}")
 
     return name
 

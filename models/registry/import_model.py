@@ -63,7 +63,7 @@ def inspect_onnx(
     strange = sorted({str(label) for label in labels} - set(known))
     if strange:
         raise ArtifactError(
-            f"the labels name {', '.join(strange)}, which are none of the classes {list(known)}"
+            f"the labels name {', '.join(strange)}, which are not among the classes {list(known)}"
         )
     predictor = OnnxPredictor(Fitted("onnx", data, features, known, task), data)
     answers = _answers(predictor, reference_rows)

@@ -66,12 +66,12 @@ class Classes:
         return self.of_name.name_of(name)
 
     def why_none(self, value: ClassValue, whose: str) -> str:
-        """Say that the value is none of them. ``whose``: e.g. the model's name."""
+        """Say that the value means no class. ``whose``: e.g. the model's name."""
         names = ", ".join(map(_shown, self.names[:_MAX_SHOWN]))
         if len(self.names) > _MAX_SHOWN:
             names += f" … ({len(self.names)} in all)"
         exactly = ", spelled exactly: two of them differ in spelling alone" if self.are_exact else ""
-        return f"{_shown(value)} is none of the classes of {whose} ({names}{exactly})"
+        return f"{_shown(value)} is not one of the classes of {whose} ({names}{exactly})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Classes) and self.names == other.names

@@ -74,7 +74,7 @@ class Observation:
         default_factory=dict[str, dict[str, SegmentErrors]]
     )
     rows: int = 0
-    """Sampled predictions whose features are all told by now; 0: of some, more may follow."""
+    """Sampled predictions whose features have all come with this entry; 0: more may follow."""
     numbers: Mapping[str, Numbers] = field(default_factory=dict[str, Numbers])
     categories: Mapping[str, CategoryCounts] = field(default_factory=dict[str, CategoryCounts])
 

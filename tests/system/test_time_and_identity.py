@@ -106,7 +106,7 @@ def test_a_label_of_no_class_is_kept_as_a_dead_letter(w: JoinWorld) -> None:
     assert [(o.error_value, o.revision) for o in w.outcomes] == [(0.0, 0)]
     assert [letter.offset for letter in w.dead_letters] == [0, 2]
     assert all(
-        "'delayed' is none of the classes of m ('late', 'on_time')" in one.reason for one in w.dead_letters
+        "'delayed' is not one of the classes of m ('late', 'on_time')" in one.reason for one in w.dead_letters
     )
     assert w.totals()["dead"] == 2
 

@@ -106,7 +106,7 @@ class FeatureReference:
         profiles = {
             name: profile
             for name, profile in (reference.numbers | reference.categories).items()
-            if len(name) <= NAME_CHARS  # vitals do not tell of others
+            if len(name) <= NAME_CHARS  # vitals leave out others
         }
         curves = {
             name: ReferenceCurve.of(profile.quantiles, profile.count)
@@ -150,8 +150,8 @@ class FeatureWindows(State):
     """Where the reference has a number."""
     ahead: dict[str, int] = field(default_factory=dict[str, int])
     """Rows that the window before has counted, before it knew of how many rows they were."""
-    told: int = 0
-    """Rows whose features are all told."""
+    reported: int = 0
+    """Rows whose features have all come."""
     unfamiliar: dict[str, None] = field(default_factory=dict[str, None])
     """Features that came and the reference does not know."""
 
@@ -167,12 +167,14 @@ class FeatureWindows(State):
 
     def next(self, reference: FeatureReference) -> FeatureWindows:
         """Return an empty window that goes on where this one ends."""
-        ahead = {name: self._counted(name) - self.told for name in self.nulls}
-        return self.empty(reference, {name: rows for name, rows in ahead.items() if rows > 0 and self.told})
+        if not self.reported:
+            return self.empty(reference)
+        ahead = {name: self._counted(name) - self.reported for name in self.nulls}
+        return self.empty(reference, {name: rows for name, rows in ahead.items() if rows > 0})
 
     def add(self, seen: Observation, reference: FeatureReference, named: Collection[str]) -> None:
         """Count an observation's features. ``named``: those whose numbers the joiner counts by name."""
-        self.told += seen.rows
+        self.reported += seen.rows
         for name, curve in reference.curves.items():
             numbers, categories = seen.numbers.get(name), seen.categories.get(name)
             if numbers is not None:
@@ -194,8 +196,8 @@ class FeatureWindows(State):
 
     @property
     def rows(self) -> int:
-        """Sampled rows in the window: as told, or those of the feature that has most."""
-        return max(self.told, *(self._counted(name) for name in self.nulls), 0)
+        """Sampled rows in the window: as reported, or those of the feature that has most."""
+        return max(self.reported, *(self._counted(name) for name in self.nulls), 0)
 
     def tests(self, reference: FeatureReference) -> Iterator[FeatureTest]:
         """Yield a test of the values where there are any, and one of how many are missing, per feature."""
@@ -212,7 +214,7 @@ class FeatureWindows(State):
             yield from self._presence(name, reference, live.rows)
 
     def _presence(self, name: str, reference: FeatureReference, known: int) -> Iterator[FeatureTest]:
-        absent = max(0, self.told - self._counted(name))
+        absent = max(0, self.reported - self._counted(name))
         live = {KNOWN: known, MISSING: self.nulls[name] + absent, TEXT: self.texts.get(name, 0)}
         if rows := sum(live.values()):
             yield FeatureTest("nulls", name, chi_squared(reference.present[name], live), rows, live)

@@ -62,7 +62,7 @@ def test_numbered_labels_name_classes_by_position_where_no_class_is_a_number() -
 
 
 def test_a_label_that_is_no_class_is_refused_by_name() -> None:
-    with pytest.raises(ArtifactError, match="answers '0', which is none of its classes"):
+    with pytest.raises(ArtifactError, match="answers '0', which is not one of its classes"):
         ask(classifier(brought.linear_classifier([0, 1]), ("1", "2")), LEFT)
 
 

@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_said_with_what_to_do(
 
 
 def test_labels_that_are_no_class_of_the_spec_are_named() -> None:
-    with pytest.raises(ArtifactError, match=r"the labels name b, which are none of the classes"):
+    with pytest.raises(ArtifactError, match=r"the labels name b, which are not among the classes"):
         build_manifest_parts(brought.softmax_matrix(), table(), task="classification", classes=("a", "c"))
 
 

@@ -96,7 +96,7 @@ def test_classes_that_differ_in_spelling_alone_are_named_exactly(names: tuple[st
 
 def test_a_refusal_names_the_value_and_the_classes() -> None:
     assert Classes(("late", "on_time")).why_none("Lat", "flights") == (
-        "'Lat' is none of the classes of flights ('late', 'on_time')"
+        "'Lat' is not one of the classes of flights ('late', 'on_time')"
     )
     many = Classes(tuple(f"c{i}" for i in range(500))).why_none("x" * 1_000_000, "m")
     assert "(500 in all)" not in many[:80]

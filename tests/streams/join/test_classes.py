@@ -65,7 +65,7 @@ def test_a_label_that_is_no_class_is_refused_with_the_classes(truth: ClassValue,
         w.join(label("a", truth))
     assert w.outcomes == []
     (letter,) = w.dead_letters
-    assert letter.reason == f"Label: label: {truth!r} is none of the classes of m ('late', 'on_time')"
+    assert letter.reason == f"Label: label: {truth!r} is not one of the classes of m ('late', 'on_time')"
     assert (letter.topic, base64.b64decode(letter.value_b64 or "")) == ("labels", w.labels[0].value)
     w.join(label("a", "late"))
     w.join(label("a", truth))  # as a correction neither
