@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ...models.registry.csv_cures import header_cure, number_cure
 from ...schemas.base import FeatureValue
 from ...schemas.errors import Error
-from ...schemas.reasons.csv_cures import header_cure, number_cure
 from ...schemas.reasons.known_formats import known_format
 from ...schemas.serving import FeatureType
 from ...schemas.values.event_time import event_time_problem

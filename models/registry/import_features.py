@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 
 from ...schemas.base import FeatureValue
 from ...schemas.errors import ArtifactError
-from ...schemas.reasons.csv_cures import number_cure
 from ...schemas.serving import FeatureSpec, FeatureType
 from ...schemas.spec.model import Feature, ModelSpec
 from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row, infer_features
 from ..formats.onnx_inputs import ModelInputs
 from ..formats.onnx_session import BOOL_TENSOR, TEXT_TENSOR, Port
+from .csv_cures import number_cure
 from .reference_csv import FIRST_ROW
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ...schemas.base import FeatureValue, class_name
 from ...schemas.errors import ArtifactError
-from ...schemas.reasons.csv_cures import header_cure
 from ...schemas.reasons.known_formats import known_format
 from ...schemas.serving import FeatureType, Task
 from ...schemas.values.classes import Classes
 from ...schemas.values.text import TRUE_FALSE, number_of
 from ..formats.features import Row
 from ..rows import segments_of
+from .csv_cures import header_cure
 
 FIRST_ROW = 2  # the header is row 1
 

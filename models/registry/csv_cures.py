@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..values.text import number_of
+from ...schemas.values.text import number_of
 
 _MISSING = frozenset({"nan", "na", "n/a", "null", "none", "nil", "-", "?", "."})
 _OTHER_MARKS = (";", "\t", "|")
