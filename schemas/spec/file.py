@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -85,22 +85,23 @@ def _toml_cure(text: str, message: str) -> str:
 
 def _unquoted_name(details: Mapping[str, Any]) -> str | None:
     """Return the name with dots that TOML read as tables within tables, because it is not in quotes."""
-    loc, given = [str(part) for part in details["loc"]], details["input"]
+    loc: list[str] = [str(part) for part in details["loc"]]
+    given: object = details["input"]
     if details["type"] != "extra_forbidden" or loc[:1] != ["models"]:
         return None
     if loc[2:3] == ["features"] and len(loc) > 4:
         name = loc[3:]
         while isinstance(given, dict) and not given.keys() & Feature.model_fields.keys():
-            inner: dict[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+            inner = cast("dict[str, object]", given)
             if len(inner) != 1:
                 break
-            (part, given), *_ = inner.items()
+            ((part, given),) = inner.items()
             name.append(part)
         return ".".join(name) if isinstance(given, dict) or given in get_args(FeatureType) else None
     if len(loc) == 3 and isinstance(given, dict):
-        table: dict[str, Any] = given  # pyright: ignore[reportUnknownVariableType]
+        keys = cast("dict[str, object]", given).keys()
         close = difflib.get_close_matches(loc[-1], ModelSpec.model_fields, n=1)
-        return None if close or not table.keys() <= ModelSpec.model_fields.keys() else ".".join(loc[1:])
+        return None if close or not keys <= ModelSpec.model_fields.keys() else ".".join(loc[1:])
     return None
 
 
