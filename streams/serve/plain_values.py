@@ -137,7 +137,7 @@ def _converted(what: str, name: str, value: object) -> Plain:
         return float(scalar)
     if isinstance(scalar, int):
         if not -_LARGEST_INT <= scalar < _LARGEST_INT:
-            public = f"{what} {name}: does not fit into 64 bits; send it as text"
+            public = f"{what} {name}: does not fit into 64 bits; send float(value), or text if it is a name"
             raise InvalidEvent(f"{public} (got {scalar})", public)
         return int(scalar)
     needed = f"{what} {name}: must be a number, text, bool or None, got {type(value).__name__}"
