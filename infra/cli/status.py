@@ -17,6 +17,7 @@ from ...streams.join.state.books import Books
 from ...streams.kafka.connection import Connection
 from ..cluster.books import read_books, total_of, unbalanced
 from ..cluster.lag import Lag, read_lag
+from ..cluster.members import read_members
 from ..settings import Settings
 from ..status.join_status import read_join_progress, shown_progress
 from ..status.overview import ModelView, Overview, read_overview
@@ -24,6 +25,7 @@ from .console import output
 from .kafka import reached
 from .models import shown_run, shown_time, shown_version
 
+_JOIN_STYLES = {"data_loss": "bold red", "restoring": "yellow"}
 ACK_FRESH_MS = 180_000  # acknowledgements are refreshed each minute; three missed ones mean a server is gone
 
 
@@ -41,8 +43,9 @@ def status(watch: bool = typer.Option(False, "--watch", "-w", help="Refresh ever
 
 def _rendered(connection: Connection) -> Group:
     overview, lags, joins = read_overview(connection), read_lag(connection), read_join_progress(connection)
+    running = read_members(connection)
     now_ms = time.time_ns() // 1_000_000
-    return render(overview, lags, joins, read_books(connection), now_ms=now_ms)
+    return render(overview, lags, joins, read_books(connection), running, now_ms=now_ms)
 
 
 def render(
@@ -50,15 +53,16 @@ def render(
     lags: list[Lag],
     joins: Mapping[int, JoinProgress],
     books: Mapping[int, Books],
+    running: Mapping[str, int],
     *,
     now_ms: int,
 ) -> Group:
-    """Everything on one screen."""
+    """Everything on one screen. ``running``: how many processes of each role read."""
     parts = (
         _models(overview, now_ms),
-        _joins(joins, now_ms),
+        _joins(joins, running["join"], now_ms),
         _books(books),
-        _lags(lags),
+        _lags(lags, running),
         _misrouted(overview),
         _dead_letters(overview),
     )
@@ -98,22 +102,27 @@ def _servers(view: ModelView, now_ms: int) -> str:
     return "\n".join(lines) or "none"
 
 
-def _lags(lags: list[Lag]) -> Table:
+def _lags(lags: list[Lag], running: Mapping[str, int]) -> Table:
     behind: dict[tuple[str, str], list[Lag]] = defaultdict(list)
     for lag in lags:
         behind[(lag.group, lag.topic)].append(lag)
-    table = Table("role", "topic", "partitions", "behind (offsets)", title="lag", title_justify="left")
+    columns = ("role", "running", "topic", "partitions", "behind (offsets)")
+    table = Table(*columns, title="lag", title_justify="left")
     for (group, topic), parts in sorted(behind.items()):
         never = " (never started)" if all(part.committed is None for part in parts) else ""
-        table.add_row(group, topic, str(len(parts)), f"{sum(part.behind for part in parts)}{never}")
+        behind_by = f"{sum(part.behind for part in parts)}{never}"
+        style = None if running[group] else "yellow"
+        table.add_row(group, str(running[group]), topic, str(len(parts)), behind_by, style=style)
     return table
 
 
-def _joins(joins: Mapping[int, JoinProgress], now_ms: int) -> Table:
+def _joins(joins: Mapping[int, JoinProgress], running: int, now_ms: int) -> Table:
     table = Table("partition", "joiner", "state", title="join", title_justify="left")
     for number, progress in sorted(joins.items()):
-        style = {"data_loss": "bold red", "restoring": "yellow"}.get(progress.phase)
-        table.add_row(str(number), progress.instance, shown_progress(progress, now_ms=now_ms), style=style)
+        state, style = shown_progress(progress, now_ms=now_ms), _JOIN_STYLES.get(progress.phase)
+        if not running:
+            state, style = f"no joiner runs; last: {state}", "bold red"
+        table.add_row(str(number), progress.instance, state, style=style)
     return table
 
 

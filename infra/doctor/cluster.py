@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient, ClusterMetadata, ConsumerGroupDescription, ResourceType
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ResourceType
 from pydantic import ValidationError
 
 from ...models.registry.signing import load_verifier
@@ -32,6 +30,7 @@ from ...streams.kafka.reach import reach
 from ...streams.kafka.reader import newest_values
 from ...streams.kafka.transactions import Transactions
 from ..cluster.lag import GROUP_TOPICS, read_lag
+from ..cluster.members import count_members
 from ..cluster.topics import inspect_topics, read_configs
 from ..settings import Settings
 from .books import check_books
@@ -254,21 +253,14 @@ def check_groups(admin: AdminClient, connection: Connection) -> Iterator[Finding
     behind: Counter[str] = Counter()
     for lag in read_lag(connection):
         behind[lag.group] += max(0, lag.behind - _AT_REST)
-    described = cast(
-        "dict[str, Future[ConsumerGroupDescription]]",
-        admin.describe_consumer_groups([connection.group(group) for group in GROUP_TOPICS]),
-    )
     start = {"join": "driftloop join", "monitor": "driftloop monitor", "trainer": "driftloop train"}
     for group in GROUP_TOPICS:
         lag = behind[group]
         try:
-            members = len(described[connection.group(group)].result(_TIMEOUT_S).members)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:  # no consumer has joined it yet
-                what = f"{group}: its members cannot be seen: {error.args[0]}"
-                yield Finding("groups", "fault", what, "let doctor describe groups: docs/doctor.md")
-                continue
-            members = 0
+            members = count_members(admin, connection.group(group))
+        except BrokerError as error:
+            yield Finding("groups", "fault", str(error), "let doctor describe groups: docs/doctor.md")
+            continue
         what = f"{group}: {members} members, {lag} offsets behind"
         if lag and not members:
             yield Finding("groups", "fault", what, f"start one: {start[group]} (or driftloop up)")

@@ -6,19 +6,21 @@ import io
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import pytest
+from confluent_kafka import Consumer
 from driftloop.infra.cli.status import render
+from driftloop.infra.cluster.members import read_members
 from driftloop.infra.metrics import catalogue
 from driftloop.infra.metrics.catalogue import JOIN_METERS, Metrics
 from driftloop.infra.metrics.joiner import join_readings
 from driftloop.infra.status.join_status import read_join_progress
 from driftloop.infra.status.overview import Overview
 from driftloop.schemas.joining import JoinProgress
-from driftloop.schemas.topics import JOIN_PROGRESS
+from driftloop.schemas.topics import JOIN_PROGRESS, TRIGGERS
 from driftloop.streams.join.recovery.progress import ProgressReporter
 from driftloop.streams.join.state.books import Account, Books
 from driftloop.streams.join.stats import CheckpointStats, DataLoss, JoinStats, RestoreStats
@@ -34,9 +36,11 @@ def shown(
     overview: Overview | None = None,
     books: dict[int, Books] | None = None,
     now_ms: int = 50_000,
+    joiners: int = 1,
 ) -> str:
     console = Console(file=io.StringIO(), width=160)
-    console.print(render(overview or Overview("p."), [], joins, books or {}, now_ms=now_ms))
+    running = {"join": joiners, "monitor": 1, "trainer": 1}
+    console.print(render(overview or Overview("p."), [], joins, books or {}, running, now_ms=now_ms))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -55,6 +59,21 @@ def test_status_shows_how_far_restoring_is_and_when_it_fell_silent() -> None:
     assert "silent for 41 s" in shown({3: progress()}, now_ms=90_000)
     text = shown({3: progress(phase="joining", source="log")})
     assert "joining; restored from log in 2.0 s: 240 records" in text
+
+
+def test_status_does_not_call_a_partition_joined_that_nobody_joins() -> None:
+    text = shown({3: progress(phase="joining", records=0)}, joiners=0)
+    assert "no joiner runs; last: joining" in text
+
+
+def test_a_role_counts_as_running_while_it_reads(topics: Connection) -> None:
+    assert read_members(topics) == {"join": 0, "monitor": 0, "trainer": 0}
+    with closing(Consumer(topics.consumer("trainer"))) as consumer:
+        consumer.subscribe([topics.topic(TRIGGERS)])
+        while not consumer.assignment():
+            consumer.poll(0.1)
+        assert read_members(topics) == {"join": 0, "monitor": 0, "trainer": 1}
+    assert read_members(topics)["trainer"] == 0
 
 
 def test_status_shows_data_loss_and_misrouted_records() -> None:
