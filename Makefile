@@ -29,7 +29,7 @@ demo: $(INSTALLED)  ## The whole loop on a year of real flights (about seven min
 	$(BIN)/driftloop demo
 
 test: setup  ## All tests, on a real embedded Kafka
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: setup  ## The tests that need no Kafka and take no time (about a minute)
 	$(BIN)/python -m pytest -m 'not integration and not slow'
