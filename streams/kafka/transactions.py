@@ -277,7 +277,8 @@ class Transactions:
             if reason.fatal() or reason.code() in (*_FENCED, _FATAL):
                 raise self._finished("the transaction could not be aborted", reason) from error
             log.warning("the transaction could not be aborted: %s; a new producer ends it", reason)
-        self._doubt.end()
+        else:
+            self._doubt.end()
         return True
 
     def _retry(self, name: str, call: Callable[[], None]) -> None:
