@@ -153,7 +153,8 @@ def classes(
 
     A learner leaves out a class that no row of its window has, so the candidate could never answer it. That
     is refused: a class that is gone for good is taken out of the spec. Classes that the spec does not
-    declare, and those that the champion (None: there is none) cannot answer either, are only named.
+    declare, and those that the champion cannot answer either, are only named. ``champion``: its classes, None
+    before the first one.
     """
     known = declared or Classes.of(tuple(sorted({*candidate, *(champion or ())})))
     can, could = (set(map(known.class_of, of)) for of in (candidate, champion or ()))

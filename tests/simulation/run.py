@@ -67,7 +67,7 @@ class RoleRun(ABC):
         return self.cluster.logs[CONNECTION.topic(topic), number]
 
     def note_end(self, process: Process) -> None:
-        """Count the error that ended a process; it is a crash if it is none of the product's own."""
+        """Count the error that ended a process; any but the project's own is a crash."""
         if process.error is not None:
             self.faults[type(process.error).__name__] += 1
             if not isinstance(process.error, Error):
