@@ -72,7 +72,7 @@ def test_good_rows_are_read_and_bad_ones_reported_by_line() -> None:
     ("data", "problem"),
     [
         ("id,label\na,late\n".encode("utf-16"), "is no CSV in UTF-8: it is UTF-16"),
-        (gzip.compress(b"id,label\na,late\n"), "is no CSV in UTF-8: it is compressed with gzip"),
+        (gzip.compress(b"id,label\na,late\n", mtime=0), "is no CSV in UTF-8: it is compressed with gzip"),
         (b"id;label\na;late\n", "its columns are separated by ';': save it with commas"),
         (b"id\tlabel\na\tlate\n", r"its columns are separated by '\\t': save it with commas"),
         (b"Id,label\na,late\n", "write its name without spaces, and letter by letter"),

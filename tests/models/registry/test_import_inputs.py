@@ -249,7 +249,7 @@ def test_a_row_that_the_model_cannot_answer_is_named(tmp_path: Path) -> None:
     ("data", "problem"),
     [
         (NUMBERS.encode("utf-16"), "it is UTF-16: save it as UTF-8"),
-        (gzip.compress(NUMBERS.encode()), "it is compressed with gzip"),
+        (gzip.compress(NUMBERS.encode(), mtime=0), "it is compressed with gzip"),
         (b"PK\x03\x04\x14\x00\xff", "it is a zip file .or an Excel workbook."),
         (b"a;b;label\n1;2;3\n", "are separated by ';': save it with commas"),
         (b"a\tb\tlabel\n1\t2\t3\n", r"separated by '\\t': save it with commas"),
